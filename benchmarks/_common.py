@@ -1,0 +1,134 @@
+"""What the benchmark scripts share: arguments, data in the paper's protocol, and results with their circumstances."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("sparsenode", "torch", "torchdiffeq", "scvi-tools", "lightning", "anndata", "numpy", "scipy")
+
+# Protocol of Aliee et al. (2022) on the bone marrow: cells dropped at the two ends of every trajectory.
+DROP_FIRST, DROP_LAST = 10, 20
+TIME_KEY = "dpt_pseudotime"
+LINEAGE_KEY = "lineage"
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments that every script takes."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    result.add_argument("--quick", action="store_true", help="few repetitions, to see that it runs; writes nothing")
+    result.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    return result
+
+
+def add_data_argument(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--data``: the environment variable ``SPARSENODE_DATA``, or ``../shared/data`` beside the repository."""
+    default = Path(os.environ.get("SPARSENODE_DATA") or ROOT.parent / "shared" / "data")
+    arguments.add_argument("--data", type=Path, default=default, help="folder with the reference data")
+
+
+def trajectories(adata: AnnData) -> AnnData:
+    """Cells in the paper's protocol, one row per cell and lineage.
+
+    The first 10 and the last 20 cells of every lineage are dropped, and every gene is scaled to ``[0, 1]`` within every
+    lineage. A stem cell has other values in each of its lineages, and so a row in each.
+    """
+    import anndata
+    import numpy as np
+    import pandas as pd
+    from scipy import sparse
+
+    x = np.asarray(adata.X.toarray() if sparse.issparse(adata.X) else adata.X, dtype=np.float64)
+    time = adata.obs[TIME_KEY].to_numpy(dtype=np.float64)
+    values, observations = [], []
+    for lineage, member in adata.obsm["lineages"].items():
+        cells = np.flatnonzero(member.to_numpy(dtype=bool))
+        cells = cells[np.argsort(time[cells], kind="stable")][DROP_FIRST:-DROP_LAST]
+        low, high = x[cells].min(0), x[cells].max(0)
+        values.append((x[cells] - low) / np.where(high > low, high - low, 1.0))
+        names = [f"{name}-{lineage}" for name in adata.obs_names[cells]]
+        observations.append(pd.DataFrame({TIME_KEY: time[cells], LINEAGE_KEY: lineage}, index=names))
+    obs = pd.concat(observations).astype({LINEAGE_KEY: "category"})
+    return anndata.AnnData(np.concatenate(values).astype(np.float32), obs=obs, var=pd.DataFrame(index=adata.var_names))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, system, and how busy it is."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    load = [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": name, "cores": os.cpu_count(), "system": system, "load_average": load}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, without importing them."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """Commit of the source, with ``+changes`` if files differ from it."""
+    try:
+        run = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "src"], **run).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changed else "")
+
+
+def write_results(table: pd.DataFrame, path: Path, settings: Mapping[str, Any]) -> None:
+    """Write a table as csv, and the circumstances beside it as json.
+
+    Settings that are paths are left out: they say where things lie on one machine.
+    """
+    record = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "settings": {key: value for key, value in settings.items() if not isinstance(value, Path)},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.5g")
+    path.with_suffix(".json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    print(f"wrote {path.name} and {path.with_suffix('.json').name}")
+
+
+def save(name: str, rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace, **settings: Any) -> None:
+    """Print the rows, and unless ``--quick`` write them with what was asked for on the command line."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    print(table.to_string(index=False))
+    if arguments.quick:
+        print("--quick: nothing written")
+        return
+    given = {key: value for key, value in vars(arguments).items() if key != "quick"}
+    write_results(table, arguments.output / f"{name}.csv", {**given, **settings})

@@ -1,0 +1,7 @@
+"""``python -m sparsenode``."""
+
+import sys
+
+from sparsenode._cli import main
+
+sys.exit(main())

@@ -1,0 +1,26 @@
+"""Every AnnData key that sparsenode reads by default or writes, in one place."""
+
+from __future__ import annotations
+
+TIME_KEY = "dpt_pseudotime"
+KEY_ADDED = "sparsenode"
+
+
+def adjacency(key_added: str = KEY_ADDED) -> str:
+    """Key in ``.varp``: signed adjacency, rows are targets, columns are regulators."""
+    return f"{key_added}_adjacency"
+
+
+def trajectory(key_added: str = KEY_ADDED) -> str:
+    """Key in ``.obsm``: predicted expression of each cell at its own pseudotime."""
+    return f"{key_added}_trajectory"
+
+
+def velocity(key_added: str = KEY_ADDED) -> str:
+    """Key in ``.layers``: the fitted vector field at each cell."""
+    return f"{key_added}_velocity"
+
+
+def lineage_adjacency(lineage: str, key_added: str = KEY_ADDED) -> str:
+    """Key in ``.varp`` for one lineage's adjacency, written where each lineage has its own field."""
+    return f"{key_added}_adjacency_{lineage.replace('/', '_')}"  # h5ad reads a slash as a group

@@ -1,0 +1,5 @@
+"""AnnData in, AnnData out: the only rooms that know the model API of scvi-tools."""
+
+from sparsenode.model._sparsenode import SparseNODE
+
+__all__ = ["SparseNODE"]

@@ -1,0 +1,57 @@
+"""Checks of what users pass, with messages that name the argument and the value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+
+
+def choice(name: str, value: object, valid: Sequence[str]) -> None:
+    """Refuse anything but the valid values."""
+    if value not in valid:
+        raise ValueError(f"Expected `{name}` to be one of {list(valid)}, found {value!r}.")
+
+
+def at_least(name: str, value: object, minimum: int) -> None:
+    """Refuse anything but integers from ``minimum`` on."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < minimum:
+        raise ValueError(f"Expected `{name}` to be an integer of at least {minimum}, found {value!r}.")
+
+
+def positive(name: str, value: object) -> None:
+    """Refuse anything but positive finite numbers."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+        raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
+
+
+def positive_integers(name: str, value: object) -> tuple[int, ...]:
+    """The value as a tuple, after refusing anything but a non-empty sequence of positive integers."""
+    items = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else []
+    if not items or not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in items):
+        raise ValueError(
+            f"Expected `{name}` to be a sequence of positive integers such as (100, 100), found {value!r}."
+        )
+    return tuple(int(v) for v in items)
+
+
+def cell_indices(indices: object, n_cells: int) -> np.ndarray:
+    """Positions of cells from positions or a mask, all cells for ``None``.
+
+    Raises
+    ------
+    IndexError
+        If a position or the length of a mask is out of range.
+    """
+    if indices is None:
+        return np.arange(n_cells)
+    chosen = np.asarray(indices)
+    if chosen.dtype == bool:
+        if chosen.shape != (n_cells,):
+            raise IndexError(f"Expected a mask over {n_cells} cells in `indices`, found shape {chosen.shape}.")
+        return np.flatnonzero(chosen)
+    chosen = chosen.astype(np.int64)
+    if chosen.size and (chosen.min() < -n_cells or chosen.max() >= n_cells):
+        raise IndexError(f"Expected `indices` in [0, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")
+    return np.where(chosen < 0, chosen + n_cells, chosen)

@@ -1,0 +1,169 @@
+"""From a registered AnnData to the arrays of the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from sparsenode.model import _expression
+from sparsenode.model._observations import Observations
+from sparsenode.objectives import (
+    CellTable,
+    InitialState,
+    StreamedData,
+    TrajectoryStatistics,
+    early_cells,
+    initial_weights,
+    stream,
+)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of one AnnData, arranged by trajectory.
+
+    Parameters
+    ----------
+    adata, layer, genes
+        Where the expression of the model's genes is found: by name, whatever their order.
+    trajectories
+        One row per trajectory: lineage, batch, n_cells, start, end.
+    lineages
+        Lineage index of every trajectory.
+    times
+        Time of each cell in units of each trajectory's length, cells × trajectories, 0 at its start.
+    weights
+        Weight of each cell in each trajectory, cells × trajectories.
+    """
+
+    adata: AnnData
+    layer: str | None
+    genes: pd.Index
+    trajectories: pd.DataFrame
+    lineages: list[int]
+    times: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def arrange(
+        cls,
+        adata: AnnData,
+        layer: str | None,
+        genes: pd.Index,
+        observations: Observations,
+        trajectories: pd.DataFrame | None = None,
+    ) -> Cells:
+        """Arrange cells by trajectory, given the trajectories of the model or those of the data."""
+        table = observations.trajectories() if trajectories is None else trajectories
+        lineages = [observations.lineage_names.index(name) for name in table["lineage"]]
+        batches = np.array([observations.batch_names.index(name) for name in table["batch"]])
+        in_batch = observations.batches[:, None] == batches[None, :]
+        weights = observations.memberships[:, lineages] * in_batch
+        start, end = table["start"].to_numpy(float), table["end"].to_numpy(float)
+        times = (observations.times[:, None] - start) / (end - start)
+        return cls(adata, layer, genes, table, lineages, times, weights)
+
+    @property
+    def spans(self) -> np.ndarray:
+        """Length of every trajectory in pseudotime."""
+        return (self.trajectories["end"] - self.trajectories["start"]).to_numpy(float)
+
+    def chunks(self):
+        """Expression of the model's genes in consecutive cells; see :func:`sparsenode.model._expression.chunks`."""
+        positions = _expression.gene_positions(self.adata, list(self.genes))
+        return _expression.chunks(self.adata, self.layer, positions)
+
+    def initial_weights(self, method: InitialState, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
+        """Weight of each cell in the initial state of each trajectory, cells × trajectories."""
+        everything = np.ones(len(self.times), dtype=bool) if usable is None else usable
+        return initial_weights(self.times, self.weights, everything, method, bandwidth)
+
+    def initial_state(self, method: InitialState, bandwidth: float) -> np.ndarray:
+        """Initial state of every trajectory from all cells, trajectories × genes."""
+        weights = self.initial_weights(method, bandwidth)
+        return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
+
+    def stream(
+        self,
+        training: np.ndarray,
+        validation: np.ndarray,
+        n_knots: int,
+        method: InitialState,
+        bandwidth: float,
+        seed: int,
+    ) -> StreamedData:
+        """Accumulate the statistics of training and held-out cells in one pass over the expression."""
+        lost = [
+            name
+            for name, weight in zip(self.trajectories.index, self.weights[training].sum(0), strict=True)
+            if weight == 0
+        ]
+        if lost:
+            raise ValueError(f"Expected training cells in every trajectory, found none in {lost}. Raise `train_size`.")
+        initial = self.initial_weights(method, bandwidth, training)
+        table = CellTable(
+            np.clip(self.times, 0.0, 1.0), self.weights, initial, early_cells(initial, np.random.default_rng(seed))
+        )
+        return stream(self.chunks(), table, training, validation, n_knots, len(self.genes))
+
+
+def relative_spans(lineages: Sequence[int], spans: np.ndarray, aligned: bool) -> tuple[np.ndarray, float]:
+    """Length of every trajectory in units of the longest, and that unit in pseudotime.
+
+    Parameters
+    ----------
+    lineages
+        Lineage of every trajectory.
+    spans
+        Length of every trajectory in pseudotime.
+    aligned
+        Whether a lineage is taken to be equally long in every batch: the mean over its batches.
+    """
+    spans = np.asarray(spans, dtype=np.float64)
+    if aligned:
+        index = np.asarray(lineages)
+        spans = np.array([spans[index == lineage].mean() for lineage in index])
+    unit = float(spans.max())
+    return spans / unit, unit
+
+
+def full_batch(
+    statistics: TrajectoryStatistics, centre: np.ndarray, scale: float, null: float, early: Sequence[np.ndarray]
+) -> dict[str, torch.Tensor]:
+    """Tensors of one full-batch step, in module units.
+
+    Parameters
+    ----------
+    statistics
+        Statistics of the cells, uncentred.
+    centre
+        Mean expression of the training cells of every trajectory.
+    scale
+        Expression is divided by it.
+    null
+        Squared error of ``centre`` as a prediction, by which errors are divided.
+    early
+        Cells to bootstrap initial states from.
+    """
+    centred = statistics.centred(centre)
+    size = max(len(x) for x in early)
+    cells = np.zeros((len(early), size, centre.shape[1]))
+    mask = np.zeros((len(early), size))
+    for m, x in enumerate(early):
+        cells[m, : len(x)] = x - x.mean(0)
+        mask[m, : len(x)] = 1.0
+    arrays = {
+        "gram": centred.gram,
+        "cross": centred.cross / scale,
+        "square": centred.square.sum() / scale**2,
+        "centre": centre / scale,
+        "null": null / scale**2,
+        "early": cells / scale,
+        "early_mask": mask,
+    }
+    return {name: torch.as_tensor(np.asarray(array), dtype=torch.float32) for name, array in arrays.items()}

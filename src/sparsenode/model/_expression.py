@@ -1,0 +1,118 @@
+"""Expression, checked and read in consecutive chunks, whatever holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+# Values in one chunk: 8 bytes each, so 64 MB.
+_CHUNK_VALUES = 8_000_000
+
+
+def check_expression(adata: AnnData, layer: str | None) -> None:
+    """Refuse expression that no model can be fitted to, without reading what is not in memory.
+
+    Raises
+    ------
+    KeyError
+        If the layer does not exist.
+    ValueError
+        If there are no cells or genes, if gene names repeat, or if values are NaN or infinite.
+    """
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(f"Expected cells and genes, found {adata.n_obs} cells × {adata.n_vars} genes.")
+    if not adata.var_names.is_unique:
+        repeated = adata.var_names[adata.var_names.duplicated()].unique()
+        raise ValueError(
+            f"Expected unique gene names, found {len(repeated)} repeated ones: {[str(g) for g in repeated[:5]]}. "
+            "Call `adata.var_names_make_unique()`."
+        )
+    x = expression(adata, layer)
+    values = x.data if sparse.issparse(x) else x
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}.")
+        require_finite(values, layer)
+
+
+def expression(adata: AnnData, layer: str | None) -> Any:
+    """``adata.X`` or a layer of it."""
+    if layer is None:
+        if adata.X is None:
+            raise ValueError("Expected expression in `adata.X`, found none. Name a `layer`.")
+        return adata.X
+    if layer not in adata.layers:
+        raise KeyError(
+            f"Expected `layer` to be one of {[name for name in adata.layers if name is not None]}, found {layer!r}."
+        )
+    return adata.layers[layer]
+
+
+def place(layer: str | None) -> str:
+    """Where the expression stands, for messages."""
+    return "`adata.X`" if layer is None else f"`adata.layers[{layer!r}]`"
+
+
+def require_finite(values: np.ndarray, layer: str | None) -> None:
+    """Refuse NaN and infinite expression."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise ValueError(
+            f"Expected finite expression in {place(layer)}, found {count} NaN or infinite values. Replace or remove "
+            "them, for instance `np.nan_to_num(adata.X, copy=False)`."
+        )
+
+
+def gene_positions(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
+    """Columns of ``adata`` that hold the genes of the model, in the model's order.
+
+    Raises
+    ------
+    ValueError
+        If genes are missing or repeated; the message lists them.
+    """
+    if not adata.var_names.is_unique:
+        raise ValueError("Expected unique gene names, found repeated ones. Call `adata.var_names_make_unique()`.")
+    positions = adata.var_names.get_indexer(list(genes))
+    missing = [gene for gene, position in zip(genes, positions, strict=True) if position < 0]
+    if missing:
+        raise ValueError(
+            f"Expected all {len(genes)} genes of the fitted model, {len(missing)} are missing: {missing[:10]}"
+            f"{' and more' if len(missing) > 10 else ''}. Add them, or fit a model on the genes that both data sets have."
+        )
+    return positions
+
+
+def chunks(adata: AnnData, layer: str | None, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Consecutive cells as dense float64, in the order of the data: dense, sparse, backed and dask alike.
+
+    Parameters
+    ----------
+    adata
+        Annotated cells.
+    layer
+        Layer to read, ``None`` for ``X``.
+    positions
+        Columns to keep, in this order.
+
+    Yields
+    ------
+    Index of the first cell, and expression of the cells × genes.
+    """
+    x = expression(adata, layer)
+    if isinstance(x, sparse.csc_array | sparse.csc_matrix):
+        x = x.tocsr()
+    in_order = len(positions) == x.shape[1] and np.array_equal(positions, np.arange(len(positions)))
+    size = max(_CHUNK_VALUES // max(x.shape[1], 1), 1)
+    for first in range(0, x.shape[0], size):
+        block = x[first : first + size]
+        if hasattr(block, "compute"):
+            block = block.compute()
+        block = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float64)
+        block = block if in_order else block[:, positions]
+        require_finite(block, layer)
+        yield first, block

@@ -1,0 +1,165 @@
+"""The gene network of a fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sparsenode.model._prediction import PredictionMixin
+
+_KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
+
+
+class NetworkMixin(PredictionMixin):
+    """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
+
+    def get_adjacency(
+        self, lineage: str | None = None, signed: bool = True, replicate: int | None = None
+    ) -> pd.DataFrame:
+        r"""Adjacency: how strongly each regulator can change the velocity of each target.
+
+        .. math:: A = |W^L \odot z^L| \cdots |W^1 \odot z^1|
+
+        with the weights :math:`W^l` and gates :math:`z^l` of layer :math:`l`
+        :cite:p:`aliee2022sparsity`. :math:`A_{ij}` bounds :math:`|\partial f_i / \partial x_j|`, and
+        :math:`A_{ij} = 0` proves that :math:`f_i` is constant in :math:`x_j`. The linear decay is not part of it.
+
+        Parameters
+        ----------
+        lineage
+            Lineage whose field is read, where each has its own; by default the mean over lineages.
+        signed
+            Multiply by the sign of the Jacobian, averaged along the fitted trajectories.
+        replicate
+            Replicate to use; the selected one by default.
+
+        Returns
+        -------
+        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If there is no such lineage or replicate.
+        """
+        self._require_trained()
+        fields = self._fields(lineage)
+        matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
+        if signed:
+            matrix = np.where(self._mean_jacobian(fields, replicate) < 0, -matrix, matrix)
+        return pd.DataFrame(
+            matrix / float(self.module.time_unit),
+            index=pd.Index(self.genes, name="target"),
+            columns=pd.Index(self.genes, name="regulator"),
+        )
+
+    def get_network(self, lineage: str | None = None, replicate: int | None = None) -> pd.DataFrame:
+        """Signed edges with a non-zero weight, strongest first.
+
+        Parameters
+        ----------
+        lineage
+            As in :meth:`get_adjacency`.
+        replicate
+            As in :meth:`get_adjacency`.
+
+        Returns
+        -------
+        Long table with the columns ``source`` (regulator), ``target`` and ``weight``, the form that decoupler reads.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        """
+        adjacency = self.get_adjacency(lineage, replicate=replicate)
+        values = adjacency.to_numpy()
+        target, source = np.nonzero(values)
+        network = pd.DataFrame(
+            {"source": self.genes[source], "target": self.genes[target], "weight": values[target, source]}
+        )
+        order = np.argsort(-network["weight"].abs().to_numpy(), kind="stable")
+        return network.iloc[order].reset_index(drop=True)
+
+    def get_sparsity(
+        self,
+        regulators: Sequence[str] | None = None,
+        lineage: str | None = None,
+        tolerance: float = 0.0,
+        replicate: int | None = None,
+    ) -> pd.Series:
+        """Shares of zeros in the network and in the weights.
+
+        Parameters
+        ----------
+        regulators
+            Names of the known transcription factors. Names that are not among the genes are ignored.
+        lineage
+            Lineage whose field is read, where each has its own; by default all of them.
+        tolerance
+            Entries of the adjacency up to this count as zero. The paper uses 1e-5 for methods without exact zeros.
+        replicate
+            Replicate to use; the selected one by default.
+
+        Returns
+        -------
+        ``feature``: share of zeros in the adjacency. ``weight``: share of zero weights. ``spurious``, if regulators are
+        given: share of zeros in the columns of genes that are no transcription factors. Where every lineage has its own
+        field, these are means over the lineages' adjacencies; their mean, which :meth:`get_adjacency` returns without
+        ``lineage``, is zero only where all of them are.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If no regulator is among the genes.
+        """
+        self._require_trained()
+        chosen, fields = self._replicate(replicate), self._fields(lineage)
+        matrix = self.module.path_matrix()[chosen, fields].cpu().numpy() / float(self.module.time_unit)
+        zero = matrix <= tolerance
+        weights = [
+            w.unflatten(0, (self.module.n_replicates, self.module.n_fields))[chosen, fields]
+            for w in self.module.field.effective_weights().weights
+        ]
+        n_zero = sum(float((w == 0).sum()) for w in weights)
+        result = {"feature": float(zero.mean()), "weight": n_zero / sum(w.numel() for w in weights)}
+        if regulators is not None:
+            known = self.genes.isin(list(regulators))
+            if not known.any():
+                raise ValueError(
+                    f"Expected `regulators` to name genes of the model, none of {len(list(regulators))} names is among "
+                    f"its {len(self.genes)} genes. Genes look like {list(self.genes[:3])}, names like "
+                    f"{list(regulators)[:3]}."
+                )
+            result["spurious"] = float(zero[..., ~known].mean()) if not known.all() else float("nan")
+        return pd.Series(result, name="sparsity")
+
+    def _fields(self, lineage: str | None) -> list[int]:
+        """Fields that belong to a lineage, or all."""
+        if lineage is None:
+            return list(range(self.module.n_fields))
+        if lineage not in self.lineages:
+            raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
+        return [self.lineages.index(lineage)] if self.module.n_fields > 1 else [0]
+
+    @torch.no_grad()
+    def _mean_jacobian(self, fields: Sequence[int], replicate: int | None) -> np.ndarray:
+        """Jacobian averaged along the fitted trajectories of the fields, targets × regulators."""
+        module, chosen = self.module, self._replicate(replicate)
+        states = self._integrate(None, replicate=replicate).states[:, ::_KNOTS_PER_SIGN] / float(module.scale)
+        effective = module.field.effective_weights()
+        total = np.zeros((len(self.genes), len(self.genes)))
+        for field in fields:
+            on_field = [m for m, lineage in enumerate(module.lineages) if module.n_fields == 1 or lineage == field]
+            points = torch.as_tensor(states[on_field].reshape(-1, len(self.genes)), dtype=torch.float32)
+            network = chosen * module.n_fields + field
+            jacobian = module.field.jacobian(points.to(module.device), effective, network)
+            total += jacobian.cpu().numpy()
+        return total / len(fields)

@@ -1,0 +1,226 @@
+"""Pseudotime, lineages and batches of the cells: read from AnnData, checked, and turned into arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+MIN_CELLS = 10
+SINGLE_LINEAGE = "all"
+SINGLE_BATCH = "all"
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Checked annotations of the cells.
+
+    Parameters
+    ----------
+    times
+        Pseudotime of each cell, n.
+    memberships
+        Weight of each cell in each lineage, n × lineages.
+    batches
+        Batch index of each cell, n.
+    lineage_names, batch_names
+        Names in the order of the indices.
+    """
+
+    times: np.ndarray
+    memberships: np.ndarray
+    batches: np.ndarray
+    lineage_names: list[str]
+    batch_names: list[str]
+
+    def trajectories(self) -> pd.DataFrame:
+        """One row per lineage and batch that share cells, named as users see it.
+
+        Raises
+        ------
+        ValueError
+            If a trajectory has fewer than 10 cells or a constant pseudotime.
+        """
+        rows = []
+        for lineage, lineage_name in enumerate(self.lineage_names):
+            for batch, batch_name in enumerate(self.batch_names):
+                member = (self.memberships[:, lineage] > 0) & (self.batches == batch)
+                if not member.any():
+                    continue
+                name = lineage_name if len(self.batch_names) == 1 else f"{lineage_name}, {batch_name}"
+                if member.sum() < MIN_CELLS:
+                    raise ValueError(
+                        f"Expected at least {MIN_CELLS} cells in every trajectory (one lineage of one batch), found "
+                        f"{member.sum()} in {name!r}. Merge it with another lineage or batch, or remove its cells."
+                    )
+                times = self.times[member]
+                if times.min() == times.max():
+                    raise ValueError(
+                        f"Expected pseudotime to vary within every trajectory, found {times.min():g} in all "
+                        f"{member.sum()} cells of {name!r}. Recompute pseudotime, or check `time_key`."
+                    )
+                rows.append((name, lineage_name, batch_name, int(member.sum()), times.min(), times.max()))
+        columns = ["trajectory", "lineage", "batch", "n_cells", "start", "end"]
+        return pd.DataFrame(rows, columns=columns).set_index("trajectory")
+
+
+def read_observations(
+    adata: AnnData,
+    time_key: str,
+    lineage_key: str | None,
+    batch_key: str | None,
+    lineage_names: Sequence[str] | None = None,
+) -> Observations:
+    """Read and check the annotations of the cells.
+
+    Parameters
+    ----------
+    adata
+        Annotated cells.
+    time_key, lineage_key, batch_key
+        As in :meth:`sparsenode.SparseNODE.setup_anndata`.
+    lineage_names
+        Lineages of the fitted model. Given these, lineages outside them are refused and the order is theirs.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing.
+    TypeError
+        If pseudotime or memberships are not numeric.
+    ValueError
+        If a value cannot be used; the message names column, count and fix.
+    """
+    times = _read_times(adata, time_key)
+    memberships, names = _read_memberships(adata, lineage_key, allow_empty=lineage_names is not None)
+    if lineage_names is not None:
+        unknown = [name for name in names if name not in lineage_names]
+        if unknown:
+            raise ValueError(
+                f"Expected the lineages of the fitted model, {list(lineage_names)}, found new ones in "
+                f"{lineage_key!r}: {unknown}. Rename or remove them; a lineage that was never seen cannot be predicted."
+            )
+        memberships = (
+            pd.DataFrame(memberships, columns=names).reindex(columns=list(lineage_names), fill_value=0.0).to_numpy()
+        )
+        names = list(lineage_names)
+    batches, batch_names = _read_batches(adata, batch_key)
+    return Observations(times, memberships, batches, names, batch_names)
+
+
+def _missing(key: str, place: str, argument: str, available: Sequence[str]) -> KeyError:
+    shown = [str(name) for name in available][:20]
+    return KeyError(f"Expected `{argument}` to name a column of `adata.{place}`, found {key!r}. Available: {shown}.")
+
+
+def _read_times(adata: AnnData, key: str) -> np.ndarray:
+    if key not in adata.obs:
+        raise _missing(key, "obs", "time_key", adata.obs.columns)
+    column = adata.obs[key]
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise TypeError(
+            f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}. "
+            f"Convert it, for instance with `adata.obs[{key!r}].astype(float)`."
+        )
+    times = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    for count, what, fix in (
+        (np.isnan(times).sum(), "missing (NaN)", "Remove these cells"),
+        (
+            np.isinf(times).sum(),
+            "infinite",
+            "Diffusion pseudotime is infinite in cells that the root cannot reach; remove them",
+        ),
+    ):
+        if count:
+            raise ValueError(
+                f"Expected pseudotime `adata.obs[{key!r}]` to be finite, found {count} of {len(times)} cells "
+                f"{what}. {fix}: `adata = adata[np.isfinite(adata.obs[{key!r}])].copy()`."
+            )
+    if times.min() == times.max():
+        raise ValueError(
+            f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells."
+        )
+    return times
+
+
+def _read_memberships(adata: AnnData, key: str | None, allow_empty: bool) -> tuple[np.ndarray, list[str]]:
+    if key is None:
+        return np.ones((adata.n_obs, 1)), [SINGLE_LINEAGE]
+    if key in adata.obs and key in adata.obsm:
+        raise ValueError(
+            f"Expected `lineage_key` to be in one of `adata.obs` and `adata.obsm`, found {key!r} in both. Rename one."
+        )
+    if key in adata.obs:
+        return _one_hot(adata.obs[key], key)
+    if key in adata.obsm:
+        return _membership_table(adata.obsm[key], key, allow_empty)
+    raise _missing(key, "obs` or `adata.obsm", "lineage_key", [*adata.obs.columns, *adata.obsm.keys()])
+
+
+def _one_hot(column: pd.Series, key: str) -> tuple[np.ndarray, list[str]]:
+    if column.isna().any():
+        raise ValueError(
+            f"Expected every cell to have a lineage, found {int(column.isna().sum())} of {len(column)} missing in "
+            f"`adata.obs[{key!r}]`. Remove them: `adata = adata[adata.obs[{key!r}].notna()].copy()`."
+        )
+    if pd.api.types.is_float_dtype(column):
+        raise TypeError(
+            f"Expected lineages `adata.obs[{key!r}]` to be categories, found dtype {column.dtype}. For memberships or "
+            "fate probabilities use a table in `adata.obsm` with one column per lineage."
+        )
+    categories = column.astype("category").cat.remove_unused_categories()
+    names = [str(name) for name in categories.cat.categories]
+    return np.eye(len(names))[categories.cat.codes.to_numpy()], names
+
+
+def _membership_table(table: object, key: str, allow_empty: bool) -> tuple[np.ndarray, list[str]]:
+    # CellRank leaves a `Lineage` array, which carries its names.
+    if isinstance(table, pd.DataFrame):
+        names = [str(name) for name in table.columns]
+        if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
+            raise TypeError(
+                f"Expected memberships `adata.obsm[{key!r}]` to be numeric or boolean, found {set(map(str, table.dtypes))}."
+            )
+        values = table.to_numpy(dtype=np.float64)
+    else:
+        values = np.asarray(table.toarray() if hasattr(table, "toarray") else table, dtype=np.float64)
+        names = [str(name) for name in getattr(table, "names", range(values.shape[1]))]
+    where = f"memberships `adata.obsm[{key!r}]`"
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected {where} to have unique column names, found {names}.")
+    if not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).any(1).sum())
+        raise ValueError(
+            f"Expected {where} to be finite, found NaN or inf in {count} cells. Replace them, for instance by 0."
+        )
+    if (values < 0).any():
+        raise ValueError(f"Expected {where} to be non-negative, found {int((values < 0).any(1).sum())} cells below 0.")
+    if (values.sum(1) == 0).any():
+        raise ValueError(
+            f"Expected every cell to belong to a lineage, found {int((values.sum(1) == 0).sum())} cells whose "
+            f"{where} are all zero. Remove them: `adata = adata[np.asarray(adata.obsm[{key!r}]).sum(1) > 0].copy()`."
+        )
+    empty = [name for name, total in zip(names, values.sum(0), strict=True) if total == 0]
+    if empty and not allow_empty:
+        raise ValueError(
+            f"Expected every lineage to have cells, found none for {empty} in {where}. Drop these columns."
+        )
+    return values, names
+
+
+def _read_batches(adata: AnnData, key: str | None) -> tuple[np.ndarray, list[str]]:
+    if key is None:
+        return np.zeros(adata.n_obs, dtype=np.int64), [SINGLE_BATCH]
+    if key not in adata.obs:
+        raise _missing(key, "obs", "batch_key", adata.obs.columns)
+    column = adata.obs[key]
+    if column.isna().any():
+        raise ValueError(
+            f"Expected every cell to have a batch, found {int(column.isna().sum())} of {len(column)} missing in "
+            f"`adata.obs[{key!r}]`. Remove or label them."
+        )
+    categories = column.astype("category").cat.remove_unused_categories()
+    return categories.cat.codes.to_numpy(dtype=np.int64), [str(name) for name in categories.cat.categories]

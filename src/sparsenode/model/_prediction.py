@@ -1,0 +1,276 @@
+"""Trajectories and velocities out of a fitted model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from anndata import AnnData
+from scvi.model.base import BaseModelClass
+
+from sparsenode.model import _checks, _expression
+from sparsenode.model._data import Cells
+from sparsenode.model._observations import read_observations
+from sparsenode.module import Solver
+from sparsenode.module._solve import hermite_basis
+from sparsenode.training import limited_threads
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparsenode.module import SparseNODEModule
+    from sparsenode.objectives import InitialState
+
+_GRID = 100  # intervals of the dense grid per length of a trajectory
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class FittedTrajectories:
+    """Integrated trajectories on a dense grid, in the units of the data.
+
+    Parameters
+    ----------
+    end
+        Last time on the grid, in units of each trajectory's length.
+    states, derivatives
+        Expression and its derivative in those units, trajectories × times × genes.
+    initial_state
+        Initial states, trajectories × genes.
+    """
+
+    end: float
+    states: np.ndarray
+    derivatives: np.ndarray
+    initial_state: np.ndarray
+
+    def at(self, trajectory: int, times: np.ndarray) -> np.ndarray:
+        """Expression at any times up to ``end``, times × genes."""
+        basis = hermite_basis(np.clip(times, 0.0, self.end) / self.end, self.states.shape[1])
+        knots = np.concatenate([self.states[trajectory], self.end * self.derivatives[trajectory]])
+        return basis @ knots
+
+
+class PredictionMixin(BaseModelClass):
+    """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
+
+    module: SparseNODEModule
+    genes: pd.Index
+    trajectories: pd.DataFrame
+    lineages: list[str]
+    selected_: int
+    _initial_state: InitialState
+    _initial_bandwidth: float
+    _align_batches: bool
+
+    def predict(
+        self,
+        adata: AnnData | None = None,
+        times: Sequence[float] | np.ndarray | None = None,
+        replicate: int | None = None,
+    ) -> np.ndarray:
+        """Predicted expression, of cells or along the fitted trajectories.
+
+        Parameters
+        ----------
+        adata
+            Cells to predict; those of the model by default. Another donor starts from the mean of its own early cells,
+            and its genes are matched by name. Not together with ``times``.
+        times
+            Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
+            before the start of a trajectory its initial state is returned.
+        replicate
+            Replicate to use; the selected one by default.
+
+        Returns
+        -------
+        Without ``times``: cells × genes, the prediction of every cell at its own pseudotime, averaged over its lineages
+        with its weights. With ``times``: trajectories × times × genes, or times × genes if there is one trajectory. In
+        the units of the data; genes in the order of ``model.genes``, trajectories in that of ``model.trajectories``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        DivergenceError
+            If the solution leaves the finite numbers.
+        ValueError
+            If genes are missing, a lineage is new, or both ``adata`` and ``times`` are given.
+        """
+        self._require_trained()
+        if times is None:
+            cells = self._cells(adata)
+            return self._predict_cells(cells, self._integrate(cells, replicate=replicate))
+        if adata is not None:
+            raise ValueError("Expected one of `adata` and `times`, found both.")
+        return self._predict_times(np.asarray(times, dtype=np.float64), replicate)
+
+    def _predict_times(self, times: np.ndarray, replicate: int | None) -> np.ndarray:
+        if times.ndim != 1 or len(times) == 0 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+            raise ValueError("Expected `times` to be a non-empty sequence of finite, increasing numbers.")
+        start, end = self.trajectories["start"].to_numpy(float), self.trajectories["end"].to_numpy(float)
+        scaled = (times - start[:, None]) / (end - start)[:, None]
+        self._warn_outside(scaled)
+        fitted = self._integrate(None, max(1.0, float(scaled.max())), replicate)
+        values = np.stack([fitted.at(m, scaled[m]) for m in range(len(scaled))])
+        return values[0] if len(values) == 1 else values
+
+    def _warn_outside(self, scaled: np.ndarray) -> None:
+        for name, row in zip(self.trajectories.index, scaled, strict=True):
+            if row.max() > 1 + 1e-9:
+                warnings.warn(
+                    f"Extrapolating {name!r} beyond its last cell, by {row.max() - 1:.0%} of its length: nothing that "
+                    "was observed supports this.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            if row.min() < -1e-9:
+                warnings.warn(
+                    f"{int((row < 0).sum())} of {len(row)} times are before the start of {name!r}: its initial state "
+                    "is returned there.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+
+    def _is_training_data(self, cells: Cells) -> bool:
+        """Whether these are the cells that the initial states were taken from."""
+        return cells.adata is self.adata and cells.trajectories.equals(self.trajectories)
+
+    @torch.no_grad()
+    def _integrate(self, cells: Cells | None, end: float = 1.0, replicate: int | None = None) -> FittedTrajectories:
+        """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
+        module = self.module
+        lineages, relative = module.lineages, module.relative_span
+        start = module.initial_state
+        if cells is not None and not self._is_training_data(cells):
+            initial = cells.initial_state(self._initial_state, self._initial_bandwidth) / float(module.scale)
+            start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
+            lineages, relative = cells.lineages, self._relative_spans(cells)
+        grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
+        tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
+        with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
+            states, derivatives = module.trajectories(
+                module.field.effective_weights(),
+                start.expand(module.n_replicates, -1, -1),
+                relative,
+                lineages,
+                grid,
+                tight,
+            )
+        chosen, scale = self._replicate(replicate), float(module.scale)
+        return FittedTrajectories(
+            end,
+            states[chosen].cpu().numpy().astype(np.float64) * scale,
+            derivatives[chosen].cpu().numpy().astype(np.float64) * scale,
+            start.cpu().numpy().astype(np.float64) * scale,
+        )
+
+    def _relative_spans(self, cells: Cells) -> torch.Tensor:
+        """Lengths of another AnnData's trajectories in units of the module's time."""
+        module = self.module
+        if self._align_batches:
+            known = dict(zip(module.lineages, module.relative_span.tolist(), strict=True))
+            spans = [known[lineage] for lineage in cells.lineages]
+        else:
+            spans = (cells.spans / float(module.time_unit)).tolist()
+        return torch.as_tensor(spans, dtype=torch.float32, device=module.device)
+
+    def _predict_cells(self, cells: Cells, fitted: FittedTrajectories) -> np.ndarray:
+        """Weighted mean over a cell's trajectories of its predictions, cells × genes."""
+        result = np.zeros((len(cells.times), len(self.genes)), dtype=np.float32)
+        share = cells.weights / cells.weights.sum(1, keepdims=True)
+        for m in range(cells.weights.shape[1]):
+            members = np.flatnonzero(share[:, m])
+            result[members] += share[members, m, None] * fitted.at(m, cells.times[members, m])
+        return result
+
+    @torch.no_grad()
+    def get_velocity(
+        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
+    ) -> np.ndarray:
+        """Fitted vector field at the observed expression of cells: expression per unit of pseudotime.
+
+        Parameters
+        ----------
+        adata
+            Cells to evaluate; those of the model by default.
+        indices
+            Cells to return, all by default.
+        replicate
+            Replicate to use; the selected one by default.
+
+        Returns
+        -------
+        Cells × genes, averaged over the lineages of a cell with its weights; genes in the order of ``model.genes``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If genes are missing or a lineage is new.
+
+        Notes
+        -----
+        The field was fitted to mean trajectories. Single cells are scattered around them, so the velocity of one cell
+        is noisier than that of the trajectory it belongs to; average over neighbours before reading it.
+        """
+        self._require_trained()
+        module, cells = self.module, self._cells(adata)
+        chosen, scale = self._replicate(replicate), float(module.scale)
+        own = self._is_training_data(cells)
+        relative = (module.relative_span if own else self._relative_spans(cells)).cpu().numpy()
+        # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
+        rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
+        effective = module.field.effective_weights()
+        wanted = _checks.cell_indices(indices, len(cells.times))
+        needed, back = np.unique(wanted, return_inverse=True)
+        position = np.full(len(cells.times), -1)
+        position[needed] = np.arange(len(needed))
+        result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
+        for first, x in cells.chunks():
+            rows = np.arange(first, first + len(x))
+            rows = rows[position[rows] >= 0]
+            if len(rows) == 0:
+                continue
+            states = torch.as_tensor(x[rows - first] / scale, dtype=torch.float32, device=module.device)
+            slopes = module.field.evaluate(states.expand(len(effective.weights[0]), -1, -1), effective)
+            slopes = slopes.unflatten(0, (module.n_replicates, module.n_fields))[chosen].cpu().numpy()
+            velocity = np.zeros((len(rows), len(self.genes)))
+            for m, lineage in enumerate(cells.lineages):
+                field = lineage if module.n_fields > 1 else 0
+                velocity += rate[rows, m, None] * slopes[field]
+            result[position[rows]] = velocity * scale
+        return result[back]
+
+    def _replicate(self, replicate: int | None) -> int:
+        """Index of the replicate to report."""
+        if replicate is None:
+            return self.selected_
+        if not isinstance(replicate, Integral) or not 0 <= int(replicate) < self.module.n_replicates:
+            raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
+        return int(replicate)
+
+    def _cells(self, adata: AnnData | None = None) -> Cells:
+        """Cells of the model's AnnData, or of another one with the same genes and lineages."""
+        keys = self.registry["setup_args"]
+        target = self.adata if adata is None else adata
+        if target is None:
+            raise ValueError("Expected `adata`, found none: the model was loaded without data.")
+        if not isinstance(target, AnnData):
+            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(target).__name__}.")
+        if target is not self.adata:
+            _expression.check_expression(target, keys["layer"])
+        observations = read_observations(
+            target, keys["time_key"], keys["lineage_key"], keys["batch_key"], self.lineages
+        )
+        return Cells.arrange(target, keys["layer"], self.genes, observations)
+
+    def _require_trained(self) -> None:
+        if not self.is_trained_:
+            raise RuntimeError("Expected a trained model, found an untrained one. Call `train()` first.")

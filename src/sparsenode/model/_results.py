@@ -1,0 +1,139 @@
+"""Results written into the AnnData."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from sparsenode import _keys
+from sparsenode.model._evaluation import EvaluationMixin
+from sparsenode.model._expression import gene_positions
+from sparsenode.model._network import NetworkMixin
+
+if TYPE_CHECKING:
+    from sparsenode.model._data import Cells
+    from sparsenode.model._prediction import FittedTrajectories
+
+# Cells × genes beyond which the two dense results would take more than 1.6 GB.
+MAX_DENSE = 200_000_000
+ORIENTATION = "rows are targets, columns are regulators"
+
+
+class ResultsMixin(NetworkMixin, EvaluationMixin):
+    """Method of :class:`sparsenode.SparseNODE` that writes results."""
+
+    def write_results(self, adata: AnnData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
+        """Write network, trajectories, velocities and scores into an AnnData; :meth:`train` calls it.
+
+        Results of an earlier fit under the same key are replaced.
+
+        Parameters
+        ----------
+        adata
+            Cells with exactly the genes of the model; those of the model by default.
+        key_added
+            Prefix of the keys.
+
+        Returns
+        -------
+        Nothing, but writes
+
+        - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
+          one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``,
+        - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
+        - ``.layers["{key_added}_velocity"]``: the vector field at every cell,
+        - ``.uns["{key_added}"]``: parameters, scores, sparsity, history and trajectories for the plots.
+
+        With more than 2e8 entries (cells × genes) the dense results are left out, with a warning.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the genes are not those of the model.
+        """
+        self._require_trained()
+        cells = self._cells(adata)
+        target = cells.adata
+        positions = gene_positions(target, list(self.genes))
+        if target.n_vars != len(self.genes):
+            raise ValueError(
+                f"Expected the {len(self.genes)} genes of the model, found {target.n_vars}. Select them with "
+                "`adata[:, model.genes].copy()`."
+            )
+        order = np.argsort(positions)
+        fitted = self._integrate(cells)
+        for stale in [key for key in target.varp if key.startswith(_keys.adjacency(key_added))]:
+            del target.varp[stale]
+        for lineage, key in self._adjacency_keys(key_added).items():
+            matrix = self.get_adjacency(lineage).to_numpy()[np.ix_(order, order)]
+            target.varp[key] = sparse.csr_matrix(matrix.astype(np.float32))
+        if target.n_obs * target.n_vars <= MAX_DENSE:
+            target.obsm[_keys.trajectory(key_added)] = self._predict_cells(cells, fitted)[:, order]
+            target.layers[_keys.velocity(key_added)] = self.get_velocity(target)[:, order]
+        else:
+            target.obsm.pop(_keys.trajectory(key_added), None)
+            target.layers.pop(_keys.velocity(key_added), None)
+            warnings.warn(
+                f"{target.n_obs} cells × {target.n_vars} genes are too many to store predictions of every cell: "
+                "`.obsm` and `.layers` were not written. Use `predict` and `get_velocity` on subsets.",
+                UserWarning,
+                stacklevel=3,
+            )
+        target.uns[key_added] = self._summary(cells, fitted)
+
+    def _adjacency_keys(self, key_added: str) -> dict[str | None, str]:
+        """Lineage (``None`` for all) and key of every adjacency that is written."""
+        keys: dict[str | None, str] = {None: _keys.adjacency(key_added)}
+        if self.module.n_fields > 1:
+            keys |= {lineage: _keys.lineage_adjacency(lineage, key_added) for lineage in self.lineages}
+        return keys
+
+    def _summary(self, cells: Cells, fitted: FittedTrajectories) -> dict:
+        """Everything that goes to ``.uns``, in types that h5ad can store."""
+        setup = {key: value for key, value in self.registry["setup_args"].items() if value is not None}
+        start, end = cells.trajectories["start"].to_numpy(float), cells.trajectories["end"].to_numpy(float)
+        grid = np.linspace(0.0, 1.0, fitted.states.shape[1])
+        summary = {
+            "orientation": ORIENTATION,
+            "setup": setup,
+            "parameters": self._parameters(),
+            "scores": self.evaluate(cells.adata),
+            "sparsity": self.get_sparsity().to_dict(),
+            "genes": np.asarray(self.genes, dtype=str),
+            "trajectories": {
+                "name": np.asarray(cells.trajectories.index, dtype=str),
+                "lineage": np.asarray(cells.trajectories["lineage"], dtype=str),
+                "batch": np.asarray(cells.trajectories["batch"], dtype=str),
+                "times": start[:, None] + grid * (end - start)[:, None],
+                "values": fitted.states.astype(np.float32),
+            },
+        }
+        held_out = self.validation_indices
+        if self._is_training_data(cells) and held_out is not None and len(held_out) > 0:
+            summary["held_out_scores"] = self.evaluate(indices=held_out)
+        if self.history_:
+            summary["history"] = history_table(self.history_)
+        return summary
+
+    def _parameters(self) -> dict:
+        """Arguments of the model as strings and numbers."""
+        arguments = self.init_params_["non_kwargs"]
+        kept = {key: value for key, value in arguments.items() if value is not None}
+        kept |= {"regularizer": repr(self.module.regularizer), "hidden": list(map(int, kept["hidden"]))}
+        return kept | {"selected_replicate": self.selected_}
+
+
+def history_table(history: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per epoch, one column per metric, as floats."""
+    columns = [frame.iloc[:, 0].rename(name).astype(float) for name, frame in history.items()]
+    table = pd.concat(columns, axis=1)
+    table.index = table.index.astype(np.int64)
+    table.index.name = "epoch"
+    return table

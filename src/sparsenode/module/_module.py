@@ -1,0 +1,211 @@
+"""The module: field, solver, loss and penalty for all replicates at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from scvi.module.base import BaseModuleClass, LossOutput
+
+from sparsenode.module import _paths
+from sparsenode.module._field import EffectiveWeights, Field
+from sparsenode.module._layout import Layout
+from sparsenode.module._solve import Solver, integrate
+from sparsenode.module._velocity import velocity
+
+if TYPE_CHECKING:
+    from sparsenode.regularizers import Regularizer
+
+
+class SparseNODEModule(BaseModuleClass):
+    """Replicated neural ODEs, their initial states and their loss.
+
+    There are R replicates (strengths × seeds) and, with one field per lineage, F fields in each; the batch of
+    networks has ``R * F`` entries. Inside the module, expression is divided by ``scale`` and the time of every
+    trajectory runs over ``[0, 1]``.
+
+    Parameters
+    ----------
+    n_vars
+        Number of variables, d.
+    lineages
+        Lineage index of every trajectory.
+    n_lineages
+        Number of lineages.
+    regularizer
+        Penalty, gates and strengths.
+    seeds
+        Seeds of the replicates of each strength.
+    hidden
+        Widths of the hidden layers.
+    fields
+        ``"shared"``: one field for all lineages. ``"lineage"``: one each.
+    decay
+        Whether the field has a learned linear decay.
+    bootstrap
+        Whether initial states are drawn anew at each training step.
+    n_knots
+        Number of solver outputs per trajectory.
+    solver
+        Integration method and tolerances.
+    """
+
+    def __init__(
+        self,
+        n_vars: int,
+        lineages: Sequence[int],
+        n_lineages: int,
+        regularizer: Regularizer,
+        seeds: Sequence[int],
+        hidden: Sequence[int],
+        fields: Literal["shared", "lineage"],
+        decay: bool,
+        bootstrap: bool,
+        n_knots: int,
+        solver: Solver,
+    ) -> None:
+        super().__init__()
+        self.regularizer = regularizer
+        self.seeds = [int(seed) for seed in seeds]
+        self.n_fields = n_lineages if fields == "lineage" else 1
+        self.bootstrap = bootstrap
+        self.n_knots = n_knots
+        self.solver = solver
+        # Replicates run over strengths, then seeds; a lineage's networks of one replicate start alike.
+        self.n_replicates = len(regularizer.strength) * len(self.seeds)
+        strength = np.repeat(regularizer.strength, len(self.seeds))
+        network_seeds = np.repeat(np.tile(self.seeds, len(regularizer.strength)), self.n_fields)
+        self.field = Field(n_vars, hidden, network_seeds.tolist(), regularizer.gates, decay)
+        self.register_buffer("strength", torch.as_tensor(strength, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("initial_state", torch.zeros(len(lineages), n_vars))
+        self.register_buffer("relative_span", torch.ones(len(lineages)))
+        self.register_buffer("time_unit", torch.ones((), dtype=torch.float64))
+        self.lineages = [int(lineage) for lineage in lineages]
+        self._generators: list[torch.Generator] = []
+
+    # Registered buffers, declared for type checkers.
+    strength: torch.Tensor
+    scale: torch.Tensor
+    initial_state: torch.Tensor
+    relative_span: torch.Tensor
+    time_unit: torch.Tensor
+
+    def seed_generators(self) -> None:
+        """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
+        self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
+
+    def _draw(self, shape: Sequence[int], exponential: bool = False) -> torch.Tensor:
+        """Random numbers, seeds × shape: replicates that share a seed share the numbers."""
+        if not self._generators:
+            self.seed_generators()
+        draws = torch.empty(len(self.seeds), *shape, device=self.device)
+        for draw, generator in zip(draws, self._generators, strict=True):
+            draw.exponential_(generator=generator) if exponential else draw.uniform_(generator=generator)
+        return draws
+
+    def sample_weights(self) -> EffectiveWeights:
+        """Effective weights with sampled gates: one sample for a whole solve."""
+        uniform = [self._draw((self.n_fields, *logits.shape[1:])).flatten(0, 1) for logits in self.field.gate_logits]
+        return self.field.effective_weights(uniform)
+
+    def trajectories(
+        self,
+        effective: EffectiveWeights,
+        start: torch.Tensor,
+        relative_span: torch.Tensor,
+        lineages: Sequence[int],
+        times: torch.Tensor,
+        solver: Solver | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Integrate trajectories and return states and derivatives at ``times``.
+
+        Parameters
+        ----------
+        effective
+            Effective weights.
+        start
+            Initial states, replicates × trajectories × variables, in module units.
+        relative_span
+            Length of each trajectory in units of ``time_unit``.
+        lineages
+            Lineage of each trajectory.
+        times
+            Increasing times in units of each trajectory's length.
+        solver
+            Method and tolerances, those of training by default.
+
+        Returns
+        -------
+        States and derivatives, both replicates × trajectories × times × variables.
+        """
+        layout = self.layout(lineages)
+        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2)
+        field = velocity(effective)
+        states = integrate(lambda x: span * field(x), layout.spread(start), times, solver or self.solver)
+        derivatives = span.unsqueeze(3) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
+        return layout.gather(states), layout.gather(derivatives)
+
+    def layout(self, lineages: Sequence[int]) -> Layout:
+        """Where trajectories of these lineages stand in the batch of networks."""
+        fields = list(lineages) if self.n_fields > 1 else [0] * len(lineages)
+        return Layout.of(fields, self.n_fields).to(self.device)
+
+    def _start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Initial states, replicates × trajectories × variables; bootstrapped from early cells while training."""
+        start = self.initial_state.expand(self.n_replicates, -1, -1)
+        if not (self.training and self.bootstrap):
+            return start
+        weights = self._draw(tensors["early_mask"].shape, exponential=True) * tensors["early_mask"]
+        weights = weights / weights.sum(2, keepdim=True)
+        uniform = tensors["early_mask"] / tensors["early_mask"].sum(1, keepdim=True)
+        # Early cells are centred on their mean, so the draws are centred on the initial state.
+        drawn = torch.einsum("sme,med->smd", weights - uniform, tensors["early"])
+        return start + drawn.repeat(self.n_replicates // len(self.seeds), 1, 1)
+
+    def forward(
+        self, tensors: dict[str, torch.Tensor], *_: object, **__: object
+    ) -> tuple[EffectiveWeights, LossOutput]:
+        """Loss of one full-batch step from accumulated statistics.
+
+        Parameters
+        ----------
+        tensors
+            Statistics of all trajectories; see :class:`sparsenode.objectives.TrajectoryStatistics`.
+
+        Returns
+        -------
+        The effective weights that were used, and the loss: its ``extra_metrics`` hold the error and the penalty of
+        every replicate.
+        """
+        effective = self.sample_weights() if self.training else self.field.effective_weights()
+        knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
+        states, derivatives = self.trajectories(
+            effective, self._start(tensors), self.relative_span, self.lineages, knots
+        )
+        centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
+        quadratic = (centred * (tensors["gram"] @ centred - 2.0 * tensors["cross"])).sum((1, 2, 3))
+        error = (quadratic + tensors["square"]) / tensors["null"]
+        smooth, penalty = self.regularizer.penalties(self.field, effective)
+        loss = (error + self.strength * smooth.view(self.n_replicates, -1).mean(1)).sum()
+        penalty = penalty.detach().view(self.n_replicates, -1).mean(1)
+        output = LossOutput(
+            loss=loss, n_obs_minibatch=1, extra_metrics={"error": error, "penalty": self.strength * penalty}
+        )
+        return effective, output
+
+    @torch.no_grad()
+    def prox(self, effective: EffectiveWeights, steps: Sequence[torch.Tensor]) -> None:
+        """Proximal step of the regularizer with the step sizes of the optimiser."""
+        # The penalty of a replicate is the mean over its fields.
+        strength = self.strength.repeat_interleave(self.n_fields) / self.n_fields
+        self.regularizer.prox(self.field, effective, strength, steps)
+
+    @torch.no_grad()
+    def path_matrix(self) -> torch.Tensor:
+        """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` per unit of ``time_unit``: replicates × fields × targets × regulators."""
+        effective = self.field.effective_weights()
+        matrix = _paths.product([weight.abs() for weight in effective.weights])
+        return matrix.unflatten(0, (self.n_replicates, self.n_fields))

@@ -1,0 +1,85 @@
+"""Trivial predictors that every fit is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsenode.objectives._statistics import N_BINS, StreamedData
+
+BANDWIDTH = 0.05
+NULL_NAMES = ("null_zero", "null_initial", "null_mean", "null_smoothed")
+
+
+@dataclass(frozen=True)
+class NullModels:
+    """Null models learned from the training cells of each lineage, all batches pooled.
+
+    Parameters
+    ----------
+    mean
+        Mean expression, lineages × variables.
+    smoothed
+        Kernel-smoothed expression at the centres of equal time bins, lineages × bins × variables.
+    """
+
+    mean: np.ndarray
+    smoothed: np.ndarray
+
+    @classmethod
+    def fit(cls, data: StreamedData, lineages: Sequence[int], n_lineages: int) -> NullModels:
+        """Pool the trajectories of each lineage.
+
+        Parameters
+        ----------
+        data
+            Result of the streaming pass.
+        lineages
+            Lineage of each trajectory.
+        n_lineages
+            Number of lineages.
+        """
+        member = (np.asarray(lineages)[None, :] == np.arange(n_lineages)[:, None]).astype(np.float64)
+        weight = member @ data.bin_weight
+        total = np.tensordot(member, data.bin_total, axes=1)
+        centres = (np.arange(N_BINS) + 0.5) / N_BINS
+        kernel = np.exp(-0.5 * ((centres[:, None] - centres[None, :]) / BANDWIDTH) ** 2)
+        # Far from every cell all kernel weights vanish: fall back on the lineage mean there.
+        floor = np.finfo(float).tiny
+        mean = total.sum(1) / weight.sum(1)[:, None]
+        smoothed = np.stack(
+            [
+                (kernel @ t + floor * m) / (kernel @ w + floor)[:, None]
+                for t, w, m in zip(total, weight, mean, strict=True)
+            ]
+        )
+        return cls(mean, smoothed)
+
+    def predict(self, lineage: int, times: np.ndarray, initial_state: np.ndarray) -> dict[str, np.ndarray]:
+        """Predictions of every null model for cells of one lineage.
+
+        Parameters
+        ----------
+        lineage
+            Index of the lineage.
+        times
+            Times of the cells in units of the trajectory, n.
+        initial_state
+            Initial state of the cells' own trajectory, d.
+
+        Returns
+        -------
+        Arrays that broadcast to n × d, by name.
+        """
+        position = np.clip(np.asarray(times) * N_BINS - 0.5, 0.0, N_BINS - 1.0)
+        left = np.minimum(position.astype(np.int64), N_BINS - 2)
+        share = (position - left)[:, None]
+        curve = self.smoothed[lineage]
+        return {
+            "null_zero": np.zeros_like(initial_state),
+            "null_initial": initial_state,
+            "null_mean": self.mean[lineage],
+            "null_smoothed": (1 - share) * curve[left] + share * curve[left + 1],
+        }

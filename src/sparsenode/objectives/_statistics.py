@@ -1,0 +1,202 @@
+"""One streaming pass over the cells: everything that the trajectory loss needs, independent of their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from sparsenode.module._solve import hermite_basis
+
+N_BINS = 512
+MAX_EARLY = 256
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """What is known of the cells without their expression.
+
+    Parameters
+    ----------
+    times
+        Time of each cell in each trajectory, scaled to ``[0, 1]``, cells × trajectories; ignored where the weight is
+        zero.
+    weights
+        Weight of each cell in each trajectory, cells × trajectories, non-negative.
+    initial_weights
+        Weight of each cell in the initial state of each trajectory, cells × trajectories; columns sum to one.
+    early
+        Cells to bootstrap the initial state of each trajectory from.
+    """
+
+    times: np.ndarray
+    weights: np.ndarray
+    initial_weights: np.ndarray
+    early: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrajectoryStatistics:
+    r"""Sufficient statistics of the squared error of M trajectories at K knots in d variables.
+
+    With the Hermite basis :math:`H`, knot values and derivatives :math:`Y` and cell weights :math:`W`,
+
+    .. math:: \sum_i w_i \|x_i - H_i Y\|^2 = \mathrm{tr}(Y^\top G Y) - 2\, \mathrm{tr}(Y^\top C) + s
+
+    Parameters
+    ----------
+    gram
+        :math:`G = H^\top W H`, M × 2K × 2K.
+    cross
+        :math:`C = H^\top W X`, M × 2K × d.
+    square
+        :math:`s`, per variable, M × d.
+    weight
+        Total weight of the cells, M.
+    n_cells
+        Number of cells with a positive weight, M.
+    total
+        Weighted sum of expression, M × d.
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    square: np.ndarray
+    weight: np.ndarray
+    n_cells: np.ndarray
+    total: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Weighted mean expression of every trajectory, M × d."""
+        return self.total / np.maximum(self.weight, np.finfo(float).tiny)[:, None]
+
+    def centred(self, centre: np.ndarray) -> TrajectoryStatistics:
+        """The statistics of ``X - centre``, for a centre of shape M × d."""
+        knots = self.gram.shape[1] // 2
+        # The first K columns of the basis sum to one in every row, so G applied to them gives H'W1.
+        basis_sum = self.gram[:, :, :knots].sum(2)
+        return TrajectoryStatistics(
+            gram=self.gram,
+            cross=self.cross - basis_sum[:, :, None] * centre[:, None, :],
+            square=self.square - 2 * centre * self.total + self.weight[:, None] * centre**2,
+            weight=self.weight,
+            n_cells=self.n_cells,
+            total=self.total - self.weight[:, None] * centre,
+        )
+
+
+@dataclass(frozen=True)
+class StreamedData:
+    """Result of the streaming pass.
+
+    Parameters
+    ----------
+    training, validation
+        Statistics of the training and of the held-out cells.
+    initial_state
+        Weighted mean of the early training cells, M × d.
+    early
+        Expression of the cells to bootstrap from, one array per trajectory.
+    bin_weight, bin_total
+        Weight and weighted sum of the training cells in ``N_BINS`` time bins: M × bins and M × bins × d.
+    """
+
+    training: TrajectoryStatistics
+    validation: TrajectoryStatistics
+    initial_state: np.ndarray
+    early: list[np.ndarray]
+    bin_weight: np.ndarray
+    bin_total: np.ndarray
+
+
+class _Accumulator:
+    """Sums that make up :class:`TrajectoryStatistics`."""
+
+    def __init__(self, n_trajectories: int, n_knots: int, n_vars: int) -> None:
+        self.gram = np.zeros((n_trajectories, 2 * n_knots, 2 * n_knots))
+        self.cross = np.zeros((n_trajectories, 2 * n_knots, n_vars))
+        self.square = np.zeros((n_trajectories, n_vars))
+        self.weight = np.zeros(n_trajectories)
+        self.n_cells = np.zeros(n_trajectories, dtype=np.int64)
+        self.total = np.zeros((n_trajectories, n_vars))
+
+    def add(self, trajectory: int, times: np.ndarray, weights: np.ndarray, x: np.ndarray) -> None:
+        """Add cells of one trajectory; ``x`` is cells × variables."""
+        basis = hermite_basis(times, self.gram.shape[1] // 2)
+        weighted = (sparse.diags_array(weights) @ basis).T.tocsr()
+        self.gram[trajectory] += (weighted @ basis).toarray()
+        self.cross[trajectory] += weighted @ x
+        self.square[trajectory] += weights @ (x * x)
+        self.total[trajectory] += weights @ x
+        self.weight[trajectory] += weights.sum()
+        self.n_cells[trajectory] += len(weights)
+
+    def result(self, shift: np.ndarray) -> TrajectoryStatistics:
+        """Statistics of the data before ``shift`` was subtracted from it."""
+        shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.n_cells, self.total)
+        return shifted.centred(-np.broadcast_to(shift, self.total.shape))
+
+
+def stream(
+    chunks: Iterable[tuple[int, np.ndarray]],
+    cells: CellTable,
+    training: np.ndarray,
+    validation: np.ndarray,
+    n_knots: int,
+    n_vars: int,
+) -> StreamedData:
+    """Accumulate the statistics of training and held-out cells in one pass.
+
+    Parameters
+    ----------
+    chunks
+        Pairs of the index of the first cell and the expression of consecutive cells, in float64.
+    cells
+        Times and weights of all cells.
+    training, validation
+        Masks over cells.
+    n_knots
+        Number of knots, K.
+    n_vars
+        Number of variables, d.
+    """
+    n_trajectories = cells.weights.shape[1]
+    accumulators = {name: _Accumulator(n_trajectories, n_knots, n_vars) for name in ("training", "validation")}
+    initial = np.zeros((n_trajectories, n_vars))
+    bin_weight = np.zeros((n_trajectories, N_BINS))
+    bin_total = np.zeros((n_trajectories, N_BINS, n_vars))
+    early = [np.zeros((len(rows), n_vars)) for rows in cells.early]
+    shift: np.ndarray | None = None
+    for first, x in chunks:
+        rows = slice(first, first + len(x))
+        # Any constant near the data guards the sums of squares against cancellation.
+        shift = x.mean(0) if shift is None else shift
+        shifted = x - shift
+        initial += cells.initial_weights[rows].T @ x
+        for m in range(n_trajectories):
+            in_trajectory = cells.weights[rows, m] > 0
+            for name, mask in (("training", training[rows]), ("validation", validation[rows])):
+                chosen = in_trajectory & mask
+                if chosen.any():
+                    times, weights = cells.times[rows, m][chosen], cells.weights[rows, m][chosen]
+                    accumulators[name].add(m, times, weights, shifted[chosen])
+                    if name == "training":
+                        bins = np.minimum((times * N_BINS).astype(np.int64), N_BINS - 1)
+                        place = sparse.csr_array((weights, (bins, np.arange(len(bins)))), shape=(N_BINS, len(bins)))
+                        bin_weight[m] += place.sum(1)
+                        bin_total[m] += place @ x[chosen]
+            here = (cells.early[m] >= first) & (cells.early[m] < first + len(x))
+            early[m][here] = x[cells.early[m][here] - first]
+    if shift is None:
+        raise ValueError("Expected at least one cell, found none.")
+    return StreamedData(
+        training=accumulators["training"].result(shift),
+        validation=accumulators["validation"].result(shift),
+        initial_state=initial,
+        early=early,
+        bin_weight=bin_weight,
+        bin_total=bin_total,
+    )

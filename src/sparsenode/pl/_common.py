@@ -1,0 +1,83 @@
+"""What all plots share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+
+def results(adata: AnnData, key: str) -> dict[str, Any]:
+    """``adata.uns[key]``, or an error that says how to get it."""
+    if key not in adata.uns or "trajectories" not in adata.uns[key]:
+        raise KeyError(
+            f"Expected results of a fit in `adata.uns[{key!r}]`, found none. Train a model with `key_added={key!r}`, or "
+            "call `model.write_results(adata)`."
+        )
+    return adata.uns[key]
+
+
+def lineage_colors(adata: AnnData, setup: dict[str, Any], lineages: Sequence[str]) -> dict[str, str]:
+    """Colour of every lineage: those of ``adata.uns`` where they fit, the palette otherwise."""
+    key = setup.get("lineage_key")
+    if key in adata.obs and f"{key}_colors" in adata.uns and hasattr(adata.obs[key], "cat"):
+        names, colors = map(str, adata.obs[key].cat.categories), adata.uns[f"{key}_colors"]
+        known = dict(zip(names, colors, strict=False))
+        if all(lineage in known for lineage in lineages):
+            return {lineage: str(known[lineage]) for lineage in lineages}
+    return {lineage: PALETTE[i % len(PALETTE)] for i, lineage in enumerate(lineages)}
+
+
+def panels(ax: Axes | Sequence[Axes] | None, n: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Axes for ``n`` panels: the given ones, or a new grid of at most four columns."""
+    if ax is not None:
+        axes = [ax] if isinstance(ax, Axes) else list(ax)
+        if len(axes) != n:
+            raise ValueError(f"Expected {n} axes, one per panel, found {len(axes)}.")
+        figure = axes[0].get_figure()
+        if not isinstance(figure, Figure):
+            raise ValueError("Expected axes that belong to a figure.")
+        return figure, axes
+    columns = min(n, 4)
+    rows = -(-n // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
+    axes = list(grid.ravel())
+    for spare in axes[n:]:
+        spare.remove()
+    return figure, axes[:n]
+
+
+def finish(
+    figure: Figure, axes: Sequence[Axes], show: bool | None, return_fig: bool
+) -> Figure | Axes | list[Axes] | None:
+    """Show, or return what was asked for: the figure, the axes, or nothing after showing."""
+    if return_fig:
+        return figure
+    if show:
+        plt.show()
+        return None
+    return axes[0] if len(axes) == 1 else list(axes)
+
+
+def check_names(names: Sequence[str], known: Sequence[str], argument: str) -> list[str]:
+    """The names as a list, after refusing those that are not known."""
+    wanted = [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in wanted if name not in set(known)]
+    if unknown or not wanted:
+        raise ValueError(f"Expected `{argument}` to name some of {list(known)[:10]}…, found {unknown or wanted}.")
+    return wanted
+
+
+def top_range(values: np.ndarray, n: int) -> np.ndarray:
+    """Indices of the ``n`` largest values, largest first; ties in their order."""
+    return np.argsort(-values, kind="stable")[:n]

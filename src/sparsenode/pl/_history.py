@@ -1,0 +1,71 @@
+"""Error and sparsity over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparsenode import _keys
+from sparsenode.pl import _common
+
+
+def history(
+    adata: AnnData,
+    *,
+    key: str = _keys.KEY_ADDED,
+    ax: Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | Axes | list[Axes] | None:
+    """Training and held-out error, and the shares of zeros, over the epochs.
+
+    Parameters
+    ----------
+    adata
+        Cells with the results of a fit.
+    key
+        Key of the results, ``key_added`` of the fit.
+    ax
+        Two axes to draw on: errors, sparsities.
+    show
+        Show the figure and return nothing.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    List of two axes. Errors are shares of the variance around the trajectory means: at 1, a constant does as well. With
+    replicates, means over them.
+
+    Raises
+    ------
+    KeyError
+        If there is no history under ``key``.
+    ValueError
+        If the number of axes is not two.
+    """
+    uns = _common.results(adata, key)
+    if "history" not in uns:
+        raise KeyError(f"Expected a history in `adata.uns[{key!r}]`, found none.")
+    table = uns["history"]
+    figure, axes = _common.panels(ax, 2, 4.0, 3.0)
+    errors = {
+        "train_error": ("training cells", _common.PALETTE[0]),
+        "validation_error": ("held-out cells", _common.PALETTE[1]),
+    }
+    zeros = {"feature_sparsity": ("adjacency", _common.PALETTE[2]), "weight_sparsity": ("weights", _common.PALETTE[3])}
+    for axis, curves, label in ((axes[0], errors, "error / variance"), (axes[1], zeros, "share of exact zeros")):
+        for column, (name, color) in curves.items():
+            if column in table:
+                curve = table[column].dropna()
+                axis.plot(curve.index, curve, color=color, label=name, marker="o" if len(curve) == 1 else None)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+    axes[0].axhline(1.0, color="0.6", linewidth=1, linestyle=":")
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(-0.02, 1.02)
+    return _common.finish(figure, axes, show, return_fig)

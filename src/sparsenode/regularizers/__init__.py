@@ -1,0 +1,48 @@
+"""Regularizers of the vector field, by name or as objects."""
+
+from collections.abc import Callable
+
+from sparsenode.regularizers._base import Regularizer
+from sparsenode.regularizers._cnode import CNODE
+from sparsenode.regularizers._l0 import L0
+from sparsenode.regularizers._none import NoRegularizer
+from sparsenode.regularizers._pathreg import PathReg
+
+_REGISTRY: dict[str, Callable[[], Regularizer]] = {cls.name: cls for cls in (NoRegularizer, CNODE, L0, PathReg)}
+
+
+def get(regularizer: str | Regularizer) -> Regularizer:
+    """Regularizer of that name with its defaults, or the object itself.
+
+    Parameters
+    ----------
+    regularizer
+        One of the registered names, or an object such as ``PathReg(strength=0.1)``.
+
+    Returns
+    -------
+    The regularizer.
+
+    Raises
+    ------
+    ValueError
+        If no regularizer has that name; the message lists the valid ones.
+    TypeError
+        If it is neither a name nor a regularizer, for instance the class itself.
+    """
+    if isinstance(regularizer, Regularizer):
+        return regularizer
+    if isinstance(regularizer, str):
+        if regularizer not in _REGISTRY:
+            raise ValueError(
+                f"Expected `regularizer` to be one of {sorted(_REGISTRY)} or a Regularizer object, "
+                f"found {regularizer!r}."
+            )
+        return _REGISTRY[regularizer]()
+    raise TypeError(
+        f"Expected `regularizer` to be a name ({sorted(_REGISTRY)}) or an object such as `PathReg(strength=0.1)`, "
+        f"found {regularizer!r}."
+    )
+
+
+__all__ = ["CNODE", "L0", "NoRegularizer", "PathReg", "Regularizer", "get"]

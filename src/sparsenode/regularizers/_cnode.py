@@ -1,0 +1,79 @@
+"""C-NODE: the L1 norm of all path products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from sparsenode.module import EffectiveWeights, Field
+
+
+class CNODE(Regularizer):
+    r"""L1 norm of the path products, an upper bound on all input-output dependencies.
+
+    .. math:: \frac{\lambda}{d} \big\| |W^L| \cdots |W^1| \big\|_1
+
+    - :math:`\lambda` is ``strength``
+    - :math:`d` is the number of variables
+    - :math:`W^l` are the weights of layer :math:`l`
+
+    The penalty is applied by a proximal step (soft-thresholding each weight by its own share of the penalty), which
+    sets weights to exactly zero; the paper descends it by gradient and rounds weights below 1e-5.
+
+    Parameters
+    ----------
+    strength
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+
+    Notes
+    -----
+    Use it where dependencies are weak or few and shrunken coefficients do no harm. It shrinks strong edges as much as
+    weak ones; where the size of an effect matters, prefer :class:`~sparsenode.regularizers.PathReg`.
+
+    References
+    ----------
+    Aliee, Theis and Kilbertus (2021), *Beyond predictions in neural ODEs: identification and interventions*.
+    """
+
+    name = "cnode"
+    proximal = True
+
+    def __init__(self, strength: ArrayLike = 0.01) -> None:
+        super().__init__(strength)
+
+    def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
+        """Mean over targets of the row sums of the path matrix."""
+        return path_norm(effective.weights)
+
+    def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
+        """Nothing: the whole penalty is applied by :meth:`prox`."""
+        return effective.weights[0].new_zeros(effective.weights[0].shape[0])
+
+    def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both penalties of a training step: the value comes with the slopes, which :meth:`prox` needs anyway.
+
+        Parameters
+        ----------
+        field
+            Field whose parameters are penalised.
+        effective
+            Its effective weights in this step.
+
+        Returns
+        -------
+        :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; each of shape networks.
+        """
+        return self.gradient_penalty(field, effective), effective.paths.total / field.n_vars
+
+    def prox(
+        self, field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]
+    ) -> None:
+        """Soft-threshold every weight by its share of the penalty."""
+        soft_threshold_paths(field, effective, strength, steps)

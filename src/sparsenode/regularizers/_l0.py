@@ -1,0 +1,68 @@
+"""L0: the expected number of open gates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from sparsenode.regularizers._base import Regularizer
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from sparsenode.module import EffectiveWeights, Field
+
+
+def check_gates(gates: str) -> Literal["weight", "unit"]:
+    """Refuse anything but the two granularities."""
+    if gates == "weight":
+        return "weight"
+    if gates == "unit":
+        return "unit"
+    raise ValueError(f"Expected `gates` to be 'weight' or 'unit', found {gates!r}.")
+
+
+class L0(Regularizer):
+    r"""Expected share of non-zero weights, through hard-concrete gates.
+
+    .. math:: \frac{\lambda}{L} \sum_{l=1}^L \frac{1}{n_l} \sum_{ij} P(z^l_{ij} \neq 0)
+
+    - :math:`\lambda` is ``strength``
+    - :math:`L` is the number of layers and :math:`n_l` the number of weights of layer :math:`l`
+    - :math:`z^l_{ij}` is the gate that multiplies weight :math:`W^l_{ij}`
+
+    Parameters
+    ----------
+    strength
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+    gates
+        ``"weight"``: a gate per weight. ``"unit"``: a gate per input unit of each layer, shared by its outgoing
+        weights; it can only switch a regulator off for all targets at once.
+
+    Raises
+    ------
+    ValueError
+        If ``strength`` is negative or not finite, or ``gates`` is none of the two.
+
+    Notes
+    -----
+    Use it for weight sparsity, that is for smaller and faster networks. It counts weights, not paths: a network with
+    few weights can still connect every regulator to every target, so do not use it to read a gene network. For that
+    use :class:`~sparsenode.regularizers.PathReg`.
+
+    References
+    ----------
+    Louizos, Welling and Kingma (2018), *Learning sparse neural networks through L0 regularization*, equations 6
+    to 12.
+    """
+
+    name = "l0"
+
+    def __init__(self, strength: ArrayLike = 0.1, gates: Literal["weight", "unit"] = "weight") -> None:
+        super().__init__(strength)
+        self.gates = check_gates(gates)
+
+    def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
+        """Mean over layers of the mean P(gate open)."""
+        return torch.stack([probability.mean((1, 2)) for probability in field.open_probabilities()]).mean(0)

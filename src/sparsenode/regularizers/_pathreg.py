@@ -1,0 +1,113 @@
+"""PathReg: the expected number of open paths, and shrinkage of the open ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from sparsenode.module import _paths
+from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
+from sparsenode.regularizers._l0 import check_gates
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from sparsenode.module import EffectiveWeights, Field
+
+
+class PathReg(Regularizer):
+    r"""Expected share of open input-output paths, plus shrinkage of the open ones.
+
+    .. math::
+
+        \lambda \left( \frac{1}{n} \big\| \Pi^L \cdots \Pi^1 \big\|_1
+        + \frac{\rho}{d} \big\| |W^L \odot z^L| \cdots |W^1 \odot z^1| \big\|_1 \right)
+
+    - :math:`\lambda` is ``strength`` and :math:`\rho` is ``shrinkage``
+    - :math:`\Pi^l = P(z^l \neq 0)` are the probabilities that the gates of layer :math:`l` are open
+    - :math:`n` is the number of paths and :math:`d` the number of variables
+    - :math:`W^l` are the weights and :math:`z^l` the hard-concrete gates of layer :math:`l`
+
+    Closing all paths lowers the first term by ``strength``, and the error is a share of the variance around the
+    trajectory means: ``strength`` is therefore the share of that variance for which the model gives up all edges.
+
+    Parameters
+    ----------
+    strength
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+    gates
+        ``"weight"``: a gate per weight, as in the paper's equations. ``"unit"``: a gate per input unit of each layer,
+        as in the authors' code; it can only switch a regulator off for all targets at once.
+    shrinkage
+        Weight of the second term, :math:`\rho`. It is applied to the weights by a proximal step, which sets them to
+        exactly zero, and to the gates by gradient.
+
+    Raises
+    ------
+    ValueError
+        If ``strength`` or ``shrinkage`` is negative or not finite, or ``gates`` is unknown.
+
+    Notes
+    -----
+    Use it to read a network: a path that is closed proves that the target does not depend on the regulator. Do not
+    use it on a handful of cells: sampled gates need a few hundred steps to settle.
+
+    References
+    ----------
+    Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*,
+    NeurIPS, section 3.
+    """
+
+    name = "pathreg"
+    proximal = True
+
+    def __init__(
+        self, strength: ArrayLike = 0.1, gates: Literal["weight", "unit"] = "unit", shrinkage: float = 0.1
+    ) -> None:
+        super().__init__(strength)
+        if not (shrinkage >= 0 and shrinkage < float("inf")):
+            raise ValueError(f"Expected `shrinkage` to be non-negative and finite, found {shrinkage!r}.")
+        self.gates = check_gates(gates)
+        self.shrinkage = float(shrinkage)
+
+    @staticmethod
+    def open_share(field: Field) -> torch.Tensor:
+        """Expected share of open paths of every network."""
+        n_paths_per_target = 1.0
+        for weight in field.weights:
+            n_paths_per_target *= weight.shape[2]
+        return _paths.row_sums(field.open_probabilities()).mean(1) / n_paths_per_target
+
+    def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
+        """Expected share of open paths plus ``shrinkage`` times the path norm."""
+        return self.open_share(field) + self.shrinkage * path_norm(effective.weights)
+
+    def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
+        """The whole penalty in the gates, with the weights held."""
+        norm = _paths.gated_sum(effective.paths, effective.gates) / field.n_vars
+        return self.open_share(field) + self.shrinkage * norm
+
+    def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both penalties of a training step, which have the same value.
+
+        Parameters
+        ----------
+        field
+            Field whose parameters are penalised.
+        effective
+            Its effective weights in this step.
+
+        Returns
+        -------
+        :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; each of shape networks.
+        """
+        penalty = self.gradient_penalty(field, effective)
+        return penalty, penalty.detach()
+
+    def prox(
+        self, field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]
+    ) -> None:
+        """Soft-threshold every weight by its share of the second term."""
+        soft_threshold_paths(field, effective, strength * self.shrinkage, steps)

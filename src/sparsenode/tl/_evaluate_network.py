@@ -1,0 +1,107 @@
+"""Score a predicted network against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
+
+
+def evaluate_network(
+    network: pd.DataFrame, reference: pd.DataFrame, regulators: Sequence[str] | None = None
+) -> pd.Series:
+    """Compare ranked edges with a reference network, with the definitions of BEELINE :cite:p:`pratapa2020benchmarking`.
+
+    Every ordered pair of two different genes of the reference is a candidate; self edges and repeated rows are left
+    out. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last.
+
+    Parameters
+    ----------
+    network
+        Predicted edges: columns ``source``, ``target``, ``weight``. If an edge stands there more than once, its largest
+        magnitude counts.
+    reference
+        True edges: columns ``source`` and ``target``, optionally ``weight`` whose sign is that of the regulation.
+    regulators
+        Genes that may be sources, all genes of the reference by default.
+
+    Returns
+    -------
+    - ``auroc``: area under the receiver operating characteristic,
+    - ``auprc``: area under the precision-recall curve, by the trapezoid rule,
+    - ``auprc_ratio``: the same over the density of the reference, which a random ranking reaches,
+    - ``epr``: early precision ratio, the precision among the top k candidates over the density, where k is the number
+      of true edges; predictions that tie with the k-th count, candidates without a prediction do not,
+    - ``sign_accuracy``: share of predicted true edges with the right sign, NaN if the reference has no signs,
+    - ``n_true``, ``n_candidates``: numbers of true edges and of candidates.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If weights are not finite, or if all or none of the candidates are true edges.
+    """
+    _require_columns("network", network, ["source", "target", "weight"])
+    _require_columns("reference", reference, ["source", "target"])
+    if not np.isfinite(network["weight"].to_numpy(dtype=float)).all():
+        raise ValueError("Expected finite weights in `network`, found NaN or infinite ones.")
+    network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
+    truth = reference[reference["source"] != reference["target"]].drop_duplicates(["source", "target"])
+    genes = pd.unique(pd.concat([truth["source"], truth["target"]]))
+    sources = genes if regulators is None else genes[np.isin(genes, np.asarray(list(regulators), dtype=object))]
+    candidates = pd.MultiIndex.from_product([sources, genes], names=["source", "target"])
+    candidates = candidates[candidates.get_level_values(0) != candidates.get_level_values(1)]
+    is_true = candidates.isin(pd.MultiIndex.from_frame(truth[["source", "target"]]))
+    if is_true.all() or not is_true.any():
+        raise ValueError(
+            f"Expected some of {len(candidates)} candidate edges to be in `reference`, found {int(is_true.sum())}. "
+            "Check gene names and `regulators`."
+        )
+    weights = _strongest(network).reindex(candidates).fillna(0.0).to_numpy()
+    score, density = np.abs(weights), is_true.mean()
+    precision, recall, _ = precision_recall_curve(is_true, score)
+    auprc = auc(recall, precision)
+    return pd.Series(
+        {
+            "auroc": roc_auc_score(is_true, score),
+            "auprc": auprc,
+            "auprc_ratio": auprc / density,
+            "epr": _early_precision(score, is_true) / density,
+            "sign_accuracy": _sign_accuracy(weights, truth, candidates),
+            "n_true": int(is_true.sum()),
+            "n_candidates": len(candidates),
+        },
+        name="network",
+    )
+
+
+def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise KeyError(f"Expected `{name}` to have the columns {list(columns)}, {missing} missing in {list(table)}.")
+
+
+def _strongest(network: pd.DataFrame) -> pd.Series:
+    """Weight of largest magnitude of every edge."""
+    order = np.argsort(-network["weight"].abs().to_numpy(), kind="stable")
+    unique = network.iloc[order].drop_duplicates(["source", "target"])
+    return unique.set_index(["source", "target"])["weight"].astype(float)
+
+
+def _early_precision(score: np.ndarray, is_true: np.ndarray) -> float:
+    """Precision among the predictions that reach the score of the k-th candidate."""
+    kth = np.sort(score)[::-1][is_true.sum() - 1]
+    top = (score >= kth) & (score > 0)
+    return float(is_true[top].mean()) if top.any() else 0.0
+
+
+def _sign_accuracy(weights: np.ndarray, truth: pd.DataFrame, candidates: pd.MultiIndex) -> float:
+    if "weight" not in truth:
+        return float("nan")
+    known = truth.set_index(["source", "target"])["weight"].astype(float).reindex(candidates).fillna(0.0)
+    signs = np.sign(known.to_numpy())
+    compared = (signs != 0) & (weights != 0)
+    return float((np.sign(weights) == signs)[compared].mean()) if compared.any() else float("nan")

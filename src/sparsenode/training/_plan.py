@@ -1,0 +1,163 @@
+"""The training plan: Adam on the error, proximal steps after it, and the best state kept."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+
+from sparsenode._errors import DivergenceError
+
+if TYPE_CHECKING:
+    from sparsenode.module import SparseNODEModule
+    from sparsenode.module._field import EffectiveWeights
+
+
+# Learning rate at the start and at the end, as shares of the largest, and the share of the steps in which it rises.
+_FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
+
+
+class TrainingPlan(pl.LightningModule):
+    """Full-batch training of all replicates.
+
+    Parameters
+    ----------
+    module
+        Module to train.
+    lr
+        Largest learning rate; it rises over the first tenth of the steps and falls to a hundredth of it.
+    gate_lr
+        Largest learning rate of the gate logits.
+    weight_decay
+        Decoupled weight decay of Adam.
+    max_grad_norm
+        Gradients of each network are scaled down to this norm.
+    """
+
+    def __init__(
+        self,
+        module: SparseNODEModule,
+        lr: float = 0.01,
+        gate_lr: float = 0.05,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.lr = lr
+        self.gate_lr = gate_lr
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
+        self._effective: EffectiveWeights | None = None
+        self._steps: list[dict[str, torch.Tensor]] = []
+        self._best_loss = float("inf")
+        self._validation_loss: float | None = None
+        self.best_state: dict[str, torch.Tensor] | None = None
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with one warm-up and one decay; the gates have their own rate."""
+        gates = list(self.module.field.gate_logits)
+        others = [p for p in self.module.parameters() if not any(p is gate for gate in gates)]
+        groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
+        if gates:
+            groups.append({"params": gates, "lr": self.gate_lr})
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay, fused=True)
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: _learning_rate_factor(step / max(n_steps - 1, 1))
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Restart the random streams, so that the same seed gives the same network; gates are sampled from here on."""
+        self.module.train()
+        self.module.seed_generators()
+        self._keep(float("inf"))
+
+    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+        """Loss of one full-batch step, summed over replicates."""
+        self._effective, output = self.module(batch)
+        if not torch.isfinite(output.loss):
+            raise DivergenceError(f"The loss became {output.loss.item()}.")
+        self._steps.append({key: value.detach() for key, value in output.extra_metrics.items()})
+        return output.loss
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the gradient of each network by itself, so that replicates do not touch one another."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).norm(dim=0)
+        limit = self.max_grad_norm if gradient_clip_val is None else gradient_clip_val
+        if bool((norm <= limit).all()):
+            return
+        scale = (limit / norm.clamp_min(limit)).view(-1, 1, 1)
+        torch._foreach_mul_(gradients, [scale] * len(gradients))
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Gradient step, then the proximal step of the regularizer with the step sizes of Adam."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.module.regularizer.proximal and self._effective is not None:
+            self.module.prox(self._effective, self._adam_steps(optimizer.optimizer))
+
+    def _adam_steps(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+        """Step size of every weight: learning rate over the root of the second moment."""
+        group = optimizer.param_groups[0]
+        beta, lr, eps = group["betas"][1], group["lr"], group["eps"]
+        steps = []
+        for weight in self.module.field.weights:
+            state = optimizer.state[weight]
+            correction = (1.0 - beta ** float(state["step"])) ** 0.5
+            steps.append(state["exp_avg_sq"].sqrt().add_(eps * correction).reciprocal_().mul_(lr * correction))
+        return steps
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch, and keep the state if it is the best so far."""
+        mean = {key: torch.stack([step[key] for step in self._steps]).mean(0) for key in self._steps[0]}
+        self._steps.clear()
+        matrix = self.module.path_matrix()
+        weights = self.module.field.effective_weights().weights
+        zero_weights = sum(float((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+        self._log("train", mean)
+        sparsity = {
+            "feature_sparsity": 1.0 - int(matrix.count_nonzero()) / matrix.numel(),
+            "weight_sparsity": zero_weights,
+        }
+        self.log("feature_sparsity", sparsity["feature_sparsity"], prog_bar=True)
+        self.log("weight_sparsity", sparsity["weight_sparsity"])
+        if getattr(self.trainer, "datamodule", None) is None or self.trainer.datamodule.validation_tensors is None:  # type: ignore[attr-defined]
+            self._keep_best(float((mean["error"] + mean["penalty"]).mean()))
+        elif self._validation_loss is not None:
+            self._keep_best(self._validation_loss)
+            self._validation_loss = None
+
+    def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
+        """Error of the held-out cells with deterministic gates."""
+        _, output = self.module(batch)
+        self._log("validation", output.extra_metrics)
+        self._validation_loss = float((output.extra_metrics["error"] + output.extra_metrics["penalty"]).mean())
+
+    def _log(self, stage: str, metrics: dict[str, torch.Tensor]) -> None:
+        self.log(
+            f"{stage}_loss", (metrics["error"] + metrics["penalty"]).mean(), on_epoch=True, on_step=False, batch_size=1
+        )
+        self.log(f"{stage}_error", metrics["error"].mean(), prog_bar=True, on_epoch=True, on_step=False, batch_size=1)
+        if stage == "train":
+            self.log("train_penalty", metrics["penalty"].mean())
+
+    def _keep_best(self, loss: float) -> None:
+        if loss < self._best_loss or self.best_state is None:
+            self._keep(loss)
+
+    def _keep(self, loss: float) -> None:
+        self._best_loss = loss
+        self.best_state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+
+
+def _learning_rate_factor(progress: float) -> float:
+    """Linear rise over the first tenth of the steps, then half a cosine down to a hundredth."""
+    if progress < _WARM_UP:
+        return _FIRST + (1.0 - _FIRST) * progress / _WARM_UP
+    return _LAST + (1.0 - _LAST) * 0.5 * (1.0 + math.cos(math.pi * (progress - _WARM_UP) / (1.0 - _WARM_UP)))

@@ -1,0 +1,96 @@
+"""Which cells are held out, and loaders that hand the same statistics to every step."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from scvi.dataloaders._data_splitting import validate_data_split
+from torch.utils.data import DataLoader, Dataset
+
+
+def split_cells(
+    n_cells: int, train_size: float, validation_size: float | None, shuffle: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted indices of training, validation and test cells.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells.
+    train_size, validation_size
+        Shares in ``(0, 1]`` and ``[0, 1)``; without ``validation_size`` all other cells are held out for validation.
+    shuffle
+        Whether cells are drawn at random rather than taken in order.
+    seed
+        Seed of the draw.
+
+    Raises
+    ------
+    ValueError
+        If the shares are out of range or leave no training cells.
+    """
+    n_train, n_validation = validate_data_split(n_cells, train_size, validation_size)
+    order = np.random.default_rng(seed).permutation(n_cells) if shuffle else np.arange(n_cells)
+    return (
+        np.sort(order[:n_train]),
+        np.sort(order[n_train : n_train + n_validation]),
+        np.sort(order[n_train + n_validation :]),
+    )
+
+
+class _Repeated(Dataset):
+    """The same full batch, as often as there are steps in an epoch."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], length: int) -> None:
+        self.tensors = tensors
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, _: int) -> dict[str, torch.Tensor]:
+        return self.tensors
+
+
+class StatisticsSplitter(pl.LightningDataModule):
+    """Loaders of the statistics of training and held-out cells.
+
+    Parameters
+    ----------
+    train_tensors, validation_tensors
+        Full batches; no validation tensors where no cell is held out.
+    indices
+        Training, validation and test cells.
+    steps_per_epoch
+        Optimisation steps in an epoch: a Lightning epoch costs milliseconds, a step not much more.
+    """
+
+    def __init__(
+        self,
+        train_tensors: dict[str, torch.Tensor],
+        validation_tensors: dict[str, torch.Tensor] | None,
+        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self.train_tensors = train_tensors
+        self.validation_tensors = validation_tensors
+        self.train_idx, self.val_idx, self.test_idx = indices
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        self.steps_per_epoch = steps_per_epoch
+
+    def train_dataloader(self) -> DataLoader:
+        """The training statistics, once per step."""
+        return self._loader(self.train_tensors, self.steps_per_epoch)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """The held-out statistics, once."""
+        if self.validation_tensors is None:
+            return []
+        return self._loader(self.validation_tensors, 1)
+
+    @staticmethod
+    def _loader(tensors: dict[str, torch.Tensor], length: int) -> DataLoader:
+        # A loader without a generator of its own draws from the global one.
+        return DataLoader(_Repeated(tensors, length), batch_size=None, generator=torch.Generator())

@@ -1,0 +1,24 @@
+"""Small batched products run slower on many threads than on one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# Below this many parameters the threads wait for one another longer than they compute, and many times longer where
+# other processes share the cores; far above it, two share the work.
+_LARGE = 1_000_000
+_MAX_THREADS = 2
+
+
+@contextmanager
+def limited_threads(n_parameters: int) -> Iterator[None]:
+    """Let torch use one thread for small fields and two for large ones, and restore its setting afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, _MAX_THREADS if n_parameters >= _LARGE else 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

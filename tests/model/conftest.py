@@ -1,0 +1,63 @@
+"""What the tests of the model share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+import sparsenode as sn
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Assert that setting up fails, with a message that holds all of the parts."""
+
+    def check(adata: AnnData, error: type[Exception], *parts: str, **setup) -> str:
+        with pytest.raises(error) as caught:
+            sn.SparseNODE.setup_anndata(adata, **setup)
+        message = str(caught.value)
+        assert [part for part in parts if part not in message] == [], message
+        return message
+
+    return check
+
+
+@pytest.fixture
+def same_state() -> Callable[[sn.SparseNODE, sn.SparseNODE], bool]:
+    """Whether two models have the same parameters and buffers, bit for bit."""
+
+    def check(one: sn.SparseNODE, other: sn.SparseNODE) -> bool:
+        first, second = one.module.state_dict(), other.module.state_dict()
+        assert list(first) == list(second)
+        return all(first[key].equal(second[key]) for key in first)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def numpy_field() -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
+    """The field of a model in the units of the data, evaluated with numpy: cells × genes to slopes per pseudotime."""
+
+    def build(model: sn.SparseNODE, lineage: int = 0, replicate: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+        module = model.module
+        network = replicate * module.n_fields + (lineage if module.n_fields > 1 else 0)
+        effective = module.field.effective_weights()
+        weights = [w[network].detach().double().numpy() for w in effective.weights]
+        biases = [b[network].detach().double().numpy() for b in effective.biases]
+        decay = 0.0 if effective.decay is None else effective.decay[network].detach().double().numpy()
+        scale, unit = float(module.scale), float(module.time_unit)
+
+        def slope(x: np.ndarray) -> np.ndarray:
+            h = inputs = np.atleast_2d(x) / scale
+            for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                h = h @ weight.T + bias
+                if layer < len(weights) - 1:
+                    h = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
+            return scale / unit * (h - decay * inputs)
+
+        return slope
+
+    return build

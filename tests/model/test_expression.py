@@ -1,0 +1,162 @@
+"""Expression: what is refused, and that every kind of storage is read alike."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+
+import sparsenode as sn
+from sparsenode.model import _expression
+
+# Refused at set-up
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (120, 0), (0, 0)], ids=["no cells", "no genes", "nothing"])
+def test_empty(adata, refused, shape):
+    refused(adata[: shape[0], : shape[1]].copy(), ValueError, f"found {shape[0]} cells × {shape[1]} genes")
+
+
+def test_repeated_gene_names_are_counted_and_listed(adata, refused):
+    adata.var_names = ["Sox2", "Sox2", "Sox2", "Pax6", "Pax6", "a", "b", "c"]
+    message = refused(adata, ValueError, "found 2 repeated ones", "['Sox2', 'Pax6']")
+    assert "`adata.var_names_make_unique()`" in message
+    adata.var_names_make_unique()
+    sn.SparseNODE.setup_anndata(adata)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
+def test_expression_that_is_not_finite_is_counted(adata, refused, value, convert):
+    x = adata.X.copy()
+    x[[0, 3, 3], [1, 1, 2]] = value
+    adata.X = convert(x)
+    refused(adata, ValueError, "`adata.X`", "found 3 NaN or infinite", "Replace or remove")
+
+
+def test_nan_in_a_layer(adata, refused):
+    adata.layers["log"] = adata.X.copy()
+    adata.layers["log"][0, 0] = np.nan
+    refused(adata, ValueError, "`adata.layers['log']`", "found 1 NaN or infinite", layer="log")
+
+
+def test_nan_where_it_is_not_read_does_no_harm(adata):
+    adata.layers["log"] = adata.X.copy()
+    adata.X = np.full(adata.shape, np.nan, dtype=np.float32)
+    sn.SparseNODE.setup_anndata(adata, layer="log")
+
+
+def test_missing_layer(adata, refused):
+    adata.layers["counts"] = adata.X
+    refused(adata, KeyError, "`layer`", "['counts']", "'log'", layer="log")
+
+
+def test_no_expression(adata, refused):
+    without = AnnData(obs=adata.obs, var=adata.var)
+    refused(without, ValueError, "`adata.X`", "layer")
+
+
+def test_expression_that_is_not_numeric(adata, refused):
+    adata.layers["words"] = np.full(adata.shape, "a", dtype=object)
+    refused(adata, TypeError, "`adata.layers['words']`", "object", layer="words")
+
+
+# Genes by name
+
+
+def test_gene_positions():
+    adata = AnnData(np.zeros((1, 4)), var=pd.DataFrame(index=["d", "a", "x", "b"]))
+    np.testing.assert_array_equal(_expression.gene_positions(adata, ["a", "b", "d"]), [1, 3, 0])
+
+
+def test_missing_genes_are_listed():
+    adata = AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["a", "b"]))
+    with pytest.raises(ValueError, match=r"all 3 genes of the fitted model, 2 are missing: \['c', 'd'\]\. ") as caught:
+        _expression.gene_positions(adata, ["a", "c", "d"])
+    assert "and more" not in str(caught.value)
+
+
+def test_many_missing_genes_are_cut():
+    adata = AnnData(np.zeros((1, 1)), var=pd.DataFrame(index=["a"]))
+    with pytest.raises(ValueError, match=r"12 are missing: .*'m9'\] and more"):
+        _expression.gene_positions(adata, ["a", *(f"m{i}" for i in range(12))])
+
+
+# Reading in chunks
+
+
+def dask_array(x: np.ndarray, chunks: tuple[int, int]):
+    return pytest.importorskip("dask.array").from_array(x, chunks=chunks)
+
+
+MEMORY = {
+    "dense": lambda x: x,
+    "float64": lambda x: x.astype(np.float64),
+    "fortran": np.asfortranarray,
+    "csr": sparse.csr_matrix,
+    "csc": sparse.csc_matrix,
+    "csr_array": sparse.csr_array,
+    "csc_array": sparse.csc_array,
+    "dask": lambda x: dask_array(x, (7, 3)),
+    "dask sparse": lambda x: dask_array(x, (7, 4)).map_blocks(sparse.csr_matrix),
+}
+DISK = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
+
+
+@pytest.fixture(params=[1, 4, 1000], ids=lambda n: f"{n} cells a chunk")
+def chunk(monkeypatch, request) -> int:
+    monkeypatch.setattr(_expression, "_CHUNK_VALUES", request.param * 4)
+    return request.param
+
+
+def read(adata: AnnData, positions: list[int], layer: str | None = None) -> tuple[np.ndarray, list[int]]:
+    pairs = list(_expression.chunks(adata, layer, np.asarray(positions)))
+    assert all(x.dtype == np.float64 and isinstance(x, np.ndarray) for _, x in pairs)
+    return np.concatenate([x for _, x in pairs]), [first for first, _ in pairs]
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    x = np.random.default_rng(0).poisson(0.7, (9, 4)) * np.float32(0.5)
+    assert (x == 0).any()
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("positions", [[0, 1, 2, 3], [3, 0, 2], [2]], ids=str)
+@pytest.mark.parametrize("kind", MEMORY)
+def test_chunks_in_memory(values, kind, positions, chunk):
+    adata = AnnData(MEMORY[kind](values))
+    got, first = read(adata, positions)
+    np.testing.assert_array_equal(got, values[:, positions])
+    assert first == list(range(0, 9, chunk))
+
+
+@pytest.mark.parametrize("kind", DISK)
+def test_chunks_on_disk(values, kind, tmp_path, chunk):
+    AnnData(DISK[kind](values)).write_h5ad(tmp_path / "a.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    assert adata.isbacked
+    got, _ = read(adata, [3, 0, 2])
+    np.testing.assert_array_equal(got, values[:, [3, 0, 2]])
+    adata.file.close()
+
+
+@pytest.mark.parametrize("kind", [*MEMORY])
+def test_chunks_of_a_view(values, kind, chunk):
+    rows, columns = [8, 2, 5], [3, 1, 0]
+    view = AnnData(MEMORY[kind](values))[rows, columns]
+    got, _ = read(view, [1, 2])
+    np.testing.assert_array_equal(got, values[np.ix_(rows, [1, 0])])
+
+
+def test_chunks_of_a_layer(values, chunk):
+    adata = AnnData(np.zeros_like(values), layers={"log": sparse.csc_matrix(values)})
+    np.testing.assert_array_equal(read(adata, [0, 1, 2, 3], "log")[0], values)
+
+
+def test_integers_become_floats(values, chunk):
+    adata = AnnData((values * 2).astype(np.int32))
+    np.testing.assert_array_equal(read(adata, [0, 1, 2, 3])[0], values * 2)

@@ -1,0 +1,239 @@
+"""Adjacency, edges and sparsity, against weights set by hand and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import sparsenode as sn
+
+
+def clear(model: sn.SparseNODE) -> None:
+    """Set all weights to zero and open all gates."""
+    with torch.no_grad():
+        for weight in [*model.module.field.weights, *model.module.field.biases]:
+            weight.zero_()
+        for logits in model.module.field.gate_logits:
+            logits.fill_(10.0)
+
+
+def connect(model: sn.SparseNODE, source: str, target: str, value: float, unit: int = 0, network: int = 0) -> None:
+    """Make one gene drive another through one hidden unit of each layer."""
+    first, second, third = model.module.field.weights
+    genes = list(model.genes)
+    with torch.no_grad():
+        first[network, unit, genes.index(source)] = 0.5
+        second[network, unit, unit] = 2.0
+        third[network, genes.index(target), unit] = value
+
+
+@pytest.fixture(params=["none", "cnode", "l0", "pathreg"])
+def model(request, adata, fit) -> sn.SparseNODE:
+    fitted = fit(adata, regularizer=request.param, train={"max_epochs": 1, "key_added": None})
+    clear(fitted)
+    return fitted
+
+
+def brute_force(model: sn.SparseNODE, network: int) -> np.ndarray:
+    weights = [w[network].detach().double().numpy() for w in model.module.field.effective_weights().weights]
+    matrix = np.abs(weights[0])
+    for weight in weights[1:]:
+        matrix = np.abs(weight) @ matrix
+    return matrix / float(model.module.time_unit)
+
+
+# Orientation, sign and size
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_gene_drives_another(model, numpy_field, sign):
+    connect(model, "gene2", "gene5", 3.0 * sign)
+    adjacency = model.get_adjacency("erythroid")
+    assert (adjacency.index.name, adjacency.columns.name) == ("target", "regulator")
+    assert list(adjacency.index) == list(adjacency.columns) == list(model.genes)
+    expected = np.zeros((8, 8))
+    expected[5, 2] = 3.0 * sign / model.trajectories.eval("end - start").max()  # per unit of pseudotime
+    np.testing.assert_allclose(adjacency, expected, rtol=1e-6)
+    # And the field agrees: gene2 up moves the slope of gene5, of no other gene, in that direction.
+    field, x = numpy_field(model, 0), np.linspace(0.3, 1.2, 8)
+    moved = x + 0.1 * np.eye(8)[2]
+    without_decay = field(moved)[0] - field(x)[0] + decay(model, moved) - decay(model, x)
+    assert np.sign(without_decay[5]) == sign
+    np.testing.assert_allclose(np.delete(without_decay, 5), 0, atol=1e-7)
+    assert abs(without_decay[5]) <= 0.1 * abs(expected[5, 2]) * (1 + 1e-6)
+
+
+def decay(model: sn.SparseNODE, x: np.ndarray) -> np.ndarray:
+    return model.module.field.decay[0, 0].detach().double().numpy() / float(model.module.time_unit) * x
+
+
+def test_lineages_have_their_own_networks(model):
+    connect(model, "gene0", "gene1", 1.0, network=0)
+    connect(model, "gene3", "gene4", -1.0, network=1)
+    first, second, mean = (model.get_adjacency(lineage) for lineage in ("erythroid", "myeloid", None))
+    assert np.argwhere(first.to_numpy()).tolist() == [[1, 0]]
+    assert np.argwhere(second.to_numpy()).tolist() == [[4, 3]]
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
+    assert mean.loc["gene4", "gene3"] < 0 < mean.loc["gene1", "gene0"]
+
+
+def test_a_shared_field_is_the_same_for_every_lineage(fitted_donors):
+    mean = fitted_donors.get_adjacency()
+    np.testing.assert_array_equal(fitted_donors.get_adjacency("erythroid"), mean)
+    np.testing.assert_array_equal(fitted_donors.get_adjacency("myeloid"), mean)
+
+
+def test_unsigned(model):
+    connect(model, "gene0", "gene1", -1.0)
+    assert model.get_adjacency("erythroid", signed=False).loc["gene1", "gene0"] > 0
+
+
+@pytest.mark.parametrize("replicate", [0, 1])
+def test_size_against_brute_force(fitted, fitted_donors, replicate):
+    np.testing.assert_allclose(
+        fitted_donors.get_adjacency(signed=False, replicate=replicate), brute_force(fitted_donors, replicate), rtol=1e-5
+    )
+    for network, lineage in enumerate(fitted.lineages):
+        np.testing.assert_allclose(fitted.get_adjacency(lineage, signed=False), brute_force(fitted, network), rtol=1e-5)
+    both = (brute_force(fitted, 0) + brute_force(fitted, 1)) / 2
+    np.testing.assert_allclose(fitted.get_adjacency(signed=False), both, rtol=1e-5)
+
+
+def test_selected_replicate_is_the_default(fitted_donors):
+    np.testing.assert_array_equal(
+        fitted_donors.get_adjacency(), fitted_donors.get_adjacency(replicate=fitted_donors.selected_)
+    )
+    assert not np.allclose(fitted_donors.get_adjacency(replicate=0), fitted_donors.get_adjacency(replicate=1))
+
+
+def test_adjacency_bounds_the_jacobian_and_has_its_sign(adata, fit, numpy_field):
+    """Numerical derivatives along the trajectory: none exceeds A, and their mean has the sign of A."""
+    model = fit(adata, regularizer="none", train={"max_epochs": 1, "key_added": None})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.module.field.weights:
+            weight.normal_(0, 0.3, generator=generator)
+        model.module.field.weights[0][:, :, 4] = 0.0
+    times = np.linspace(*model.trajectories.loc["erythroid", ["start", "end"]], 26)
+    with pytest.warns(UserWarning, match="myeloid"):
+        states = model.predict(times=times)[0]
+    field, step = numpy_field(model, 0), 1e-5
+    slopes = [[(field(x + step * e) - field(x - step * e))[0] / (2 * step) for e in np.eye(8)] for x in states]
+    jacobians = np.transpose(slopes, (0, 2, 1)) + np.diag(decay(model, np.ones(8)))
+    adjacency = model.get_adjacency("erythroid").to_numpy()
+    assert (np.abs(jacobians) <= np.abs(adjacency) + 1e-6).all()
+    np.testing.assert_allclose(jacobians[:, :, 4], 0, atol=1e-6)
+    assert (adjacency[:, 4] == 0).all()
+    mean = jacobians.mean(0)
+    clear_cut = np.abs(mean) > 0.1 * np.abs(mean).max()
+    assert min((mean < 0)[clear_cut].sum(), (mean > 0)[clear_cut].sum()) > 10
+    np.testing.assert_array_equal(np.sign(adjacency)[clear_cut], np.sign(mean)[clear_cut])
+
+
+def test_a_closed_unit_gate_switches_a_regulator_off(adata, fit):
+    model = fit(adata, regularizer=sn.regularizers.L0(gates="unit"), train={"key_added": None})
+    with torch.no_grad():
+        for logits in model.module.field.gate_logits:
+            logits.fill_(10.0)
+        model.module.field.gate_logits[0][:, :, 3] = -10.0
+    adjacency = model.get_adjacency()
+    assert (adjacency["gene3"] == 0).all()
+    assert (adjacency.drop(columns="gene3") != 0).all().all()
+    assert model.get_sparsity()["feature"] == pytest.approx(1 / 8)
+
+
+@pytest.mark.parametrize("method", ["get_adjacency", "get_network", "get_sparsity"])
+def test_unknown_lineage_or_replicate(fitted, method):
+    with pytest.raises(ValueError, match=r"`lineage` to be one of \['erythroid', 'myeloid'\], found 'lymphoid'"):
+        getattr(fitted, method)(lineage="lymphoid")
+    for replicate in (1, -1):
+        with pytest.raises(ValueError, match=rf"`replicate` to be in \[0, 0\], found {replicate}"):
+            getattr(fitted, method)(replicate=replicate)
+
+
+# Edges
+
+
+def test_edges_are_the_entries_that_are_not_zero(model):
+    connect(model, "gene2", "gene5", -3.0)
+    connect(model, "gene1", "gene6", 1.0, unit=1)
+    connect(model, "gene7", "gene7", 2.0, unit=2)
+    network = model.get_network("erythroid")
+    assert list(network.columns) == ["source", "target", "weight"]
+    assert network[["source", "target"]].to_numpy().tolist() == [
+        ["gene2", "gene5"],
+        ["gene7", "gene7"],
+        ["gene1", "gene6"],
+    ]
+    assert list(network.index) == [0, 1, 2]
+    np.testing.assert_allclose(network["weight"] * float(model.module.time_unit), [-3.0, 2.0, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("lineage", [None, "myeloid"])
+def test_edges_of_a_fit(fitted, lineage):
+    adjacency, network = fitted.get_adjacency(lineage), fitted.get_network(lineage)
+    assert len(network) == (adjacency.to_numpy() != 0).sum()
+    for row in network.itertuples():
+        assert row.weight == adjacency.loc[row.target, row.source] != 0
+    assert not network.duplicated(["source", "target"]).any()
+    assert network["weight"].abs().is_monotonic_decreasing
+
+
+def test_no_edges(model):
+    network = model.get_network()
+    assert network.shape == (0, 3)
+    assert list(network.columns) == ["source", "target", "weight"]
+    assert model.get_sparsity()["feature"] == 1.0
+
+
+# Sparsity
+
+
+def test_sparsity_by_hand(model):
+    connect(model, "gene2", "gene5", 3.0, network=0)
+    shares = model.get_sparsity(regulators=["gene0", "gene1", "unknown"])
+    assert list(shares.index) == ["feature", "weight", "spurious"]
+    n_weights = 2 * (8 * 8 + 8 * 8 + 8 * 8)
+    assert shares["feature"] == pytest.approx(1 - 1 / 128)
+    assert shares["weight"] == pytest.approx(1 - 3 / n_weights)
+    assert shares["spurious"] == pytest.approx(1 - 1 / (2 * 8 * 6))
+    own = model.get_sparsity(regulators=["gene2"], lineage="erythroid")
+    assert own["feature"] == pytest.approx(1 - 1 / 64)
+    assert own["weight"] == pytest.approx(1 - 3 / (n_weights / 2))
+    assert own["spurious"] == 1.0
+    assert model.get_sparsity(lineage="myeloid")["feature"] == 1.0
+
+
+@pytest.mark.parametrize("quantile", [None, 0.3])
+@pytest.mark.parametrize("replicate", [0, 1])
+def test_sparsity_against_brute_force(fitted_donors, quantile, replicate):
+    model = fitted_donors
+    matrix = brute_force(model, replicate)
+    tolerance = 0.0 if quantile is None else float(np.quantile(matrix, quantile))
+    weights = [w[replicate].detach().numpy() for w in model.module.field.effective_weights().weights]
+    regulators = ["gene1", "gene4"]
+    got = model.get_sparsity(regulators, tolerance=tolerance, replicate=replicate)
+    assert got["feature"] == pytest.approx((matrix <= tolerance).mean())
+    assert got["weight"] == pytest.approx(sum((w == 0).sum() for w in weights) / sum(w.size for w in weights))
+    assert got["spurious"] == pytest.approx((np.delete(matrix, [1, 4], axis=1) <= tolerance).mean())
+    if quantile is not None:
+        assert got["feature"] == pytest.approx(0.3, abs=0.02)
+
+
+def test_sparsity_with_regulators_only(fitted):
+    assert np.isnan(fitted.get_sparsity(regulators=fitted.genes)["spurious"])
+
+
+def test_sparsity_without_any_known_regulator(fitted):
+    with pytest.raises(ValueError, match=r"none of 2 names is among its 8 genes.*gene0.*SOX2") as caught:
+        fitted.get_sparsity(regulators=["SOX2", "PAX6"])
+    assert "`regulators`" in str(caught.value)
+
+
+def test_a_strong_penalty_gives_exact_zeros(make_adata, fit):
+    """Of two strengths in one fit, the stronger one has the sparser network."""
+    regularizer = sn.regularizers.CNODE([1e-4, 10.0])
+    model = fit(make_adata(), regularizer=regularizer, train={"max_epochs": 10})
+    weak, strong = (model.get_sparsity(replicate=r)["feature"] for r in (0, 1))
+    assert weak < 0.5 < strong

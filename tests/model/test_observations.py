@@ -1,0 +1,281 @@
+"""Pseudotime, lineages and batches: what is read, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import sparsenode as sn
+from sparsenode.model._observations import read_observations
+
+TIME = "dpt_pseudotime"
+
+
+class NamedArray(np.ndarray):
+    """Like CellRank's ``Lineage``: an array that carries the names of its columns."""
+
+    names = ["erythroid", "myeloid"]
+
+
+# Pseudotime
+
+
+def test_missing_pseudotime_names_argument_and_columns(adata, refused):
+    del adata.obs[TIME]
+    refused(adata, KeyError, "`time_key`", "adata.obs", TIME, "'lineage'", "'donor'")
+
+
+@pytest.mark.parametrize("dtype", ["str", "category", "bool"])
+def test_non_numeric_pseudotime(adata, refused, dtype):
+    adata.obs[TIME] = adata.obs[TIME].astype(dtype)
+    refused(adata, TypeError, f"`adata.obs['{TIME}']`", "numeric", str(adata.obs[TIME].dtype), ".astype(float)")
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "missing (NaN)"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_pseudotime_that_is_not_finite_is_counted_and_the_fix_works(adata, refused, value, word):
+    adata.obs.iloc[[3, 50, 51], adata.obs.columns.get_loc(TIME)] = value
+    message = refused(adata, ValueError, f"`adata.obs['{TIME}']`", "found 3 of 120 cells", word)
+    fix = message.split("`")[-2]
+    assert fix.startswith("adata = ")
+    fixed = eval(fix.removeprefix("adata = "), {"adata": adata, "np": np})
+    sn.SparseNODE.setup_anndata(fixed)
+    assert fixed.n_obs == 117
+
+
+def test_infinite_pseudotime_mentions_diffusion_pseudotime(adata, refused):
+    adata.obs.iloc[0, adata.obs.columns.get_loc(TIME)] = np.inf
+    refused(adata, ValueError, "found 1 of 120 cells", "root cannot reach")
+
+
+def test_nullable_pseudotime_with_a_missing_value(adata, refused):
+    adata.obs[TIME] = adata.obs[TIME].astype("Float64")
+    adata.obs.iloc[7, adata.obs.columns.get_loc(TIME)] = pd.NA
+    refused(adata, ValueError, "found 1 of 120 cells missing (NaN)")
+
+
+def test_constant_pseudotime(adata, refused):
+    adata.obs[TIME] = 0.25
+    refused(adata, ValueError, f"`adata.obs['{TIME}']`", "to vary", "0.25", "all 120 cells")
+
+
+def test_constant_pseudotime_within_a_lineage(adata, refused):
+    adata.obs.loc[adata.obs["lineage"] == "myeloid", TIME] = 1.5
+    refused(adata, ValueError, "1.5 in all 60 cells of 'myeloid'", "time_key", lineage_key="lineage")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "Float64"])
+def test_any_numeric_pseudotime_is_read(adata, dtype):
+    adata.obs[TIME] = (adata.obs[TIME] * 100).round().astype(dtype)
+    times = read_observations(adata, TIME, None, None).times
+    assert times.dtype == np.float64
+    np.testing.assert_array_equal(times, adata.obs[TIME].to_numpy(dtype=float))
+
+
+# Lineages as a column
+
+
+def test_missing_lineage_key_lists_both_places(adata, refused):
+    refused(adata, KeyError, "`lineage_key`", "'lineages'", "'lineage'", "'memberships'", lineage_key="lineages")
+
+
+def test_missing_lineages_are_counted_and_the_fix_works(adata, refused):
+    adata.obs.iloc[:4, adata.obs.columns.get_loc("lineage")] = np.nan
+    message = refused(adata, ValueError, "found 4 of 120 missing", "`adata.obs['lineage']`", lineage_key="lineage")
+    fixed = eval(message.split("`")[-2].removeprefix("adata = "), {"adata": adata})
+    sn.SparseNODE.setup_anndata(fixed, lineage_key="lineage")
+    assert fixed.n_obs == 116
+
+
+def test_float_lineages_point_to_obsm(adata, refused):
+    adata.obs["fate"] = np.linspace(0, 1, 120)
+    refused(adata, TypeError, "`adata.obs['fate']`", "float64", "adata.obsm", lineage_key="fate")
+
+
+def test_lineage_in_both_places(adata, refused):
+    adata.obsm["lineage"] = adata.obsm["memberships"]
+    refused(adata, ValueError, "'lineage' in both", "Rename", lineage_key="lineage")
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_lineage_with_too_few_cells(adata, refused, n):
+    adata.obs["lineage"] = ["rare"] * n + ["common"] * (120 - n)
+    refused(adata, ValueError, "at least 10 cells", f"found {n} in 'rare'", "Merge", lineage_key="lineage")
+
+
+def test_ten_cells_are_enough(adata):
+    adata.obs["lineage"] = ["rare"] * 10 + ["common"] * 110
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+
+
+def test_too_few_cells_of_a_lineage_in_one_batch(make_adata, refused):
+    adata = make_adata(n_donors=2)
+    few = np.flatnonzero((adata.obs["lineage"] == "myeloid") & (adata.obs["donor"] == "donor1"))[9:]
+    adata = adata[np.setdiff1d(np.arange(120), few)].copy()
+    refused(adata, ValueError, "found 9 in 'myeloid, donor1'", lineage_key="lineage", batch_key="donor")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Categorical(["b", "a"] * 60, categories=["unused", "b", "a"]),
+        np.array(["b", "a"] * 60, dtype=object),
+        np.array([2, 1] * 60),
+        np.array([True, False] * 60),
+    ],
+    ids=["categorical", "strings", "integers", "booleans"],
+)
+def test_lineages_of_any_kind(adata, column):
+    adata.obs["lineage"] = column
+    observations = read_observations(adata, TIME, "lineage", None)
+    expected = [c for c in pd.Categorical(column).categories if c != "unused"]
+    assert observations.lineage_names == [str(name) for name in expected]
+    for k, name in enumerate(expected):
+        np.testing.assert_array_equal(observations.memberships[:, k], np.asarray(column) == name)
+
+
+def test_without_keys_there_is_one_trajectory(adata):
+    observations = read_observations(adata, TIME, None, None)
+    table = observations.trajectories()
+    assert list(table.index) == ["all"]
+    assert table.loc["all", "n_cells"] == 120
+    assert (observations.memberships == 1).all()
+
+
+# Lineages as a table
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        (-0.25, ("non-negative", "2 cells below 0")),
+        (np.nan, ("finite", "2 cells", "Replace")),
+        (np.inf, ("finite", "2 cells")),
+    ],
+)
+def test_unusable_memberships_are_counted(adata, refused, value, parts):
+    table = adata.obsm["memberships"]
+    table.iloc[[5, 9], 0] = value
+    refused(adata, ValueError, "`adata.obsm['memberships']`", *parts, lineage_key="memberships")
+
+
+def test_cells_without_any_membership_are_counted_and_the_fix_works(adata, refused):
+    adata.obsm["memberships"].iloc[[1, 2, 3]] = 0.0
+    message = refused(adata, ValueError, "found 3 cells", "`adata.obsm['memberships']`", lineage_key="memberships")
+    fixed = eval(message.split("`")[-2].removeprefix("adata = "), {"adata": adata, "np": np})
+    sn.SparseNODE.setup_anndata(fixed, lineage_key="memberships")
+    assert fixed.n_obs == 117
+
+
+def test_lineage_that_nobody_belongs_to(adata, refused):
+    adata.obsm["memberships"]["empty"] = 0.0
+    refused(adata, ValueError, "['empty']", "Drop", lineage_key="memberships")
+
+
+def test_memberships_of_too_few_cells(adata, refused):
+    adata.obsm["memberships"]["rare"] = np.r_[np.full(9, 0.01), np.zeros(111)]
+    refused(adata, ValueError, "found 9 in 'rare'", lineage_key="memberships")
+
+
+def test_repeated_names_of_lineages(adata, refused):
+    adata.obsm["memberships"] = adata.obsm["memberships"].set_axis(["a", "a"], axis=1)
+    refused(adata, ValueError, "unique", "['a', 'a']", lineage_key="memberships")
+
+
+def test_memberships_that_are_not_numbers(adata, refused):
+    adata.obsm["memberships"]["erythroid"] = "yes"
+    refused(adata, TypeError, "`adata.obsm['memberships']`", "numeric or boolean", lineage_key="memberships")
+
+
+@pytest.mark.parametrize(
+    ("convert", "names"),
+    [
+        (lambda t: t, ["erythroid", "myeloid"]),
+        (lambda t: t.to_numpy(), ["0", "1"]),
+        (lambda t: sparse.csr_matrix(t.to_numpy()), ["0", "1"]),
+        (lambda t: t.to_numpy().view(NamedArray), ["erythroid", "myeloid"]),
+    ],
+    ids=["frame", "array", "sparse", "named array"],
+)
+def test_tables_of_any_kind(adata, convert, names):
+    table = adata.obsm["memberships"]
+    expected = table.to_numpy()
+    adata.obsm["memberships"] = convert(table)
+    observations = read_observations(adata, TIME, "memberships", None)
+    assert observations.lineage_names == names
+    np.testing.assert_array_equal(observations.memberships, expected)
+
+
+def test_boolean_table(adata):
+    table = adata.obsm["memberships"] > 0
+    adata.obsm["memberships"] = table
+    np.testing.assert_array_equal(read_observations(adata, TIME, "memberships", None).memberships, table)
+
+
+# Batches
+
+
+def test_missing_batch_key(adata, refused):
+    refused(adata, KeyError, "`batch_key`", "'sample'", "'donor'", batch_key="sample")
+
+
+def test_missing_batches_are_counted(adata, refused):
+    adata.obs.iloc[:6, adata.obs.columns.get_loc("donor")] = np.nan
+    refused(adata, ValueError, "found 6 of 120 missing", "`adata.obs['donor']`", batch_key="donor")
+
+
+def test_trajectories_are_lineages_of_batches(make_adata):
+    adata = make_adata(n_donors=2)
+    table = read_observations(adata, TIME, "memberships", "donor").trajectories()
+    assert list(table.index) == ["erythroid, donor0", "erythroid, donor1", "myeloid, donor0", "myeloid, donor1"]
+    for name, row in table.iterrows():
+        lineage, donor = name.split(", ")
+        member = (adata.obsm["memberships"][lineage] > 0) & (adata.obs["donor"] == donor)
+        times = adata.obs.loc[member, TIME]
+        assert (row["n_cells"], row["start"], row["end"]) == (member.sum(), times.min(), times.max())
+
+
+def test_combinations_without_cells_are_no_trajectories(make_adata):
+    adata = make_adata(n_donors=2)
+    adata = adata[~((adata.obs["lineage"] == "myeloid") & (adata.obs["donor"] == "donor1"))].copy()
+    table = read_observations(adata, TIME, "lineage", "donor").trajectories()
+    assert list(table.index) == ["erythroid, donor0", "erythroid, donor1", "myeloid, donor0"]
+
+
+# Given the lineages of a model
+
+
+def test_lineages_take_the_order_of_the_model(adata):
+    observations = read_observations(adata, TIME, "lineage", None, ["myeloid", "absent", "erythroid"])
+    assert observations.lineage_names == ["myeloid", "absent", "erythroid"]
+    np.testing.assert_array_equal(observations.memberships[:, 0], adata.obs["lineage"] == "myeloid")
+    np.testing.assert_array_equal(observations.memberships[:, 2], adata.obs["lineage"] == "erythroid")
+    assert not observations.memberships[:, 1].any()
+
+
+def test_new_lineages_are_listed(adata):
+    with pytest.raises(ValueError, match=r"\['erythroid'\].*new ones in 'lineage': \['myeloid'\]"):
+        read_observations(adata, TIME, "lineage", None, ["erythroid"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(codes=st.lists(st.integers(0, 3), min_size=1, max_size=40), data=st.data())
+def test_categories_and_their_indicator_table_are_the_same(codes, data):
+    names = data.draw(st.permutations(["p", "q", "r", "s"]))
+    column = pd.Categorical.from_codes(codes, names)
+    obs = pd.DataFrame({TIME: np.arange(len(codes)) + 0.5, "lineage": column}, [f"cell{i}" for i in range(len(codes))])
+    adata = AnnData(np.zeros((len(codes), 1)), obs)
+    if len(codes) == 1:
+        with pytest.raises(ValueError, match="to vary"):
+            read_observations(adata, TIME, "lineage", None)
+        return
+    table = pd.get_dummies(adata.obs["lineage"].cat.remove_unused_categories())
+    adata.obsm["table"] = table
+    one, other = (read_observations(adata, TIME, key, None) for key in ("lineage", "table"))
+    assert one.lineage_names == other.lineage_names
+    np.testing.assert_array_equal(one.memberships, other.memberships)
+    np.testing.assert_array_equal(one.memberships.sum(1), 1)

@@ -1,0 +1,381 @@
+"""Trajectories and velocities, against the same field evaluated and integrated with numpy and scipy."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+from scipy.integrate import solve_ivp
+
+import sparsenode as sn
+
+TIME = "dpt_pseudotime"
+
+
+def times_of(model: sn.SparseNODE, lineage: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a lineage sorted by pseudotime, and these pseudotimes."""
+    obs = model.adata.obs
+    rows = np.flatnonzero(obs["lineage"] == lineage)
+    rows = rows[np.argsort(obs[TIME].to_numpy()[rows])]
+    return rows, obs[TIME].to_numpy()[rows]
+
+
+def quietly(model: sn.SparseNODE, times, **arguments) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return model.predict(times=times, **arguments)
+
+
+# Predictions of cells and at times
+
+
+@pytest.mark.parametrize("lineage", [0, 1])
+def test_predictions_solve_the_equation(fitted, numpy_field, lineage):
+    rows, times = times_of(fitted, fitted.lineages[lineage])
+    start = fitted.module.initial_state[lineage].numpy() * float(fitted.module.scale)
+    field = numpy_field(fitted, lineage)
+    solution = solve_ivp(lambda _, x: field(x)[0], times[[0, -1]], start, t_eval=times, rtol=1e-8, atol=1e-8)
+    got = fitted.predict()[rows]
+    assert np.ptp(got, axis=0).max() > 0.3  # it moves, so that staying would not pass
+    np.testing.assert_allclose(got, solution.y.T, atol=1e-3)
+
+
+@pytest.mark.parametrize("lineage", [0, 1])
+def test_cells_and_times_agree(fitted, lineage):
+    rows, times = times_of(fitted, fitted.lineages[lineage])
+    along = quietly(fitted, times)
+    assert along.shape == (2, 60, 8)
+    np.testing.assert_allclose(along[lineage], fitted.predict()[rows], atol=1e-3)
+
+
+def test_one_trajectory_has_no_leading_axis(adata, fit):
+    model = fit(adata, setup={})
+    start, end = model.trajectories.iloc[0][["start", "end"]]
+    times = np.linspace(start, end, 7)
+    assert model.predict(times=times).shape == (7, 8)
+    assert model.predict(times=[start]).shape == (1, 8)
+    order = np.argsort(adata.obs[TIME].to_numpy())
+    np.testing.assert_allclose(
+        model.predict(times=adata.obs[TIME].to_numpy()[order]), model.predict()[order], atol=1e-3
+    )
+
+
+def test_start_is_the_initial_state(fitted):
+    for lineage in (0, 1):
+        rows, _ = times_of(fitted, fitted.lineages[lineage])
+        expected = fitted.module.initial_state[lineage].numpy() * float(fitted.module.scale)
+        np.testing.assert_allclose(fitted.predict()[rows[0]], expected, rtol=1e-5)
+
+
+def test_initial_state_is_that_of_early_training_cells(fitted):
+    training = np.isin(np.arange(120), fitted.train_indices)
+    for k, (name, row) in enumerate(fitted.trajectories.iterrows()):
+        own = (fitted.adata.obs["lineage"] == name).to_numpy() & training
+        share = (fitted.adata.obs[TIME].to_numpy() - row["start"]) / (row["end"] - row["start"])
+        expected = np.average(fitted.adata.X, axis=0, weights=own * np.exp(-0.5 * (share / 0.2) ** 2))
+        np.testing.assert_allclose(
+            fitted.module.initial_state[k].numpy() * float(fitted.module.scale), expected, rtol=1e-4
+        )
+
+
+def test_memberships_weight_the_predictions(fitted_donors):
+    model = fitted_donors
+    table, donor = model.adata.obsm["memberships"], model.adata.obs["donor"]
+    shared = np.flatnonzero((table > 0).all(axis=1).to_numpy() & (donor == "donor1").to_numpy())
+    assert len(shared) > 5
+    shared = shared[np.argsort(model.adata.obs[TIME].to_numpy()[shared])]
+    along = quietly(model, model.adata.obs[TIME].to_numpy()[shared])
+    names = list(model.trajectories.index)
+    weights = table.iloc[shared].to_numpy()
+    assert not np.allclose(weights, 0.5)
+    expected = sum(
+        weights[:, [k]] * along[names.index(f"{lineage}, donor1")] for k, lineage in enumerate(table.columns)
+    )
+    np.testing.assert_allclose(model.predict()[shared], expected, atol=1e-3)
+
+
+def test_scale_of_the_memberships_does_not_matter_at_query(fitted_donors):
+    cells, scaled = fitted_donors.adata.copy(), fitted_donors.adata.copy()
+    scaled.obsm["memberships"] = scaled.obsm["memberships"] * 3.0
+    np.testing.assert_allclose(fitted_donors.predict(scaled), fitted_donors.predict(cells), atol=1e-4)
+
+
+def test_replicates_differ_and_are_checked(fitted_donors):
+    one, other = (fitted_donors.predict(replicate=r) for r in (0, 1))
+    assert not np.allclose(one, other, rtol=1e-3)
+    for method in (fitted_donors.predict, fitted_donors.get_velocity, fitted_donors.evaluate):
+        for wrong in (2, -1):
+            with pytest.raises(ValueError, match=rf"`replicate` to be in \[0, 1\], found {wrong}"):
+                method(replicate=wrong)
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[], [1.0, 1.0], [1.0, 0.9], [np.nan], [1.0, np.inf], 1.0, [[1.0, 1.1]]],
+    ids=str,
+)
+def test_wrong_times(fitted, times):
+    with pytest.raises(ValueError, match="`times` to be a non-empty sequence of finite, increasing numbers"):
+        fitted.predict(times=times)
+
+
+def test_cells_and_times_together(fitted, adata):
+    with pytest.raises(ValueError, match="one of `adata` and `times`, found both"):
+        fitted.predict(adata, times=[1.0])
+
+
+def test_extrapolation_warns_how_far(fitted, numpy_field):
+    start, end = fitted.trajectories.loc["erythroid", ["start", "end"]]
+    beyond = end + 0.25 * (end - start)
+    with pytest.warns(
+        UserWarning, match="Extrapolating 'erythroid' beyond its last cell, by 25% of its length"
+    ) as seen:
+        values = fitted.predict(times=[start, end, beyond])
+    assert seen[0].filename == __file__
+    assert any("'myeloid'" in str(w.message) for w in seen)  # the shorter one, too
+    initial = fitted.module.initial_state[0].numpy() * float(fitted.module.scale)
+    field = numpy_field(fitted, 0)
+    solution = solve_ivp(lambda _, x: field(x)[0], (start, beyond), initial, t_eval=[end, beyond], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(values[0, 1:], solution.y.T, atol=1e-3)
+
+
+def test_before_the_start_is_the_initial_state(fitted):
+    first = fitted.trajectories["start"].min()
+    with pytest.warns(UserWarning, match=re.escape("2 of 3 times are before the start of 'erythroid'")):
+        values = fitted.predict(times=[first - 1.0, first - 0.5, fitted.trajectories["end"].min()])
+    initial = fitted.module.initial_state.numpy() * float(fitted.module.scale)
+    np.testing.assert_allclose(values[:, 0], initial, rtol=1e-5)
+    np.testing.assert_allclose(values[:, 1], initial, rtol=1e-5)
+
+
+def test_within_the_data_nothing_is_warned(fitted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted.predict(times=np.linspace(fitted.trajectories["start"].max(), fitted.trajectories["end"].min(), 3))
+
+
+def test_explosion_is_named(adata, fit):
+    model = fit(adata, decay=False, regularizer="none")
+    with torch.no_grad():
+        for weight in model.module.field.weights:
+            weight.fill_(5.0)
+        model.module.field.biases[0].fill_(1e3)  # beyond the bend of the activation: growth without a limit
+    with pytest.raises(sn.DivergenceError, match="integration failed"):
+        model.predict()
+
+
+# Other cells
+
+
+def test_new_donor_starts_from_its_own_early_cells(fitted, make_adata):
+    other = make_adata(n_obs=100, seed=7)
+    other.X += 0.3
+    predicted = fitted.predict(other)
+    for name in fitted.lineages:
+        rows = np.flatnonzero(other.obs["lineage"] == name)
+        times = other.obs[TIME].to_numpy()[rows]
+        share = (times - times.min()) / np.ptp(times)
+        start = np.average(other.X[rows], axis=0, weights=np.exp(-0.5 * (share / 0.2) ** 2))
+        np.testing.assert_allclose(predicted[rows[times.argmin()]], start, rtol=1e-5)
+
+
+def test_new_donor_follows_the_field(fitted, make_adata, numpy_field):
+    other = make_adata(n_obs=100, seed=7)
+    rows = np.flatnonzero(other.obs["lineage"] == "myeloid")
+    rows = rows[np.argsort(other.obs[TIME].to_numpy()[rows])]
+    predicted, times = fitted.predict(other)[rows], other.obs[TIME].to_numpy()[rows]
+    # Batches are aligned: the lineage takes as long as in training, whatever the span of the new donor.
+    row = fitted.trajectories.loc["myeloid"]
+    clock = (times - times[0]) / np.ptp(times) * (row["end"] - row["start"])
+    field = numpy_field(fitted, 1)
+    solution = solve_ivp(lambda _, x: field(x)[0], clock[[0, -1]], predicted[0], t_eval=clock, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(predicted, solution.y.T, atol=2e-3)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_unit_of_pseudotime(make_adata, fit, aligned):
+    """Aligned batches: another unit of pseudotime changes velocities only. Otherwise time has the unit of training."""
+    model = fit(make_adata(), align_batches=aligned, train={"max_epochs": 5})
+    other = make_adata(n_obs=100, seed=7)
+    slow = other.copy()
+    slow.obs[TIME] = slow.obs[TIME] * 2.0
+    if aligned:
+        np.testing.assert_allclose(model.predict(slow), model.predict(other), atol=1e-4)
+        np.testing.assert_allclose(model.get_velocity(slow), model.get_velocity(other) / 2, atol=1e-4)
+    else:
+        assert np.abs(model.predict(slow) - model.predict(other)).max() > 0.05
+        np.testing.assert_allclose(model.get_velocity(slow), model.get_velocity(other), atol=1e-4)
+
+
+def test_new_batch_is_a_new_donor(fitted_donors, make_adata):
+    other = make_adata(n_obs=100, n_donors=2, seed=9)
+    other.obs["donor"] = other.obs["donor"].cat.rename_categories(["donor8", "donor9"])
+    predicted = fitted_donors.predict(other)
+    assert np.isfinite(predicted).all()
+    assert list(fitted_donors.evaluate(other).index) == [
+        "erythroid, donor8",
+        "erythroid, donor9",
+        "myeloid, donor8",
+        "myeloid, donor9",
+        "total",
+    ]
+    alone = other[other.obs["donor"] == "donor9"].copy()
+    np.testing.assert_allclose(
+        predicted[(other.obs["donor"] == "donor9").to_numpy()], fitted_donors.predict(alone), atol=2e-3
+    )
+
+
+def test_one_lineage_alone(fitted, make_adata):
+    other = make_adata(n_obs=100, seed=7)
+    alone = other[other.obs["lineage"] == "myeloid"].copy()
+    both = fitted.predict(other)[(other.obs["lineage"] == "myeloid").to_numpy()]
+    np.testing.assert_allclose(fitted.predict(alone), both, atol=1e-4)
+    assert list(fitted.evaluate(alone).index) == ["myeloid", "total"]
+
+
+QUERIES = {
+    "predict": lambda model, adata: model.predict(adata),
+    "velocity": lambda model, adata: model.get_velocity(adata),
+    "evaluate": lambda model, adata: model.evaluate(adata),
+    "write_results": lambda model, adata: model.write_results(adata),
+}
+
+
+@pytest.fixture(params=QUERIES)
+def query(request):
+    return QUERIES[request.param]
+
+
+def test_missing_genes_are_listed(fitted, make_adata, query):
+    other = make_adata()[:, ["gene0", "gene3", "gene5", "gene1", "gene2", "gene7"]].copy()
+    with pytest.raises(ValueError, match=r"all 8 genes of the fitted model, 2 are missing: \['gene4', 'gene6'\]"):
+        query(fitted, other)
+
+
+def test_new_lineage(fitted, make_adata, query):
+    other = make_adata()
+    other.obs["lineage"] = other.obs["lineage"].cat.rename_categories({"myeloid": "lymphoid"})
+    with pytest.raises(ValueError, match=r"\['erythroid', 'myeloid'\], found new ones in 'lineage': \['lymphoid'\]"):
+        query(fitted, other)
+
+
+@pytest.mark.parametrize("key", [TIME, "lineage"])
+def test_missing_keys(fitted, make_adata, query, key):
+    other = make_adata()
+    del other.obs[key]
+    with pytest.raises(KeyError, match=f"found '{key}'"):
+        query(fitted, other)
+
+
+def test_missing_batch_key(fitted_donors, make_adata, query):
+    other = make_adata()
+    del other.obs["donor"]
+    with pytest.raises(KeyError, match="`batch_key`.*found 'donor'"):
+        query(fitted_donors, other)
+
+
+def test_bad_expression_at_query(fitted, make_adata, query):
+    other = make_adata()
+    other.X[3, 4] = np.nan
+    with pytest.raises(ValueError, match="found 1 NaN or infinite"):
+        query(fitted, other)
+
+
+def test_repeated_genes_at_query(fitted, make_adata, query):
+    other = make_adata(n_vars=9)
+    other.var_names = [*(f"gene{i}" for i in range(8)), "gene0"]
+    with pytest.raises(ValueError, match="var_names_make_unique"):
+        query(fitted, other)
+
+
+@pytest.mark.parametrize("other", [np.zeros((20, 8)), pd.DataFrame(np.zeros((20, 8)))], ids=["array", "frame"])
+def test_query_that_is_not_anndata(fitted, query, other):
+    with pytest.raises(TypeError, match=f"AnnData.*found {type(other).__name__}"):
+        query(fitted, other)
+
+
+def test_further_genes_are_ignored(fitted, make_adata):
+    other = make_adata()
+    extra = AnnData(
+        np.c_[np.full((120, 2), np.pi, dtype=np.float32), other.X],
+        other.obs,
+        pd.DataFrame(index=["x", "y", *other.var_names]),
+    )
+    np.testing.assert_array_equal(fitted.predict(extra), fitted.predict(other))
+    np.testing.assert_array_equal(fitted.get_velocity(extra), fitted.get_velocity(other))
+
+
+# Velocities
+
+
+@pytest.mark.parametrize("lineage", [0, 1])
+def test_velocity_is_the_field_at_the_cells(fitted, numpy_field, lineage):
+    rows, _ = times_of(fitted, fitted.lineages[lineage])
+    expected = numpy_field(fitted, lineage)(fitted.adata.X[rows].astype(float))
+    got = fitted.get_velocity()[rows]
+    assert np.abs(got).max() > 0.1
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("replicate", [0, 1])
+def test_velocity_with_a_shared_field_and_memberships(fitted_donors, numpy_field, replicate):
+    """Aligned: a lineage runs through its mean span in every donor, so each trajectory has its own clock."""
+    model, spans = fitted_donors, fitted_donors.trajectories["end"] - fitted_donors.trajectories["start"]
+    slopes = numpy_field(model, 0, replicate)(model.adata.X.astype(float))
+    mean = spans.groupby(model.trajectories["lineage"]).transform("mean")
+    rate = (mean / spans).to_dict()
+    table, donor = model.adata.obsm["memberships"], model.adata.obs["donor"]
+    clock = sum(
+        table[lineage].to_numpy() * np.array([rate[f"{lineage}, {d}"] for d in donor]) for lineage in table.columns
+    )
+    np.testing.assert_allclose(model.get_velocity(replicate=replicate), clock[:, None] * slopes, atol=1e-4)
+
+
+def test_velocity_is_the_derivative_of_the_trajectory(fitted):
+    """At predicted states, against finite differences of the predictions."""
+    start, end = fitted.trajectories.loc["myeloid", ["start", "end"]]
+    times = np.linspace(start, end, 201)
+    states = quietly(fitted, times)[1]
+    on_curve = AnnData(
+        states.astype(np.float32),
+        pd.DataFrame({TIME: times, "lineage": "myeloid"}, index=[f"c{i}" for i in range(201)]),
+        pd.DataFrame(index=fitted.genes),
+    )
+    slopes = np.gradient(states, times, axis=0)
+    np.testing.assert_allclose(fitted.get_velocity(on_curve)[2:-2], slopes[2:-2], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[5], [3, 1, 119], np.arange(10, 40), [-1, 0], [7, 7, 2, 7], []],
+    ids=["one", "any order", "array", "from the end", "repeated", "none"],
+)
+def test_velocity_of_some_cells(fitted, indices):
+    expected = fitted.get_velocity()[np.asarray(indices, dtype=int)]
+    got = fitted.get_velocity(indices=indices)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_velocity_of_a_mask(fitted):
+    mask = np.arange(120) % 3 == 0
+    np.testing.assert_allclose(fitted.get_velocity(indices=mask), fitted.get_velocity()[mask], atol=1e-5)
+
+
+def test_predictions_change_nothing(fitted, adata):
+    before = {key: value.clone() for key, value in fitted.module.state_dict().items()}
+    x = fitted.adata.X.copy()
+    fitted.predict()
+    fitted.predict(adata)
+    fitted.get_velocity()
+    fitted.evaluate()
+    assert all(before[key].equal(value) for key, value in fitted.module.state_dict().items())
+    np.testing.assert_array_equal(fitted.adata.X, x)

@@ -1,0 +1,256 @@
+"""What is written into the AnnData, and that it survives a file."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import sparsenode as sn
+from sparsenode import _keys
+from sparsenode.model import _results
+
+
+def assert_identical(one, other, path: str = "") -> None:
+    """The same nested content: keys, types of containers, dtypes and values."""
+    if isinstance(one, dict):
+        assert isinstance(other, dict), path
+        assert set(one) == set(other), path
+        for key in one:
+            assert_identical(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other, check_exact=True, obj=path)
+    elif isinstance(one, np.ndarray | list):
+        left, right = np.asarray(one), np.asarray(other)
+        assert left.shape == right.shape, path
+        if left.dtype.kind in "OU":  # strings come back in another type
+            assert list(map(str, left)) == list(map(str, right)), path
+        else:
+            np.testing.assert_array_equal(left, right, err_msg=path)
+            assert left.dtype == right.dtype, path
+    else:
+        assert one == other, path
+
+
+def written(adata) -> set[str]:
+    """Every key of an AnnData that has to do with sparsenode."""
+    places = {"obs": adata.obs, "var": adata.var, "obsm": adata.obsm, "varm": adata.varm, "layers": adata.layers}
+    places |= {"obsp": adata.obsp, "varp": adata.varp, "uns": adata.uns}
+    return {f"{place}/{key}" for place, table in places.items() for key in table if key and "scvi" not in key}
+
+
+BEFORE = {"obs/dpt_pseudotime", "obs/lineage", "obs/donor", "obsm/memberships"}
+
+
+# Keys
+
+
+def test_keys(results):
+    assert written(results) - BEFORE == {
+        "varp/sparsenode_adjacency",
+        "varp/sparsenode_adjacency_erythroid",
+        "varp/sparsenode_adjacency_myeloid",
+        "obsm/sparsenode_trajectory",
+        "layers/sparsenode_velocity",
+        "uns/sparsenode",
+    }
+
+
+def test_a_shared_field_has_one_adjacency(fitted_donors):
+    assert set(fitted_donors.adata.varp) == {"sparsenode_adjacency"}
+
+
+def test_another_key(adata, fit):
+    fit(adata, train={"key_added": "night"})
+    assert written(adata) - BEFORE == {
+        "varp/night_adjacency",
+        "varp/night_adjacency_erythroid",
+        "varp/night_adjacency_myeloid",
+        "obsm/night_trajectory",
+        "layers/night_velocity",
+        "uns/night",
+    }
+
+
+def test_no_key_writes_nothing(adata, fit):
+    model = fit(adata, train={"key_added": None})
+    assert written(adata) == BEFORE
+    assert model.is_trained_
+    model.write_results(key_added="later")
+    assert "later" in adata.uns
+
+
+def test_results_of_an_earlier_fit_are_replaced(adata, fit):
+    fit(adata, seed=1)
+    first = adata.obsm["sparsenode_trajectory"].copy()
+    fit(adata, seed=2, fields="shared")
+    assert adata.uns["sparsenode"]["parameters"]["seed"] == 2
+    assert not np.array_equal(adata.obsm["sparsenode_trajectory"], first)
+    # Networks of single lineages belong to the earlier fit, which had one field each.
+    assert set(adata.varp) == {"sparsenode_adjacency"}
+
+
+def test_names_of_keys():
+    assert _keys.adjacency() == "sparsenode_adjacency"
+    assert _keys.trajectory("x") == "x_trajectory"
+    assert _keys.velocity("x") == "x_velocity"
+    assert _keys.lineage_adjacency("T/NK cells", "x") == "x_adjacency_T_NK cells"
+
+
+# Values
+
+
+def test_values_are_those_of_the_model(fitted, results):
+    np.testing.assert_array_equal(results.obsm["sparsenode_trajectory"], fitted.predict())
+    np.testing.assert_array_equal(results.layers["sparsenode_velocity"], fitted.get_velocity())
+    for lineage, key in {None: "", "erythroid": "_erythroid", "myeloid": "_myeloid"}.items():
+        matrix = results.varp[f"sparsenode_adjacency{key}"]
+        expected = fitted.get_adjacency(lineage).to_numpy()
+        assert matrix.format == "csr"
+        np.testing.assert_allclose(matrix.toarray(), expected, rtol=1e-6)
+    assert np.ptp(results.obsm["sparsenode_trajectory"], axis=0).max() > 0.3
+
+
+def test_zeros_are_exact_and_not_stored(make_adata, fit):
+    model = fit(make_adata(), regularizer=sn.regularizers.CNODE(3.0), train={"max_epochs": 10})
+    adjacency, matrix = model.get_adjacency().to_numpy(), model.adata.varp["sparsenode_adjacency"]
+    assert 0 < (adjacency == 0).mean() < 1
+    assert matrix.nnz == (adjacency != 0).sum()
+    np.testing.assert_array_equal(matrix.toarray() != 0, adjacency != 0)
+
+
+def test_summary(fitted, results):
+    uns = results.uns["sparsenode"]
+    assert uns["orientation"] == "rows are targets, columns are regulators"
+    assert uns["setup"] == {"time_key": "dpt_pseudotime", "lineage_key": "lineage"}
+    pd.testing.assert_frame_equal(uns["scores"], fitted.evaluate())
+    pd.testing.assert_frame_equal(uns["held_out_scores"], fitted.evaluate(indices=fitted.validation_indices))
+    assert uns["sparsity"] == fitted.get_sparsity().to_dict()
+    assert list(uns["genes"]) == list(fitted.genes)
+    parameters = uns["parameters"]
+    assert parameters["hidden"] == [8, 8]
+    assert parameters["regularizer"].startswith("PathReg(strength=[0.1]")
+    assert (parameters["seed"], parameters["selected_replicate"], parameters["n_knots"]) == (0, 0, 5)
+
+
+def test_trajectories_for_plots(fitted, results):
+    fit = results.uns["sparsenode"]["trajectories"]
+    assert list(fit["name"]) == ["erythroid", "myeloid"]
+    assert list(fit["lineage"]) == ["erythroid", "myeloid"]
+    assert list(fit["batch"]) == ["all", "all"]
+    assert fit["values"].shape == (2, fit["times"].shape[1], 8)
+    for m in range(2):
+        start, end = fitted.trajectories.iloc[m][["start", "end"]]
+        np.testing.assert_allclose(fit["times"][m][[0, -1]], [start, end])
+        cells = np.flatnonzero(results.obs["lineage"] == fitted.lineages[m])
+        times = results.obs["dpt_pseudotime"].to_numpy()[cells]
+        for gene in (0, 7):
+            interpolated = np.interp(times, fit["times"][m], fit["values"][m][:, gene])
+            np.testing.assert_allclose(interpolated, fitted.predict()[cells, gene], atol=1e-3)
+
+
+def test_history_for_plots(fitted, results):
+    history = results.uns["sparsenode"]["history"]
+    assert len(history) == 20
+    assert set(history.columns) == set(fitted.history)
+    assert set(map(str, history.dtypes)) == {"float64"}
+    for name in history:
+        np.testing.assert_array_equal(history[name], fitted.history[name].iloc[:, 0].astype(float))
+
+
+# Files
+
+
+@pytest.mark.parametrize("which", ["fitted", "fitted_donors"])
+def test_everything_survives_h5ad(which, request, tmp_path):
+    adata = request.getfixturevalue(which).adata
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert written(again) == written(adata)
+    assert_identical(adata.uns["sparsenode"], again.uns["sparsenode"])
+    assert_identical(dict(adata.obsm), dict(again.obsm))
+    assert_identical(adata.layers["sparsenode_velocity"], again.layers["sparsenode_velocity"])
+    for key in adata.varp:
+        assert sparse.issparse(again.varp[key])
+        np.testing.assert_array_equal(again.varp[key].toarray(), adata.varp[key].toarray())
+
+
+def test_everything_survives_zarr(fitted, tmp_path):
+    fitted.adata.write_zarr(tmp_path / "a.zarr")
+    again = anndata.read_zarr(tmp_path / "a.zarr")
+    assert_identical(fitted.adata.uns["sparsenode"], again.uns["sparsenode"])
+
+
+def test_names_with_a_slash_survive_h5ad(adata, fit, tmp_path):
+    adata.obs["lineage"] = adata.obs["lineage"].cat.rename_categories({"myeloid": "T/NK"})
+    adata.var_names = ["HLA/A", *adata.var_names[1:]]
+    fit(adata)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert "sparsenode_adjacency_T_NK" in again.varp
+    assert_identical(adata.uns["sparsenode"], again.uns["sparsenode"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"n_seeds": 2}, {"regularizer": "none", "decay": False}, {"hidden": [8], "initial_state": "first"}],
+    ids=str,
+)
+def test_all_parameters_can_be_stored(adata, fit, tmp_path, arguments):
+    fit(adata, train={"max_epochs": 1}, **arguments)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert_identical(adata.uns["sparsenode"], again.uns["sparsenode"])
+
+
+# Other cells
+
+
+def test_permuted_genes_get_results_in_their_own_order(fitted, make_adata):
+    other = make_adata(n_obs=100, seed=5)
+    order = np.random.default_rng(2).permutation(8)
+    permuted = other[:, order].copy()
+    fitted.write_results(other)
+    fitted.write_results(permuted, key_added="p")
+    np.testing.assert_allclose(permuted.obsm["p_trajectory"], other.obsm["sparsenode_trajectory"][:, order], atol=1e-5)
+    np.testing.assert_allclose(permuted.layers["p_velocity"], other.layers["sparsenode_velocity"][:, order], atol=1e-5)
+    matrix = pd.DataFrame(permuted.varp["p_adjacency"].toarray(), permuted.var_names, permuted.var_names)
+    expected = fitted.get_adjacency()
+    for target, regulator in [("gene0", "gene1"), ("gene6", "gene2"), ("gene3", "gene3")]:
+        assert matrix.loc[target, regulator] == pytest.approx(expected.loc[target, regulator], rel=1e-5)
+    np.testing.assert_allclose(
+        matrix.reindex(index=expected.index, columns=expected.columns), expected, rtol=1e-5, atol=1e-7
+    )
+    pd.testing.assert_frame_equal(permuted.uns["p"]["scores"], other.uns["sparsenode"]["scores"])
+    assert "held_out_scores" not in other.uns["sparsenode"]
+
+
+def test_more_genes_than_the_model(fitted, make_adata):
+    other = make_adata(n_vars=9)
+    with pytest.raises(ValueError, match=r"the 8 genes of the model, found 9. Select them .*adata\[:, model.genes\]"):
+        fitted.write_results(other)
+    selected = other[:, fitted.genes].copy()
+    fitted.write_results(selected)
+    assert "sparsenode" in selected.uns
+
+
+def test_too_many_values_to_store(fitted, make_adata, monkeypatch):
+    monkeypatch.setattr(_results, "MAX_DENSE", 100 * 8 - 1)
+    other = make_adata(n_obs=100, seed=5)
+    with pytest.warns(UserWarning, match="100 cells × 8 genes are too many"):
+        fitted.write_results(other)
+    assert written(other) - BEFORE == {
+        "varp/sparsenode_adjacency",
+        "varp/sparsenode_adjacency_erythroid",
+        "varp/sparsenode_adjacency_myeloid",
+        "uns/sparsenode",
+    }
+
+
+def test_a_copy_of_the_cells_is_scored_as_new_cells(fitted):
+    """It starts from all of its early cells, held-out ones among them."""
+    other = fitted.adata.copy()
+    fitted.write_results(other, key_added="copy")
+    np.testing.assert_allclose(other.obsm["copy_trajectory"], fitted.predict(), atol=0.1)

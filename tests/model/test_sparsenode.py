@@ -1,0 +1,574 @@
+"""The model class: what it accepts, how it trains, and that a seed fixes everything."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import rich.pretty  # scvi-tools uses it without importing it  # noqa: F401
+import scvi
+import torch
+from mudata import MuData
+
+import sparsenode as sn
+
+QUICK = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_progress_bar": False}
+
+
+def new(adata, **arguments) -> sn.SparseNODE:
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    return sn.SparseNODE(adata, **({"hidden": (8, 8), "n_knots": 5} | arguments))
+
+
+# What it accepts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"regularizer": "pathregg"}, ValueError, r"one of \['cnode', 'l0', 'none', 'pathreg'\].*found 'pathregg'"),
+        ({"regularizer": ""}, ValueError, "found ''"),
+        ({"regularizer": sn.regularizers.PathReg}, TypeError, r"an object such as `PathReg\(strength=0.1\)`"),
+        ({"regularizer": None}, TypeError, "found None"),
+        ({"regularizer": 0.1}, TypeError, "found 0.1"),
+        ({"hidden": ()}, ValueError, "`hidden`"),
+        ({"hidden": 100}, ValueError, r"`hidden`.*\(100, 100\), found 100"),
+        ({"hidden": (8, 0)}, ValueError, r"`hidden`.*\(8, 0\)"),
+        ({"hidden": (8, 8.5)}, ValueError, "`hidden`"),
+        ({"n_seeds": 0}, ValueError, "`n_seeds`.*at least 1, found 0"),
+        ({"n_seeds": 1.5}, ValueError, "`n_seeds`.*found 1.5"),
+        ({"fields": "each"}, ValueError, r"`fields`.*\['shared', 'lineage'\], found 'each'"),
+        ({"initial_state": "mean"}, ValueError, r"`initial_state`.*\['kernel', 'first'\], found 'mean'"),
+        ({"initial_bandwidth": 0.0}, ValueError, "`initial_bandwidth`.*found 0.0"),
+        ({"n_knots": 2}, ValueError, "`n_knots`.*at least 3, found 2"),
+        ({"rtol": -1e-3}, ValueError, "`rtol`"),
+        ({"atol": float("nan")}, ValueError, "`atol`"),
+        ({"seed": -1}, ValueError, "`seed`.*at least 0, found -1"),
+        ({"solver": "euler4"}, ValueError, "`solver`.*euler4"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_wrong_arguments(adata, arguments, error, message):
+    sn.SparseNODE.setup_anndata(adata)
+    with pytest.raises(error, match=message):
+        sn.SparseNODE(adata, **arguments)
+
+
+@pytest.mark.parametrize("strength", [-0.1, np.nan, np.inf, [], [0.1, -1.0], [[0.1]]], ids=repr)
+def test_wrong_strengths(strength):
+    with pytest.raises(ValueError, match="`strength` to be a non-negative number or a sequence"):
+        sn.regularizers.PathReg(strength=strength)
+
+
+@pytest.mark.parametrize("other", [np.zeros((20, 3)), pd.DataFrame({"a": [1.0]}), "cells.h5ad"], ids=type)
+def test_not_an_anndata(other):
+    with pytest.raises(TypeError, match=f"AnnData object, found {type(other).__name__}"):
+        sn.SparseNODE.setup_anndata(other)
+    with pytest.raises(TypeError, match=f"AnnData.*found {type(other).__name__}"):
+        sn.SparseNODE(other)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_mudata_is_refused(adata):
+    mudata = MuData({"rna": adata})
+    with pytest.raises(TypeError, match="AnnData object, found MuData"):
+        sn.SparseNODE.setup_anndata(mudata)
+    with pytest.raises(TypeError, match="AnnData.*found MuData"):
+        sn.SparseNODE(mudata)
+
+
+def test_hidden_as_an_array(adata):
+    assert [w.shape[1:] for w in new(adata, hidden=np.array([5, 6])).module.field.weights] == [(5, 8), (6, 5), (8, 6)]
+
+
+# Set-up
+
+
+def test_never_set_up_applies_the_defaults_and_says_so(adata):
+    with pytest.warns(UserWarning, match=r"not set up: using `adata.obs\['dpt_pseudotime'\]` .* one lineage") as caught:
+        model = sn.SparseNODE(adata, hidden=(8, 8))
+    assert caught[0].filename == __file__
+    assert list(model.trajectories.index) == ["all"]
+    assert model.registry["setup_args"]["time_key"] == "dpt_pseudotime"
+
+
+def test_never_set_up_and_without_pseudotime(adata):
+    del adata.obs["dpt_pseudotime"]
+    with pytest.warns(UserWarning, match="not set up"), pytest.raises(KeyError, match="`time_key`"):
+        sn.SparseNODE(adata)
+
+
+def test_set_up_is_not_announced(adata):
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = sn.SparseNODE(adata, hidden=(8, 8))
+    assert model.lineages == ["erythroid", "myeloid"]
+
+
+def test_set_up_by_another_model(adata):
+    adata.X = np.random.default_rng(0).poisson(3, adata.shape).astype(np.float32)
+    scvi.model.SCVI.setup_anndata(adata)
+    with pytest.warns(UserWarning, match="not set up"):
+        model = sn.SparseNODE(adata, hidden=(8, 8), n_knots=5)
+    model.train(**QUICK)
+    assert np.isfinite(model.predict()).all()
+    scvi.model.SCVI(adata)  # and the other model still finds its own set-up
+
+
+def test_setting_up_again_replaces_the_set_up(adata):
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    sn.SparseNODE.setup_anndata(adata)
+    assert sn.SparseNODE(adata, hidden=(8, 8)).lineages == ["all"]
+
+
+def test_copy_of_what_was_set_up(adata):
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    with pytest.raises(ValueError, match="copy"):
+        sn.SparseNODE(adata.copy())
+
+
+def test_set_up_leaves_the_expression_alone(adata):
+    before = adata.X.copy()
+    new(adata)
+    np.testing.assert_array_equal(adata.X, before)
+    assert adata.X.dtype == np.float32
+
+
+def test_overview_of_the_set_up(adata, capsys):
+    model = new(adata)
+    model.view_anndata_setup()
+    out = capsys.readouterr().out
+    assert "Trajectories" in out
+    assert "myeloid" in out
+
+
+def test_text(adata, capsys):
+    model = new(adata, regularizer=sn.regularizers.CNODE([0.1, 0.2]), n_seeds=3)
+    text = repr(model) + capsys.readouterr().out  # some versions of scvi-tools return it, others print it
+    for part in ("8 genes", "2 trajectories", "2 lineages", "CNODE", "6 replicates"):
+        assert part in " ".join(text.split())
+
+
+# Training
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"max_epochs": 0}, "`max_epochs`.*at least 1, found 0"),
+        ({"max_epochs": 1.5}, "`max_epochs`"),
+        ({"steps_per_epoch": 0}, "`steps_per_epoch`"),
+        ({"train_size": 0.0}, "train_size"),
+        ({"train_size": 1.2}, "train_size"),
+        ({"train_size": 0.9, "validation_size": 0.2}, "train_size.*validation_size"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_training(adata, train, message):
+    model = new(adata)
+    with pytest.raises(ValueError, match=message):
+        model.train(**(QUICK | train))
+    assert not model.is_trained_
+
+
+def test_early_stopping_needs_held_out_cells(adata):
+    with pytest.raises(ValueError, match="held-out cells for `early_stopping`, found none. Lower `train_size`"):
+        new(adata).train(**QUICK, early_stopping=True, train_size=1.0)
+
+
+def test_early_stopping(adata):
+    model = new(adata)
+    train = QUICK | {"max_epochs": 30, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6}
+    model.train(**train, early_stopping=True)
+    assert len(model.history["validation_loss"]) == 2
+
+
+def test_history(fitted):
+    assert isinstance(fitted.history, dict)
+    expected = {"train_loss", "train_error", "train_penalty", "feature_sparsity", "weight_sparsity"}
+    assert expected | {"validation_loss", "validation_error"} == set(fitted.history)
+    for name, frame in fitted.history.items():
+        assert isinstance(frame, pd.DataFrame)
+        assert frame.shape == (20, 1)
+        assert list(frame.columns) == [name]
+        assert np.isfinite(frame.to_numpy(dtype=float)).all()
+    loss = fitted.history["train_error"]["train_error"] + fitted.history["train_penalty"]["train_penalty"]
+    np.testing.assert_allclose(loss.astype(float), fitted.history["train_loss"]["train_loss"].astype(float), rtol=1e-5)
+
+
+def test_error_falls_and_the_last_sparsity_is_that_of_the_model(fitted):
+    errors = fitted.history["train_error"]["train_error"].astype(float)
+    assert errors.iloc[-1] < 0.5 * errors.iloc[0]
+    shares = fitted.get_sparsity()
+    assert fitted.history["feature_sparsity"].iloc[-1, 0] == pytest.approx(shares["feature"])
+    assert fitted.history["weight_sparsity"].iloc[-1, 0] == pytest.approx(shares["weight"])
+
+
+def test_error_of_the_history_is_that_of_the_model(adata, fit):
+    """The last validation error is the squared error of the held-out cells over their variance around the means."""
+    model = fit(adata, n_knots=17)
+    held_out = model.validation_indices
+    residual = squares = 0.0
+    for lineage in model.lineages:
+        own = (adata.obs["lineage"] == lineage).to_numpy()
+        rows = held_out[own[held_out]]
+        training = model.train_indices[own[model.train_indices]]
+        residual += np.square(adata.X[rows] - model.predict()[rows]).sum()
+        squares += np.square(adata.X[rows] - adata.X[training].mean(0)).sum()
+    assert model.history["validation_error"].iloc[-1, 0] == pytest.approx(residual / squares, rel=2e-3)
+
+
+def test_without_held_out_cells(adata, fit):
+    model = fit(adata, train={"train_size": 1.0})
+    assert "validation_error" not in model.history
+    assert len(model.validation_indices) == 0
+    np.testing.assert_array_equal(model.train_indices, np.arange(120))
+    assert "held_out_scores" not in adata.uns["sparsenode"]
+
+
+@pytest.mark.parametrize(
+    ("train", "sizes"),
+    [
+        ({}, (108, 12, 0)),
+        ({"train_size": 0.5}, (60, 60, 0)),
+        ({"train_size": 0.5, "validation_size": 0.25}, (60, 30, 30)),
+    ],
+    ids=str,
+)
+def test_split(adata, fit, train, sizes):
+    model = fit(adata, train={"max_epochs": 1, "key_added": None} | train)
+    parts = (model.train_indices, model.validation_indices, model.test_indices)
+    assert tuple(map(len, parts)) == sizes
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(120))
+    assert (np.diff(model.train_indices) != 1).any()
+
+
+def test_split_in_order(adata, fit):
+    model = fit(adata, train={"shuffle_set_split": False, "key_added": None})
+    np.testing.assert_array_equal(model.validation_indices, np.arange(108, 120))
+
+
+def test_split_that_leaves_a_trajectory_without_cells(adata):
+    adata = adata[np.argsort(adata.obs["lineage"].to_numpy(), kind="stable")].copy()
+    with pytest.raises(ValueError, match=r"\['myeloid'\]. Raise `train_size`"):
+        new(adata).train(**QUICK, train_size=0.5, shuffle_set_split=False)
+
+
+def test_one_epoch(adata, fit):
+    model = fit(adata, train={"max_epochs": 1, "steps_per_epoch": 1})
+    assert len(model.history["train_error"]) == 1
+    assert np.isfinite(model.predict()).all()
+
+
+def test_held_out_cells_do_not_enter(adata, fit, same_state):
+    """Another expression of the held-out cells changes their error and nothing else."""
+    first = fit(adata, bootstrap=False)
+    changed = adata.copy()
+    changed.X[first.validation_indices] += 1.0
+    second = fit(changed, bootstrap=False)
+    np.testing.assert_array_equal(first.validation_indices, second.validation_indices)
+    assert same_state(first, second)
+    assert not second.history["validation_error"].equals(first.history["validation_error"])
+
+
+def test_plan_arguments_reach_the_plan(adata, fit, same_state):
+    plan = {"lr": 0.003, "gate_lr": 0.004, "weight_decay": 0.005, "max_grad_norm": 6.0}
+    model = fit(adata, train={"plan_kwargs": plan})
+    used = model.trainer.lightning_module
+    assert {name: getattr(used, name) for name in plan} == plan
+    rates = [group["initial_lr"] for group in model.trainer.optimizers[0].param_groups]
+    assert rates == [0.003, 0.004]
+    assert not same_state(model, fit(adata.copy()))
+
+
+def test_unknown_plan_argument(adata):
+    with pytest.raises(TypeError, match="learning_rate"):
+        new(adata).train(**QUICK, plan_kwargs={"learning_rate": 0.1})
+
+
+def test_trainer_arguments_reach_the_trainer(adata, fit):
+    model = fit(adata, train={"check_val_every_n_epoch": 2, "max_epochs": 4})
+    assert model.trainer.check_val_every_n_epoch == 2
+    assert model.history["validation_error"].dropna().shape[0] == 2
+
+
+def test_checkpoints_can_be_loaded(adata, tmp_path, monkeypatch):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    model = new(adata)
+    model.train(**QUICK, enable_checkpointing=True)
+    saved = list(tmp_path.glob("*/*"))
+    assert len(saved) == 1
+    best = sn.SparseNODE.load(saved[0], adata=adata)
+    assert np.isfinite(best.predict()).all()
+    assert best.evaluate().loc["total", "mse"] < 10
+
+
+def test_checkpoint_of_the_last_epoch_is_the_model(adata, tmp_path, same_state):
+    callback = scvi.train.SaveCheckpoint(dirpath=str(tmp_path), monitor="epoch", mode="max")
+    model = new(adata)
+    model.train(**QUICK, callbacks=[callback])
+    (saved,) = tmp_path.glob("*")
+    assert same_state(sn.SparseNODE.load(saved, adata=adata), model)
+
+
+def test_checkpointing_does_not_change_the_fit(adata, fit, tmp_path, same_state, monkeypatch):
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path)
+    assert same_state(fit(adata.copy()), fit(adata.copy(), train={"enable_checkpointing": True}))
+
+
+def test_training_again_goes_on_from_the_weights(adata, fit):
+    model = fit(adata, train={"max_epochs": 10})
+    before = model.history["train_error"].iloc[0, 0]
+    model.train(**QUICK)
+    assert model.is_trained_
+    assert model.history["train_error"].iloc[-1, 0] < before
+    assert model.history["train_error"].shape[1] == 1
+    # The written results are those of the second training.
+    np.testing.assert_array_equal(adata.obsm["sparsenode_trajectory"], model.predict())
+
+
+def test_training_again_samples_gates_and_initial_states_again(adata, fit, monkeypatch):
+    """Prediction switches the module to evaluation; training must switch it back."""
+    model = fit(adata)
+    modes = []
+    forward = model.module.forward
+
+    def watched(*args, **kwargs):
+        modes.append(model.module.training)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.module, "forward", watched)
+    model.train(**(QUICK | {"max_epochs": 1, "train_size": 1.0, "key_added": None}))
+    assert modes[:3] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("train", "error"),
+    [
+        ({"early_stopping": True, "train_size": 1.0}, ValueError),
+        ({"plan_kwargs": {"learning_rate": 0.1}}, TypeError),
+        ({"accelerator": "abacus"}, ValueError),
+    ],
+    ids=["early stopping", "plan", "accelerator"],
+)
+def test_refused_training_leaves_a_trained_model_as_it_was(adata, fit, train, error):
+    model = fit(adata)
+    before = model.predict()
+    with pytest.raises(error):
+        model.train(**(QUICK | train))
+    np.testing.assert_array_equal(model.predict(), before)
+
+
+def test_data_that_went_bad_after_set_up(adata):
+    model = new(adata)
+    adata.obs.iloc[0, adata.obs.columns.get_loc("dpt_pseudotime")] = np.nan
+    with pytest.raises(ValueError, match="found 1 of 120 cells missing"):
+        model.train(**QUICK)
+
+
+def test_constant_genes(adata, fit):
+    adata.X[:, 2] = 0.0
+    adata.X[:, 5] = 3.0
+    model = fit(adata, train={"max_epochs": 10})
+    assert np.isfinite(model.get_adjacency().to_numpy()).all()
+    assert np.isfinite(model.evaluate().to_numpy()).all()
+    assert np.isfinite(adata.layers["sparsenode_velocity"]).all()
+
+
+def test_only_constant_genes(adata):
+    adata.X[:] = 1.0
+    with pytest.raises(ValueError, match="every gene constant"):
+        new(adata).train(**QUICK)
+
+
+def test_one_gene(make_adata, fit):
+    model = fit(make_adata(n_vars=1))
+    assert model.get_adjacency().shape == (1, 1)
+    assert model.predict().shape == (120, 1)
+
+
+@pytest.mark.parametrize("regularizer", ["none", "cnode", "l0", "pathreg"])
+@pytest.mark.parametrize("fields", ["shared", "lineage"])
+def test_every_combination_trains_and_predicts(adata, fit, regularizer, fields):
+    model = fit(adata, regularizer=regularizer, fields=fields, decay=fields == "shared", train={"max_epochs": 1})
+    assert np.isfinite(model.predict()).all()
+    assert model.get_adjacency().shape == (8, 8)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "euler", "adaptive_heun"])
+def test_other_solvers(adata, fit, solver):
+    assert np.isfinite(fit(adata, solver=solver, train={"max_epochs": 1}).predict()).all()
+
+
+def test_strengths_times_seeds(adata, fit, same_state):
+    """Replicates are strengths × seeds, and none of them knows of the others."""
+    strengths = [0.01, 5.0]
+    model = fit(adata, regularizer=sn.regularizers.PathReg(strengths), n_seeds=2, seed=3, rtol=1e-5, atol=1e-5)
+    assert model.module.n_replicates == 4
+    for replicate, (strength, seed) in enumerate([(0.01, 3), (0.01, 4), (5.0, 3), (5.0, 4)]):
+        assert float(model.module.strength[replicate]) == pytest.approx(strength)
+        if replicate in (0, 2):  # seed 3 also draws the split, so that the single fit sees the same cells
+            single = fit(adata.copy(), regularizer=sn.regularizers.PathReg(strength), seed=seed, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(
+                model.predict(replicate=replicate), single.predict(), rtol=5e-3, atol=5e-3, err_msg=str(replicate)
+            )
+    assert not np.allclose(model.get_adjacency(replicate=0), model.get_adjacency(replicate=1), rtol=0.05)
+    assert not np.allclose(model.get_adjacency(replicate=0), model.get_adjacency(replicate=2), rtol=0.01)
+
+
+def test_selected_replicate_has_the_smallest_held_out_error(fitted_donors):
+    held_out = fitted_donors.validation_indices
+    errors = [fitted_donors.evaluate(indices=held_out, replicate=r).loc["total", "mse"] for r in (0, 1)]
+    assert abs(errors[0] - errors[1]) > 1e-3 * min(errors)
+    assert fitted_donors.selected_ == int(np.argmin(errors))
+    np.testing.assert_array_equal(fitted_donors.predict(), fitted_donors.predict(replicate=fitted_donors.selected_))
+
+
+# Seeds
+
+
+def test_same_seed_same_network_bit_for_bit(adata, fit, same_state):
+    one, other = fit(adata.copy(), seed=5), fit(adata.copy(), seed=5)
+    assert same_state(one, other)
+    np.testing.assert_array_equal(one.get_adjacency(), other.get_adjacency())
+    np.testing.assert_array_equal(one.predict(), other.predict())
+    np.testing.assert_array_equal(one.get_velocity(), other.get_velocity())
+    np.testing.assert_array_equal(one.validation_indices, other.validation_indices)
+
+
+def test_another_seed_another_network(adata, fit, same_state):
+    one, other = fit(adata.copy(), seed=5), fit(adata.copy(), seed=6)
+    assert not same_state(one, other)
+    assert not np.array_equal(one.get_adjacency(), other.get_adjacency())
+    assert not np.array_equal(one.validation_indices, other.validation_indices)
+
+
+def test_global_random_state_does_not_matter(adata, fit, same_state):
+    models = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        models.append(fit(adata.copy()))
+    assert same_state(*models)
+
+
+def test_setting_of_scvi_does_not_matter(adata, fit, same_state, monkeypatch):
+    first = fit(adata.copy())
+    monkeypatch.setattr(type(scvi.settings), "seed", 7)
+    assert same_state(first, fit(adata.copy()))
+
+
+def test_global_random_state_is_left_alone(adata, fit):
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    fit(adata)
+    assert random.getstate() == before[2]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert torch.get_rng_state().equal(before[0])
+
+
+def test_threads_of_torch_are_left_alone(adata, fit, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    fit(adata, train={"max_epochs": 1})
+    assert seen[-1] == 3
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("lr", [10.0, 1e4])
+def test_divergence_says_what_to_lower_and_leaves_a_usable_model(adata, lr):
+    model = new(adata)
+    with pytest.raises(sn.DivergenceError, match=r"Lower the learning rate, for instance `plan_kwargs=\{'lr': "):
+        model.train(**(QUICK | {"max_epochs": 5}), plan_kwargs={"lr": lr})
+    assert all(torch.isfinite(value).all() for value in model.module.state_dict().values())
+    assert not model.module.training
+    assert np.isfinite(model.predict()).all()
+    assert np.isfinite(model.get_adjacency().to_numpy()).all()
+
+
+@pytest.fixture
+def diverge_after(monkeypatch):
+    """Let the loss of a model become NaN after some training steps."""
+
+    def arrange(model: sn.SparseNODE, n_steps: int) -> SimpleNamespace:
+        seen = SimpleNamespace(steps=0)
+        forward = model.module.forward
+
+        def broken(*args, **kwargs):
+            effective, output = forward(*args, **kwargs)
+            if model.module.training:
+                seen.steps += 1
+                if seen.steps > n_steps:
+                    output.loss = output.loss * float("nan")
+            return effective, output
+
+        monkeypatch.setattr(model.module, "forward", broken)
+        return seen
+
+    return arrange
+
+
+def test_divergence_later_keeps_the_best_state(adata, diverge_after):
+    model = new(adata)
+    diverge_after(model, 3 * 4 + 1)
+    with pytest.raises(sn.DivergenceError, match="The loss became nan"):
+        model.train(**(QUICK | {"max_epochs": 6}))
+    assert model.is_trained_
+    kept = [float(v) for v in model.history["validation_error"]["validation_error"]]
+    assert len(kept) == 4
+    # The best of the four epochs: its error on the held-out cells is the smallest of the history.
+    held_out = np.sort(np.random.default_rng(0).permutation(120)[108:])
+    mse = model.evaluate(indices=held_out).loc["total", "mse"]
+    training = np.setdiff1d(np.arange(120), held_out)
+    squares = n = 0.0
+    for lineage in model.lineages:
+        own = (adata.obs["lineage"] == lineage).to_numpy()
+        rows = held_out[own[held_out]]
+        squares += np.square(adata.X[rows] - adata.X[training[own[training]]].mean(0)).sum()
+        n += len(rows) * 8
+    assert mse * n / squares == pytest.approx(min(kept), rel=0.02)
+
+
+def test_training_works_after_divergence(adata, diverge_after, monkeypatch):
+    model = new(adata)
+    diverge_after(model, 4)
+    with pytest.raises(sn.DivergenceError):
+        model.train(**QUICK)
+    monkeypatch.undo()
+    model.train(**QUICK)
+    assert np.isfinite(model.predict()).all()
+
+
+def test_divergence_is_a_runtime_error():
+    assert issubclass(sn.DivergenceError, RuntimeError)
+
+
+# Untrained
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.predict(),
+        lambda m: m.predict(times=[1.0]),
+        lambda m: m.get_velocity(),
+        lambda m: m.get_adjacency(),
+        lambda m: m.get_network(),
+        lambda m: m.get_sparsity(),
+        lambda m: m.evaluate(),
+        lambda m: m.write_results(),
+    ],
+    ids=["predict", "times", "velocity", "adjacency", "network", "sparsity", "evaluate", "write_results"],
+)
+def test_untrained(adata, call):
+    with pytest.raises(RuntimeError, match=r"untrained one. Call `train\(\)` first"):
+        call(new(adata))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sparsenode.module import EffectiveWeights, Field
+from sparsenode.module._gates import open_probability
+from sparsenode.regularizers import CNODE, L0, PathReg
+
+HIDDEN = [(5,), (5, 4), (4, 3, 5)]
+
+
+def as_sequential(effective: EffectiveWeights, network: int) -> nn.Sequential:
+    """One network of the batch, without its decay, from torch's own layers."""
+    layers: list[nn.Module] = []
+    for weight, bias in zip(effective.weights, effective.biases, strict=True):
+        linear = nn.Linear(weight.shape[2], weight.shape[1], dtype=torch.float64)
+        linear.weight.data, linear.bias.data = weight[network].detach(), bias[network, 0].detach()
+        layers += [linear, nn.ELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+@pytest.mark.parametrize("gates", [None, "weight", "unit"])
+def test_batch_of_networks_equals_one_network_at_a_time(make_field, hidden, gates):
+    field = make_field(hidden=hidden, n_networks=3, gates=gates, decay=False)
+    effective = field.effective_weights()
+    x = torch.randn(3, 7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = field.evaluate(x, effective).detach()
+    for network in range(3):
+        np.testing.assert_allclose(found[network], as_sequential(effective, network)(x[network]).detach())
+
+
+def test_decay_subtracts_a_positive_rate_times_the_state(make_field):
+    field = make_field(decay=True)
+    x = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        with_decay = field.evaluate(x, field.effective_weights())
+        rate = np.logaddexp(0.0, field.raw_decay.numpy())
+        field.raw_decay = None
+        without = field.evaluate(x, field.effective_weights())
+    assert field.decay is None
+    assert (rate > 0).all()
+    np.testing.assert_allclose(with_decay, without.numpy() - rate * x.numpy(), rtol=1e-12)
+
+
+def test_decay_starts_at_one_e_fold_over_a_trajectory():
+    np.testing.assert_allclose(Field(3, (4,), [0]).decay.detach(), 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gates", [None, "weight"])
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+def test_jacobian_is_the_mean_of_autodiff_jacobians(make_field, hidden, gates):
+    field = make_field(hidden=hidden, gates=gates)
+    effective = field.effective_weights()
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for network in range(2):
+        single = as_sequential(effective, network)
+        expected = torch.stack([torch.autograd.functional.jacobian(single, point) for point in x]).mean(0)
+        found = field.jacobian(x, effective, network).detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def close_some(field: Field, regularizer, generator: torch.Generator) -> None:
+    """Zeros as the regularizer makes them: closed gates, or weights that are exactly zero."""
+    for layer, weight in enumerate(field.weights):
+        if regularizer.gates is None:
+            weight.data *= torch.rand(weight.shape, generator=generator) < 0.4
+        else:
+            logits = field.gate_logits[layer]
+            closed = torch.rand(logits.shape, generator=generator) < 0.6
+            logits.data = torch.where(closed, torch.full_like(logits, -5.0), logits.abs())
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [CNODE(), L0(gates="weight"), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")],
+    ids=lambda r: f"{r.name}-{r.gates}",
+)
+@given(seed=st.integers(0, 2**31), scale=st.sampled_from([0.1, 1.0, 30.0]), depth=st.integers(1, 3))
+@settings(deadline=None, max_examples=15)
+def test_zero_in_the_adjacency_proves_independence(make_field, regularizer, seed, scale, depth):
+    generator = torch.Generator().manual_seed(seed)
+    field = make_field(5, (4,) * depth, 1, regularizer.gates, decay=False, seed=seed)
+    close_some(field, regularizer, generator)
+    effective = field.effective_weights()
+    adjacency = effective.weights[0][0].abs()
+    for weight in effective.weights[1:]:
+        adjacency = weight[0].abs() @ adjacency
+    x = scale * torch.randn(1, 1, 5, generator=generator, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda v: field.evaluate(v, effective), x)[0, 0, :, 0, 0]
+    zero = adjacency == 0
+    assert (jacobian[zero] == 0).all()
+    assert (field.jacobian(x[0], effective, 0)[zero] == 0).all()
+
+
+def test_the_tests_above_see_zeros_and_non_zeros(make_field):
+    field = make_field(5, (4, 4), 1, "weight", decay=False)
+    close_some(field, L0(), torch.Generator().manual_seed(0))
+    weights = [w[0].abs() for w in field.effective_weights().weights]
+    share = float((weights[2] @ weights[1] @ weights[0] == 0).double().mean())
+    assert 0.1 < share < 0.9
+
+
+@pytest.mark.parametrize("gates", [None, "weight", "unit"])
+def test_same_seed_gives_the_same_network_whatever_the_batch(gates):
+    alone = Field(4, (5, 6), [7], gates)
+    among = Field(4, (5, 6), [3, 7, 7, 11], gates)
+    for a, b in zip(alone.parameters(), among.parameters(), strict=True):
+        assert torch.equal(a[0], b[1])
+        assert torch.equal(a[0], b[2])
+    assert not torch.equal(among.weights[0][0], among.weights[0][1])
+
+
+def test_initialisation_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    Field(4, (5,), [7], "weight")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_start_with_unit_gain_and_a_damped_output():
+    field = Field(60, (50, 40), range(4))
+    spread = [float(w.detach().std() * np.sqrt(w.shape[2])) for w in field.weights]
+    np.testing.assert_allclose(spread, [1.0, 1.0, 0.1], rtol=0.05)
+
+
+@pytest.mark.parametrize(("gates", "rows"), [("weight", 5), ("unit", 1)])
+def test_gates_per_weight_and_per_input_unit(gates, rows):
+    field = Field(3, (5,), [0, 1], gates)
+    assert field.gate_logits[0].shape == (2, rows, 3)
+    for probability, logits, weight in zip(field.open_probabilities(), field.gate_logits, field.weights, strict=True):
+        assert torch.equal(probability, open_probability(logits))
+        assert probability.expand_as(weight).shape == weight.shape
+
+
+def test_a_field_without_gates_has_the_weights_themselves(make_field):
+    field = make_field(gates=None)
+    effective = field.effective_weights()
+    assert effective.gates == []
+    assert field.open_probabilities() == []
+    for a, b in zip(effective.weights, field.weights, strict=True):
+        assert a is b
+
+
+def test_sampled_gates_multiply_the_weights(make_field):
+    field = make_field(gates="unit")
+    uniform = [torch.rand(g.shape, generator=torch.Generator().manual_seed(0)) for g in field.gate_logits]
+    effective = field.effective_weights(uniform)
+    for weight, gate, product in zip(field.weights, effective.gates, effective.weights, strict=True):
+        assert gate.shape == (2, 1, weight.shape[2])
+        assert torch.equal(product, weight * gate)
+    again = field.effective_weights([1 - u for u in uniform])
+    assert not torch.equal(again.weights[0], effective.weights[0])
+
+
+def test_n_vars():
+    assert Field(4, (5, 6), [0]).n_vars == 4

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+
+from sparsenode.module import _paths
+
+SIZES = [(3, 3), (3, 4, 3), (2, 3, 4, 2), (3, 2, 3, 2, 4)]
+
+
+def entry_gradients(matrices):
+    """Gradient of the entry sum in every entry, from the slopes."""
+    slopes = _paths.PathSlopes.of(matrices, [])
+    return [above * below for above, below in zip(slopes.above, slopes.below, strict=True)]
+
+
+def matrices(sizes, n_networks=2, seed=0):
+    """Non-negative matrices networks × out × in, some entries exactly zero."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(n_networks, out, inp) for inp, out in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [(torch.rand(s, generator=generator, dtype=torch.float64) - 0.2).clamp_min(0) for s in shapes]
+
+
+def enumerate_paths(layers):
+    """Sum of path products from every input to every output, one path at a time, networks × out × in."""
+    sizes = [layers[0].shape[2], *(m.shape[1] for m in layers)]
+    total = np.zeros((layers[0].shape[0], sizes[-1], sizes[0]))
+    for network in range(len(total)):
+        for path in product(*map(range, sizes)):
+            factors = (float(m[network, path[k + 1], path[k]]) for k, m in enumerate(layers))
+            total[network, path[-1], path[0]] += prod(factors)
+    return total
+
+
+@pytest.fixture(params=SIZES, ids=str)
+def layers(request):
+    return matrices(request.param)
+
+
+def test_product_sums_over_all_paths(layers):
+    np.testing.assert_allclose(_paths.product(layers), enumerate_paths(layers), rtol=1e-12)
+
+
+def test_row_sums_are_those_of_the_path_matrix(layers):
+    np.testing.assert_allclose(_paths.row_sums(layers), enumerate_paths(layers).sum(2), rtol=1e-12)
+
+
+def test_entry_gradients_agree_with_autograd(layers):
+    layers = [m.requires_grad_() for m in layers]
+    total = layers[0]
+    for m in layers[1:]:
+        total = torch.einsum("nij,njk->nik", m, total)
+    expected = torch.autograd.grad(total.sum(), layers)
+    found = entry_gradients(layers)
+    for a, b, m in zip(found, expected, layers, strict=True):
+        np.testing.assert_allclose(a.detach().expand_as(m), b, rtol=1e-12)
+
+
+def test_entry_gradients_agree_with_finite_differences(layers):
+    # The sum is linear in every single entry, so that a whole step is as good as a small one.
+    before = enumerate_paths(layers).sum()
+    for layer, gradient in enumerate(entry_gradients(layers)):
+        for network, row, column in ((0, 0, 1), (1, 1, 0)):
+            changed = [m.clone() for m in layers]
+            changed[layer][network, row, column] += 1.0
+            expected = enumerate_paths(changed).sum() - before
+            assert float(gradient[network, row, column]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_order_of_hidden_units_does_not_matter():
+    layers = matrices((3, 4, 5, 3))
+    first, second = torch.tensor([2, 0, 3, 1]), torch.tensor([4, 1, 0, 3, 2])
+    permuted = [layers[0][:, first], layers[1][:, second][:, :, first], layers[2][:, :, second]]
+    np.testing.assert_allclose(_paths.product(permuted), _paths.product(layers), rtol=1e-12)
+    np.testing.assert_allclose(_paths.row_sums(permuted), _paths.row_sums(layers), rtol=1e-12)
+    gradients = entry_gradients(layers)
+    expected = [gradients[0][:, first], gradients[1][:, second][:, :, first], gradients[2][:, :, second]]
+    for a, b in zip(entry_gradients(permuted), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_a_cut_leaves_exact_zeros():
+    layers = matrices((3, 4, 3))
+    layers[0][:, :, 1] = 0.0
+    assert (_paths.product(layers)[:, :, 1] == 0).all()

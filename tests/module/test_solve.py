@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from scipy.interpolate import CubicHermiteSpline
+from scipy.linalg import expm
+
+from sparsenode import DivergenceError
+from sparsenode.module._solve import Solver, hermite_basis, integrate
+
+TIMES = torch.tensor([0.0, 0.1, 0.4, 1.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def linear():
+    """Two networks, three trajectories, four variables: ``dx/dt = x A'``."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64)
+    start = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    exact = np.stack([[[expm(float(t) * a[n].numpy()) @ s.numpy() for t in TIMES] for s in start[n]] for n in range(2)])
+    return (lambda x: x @ a.transpose(1, 2)), start, exact
+
+
+# The steps of dopri8 and bosh3 are as exact as asked for, torchdiffeq's interpolation between them is not.
+@pytest.mark.parametrize(("method", "atol"), [("dopri5", 1e-7), ("dopri8", 1e-4), ("bosh3", 1e-4)])
+def test_linear_systems_follow_the_matrix_exponential(linear, method, atol):
+    velocity, start, exact = linear
+    states = integrate(velocity, start, TIMES, Solver(method, 1e-8, 1e-8))
+    assert states.shape == (2, 3, 4, 4)
+    assert torch.equal(states[:, :, 0], start)
+    np.testing.assert_allclose(states, exact, rtol=1e-6, atol=atol)
+
+
+def test_nonlinear_systems_agree_with_scipy():
+    # Lotka-Volterra with its own rates in every network
+    rates = torch.tensor([[1.0, 0.7], [2.0, 1.3], [0.5, 3.0]], dtype=torch.float64)
+    start = torch.tensor([[1.0, 2.0], [0.3, 0.5]], dtype=torch.float64).expand(3, 2, 2)
+
+    def velocity(x):
+        prey, predator = x[..., 0], x[..., 1]
+        a, b = rates[:, :1], rates[:, 1:]
+        return torch.stack([a * prey * (1 - predator), b * predator * (prey - 1)], dim=-1)
+
+    states = integrate(velocity, start, 4 * TIMES, Solver("dopri5", 1e-9, 1e-9))
+    for n in range(3):
+        a, b = rates[n].tolist()
+        for m in range(2):
+            expected = solve_ivp(
+                lambda _, y, a=a, b=b: [a * y[0] * (1 - y[1]), b * y[1] * (y[0] - 1)],
+                (0, 4),
+                start[n, m],
+                t_eval=4 * TIMES.numpy(),
+                method="DOP853",
+                rtol=1e-11,
+                atol=1e-11,
+            )
+            np.testing.assert_allclose(states[n, m].T, expected.y, rtol=1e-6, atol=1e-7)
+
+
+def test_error_falls_with_the_tolerance(linear):
+    velocity, start, exact = linear
+    errors = [
+        np.abs(integrate(velocity, start, TIMES, Solver("dopri5", tol, tol)).numpy() - exact).max()
+        for tol in (1e-2, 1e-4, 1e-6, 1e-8)
+    ]
+    assert all(later < earlier / 5 for earlier, later in zip(errors[:-1], errors[1:], strict=True))
+    assert errors[-1] < 1e-6
+
+
+def test_fixed_steps_of_fourth_order(linear):
+    velocity, start, exact = linear
+
+    def error(n):
+        times = torch.linspace(0, 1, n + 1, dtype=torch.float64)
+        return np.abs(integrate(velocity, start, times, Solver("rk4"))[:, :, -1].numpy() - exact[:, :, -1]).max()
+
+    assert 10 < error(10) / error(20) < 24
+
+
+def test_a_hard_network_is_not_diluted_by_easy_ones():
+    """The error norm is the largest over networks and trajectories, so company changes nothing."""
+    solver = Solver("dopri5", 1e-4, 1e-4)
+    rate = torch.zeros(50, 1, 1, dtype=torch.float64)
+    rate[0] = 20.0
+    start = torch.ones(50, 2, 3, dtype=torch.float64)
+    alone = integrate(lambda x: torch.cos(20 * x) * 20, start[:1], TIMES, solver)
+    together = integrate(lambda x: torch.cos(20 * x) * rate, start, TIMES, solver)
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blow_up_in_finite_time_is_a_divergence_error(dtype):
+    # x' = x^2 from 2 reaches infinity at 1/2
+    start = torch.full((2, 1, 3), 2.0, dtype=dtype)
+    with pytest.raises(DivergenceError, match="integration failed"):
+        integrate(torch.square, start, TIMES.to(dtype), Solver())
+
+
+def test_blow_up_of_one_network_is_enough():
+    start = torch.zeros(3, 1, 2, dtype=torch.float64)
+    start[1] = 2.0
+    with pytest.raises(DivergenceError):
+        integrate(torch.square, start, TIMES, Solver())
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4"])
+def test_blow_up_is_a_divergence_error_with_fixed_steps_too(method):
+    start, times = torch.full((1, 1, 1), 50.0, dtype=torch.float64), torch.linspace(0, 1, 17, dtype=torch.float64)
+    with pytest.raises(DivergenceError):
+        integrate(torch.square, start, times, Solver(method))
+
+
+def test_gradients_pass_through_the_solve():
+    rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    states = integrate(
+        lambda x: -rate * x, torch.ones(1, 1, 1, dtype=torch.float64), TIMES, Solver("dopri5", 1e-8, 1e-8)
+    )
+    states[0, 0, -1, 0].backward()
+    assert rate.grad.item() == pytest.approx(-np.exp(-0.7), rel=1e-5)
+
+
+knots_and_times = st.tuples(
+    st.integers(2, 40), st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 2**31)
+)
+
+
+@given(knots_and_times)
+@settings(deadline=None, max_examples=60)
+def test_hermite_basis_agrees_with_scipy(case):
+    n_knots, times, seed = case
+    rng = np.random.default_rng(seed)
+    values, slopes = rng.normal(size=(2, n_knots, 3))
+    basis = hermite_basis(np.array(times), n_knots)
+    assert basis.shape == (len(times), 2 * n_knots)
+    expected = CubicHermiteSpline(np.linspace(0, 1, n_knots), values, slopes)(times)
+    np.testing.assert_allclose(basis @ np.vstack([values, slopes]), expected, rtol=1e-9, atol=1e-9)
+
+
+@given(knots_and_times)
+@settings(deadline=None, max_examples=60)
+def test_hermite_basis_rows(case):
+    n_knots, times, _ = case
+    dense = hermite_basis(np.array(times), n_knots).toarray()
+    assert ((dense != 0).sum(1) <= 4).all()
+    np.testing.assert_allclose(dense[:, :n_knots].sum(1), 1.0, atol=1e-12)
+
+
+@given(knots_and_times)
+@settings(deadline=None, max_examples=60)
+def test_hermite_basis_is_exact_for_cubics(case):
+    n_knots, times, seed = case
+    cubic = np.polynomial.Polynomial(np.random.default_rng(seed).normal(size=4))
+    knots = np.linspace(0, 1, n_knots)
+    found = hermite_basis(np.array(times), n_knots) @ np.concatenate([cubic(knots), cubic.deriv()(knots)])
+    np.testing.assert_allclose(found, cubic(np.array(times)), atol=1e-10)
+
+
+def test_hermite_basis_returns_the_knots_themselves():
+    basis = hermite_basis(np.linspace(0, 1, 17), 17).toarray()
+    np.testing.assert_allclose(basis, np.eye(17, 34), atol=1e-12)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import sparse
+
+import sparsenode as sn
+
+
+def drawn(axis: Axes) -> tuple[np.ma.MaskedArray, list[str], list[str]]:
+    """The picture, the names of its rows and those of its columns."""
+    (image,) = axis.images
+    rows, columns = ([t.get_text() for t in labels] for labels in (axis.get_yticklabels(), axis.get_xticklabels()))
+    return image.get_array(), rows, columns
+
+
+def test_structure(cells):
+    axis = sn.pl.adjacency(cells)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("regulator", "target")
+    block, rows, columns = drawn(axis)
+    assert sorted(rows) == sorted(columns) == list(cells.var_names)
+    matrix = cells.varp["sparsenode_adjacency"].toarray()
+    expected = matrix[np.ix_(cells.var_names.get_indexer(rows), cells.var_names.get_indexer(columns))]
+    np.testing.assert_array_equal(block.filled(0), expected)
+    np.testing.assert_array_equal(block.mask | np.zeros(block.shape, bool), expected == 0)
+    colorbar = axis.figure.axes[1]
+    assert "weight" in colorbar.get_ylabel()
+
+
+def test_rows_are_targets(results):
+    """One edge, gene2 to gene5."""
+    matrix = np.zeros((8, 8), dtype=np.float32)
+    matrix[5, 2] = -1.5
+    results.varp["sparsenode_adjacency"] = sparse.csr_matrix(matrix)
+    block, rows, columns = drawn(sn.pl.adjacency(results))
+    assert block.count() == 1
+    assert block[rows.index("gene5"), columns.index("gene2")] == -1.5
+
+
+def test_colors_are_centred_on_zero(results):
+    (image,) = sn.pl.adjacency(results).images
+    assert image.norm(0.0) == 0.5
+    assert image.norm.vmin == -image.norm.vmax < 0
+    red, green, blue, _ = image.cmap(image.norm(image.norm.vmax))
+    assert red > blue  # activation is red
+
+
+def test_zeros_are_grey_and_not_white(results):
+    axis = sn.pl.adjacency(results)
+    face = axis.get_facecolor()[:3]
+    assert face[0] == face[1] == face[2] < 0.95
+
+
+@pytest.mark.parametrize("lineage", ["erythroid", "myeloid"])
+def test_lineage(cells, lineage):
+    block, rows, columns = drawn(sn.pl.adjacency(cells, lineage=lineage, cluster=False))
+    assert rows == columns == list(cells.var_names)
+    np.testing.assert_array_equal(block.filled(0), cells.varp[f"sparsenode_adjacency_{lineage}"].toarray())
+
+
+def test_without_clustering_genes_keep_their_order(results):
+    _, rows, columns = drawn(sn.pl.adjacency(results, cluster=False))
+    assert rows == columns == list(results.var_names)
+
+
+def test_clustering_puts_similar_rows_together(results):
+    matrix = np.zeros((8, 8), dtype=np.float32)
+    matrix[::2, :2], matrix[1::2, 6:] = 1.0, -2.0
+    results.varp["sparsenode_adjacency"] = sparse.csr_matrix(matrix)
+    _, rows, _ = drawn(sn.pl.adjacency(results))
+    even = [int(name[4:]) % 2 == 0 for name in rows]
+    assert even in ([True] * 4 + [False] * 4, [False] * 4 + [True] * 4)
+
+
+def test_columns_by_name(results):
+    block, rows, columns = drawn(sn.pl.adjacency(results, regulators=["gene6", "gene1"], targets=["gene0", "gene7"]))
+    assert sorted(columns) == ["gene1", "gene6"]
+    assert sorted(rows) == ["gene0", "gene7"]
+    assert block.shape == (2, 2)
+
+
+def test_columns_by_a_marker_in_var(cells):
+    cells.var["is_tf"] = np.arange(8) < 3
+    _, rows, columns = drawn(sn.pl.adjacency(cells, regulators="is_tf"))
+    assert sorted(columns) == ["gene0", "gene1", "gene2"]
+    assert len(rows) == 8
+    cells.var["is_tf"] = False
+    with pytest.raises(ValueError, match=r"`adata.var\['is_tf'\]` to mark regulators, found none"):
+        sn.pl.adjacency(cells, regulators="is_tf")
+
+
+def test_one_regulator_and_one_target(results):
+    block, rows, columns = drawn(sn.pl.adjacency(results, regulators="gene3", targets="gene4"))
+    assert (rows, columns, block.shape) == (["gene4"], ["gene3"], (1, 1))
+
+
+def test_strongest_of_many_genes(many_genes):
+    """Gene i drives gene i + 1 with a weight that grows with i."""
+    block, rows, columns = drawn(sn.pl.adjacency(many_genes, n_top=5))
+    assert sorted(columns) == [f"g{i}" for i in range(294, 299)]
+    assert sorted(rows) == [f"g{i}" for i in range(295, 300)]
+    assert block.count() == 5
+    assert drawn(sn.pl.adjacency(many_genes))[0].shape == (40, 40)
+    _, _, columns = drawn(sn.pl.adjacency(many_genes, regulators="is_tf", n_top=2))
+    assert sorted(columns) == ["g280", "g290"]
+
+
+def test_all_of_300_genes(many_genes):
+    axis = sn.pl.adjacency(many_genes, n_top=300)
+    block, rows, _ = drawn(axis)
+    assert block.shape == (300, 300)
+    assert len(rows) <= 60
+    # Thinned labels still stand at their rows.
+    matrix = many_genes.varp["sparsenode_adjacency"].toarray()
+    for name, tick in zip(rows, axis.get_yticks(), strict=True):
+        target = many_genes.var_names.get_loc(name)
+        np.testing.assert_allclose(np.sort(block[int(tick)].filled(0)), np.sort(matrix[target]))
+
+
+def test_nothing_but_zeros(results):
+    results.varp["sparsenode_adjacency"] = sparse.csr_matrix((8, 8), dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        axis = sn.pl.adjacency(results)
+    assert drawn(axis)[0].count() == 0
+    axis.figure.canvas.draw()
+
+
+def test_one_gene(make_adata, fit):
+    adata = make_adata(n_vars=1)
+    fit(adata, train={"max_epochs": 1})
+    axis = sn.pl.adjacency(adata)
+    assert drawn(axis)[0].shape == (1, 1)
+    axis.figure.canvas.draw()
+
+
+def test_given_axes(results):
+    figure, axis = plt.subplots()
+    assert sn.pl.adjacency(results, ax=axis) is axis
+    assert sn.pl.adjacency(results, ax=axis, return_fig=True) is figure
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_show(results, shown):
+    assert isinstance(sn.pl.adjacency(results, show=False), Axes)
+    assert isinstance(sn.pl.adjacency(results, return_fig=True), Figure)
+    assert shown() == 0
+    assert sn.pl.adjacency(results, show=True) is None
+    assert shown() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"regulators": ["SOX2"]}, ValueError, r"`regulators`.*found \['SOX2'\]"),
+        ({"regulators": "SOX2"}, ValueError, r"`regulators`.*found \['SOX2'\]"),
+        ({"targets": ["gene0", "SOX2"]}, ValueError, r"`targets`.*found \['SOX2'\]"),
+        ({"lineage": "lymphoid"}, KeyError, "sparsenode_adjacency_lymphoid"),
+        ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
+    ],
+    ids=str,
+)
+def test_errors(results, arguments, error, message):
+    with pytest.raises(error, match=message):
+        sn.pl.adjacency(results, **arguments)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.colors import to_rgb
+
+from sparsenode.pl import _common
+
+
+def test_palette_is_valid_and_has_no_repetition():
+    colors = [to_rgb(color) for color in _common.PALETTE]
+    assert len(set(colors)) == len(_common.PALETTE) == 8
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 9])
+def test_panels(n):
+    figure, axes = _common.panels(None, n, 2.0, 1.5)
+    assert len(axes) == n
+    assert figure.axes == axes  # no empty ones are left
+    columns, rows = min(n, 4), -(-n // 4)
+    assert tuple(figure.get_size_inches()) == (2.0 * columns, 1.5 * rows)
+
+
+def test_given_axes():
+    figure, grid = plt.subplots(1, 2)
+    assert _common.panels(grid, 2, 1, 1) == (figure, list(grid))
+    assert _common.panels(grid[1], 1, 1, 1) == (figure, [grid[1]])
+    with pytest.raises(ValueError, match="3 axes, one per panel, found 2"):
+        _common.panels(grid, 3, 1, 1)
+
+
+def test_names():
+    assert _common.check_names("b", ["a", "b"], "genes") == ["b"]
+    assert _common.check_names(["b", "a"], ["a", "b"], "genes") == ["b", "a"]
+    with pytest.raises(ValueError, match=r"`genes` to name some of \['a', 'b'\].*found \['c', 'd'\]"):
+        _common.check_names(["c", "a", "d"], ["a", "b"], "genes")
+    with pytest.raises(ValueError, match=r"found \[\]"):
+        _common.check_names([], ["a", "b"], "genes")
+
+
+def test_top_range():
+    assert _common.top_range(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
+    assert _common.top_range(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
+
+
+def test_colors_fall_back_on_the_palette():
+    adata = AnnData(obs=pd.DataFrame({"lineage": pd.Categorical(["x", "y", "y"])}, index=list("abc")))
+    setup = {"lineage_key": "lineage"}
+    palette = dict(zip(["y", "x"], _common.PALETTE, strict=False))
+    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
+    adata.uns["lineage_colors"] = ["#ff0000"]  # too few, as after a category was added
+    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
+    adata.uns["lineage_colors"] = np.array(["#ff0000", "#00ff00"])
+    assert _common.lineage_colors(adata, setup, ["y", "x"]) == {"y": "#00ff00", "x": "#ff0000"}
+    assert _common.lineage_colors(adata, {}, ["all"]) == {"all": _common.PALETTE[0]}
+
+
+def test_more_lineages_than_colors():
+    colors = _common.lineage_colors(AnnData(np.zeros((1, 1))), {}, [f"l{i}" for i in range(10)])
+    assert colors["l8"] == colors["l0"]
+
+
+def test_missing_results(adata):
+    with pytest.raises(KeyError, match=r"adata.uns\['mine'\].*key_added='mine'.*write_results"):
+        _common.results(adata, "mine")

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import sparsenode as sn
+
+
+def curves(axis: Axes) -> dict[str, np.ndarray]:
+    return {line.get_label(): line.get_xydata() for line in axis.lines if not line.get_label().startswith("_")}
+
+
+def test_structure(cells):
+    axes = sn.pl.history(cells)
+    history = cells.uns["sparsenode"]["history"]
+    assert [axis.get_xlabel() for axis in axes] == ["epoch", "epoch"]
+    assert [axis.get_ylabel() for axis in axes] == ["error / variance", "share of exact zeros"]
+    expected = [
+        {"training cells": "train_error", "held-out cells": "validation_error"},
+        {"adjacency": "feature_sparsity", "weights": "weight_sparsity"},
+    ]
+    for axis, columns in zip(axes, expected, strict=True):
+        drawn = curves(axis)
+        assert list(drawn) == list(columns)
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == list(columns)
+        for label, column in columns.items():
+            np.testing.assert_array_equal(drawn[label], np.c_[np.arange(20), history[column]])
+    assert len({line.get_color() for axis in axes for line in axis.lines if line.get_label() in curves(axis)}) == 4
+    low, high = axes[1].get_ylim()
+    assert low < 0 < 1 < high
+    assert any((np.asarray(line.get_ydata()) == 1.0).all() for line in axes[0].lines)  # a constant prediction
+
+
+def test_without_held_out_cells(adata, fit):
+    fit(adata, train={"train_size": 1.0})
+    assert list(curves(sn.pl.history(adata)[0])) == ["training cells"]
+
+
+def test_validation_of_every_other_epoch(adata, fit):
+    """A curve with holes is drawn through them, not broken into invisible points."""
+    fit(adata, train={"check_val_every_n_epoch": 2, "max_epochs": 6})
+    held_out = curves(sn.pl.history(adata)[0])["held-out cells"]
+    assert len(held_out) >= 3
+    assert np.isfinite(held_out).all()
+
+
+def test_one_epoch_is_visible(adata, fit):
+    """A line through one point shows nothing, unless it has a marker."""
+    fit(adata, train={"max_epochs": 1})
+    for axis in sn.pl.history(adata):
+        for line in axis.lines:
+            if not line.get_label().startswith("_"):
+                assert len(line.get_xdata()) > 1 or line.get_marker() not in ("", "None", None)
+
+
+def test_given_axes(results):
+    figure, grid = plt.subplots(1, 2)
+    assert sn.pl.history(results, ax=grid) == list(grid)
+    assert sn.pl.history(results, ax=grid, return_fig=True) is figure
+    with pytest.raises(ValueError, match="2 axes, one per panel, found 1"):
+        sn.pl.history(results, ax=grid[0])
+
+
+def test_show(results, shown):
+    assert isinstance(sn.pl.history(results, return_fig=True), Figure)
+    assert len(sn.pl.history(results, show=False)) == 2
+    assert shown() == 0
+    assert sn.pl.history(results, show=True) is None
+    assert shown() == 1
+
+
+def test_errors(results, adata):
+    with pytest.raises(KeyError, match=r"adata.uns\['sparsenode'\]"):
+        sn.pl.history(adata)
+    del results.uns["sparsenode"]["history"]
+    with pytest.raises(KeyError, match="history"):
+        sn.pl.history(results)

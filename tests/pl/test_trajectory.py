@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from scipy import sparse
+
+import sparsenode as sn
+from sparsenode.pl._common import PALETTE
+
+
+def points(axis: Axes) -> list[np.ndarray]:
+    return [np.asarray(collection.get_offsets()) for collection in axis.collections]
+
+
+def test_structure(cells):
+    axes = sn.pl.trajectory(cells, ["gene5", "gene2"])
+    assert [axis.get_title() for axis in axes] == ["gene5", "gene2"]
+    for axis, gene in zip(axes, (5, 2), strict=True):
+        assert axis.get_xlabel() == "pseudotime (dpt_pseudotime)"
+        assert axis.get_ylabel() == "expression"
+        assert len(axis.lines) == len(axis.collections) == 2
+        for k, lineage in enumerate(["erythroid", "myeloid"]):
+            member = (cells.obs["lineage"] == lineage).to_numpy()
+            expected = np.c_[cells.obs["dpt_pseudotime"][member], np.asarray(cells.X)[member, gene]]
+            np.testing.assert_allclose(points(axis)[k], expected, rtol=1e-6)
+            line = axis.lines[k]
+            fit = cells.uns["sparsenode"]["trajectories"]
+            np.testing.assert_array_equal(line.get_xdata(), fit["times"][k])
+            np.testing.assert_array_equal(line.get_ydata(), fit["values"][k][:, gene])
+            assert line.get_label() == lineage
+            assert line.get_linestyle() == "-"
+            assert to_hex(line.get_color()) == PALETTE[k].lower()
+            assert to_hex(axis.collections[k].get_facecolor()[0]) == PALETTE[k].lower()
+    legend = axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["erythroid", "myeloid"]
+    assert axes[1].get_legend() is None
+
+
+def test_default_genes_vary_most(cells):
+    values = cells.uns["sparsenode"]["trajectories"]["values"]
+    spread = np.ptp(values, axis=1).max(0)
+    expected = [f"gene{i}" for i in np.argsort(-spread)[:4]]
+    assert [axis.get_title() for axis in sn.pl.trajectory(cells)] == expected
+
+
+def test_colors_of_the_annotation(cells):
+    cells.uns["lineage_colors"] = ["#ff0000", "#0000ff"]
+    axis = sn.pl.trajectory(cells, "gene0")
+    assert [to_hex(line.get_color()) for line in axis.lines] == ["#ff0000", "#0000ff"]
+
+
+def test_one_lineage(cells):
+    cells.uns["lineage_colors"] = ["#ff0000", "#0000ff"]
+    axis = sn.pl.trajectory(cells, "gene0", lineages="myeloid")
+    assert [to_hex(line.get_color()) for line in axis.lines] == ["#0000ff"]
+    assert len(points(axis)[0]) == 60
+    assert axis.get_legend() is None
+
+
+def test_one_gene_gives_one_axes(results):
+    assert isinstance(sn.pl.trajectory(results, "gene0"), Axes)
+    assert isinstance(sn.pl.trajectory(results, ["gene0"]), Axes)
+    assert isinstance(sn.pl.trajectory(results, ["gene0", "gene1"]), list)
+
+
+def test_given_axes(results):
+    figure, grid = plt.subplots(1, 2)
+    returned = sn.pl.trajectory(results, ["gene0", "gene1"], ax=grid)
+    assert returned == list(grid)
+    assert sn.pl.trajectory(results, "gene3", ax=grid[0], return_fig=True) is figure
+    assert plt.get_fignums() == [figure.number]
+    with pytest.raises(ValueError, match="2 axes, one per panel, found 1"):
+        sn.pl.trajectory(results, ["gene0", "gene1"], ax=grid[0])
+
+
+def test_show(results, shown):
+    assert isinstance(sn.pl.trajectory(results, "gene0", show=False), Axes)
+    assert isinstance(sn.pl.trajectory(results, "gene0"), Axes)
+    assert isinstance(sn.pl.trajectory(results, "gene0", return_fig=True), Figure)
+    assert shown() == 0
+    assert sn.pl.trajectory(results, "gene0", show=True) is None
+    assert shown() == 1
+
+
+def test_only_keywords(results):
+    with pytest.raises(TypeError, match="positional"):
+        sn.pl.trajectory(results, "gene0", "myeloid")
+
+
+def test_donors_and_memberships(fitted_donors):
+    adata = fitted_donors.adata.copy()
+    axis = sn.pl.trajectory(adata, "gene1")
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--", "-", "--"]
+    assert [to_hex(line.get_color()) for line in axis.lines] == [c.lower() for c in PALETTE[:2] for _ in range(2)]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["erythroid", "myeloid"]
+    table = adata.obsm["memberships"]
+    assert [len(p) for p in points(axis)] == [(table[name] > 0).sum() for name in table]
+
+
+def test_layer_and_sparse(make_adata, fit):
+    adata = make_adata()
+    adata.layers["log"] = sparse.csr_matrix(adata.X * 2)
+    fit(adata, {"lineage_key": "lineage", "layer": "log"}, {"max_epochs": 1})
+    axis = sn.pl.trajectory(adata, "gene3", lineages="erythroid")
+    member = (adata.obs["lineage"] == "erythroid").to_numpy()
+    np.testing.assert_allclose(points(axis)[0][:, 1], 2 * adata.X[member, 3], rtol=1e-6)
+
+
+def test_dask(results):
+    da = pytest.importorskip("dask.array")
+    expected = points(sn.pl.trajectory(results, "gene3"))
+    results.X = da.from_array(results.X, chunks=(50, 8))
+    for got, wanted in zip(points(sn.pl.trajectory(results, "gene3")), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_permuted_genes(fitted, make_adata):
+    adata = make_adata()[:, ::-1].copy()
+    fitted.write_results(adata)
+    axis = sn.pl.trajectory(adata, "gene1", lineages="myeloid")
+    member = (adata.obs["lineage"] == "myeloid").to_numpy()
+    np.testing.assert_allclose(points(axis)[0][:, 1], adata[member, "gene1"].X.ravel(), rtol=1e-6)
+    line = axis.lines[0]
+    at_cells = np.interp(adata.obs["dpt_pseudotime"][member], line.get_xdata(), line.get_ydata())
+    np.testing.assert_allclose(
+        at_cells, adata.obsm["sparsenode_trajectory"][member, list(adata.var_names).index("gene1")], atol=1e-3
+    )
+
+
+def test_many_genes(many_genes):
+    axes = sn.pl.trajectory(many_genes)
+    assert [axis.get_title() for axis in axes] == ["g299", "g298", "g297", "g296"]
+    assert axes[0].get_legend() is None
+    assert len(sn.pl.trajectory(many_genes, [f"g{i}" for i in range(9)])) == 9
+
+
+@pytest.mark.parametrize("n", [2999, 3000, 3001, 5999, 6001])
+def test_at_most_3000_points(many_genes, n):
+    """Spread evenly over the cells."""
+    adata = AnnData(
+        np.zeros((n, 300), dtype=np.float32),
+        pd.DataFrame({"time": np.arange(n, dtype=float)}, index=np.arange(n).astype(str)),
+        pd.DataFrame(index=many_genes.var_names),
+        uns=many_genes.uns.copy(),
+    )
+    (drawn,) = points(sn.pl.trajectory(adata, "g0"))
+    assert min(n, 1500) <= len(drawn) <= 3000
+    assert np.ptp(np.diff(drawn[:, 0])) == 0
+    assert drawn[-1, 0] > 0.99 * n
+
+
+def test_another_key(adata, fit):
+    fit(adata, train={"key_added": "mine", "max_epochs": 1})
+    assert isinstance(sn.pl.trajectory(adata, "gene0", key="mine"), Axes)
+    with pytest.raises(KeyError, match=r"`adata.uns\['sparsenode'\]`.*key_added='sparsenode'"):
+        sn.pl.trajectory(adata, "gene0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"genes": "SOX2"}, r"`genes` to name some of \['gene0'.*found \['SOX2'\]"),
+        ({"genes": ["gene0", "SOX2"]}, r"found \['SOX2'\]"),
+        ({"genes": []}, "`genes`"),
+        ({"lineages": "lymphoid"}, r"`lineages` to name some of \['erythroid', 'myeloid'\].*found \['lymphoid'\]"),
+    ],
+    ids=str,
+)
+def test_unknown_names(results, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sn.pl.trajectory(results, **arguments)
+
+
+def test_cells_without_pseudotime(results):
+    del results.obs["dpt_pseudotime"]
+    with pytest.raises(KeyError, match="dpt_pseudotime"):
+        sn.pl.trajectory(results)
+
+
+def test_the_cells_are_not_changed(results):
+    before = results.copy()
+    sn.pl.trajectory(results)
+    assert list(results.uns) == list(before.uns)
+    pd.testing.assert_frame_equal(results.obs, before.obs)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
+from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
+
+ALL = [NoRegularizer(), CNODE(), L0(), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")]
+every = pytest.mark.parametrize("regularizer", ALL, ids=lambda r: f"{r.name}-{r.gates}")
+proximal = pytest.mark.parametrize("regularizer", [r for r in ALL if r.proximal], ids=lambda r: f"{r.name}-{r.gates}")
+
+
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg])
+@pytest.mark.parametrize(
+    "strength",
+    [-0.1, float("nan"), float("inf"), [], [0.1, -1.0], [[0.1]], None],
+    ids=["negative", "nan", "inf", "empty", "one negative", "nested", "None"],
+)
+def test_invalid_strengths(cls, strength):
+    with pytest.raises(ValueError, match="strength"):
+        cls(strength)
+
+
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg])
+def test_strengths_are_a_vector(cls):
+    np.testing.assert_array_equal(cls(0.3).strength, [0.3])
+    np.testing.assert_array_equal(cls([0, 0.3]).strength, [0.0, 0.3])
+    np.testing.assert_array_equal(cls(np.array([0.1, 0.2])).strength, [0.1, 0.2])
+
+
+@every
+def test_repr_can_be_evaluated(regularizer):
+    if not isinstance(regularizer, NoRegularizer):
+        again = eval(repr(regularizer))
+        assert repr(again) == repr(regularizer)
+        assert regularizer.name in {"cnode", "l0", "pathreg"}
+
+
+@every
+def test_order_of_hidden_units_does_not_matter(make_field, rewire, sampled, regularizer):
+    field = make_field(gates=regularizer.gates)
+    other = rewire(field, [[2, 0, 3, 1], [1, 0]])
+    found = regularizer.penalty(other, other.effective_weights())
+    expected = regularizer.penalty(field, field.effective_weights())
+    np.testing.assert_allclose(found.detach(), expected.detach(), rtol=1e-10)
+
+
+@every
+@pytest.mark.parametrize("hidden", [(4,), (3, 4, 2)], ids=str)
+def test_strength_means_the_same_for_any_width(make_field, rewire, regularizer, hidden):
+    """Duplicating every hidden unit, with halved outgoing weights, changes neither the function nor the penalty."""
+    field = make_field(hidden=hidden, gates=regularizer.gates)
+    other = rewire(field, [list(range(n)) * 2 for n in hidden])
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights, doubled = field.effective_weights(), other.effective_weights()
+    np.testing.assert_allclose(
+        other.evaluate(x, doubled).detach(), field.evaluate(x, weights).detach(), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        regularizer.penalty(other, doubled).detach(), regularizer.penalty(field, weights).detach(), rtol=1e-10
+    )
+
+
+@every
+def test_penalty_of_a_network_does_not_depend_on_the_batch(make_field, regularizer):
+    field = make_field(gates=regularizer.gates, n_networks=3)
+    alone = make_field(gates=regularizer.gates, n_networks=1)
+    with torch.no_grad():
+        for a, b in zip(alone.parameters(), field.parameters(), strict=True):
+            a.copy_(b[1:2])
+    found = regularizer.penalty(field, field.effective_weights())
+    assert found.shape == (3,)
+    np.testing.assert_allclose(
+        found[1].detach(), regularizer.penalty(alone, alone.effective_weights())[0].detach(), rtol=1e-12
+    )
+
+
+@every
+def test_gradient_of_the_penalty_equals_finite_differences(make_field, sampled, finite_difference, regularizer):
+    field = make_field(gates=regularizer.gates)
+    parameters = [*field.weights, *field.gate_logits]
+    if isinstance(regularizer, NoRegularizer):
+        assert not regularizer.penalty(field, sampled(field)).requires_grad
+        return
+    finite_difference(field, lambda: regularizer.penalty(field, sampled(field)), parameters)
+
+
+@every
+def test_gradient_and_prox_share_the_penalty_between_them(make_field, sampled, regularizer):
+    """What gradient_penalty leaves out of the gradient, the proximal step takes from the weights."""
+    field = make_field(gates=regularizer.gates)
+    effective = sampled(field)
+    parameters = [*field.weights, *field.gate_logits]
+
+    def gradients(penalty):
+        if not penalty.requires_grad:
+            return [torch.zeros_like(p) for p in parameters]
+        found = torch.autograd.grad(penalty.sum(), parameters, allow_unused=True, retain_graph=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+    whole = gradients(regularizer.penalty(field, effective))
+    smooth = gradients(regularizer.gradient_penalty(field, effective))
+    before = [w.detach().clone() for w in field.weights]
+    # A step so small that no weight reaches zero: the proximal step is then a gradient step.
+    size = 1e-6
+    strength = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    regularizer.prox(field, effective, strength, [torch.full_like(w, size) for w in field.weights])
+    for w, old, a, b in zip(field.weights, before, whole, smooth, strict=False):
+        expected = (a - b) * strength.view(-1, 1, 1)
+        np.testing.assert_allclose((old - w).detach() / size, expected, rtol=1e-4, atol=1e-6)
+    for a, b in zip(whole[len(before) :], smooth[len(before) :], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
+
+
+def test_path_norm_is_the_mean_over_targets_of_all_path_products(make_field, paths):
+    field = make_field()
+    found = path_norm(list(field.weights)).detach()
+    for network in range(2):
+        products = paths([w[network].abs() for w in field.weights])
+        assert float(found[network]) == pytest.approx(sum(products.values()) / 3, rel=1e-10)
+
+
+def test_prox_thresholds_each_weight_by_the_paths_through_it(make_field, sampled, paths):
+    """By enumeration: the derivative in a magnitude is the sum over its paths of the product of all other factors."""
+    field = make_field(n_networks=1, gates="weight")
+    effective = sampled(field)
+    before = [w.detach().clone() for w in field.weights]
+    generator = torch.Generator().manual_seed(3)
+    steps = [0.01 + 0.1 * torch.rand(w.shape, generator=generator, dtype=torch.float64) for w in field.weights]
+    soft_threshold_paths(field, effective, torch.tensor([0.7], dtype=torch.float64), steps)
+    zeros = 0
+    for layer, old in enumerate(before):
+        for row, column in np.ndindex(*old.shape[1:]):
+            others = [w[0].abs().detach().clone() for w in effective.weights]
+            others[layer] = torch.zeros_like(others[layer])
+            others[layer][row, column] = effective.gates[layer][0, row, column].item()
+            threshold = float(steps[layer][0, row, column]) * 0.7 / 3 * sum(paths(others).values())
+            w = float(old[0, row, column])
+            expected = np.sign(w) * max(abs(w) - threshold, 0.0)
+            zeros += expected == 0
+            assert field.weights[layer][0, row, column].item() == pytest.approx(expected, abs=1e-12)
+    assert zeros > 0
+
+
+@proximal
+def test_prox_never_flips_a_sign(make_field, sampled, regularizer):
+    field = make_field(gates=regularizer.gates)
+    before = [w.detach().clone() for w in field.weights]
+    steps = [torch.full_like(w, 0.5) for w in field.weights]
+    regularizer.prox(field, sampled(field), torch.tensor([0.3, 30.0], dtype=torch.float64), steps)
+    for w, old in zip(field.weights, before, strict=True):
+        assert (w * old >= 0).all()
+        assert (w.abs() <= old.abs()).all()
+
+
+@proximal
+def test_prox_of_strength_zero_changes_nothing(make_field, sampled, regularizer):
+    field = make_field(gates=regularizer.gates)
+    before = [w.detach().clone() for w in field.weights]
+    strength = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    regularizer.prox(field, sampled(field), strength, [torch.ones_like(w) for w in field.weights])
+    for w, old in zip(field.weights, before, strict=True):
+        assert torch.equal(w[0], old[0])
+        assert not torch.equal(w[1], old[1])
+
+
+@proximal
+def test_larger_strengths_give_more_zeros(make_field, sampled, regularizer):
+    zeros = []
+    for strength in (0.01, 1.0, 10.0, 1000.0):
+        field = make_field(hidden=(6, 5), gates=regularizer.gates)
+        effective = sampled(field)
+        steps = [torch.full_like(w, 0.1) for w in field.weights]
+        regularizer.prox(field, effective, torch.full((2,), strength, dtype=torch.float64), steps)
+        zeros.append(sum(int((w == 0).sum()) for w in field.weights))
+    assert zeros == sorted(zeros)
+    assert len(set(zeros)) >= 3
+
+
+@proximal
+def test_prox_keeps_zeros(make_field, sampled, regularizer):
+    field = make_field(gates=regularizer.gates)
+    with torch.no_grad():
+        field.weights[0][:, 0] = 0.0
+    regularizer.prox(field, sampled(field), torch.full((2,), 0.1), [torch.ones_like(w) for w in field.weights])
+    assert (field.weights[0][:, 0] == 0).all()
+
+
+@every
+def test_those_without_prox_leave_the_weights_alone(make_field, sampled, regularizer):
+    if regularizer.proximal:
+        return
+    field = make_field(gates=regularizer.gates)
+    before = [w.detach().clone() for w in field.weights]
+    regularizer.prox(field, sampled(field), torch.ones(2), [torch.ones_like(w) for w in field.weights])
+    for w, old in zip(field.weights, before, strict=True):
+        assert torch.equal(w, old)
+
+
+def test_the_base_class_has_no_penalty(make_field):
+    field = make_field()
+    with pytest.raises(NotImplementedError):
+        Regularizer(0.1).penalty(field, field.effective_weights())

@@ -1,0 +1,46 @@
+"""The registry in ``sparsenode/regularizers/__init__.py``."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsenode import regularizers
+from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg, get
+
+NAMES = {"none": NoRegularizer, "cnode": CNODE, "l0": L0, "pathreg": PathReg}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_give_objects_with_defaults(name):
+    found = get(name)
+    assert type(found) is NAMES[name]
+    assert found.name == name
+    assert repr(found) == repr(NAMES[name]())
+
+
+def test_every_regularizer_is_registered_and_exported():
+    exported = {getattr(regularizers, name) for name in regularizers.__all__ if name not in ("get", "Regularizer")}
+    assert exported == set(NAMES.values())
+    assert set(regularizers._REGISTRY.values()) == exported
+
+
+def test_objects_are_returned_as_they_are():
+    regularizer = PathReg(0.3)
+    assert get(regularizer) is regularizer
+
+
+def test_names_give_a_new_object_each_time():
+    assert get("pathreg") is not get("pathreg")
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match="pathregs") as error:
+        get("pathregs")
+    for name in NAMES:
+        assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", [PathReg, None, 0.1, ["pathreg"]], ids=["class", "None", "number", "list"])
+def test_neither_name_nor_object_is_a_type_error(wrong):
+    with pytest.raises(TypeError, match="pathreg"):
+        get(wrong)

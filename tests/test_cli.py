@@ -1,0 +1,241 @@
+"""The two commands, in this process."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import anndata
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+import sparsenode as sn
+from sparsenode import _cli
+
+FIGURES = ("trajectory", "adjacency", "history")
+
+
+@pytest.fixture
+def path(adata, tmp_path) -> Path:
+    """A file with cells, alone in its folder."""
+    adata.obs["age"] = adata.obs.pop("dpt_pseudotime")
+    adata.layers["log"] = adata.X.copy()
+    (tmp_path / "in").mkdir()
+    adata.write_h5ad(tmp_path / "in" / "cells.h5ad")
+    return tmp_path / "in" / "cells.h5ad"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let the commands train for at most three epochs, and remember what they asked for."""
+    seen: dict = {}
+    train = sn.SparseNODE.train
+
+    def quick_train(self, **arguments):
+        seen.update(arguments, model=self)
+        few = {"max_epochs": min(arguments.get("max_epochs", 2), 3), "steps_per_epoch": 2, "accelerator": "cpu"}
+        train(self, **(arguments | few))
+
+    monkeypatch.setattr(sn.SparseNODE, "train", quick_train)
+    return seen
+
+
+def failure(capsys) -> str:
+    """The only line on the standard error stream that is a message of the command."""
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("sparsenode: ")
+    return lines[0]
+
+
+# fit
+
+
+def test_fit(path, tmp_path, quick, capsys):
+    out = tmp_path / "out.h5ad"
+    arguments = ["fit", str(path), str(out), "--time", "age", "--lineages", "lineage", "--epochs", "3"]
+    assert _cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "120 cells × 8 genes" in text
+    for word in ("null_zero", "null_smoothed", "skill", "erythroid", "myeloid", "total", "Exact zeros", "source"):
+        assert word in text
+    adata = anndata.read_h5ad(out)
+    assert adata.uns["sparsenode"]["setup"] == {"time_key": "age", "lineage_key": "lineage"}
+    assert len(adata.uns["sparsenode"]["history"]) == 3
+    assert {"sparsenode_trajectory"} <= set(adata.obsm)
+    np.testing.assert_array_equal(adata.X, anndata.read_h5ad(path).X)
+    assert f"{adata.uns['sparsenode']['held_out_scores'].loc['total', 'mse']:.4f}" in text
+    for name in FIGURES:
+        picture = matplotlib.image.imread(tmp_path / f"out_{name}.png")
+        assert picture.std() > 0.02  # something is drawn
+        assert str(tmp_path / f"out_{name}.png") in text
+    assert sorted(p.name for p in path.parent.iterdir()) == ["cells.h5ad"]  # nothing is left beside the input
+
+
+def test_fit_with_every_option(path, tmp_path, quick):
+    out = tmp_path / "out.h5ad"
+    options = {
+        "--time": "age",
+        "--lineages": "memberships",
+        "--batch": "donor",
+        "--layer": "log",
+        "--regularizer": "cnode",
+        "--fields": "shared",
+        "--seed": "7",
+        "--key-added": "mine",
+        "--figures": str(tmp_path / "new" / "figures"),
+    }
+    assert _cli.main(["fit", str(path), str(out), *(word for pair in options.items() for word in pair)]) == 0
+    adata = anndata.read_h5ad(out)
+    uns = adata.uns["mine"]
+    assert uns["setup"] == {"time_key": "age", "lineage_key": "memberships", "batch_key": "donor", "layer": "log"}
+    assert uns["parameters"]["regularizer"].startswith("CNODE")
+    assert (uns["parameters"]["fields"], uns["parameters"]["seed"]) == ("shared", 7)
+    assert sorted(p.name for p in (tmp_path / "new" / "figures").iterdir()) == sorted(f"out_{n}.png" for n in FIGURES)
+    assert "max_epochs" not in quick  # as many epochs as the model does by default
+
+
+def test_the_same_seed_writes_the_same(path, tmp_path, quick):
+    for name in ("a", "b"):
+        assert _cli.main(["fit", str(path), str(tmp_path / f"{name}.h5ad"), "--time", "age", "--seed", "3"]) == 0
+    one, other = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("a", "b"))
+    np.testing.assert_array_equal(one.layers["sparsenode_velocity"], other.layers["sparsenode_velocity"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            [],
+            "`time_key` to name a column of `adata.obs`, found 'dpt_pseudotime'. Available: ['lineage', 'donor', 'age']",
+        ),
+        (["--time", "lineage"], "`adata.obs['lineage']` to be numeric"),
+        (["--time", "age", "--lineages", "clusters"], "`lineage_key`"),
+        (["--time", "age", "--batch", "sample"], "`batch_key`"),
+        (["--time", "age", "--layer", "counts"], "`layer` to be one of ['log'], found 'counts'"),
+        (["--time", "age", "--regularizer", "lasso"], "['cnode', 'l0', 'none', 'pathreg']"),
+        (["--time", "age", "--fields", "both"], "`fields`"),
+        (["--time", "age", "--seed", "-1"], "`seed`"),
+        (["--time", "age", "--epochs", "-3"], "`max_epochs`"),
+        (["--time", "age", "--epochs", "0"], "`max_epochs`"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options(path, tmp_path, quick, capsys, options, message):
+    out = tmp_path / "out.h5ad"
+    assert _cli.main(["fit", str(path), str(out), *options]) == 1
+    assert message in failure(capsys)
+    assert not out.exists()
+
+
+def test_bad_data(path, tmp_path, capsys):
+    adata = anndata.read_h5ad(path)
+    adata.obs.iloc[:2, adata.obs.columns.get_loc("age")] = np.nan
+    adata.write_h5ad(path)
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 1
+    assert "found 2 of 120 cells missing" in failure(capsys)
+
+
+def test_missing_input(tmp_path, capsys):
+    assert _cli.main(["fit", str(tmp_path / "none.h5ad"), str(tmp_path / "out.h5ad")]) == 1
+    assert "none.h5ad" in failure(capsys)
+
+
+def test_input_that_is_no_h5ad(tmp_path, capsys):
+    (tmp_path / "in.h5ad").write_text("gene,cell\n")
+    assert _cli.main(["fit", str(tmp_path / "in.h5ad"), str(tmp_path / "out.h5ad")]) == 1
+    failure(capsys)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out", "none/out.h5ad"])
+def test_output_that_cannot_be_written_is_found_before_the_fit(path, tmp_path, quick, capsys, name):
+    assert _cli.main(["fit", str(path), str(tmp_path / name), "--time", "age"]) == 1
+    assert f"an .h5ad file in an existing folder to write to, found '{tmp_path / name}'" in failure(capsys)
+    assert quick == {}
+
+
+def test_divergence(path, tmp_path, monkeypatch, capsys):
+    def diverge(self, **_):
+        raise sn.DivergenceError("Training diverged: lower the learning rate.")
+
+    monkeypatch.setattr(sn.SparseNODE, "train", diverge)
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 1
+    assert "lower the learning rate" in failure(capsys)
+
+
+def test_a_mistake_of_ours_is_not_hidden(path, tmp_path, monkeypatch):
+    def broken(self, **_):
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr(sn.SparseNODE, "train", broken)
+    with pytest.raises(AttributeError, match="a bug"):
+        _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["fit"], ["fit", "a.h5ad"], ["fit", "a", "b", "--epochs", "x"]])
+def test_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: sparsenode" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["demo", "--help"]])
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _cli.main(arguments)
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    if arguments[0] == "fit":
+        for option in ("--time", "--lineages", "--batch", "--regularizer"):
+            assert option in out
+
+
+def test_python_m_sparsenode(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["sparsenode", "fit", str(tmp_path / "none.h5ad"), str(tmp_path / "out.h5ad")])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("sparsenode", run_name="__main__")
+    assert caught.value.code == 1
+    failure(capsys)
+
+
+# demo
+
+
+def test_demo(tmp_path, quick, capsys):
+    assert _cli.main(["demo", "--out", str(tmp_path / "a" / "demo")]) == 0
+    text = capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "a" / "demo").iterdir()) == sorted(
+        ["krumsiek11.h5ad", *(f"krumsiek11_{name}.png" for name in FIGURES)]
+    )
+    adata = anndata.read_h5ad(tmp_path / "a" / "demo" / "krumsiek11.h5ad")
+    assert {"sparsenode_adjacency", "sparsenode_adjacency_Mo"} <= set(adata.varp)
+    # The comparison with the truth that was printed is that of the network that was written.
+    matrix = adata.varp["sparsenode_adjacency"].toarray()
+    target, source = np.nonzero(matrix)
+    network = pd.DataFrame(
+        {"source": adata.var_names[source], "target": adata.var_names[target], "weight": matrix[target, source]}
+    )
+    scores = sn.tl.evaluate_network(network, sn.datasets.krumsiek11_network())
+    assert f"AUPRC ratio {scores['auprc_ratio']:.2f}" in text
+    assert f"AUROC {scores['auroc']:.2f}" in text
+    by_lineage = [adata.varp[f"sparsenode_adjacency_{name}"].toarray() for name in ("Mo", "Ery", "Mk", "Neu")]
+    assert f"Exact zeros: {(np.array(by_lineage) == 0).mean():.0%} of the lineages' adjacencies" in text
+    held_out = adata.uns["sparsenode"]["held_out_scores"].loc["total"]
+    assert f"{held_out['skill']:.4f}" in text
+    assert held_out["skill"] <= 0  # after so few epochs; users are told what that means
+    assert "Skill is not positive" in text
+
+
+def test_demo_where_it_cannot_write(adata, tmp_path, quick, capsys, monkeypatch):
+    adata.uns["true_network"] = pd.DataFrame({"source": ["gene0"], "target": ["gene1"], "weight": [1.0]})
+    adata.uns["true_network"].loc[1] = ["gene1", "gene2", -1.0]
+    monkeypatch.setattr(sn.datasets, "krumsiek11", lambda: adata)
+    (tmp_path / "file").write_text("")
+    assert _cli.main(["demo", "--out", str(tmp_path / "file" / "demo")]) == 1
+    failure(capsys)

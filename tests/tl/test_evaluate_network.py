@@ -1,0 +1,223 @@
+"""Scores of networks, against scikit-learn, counting by hand and BEELINE's own evaluation."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
+
+import sparsenode as sn
+
+
+def table(*edges: tuple) -> pd.DataFrame:
+    return pd.DataFrame(edges, columns=["source", "target", "weight"])
+
+
+# Genes a, b, c: six candidates, two of them true.
+REFERENCE = table(("a", "b", 1.0), ("b", "c", -1.0))
+
+
+def test_by_hand():
+    """Ranking: a→b (true), c→a, b→c (true), a→c; the other two candidates are not predicted."""
+    network = table(("c", "a", -0.8), ("a", "b", 0.9), ("a", "c", 0.1), ("b", "c", 0.5))
+    scores = sn.tl.evaluate_network(network, REFERENCE)
+    # Pairs of a true and a false candidate in the right order: a→b before all four, b→c before three.
+    assert scores["auroc"] == pytest.approx(7 / 8)
+    # Points (recall, precision) from the top: (0, 1), (1/2, 1), (1/2, 1/2), (1, 2/3).
+    assert scores["auprc"] == pytest.approx(0.5 * 1 + 0.5 * (1 / 2 + 2 / 3) / 2)
+    assert scores["auprc_ratio"] == pytest.approx(scores["auprc"] / (2 / 6))
+    # Two true edges, one of them in the top two.
+    assert scores["epr"] == pytest.approx((1 / 2) / (2 / 6))
+    # a→b has the right sign, b→c should be negative.
+    assert scores["sign_accuracy"] == pytest.approx(1 / 2)
+    assert (scores["n_true"], scores["n_candidates"]) == (2, 6)
+    assert list(scores.index) == ["auroc", "auprc", "auprc_ratio", "epr", "sign_accuracy", "n_true", "n_candidates"]
+
+
+def test_perfect_and_reversed():
+    perfect = sn.tl.evaluate_network(REFERENCE, REFERENCE)
+    assert perfect["auroc"] == perfect["auprc"] == perfect["sign_accuracy"] == 1.0
+    assert perfect["auprc_ratio"] == perfect["epr"] == pytest.approx(3.0)
+    wrong = table(*((s, t, 1.0) for s, t in itertools.permutations("abc", 2) if (s, t) not in {("a", "b"), ("b", "c")}))
+    scores = sn.tl.evaluate_network(wrong, REFERENCE)
+    assert scores["auroc"] == scores["epr"] == 0.0
+    assert np.isnan(scores["sign_accuracy"])
+
+
+def test_empty_network():
+    scores = sn.tl.evaluate_network(table(), REFERENCE)
+    assert scores["auroc"] == 0.5
+    assert scores["epr"] == 0.0
+    assert np.isnan(scores["sign_accuracy"])
+
+
+def test_magnitude_ranks_and_sign_does_not():
+    network = table(("a", "b", 0.9), ("b", "c", 0.5), ("c", "a", 0.1))
+    flipped = network.assign(weight=-network["weight"])
+    ranked = ["auroc", "auprc", "epr"]
+    one, other = (sn.tl.evaluate_network(n, REFERENCE) for n in (network, flipped))
+    pd.testing.assert_series_equal(one[ranked], other[ranked])
+    assert (one["sign_accuracy"], other["sign_accuracy"]) == (0.5, 0.5)
+
+
+def test_ties_with_the_kth_edge_count():
+    """Three predictions share the second place: precision is taken over all four."""
+    network = table(("a", "b", 0.9), ("b", "c", 0.5), ("c", "a", 0.5), ("a", "c", -0.5))
+    scores = sn.tl.evaluate_network(network, REFERENCE)
+    assert scores["epr"] == pytest.approx((2 / 4) / (2 / 6))
+    # And their order in the table does not matter.
+    pd.testing.assert_series_equal(scores, sn.tl.evaluate_network(network[::-1], REFERENCE))
+
+
+def test_fewer_predictions_than_true_edges():
+    """Candidates without a prediction do not enter the early precision."""
+    assert sn.tl.evaluate_network(table(("a", "b", 0.1)), REFERENCE)["epr"] == pytest.approx(1 / (2 / 6))
+
+
+def test_repeated_predictions_count_once_with_their_largest_magnitude():
+    network = table(("a", "b", 0.2), ("c", "a", 0.5), ("b", "c", -0.4), ("a", "b", 0.9), ("a", "b", -0.1))
+    once = table(("a", "b", 0.9), ("c", "a", 0.5), ("b", "c", -0.4))
+    pd.testing.assert_series_equal(sn.tl.evaluate_network(network, REFERENCE), sn.tl.evaluate_network(once, REFERENCE))
+
+
+def test_self_edges_and_repeated_rows_of_the_reference_are_left_out():
+    network = table(("a", "b", 0.9), ("a", "a", 5.0), ("c", "a", 0.5), ("d", "d", 1.0))
+    reference = pd.concat([REFERENCE, REFERENCE, table(("a", "a", 1.0), ("d", "d", 1.0))])
+    scores = sn.tl.evaluate_network(network, reference)
+    pd.testing.assert_series_equal(scores, sn.tl.evaluate_network(network, REFERENCE))
+    assert (scores["n_true"], scores["n_candidates"]) == (2, 6)
+
+
+def test_genes_outside_the_reference_are_no_candidates():
+    network = table(("a", "b", 0.9), ("x", "b", 5.0), ("a", "x", 7.0))
+    pd.testing.assert_series_equal(
+        sn.tl.evaluate_network(network, REFERENCE), sn.tl.evaluate_network(network[:1], REFERENCE)
+    )
+
+
+def test_regulators_limit_the_sources():
+    network = table(("a", "b", 0.9), ("c", "a", 5.0), ("b", "a", 0.7))
+    scores = sn.tl.evaluate_network(network, REFERENCE, regulators=["a", "b", "x"])
+    assert (scores["n_true"], scores["n_candidates"]) == (2, 4)
+    assert scores["epr"] == pytest.approx((1 / 2) / (2 / 4))
+
+
+def test_unsigned_reference():
+    scores = sn.tl.evaluate_network(table(("a", "b", 0.9)), REFERENCE[["source", "target"]])
+    assert np.isnan(scores["sign_accuracy"])
+    assert scores["auprc_ratio"] > 1
+
+
+def test_sign_accuracy_counts_predicted_true_edges_only():
+    reference = table(("a", "b", 1.0), ("b", "c", -1.0), ("c", "a", 1.0), ("a", "c", 0.0))
+    network = table(("a", "b", 0.2), ("b", "c", 0.3), ("b", "a", -1.0), ("c", "b", 1.0), ("a", "c", 1.0))
+    assert sn.tl.evaluate_network(network, reference)["sign_accuracy"] == 0.5
+
+
+def test_inputs_are_not_changed():
+    network, reference = table(("a", "b", 0.2), ("b", "c", 0.3)), REFERENCE.copy()
+    before = network.copy()
+    sn.tl.evaluate_network(network, reference)
+    pd.testing.assert_frame_equal(network, before)
+    pd.testing.assert_frame_equal(reference, REFERENCE)
+
+
+def test_categorical_columns():
+    network = table(("a", "b", 0.9), ("c", "a", 0.5)).astype({"source": "category", "target": "category"})
+    reference = REFERENCE.astype({"source": "category", "target": "category"})
+    pd.testing.assert_series_equal(
+        sn.tl.evaluate_network(network, reference),
+        sn.tl.evaluate_network(network.astype({"source": str, "target": str}), REFERENCE),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_against_scikit_learn(data):
+    genes = [f"g{i}" for i in range(data.draw(st.integers(3, 6), "genes"))]
+    pairs = list(itertools.permutations(genes, 2))
+    names = st.sampled_from(pairs)
+    true = data.draw(st.lists(names, min_size=1, max_size=len(pairs) - 1, unique=True), "true")
+    weights = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
+    predicted = data.draw(st.dictionaries(names, weights), "predicted")
+    reference = table(*((s, t, 1.0) for s, t in true))
+    known = sorted({gene for pair in true for gene in pair})
+    candidates = list(itertools.permutations(known, 2))
+    label = np.array([pair in true for pair in candidates])
+    score = np.abs([predicted.get(pair, 0.0) for pair in candidates])
+    network = table(*((s, t, w) for (s, t), w in predicted.items()))
+    if label.all():
+        with pytest.raises(ValueError, match="found"):
+            sn.tl.evaluate_network(network, reference)
+        return
+    scores = sn.tl.evaluate_network(network, reference)
+    precision, recall, _ = precision_recall_curve(label, score)
+    assert scores["auroc"] == pytest.approx(roc_auc_score(label, score))
+    assert scores["auprc"] == pytest.approx(auc(recall, precision))
+    assert scores["auprc_ratio"] == pytest.approx(auc(recall, precision) / label.mean())
+    # BEELINE: all edges that score at least as much as the k-th, if that is not zero, otherwise all non-zero ones.
+    ranked = np.sort(score)[::-1]
+    threshold = max(ranked[label.sum() - 1], np.nextafter(0, 1))
+    top = score >= threshold
+    expected = label[top].mean() / label.mean() if top.any() else 0.0
+    assert scores["epr"] == pytest.approx(expected)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("network", "reference", "error", "message"),
+    [
+        (REFERENCE.drop(columns="weight"), REFERENCE, KeyError, r"`network`.*\['weight'\] missing"),
+        (REFERENCE.rename(columns={"source": "Gene1"}), REFERENCE, KeyError, r"`network`.*\['source'\] missing"),
+        (REFERENCE, REFERENCE.drop(columns="target"), KeyError, r"`reference`.*\['target'\] missing"),
+        (table(("a", "b", np.nan)), REFERENCE, ValueError, "finite weights in `network`"),
+        (table(("a", "b", np.inf)), REFERENCE, ValueError, "finite weights in `network`"),
+        (REFERENCE, table(), ValueError, "0 candidate edges"),
+        (REFERENCE, table(("a", "a", 1.0)), ValueError, "0 candidate edges"),
+        (REFERENCE, table(("a", "b", 1.0), ("b", "a", 1.0)), ValueError, "2 candidate edges.*found 2"),
+    ],
+    ids=["no weight", "other names", "no target", "nan", "inf", "empty", "self only", "all true"],
+)
+def test_errors(network, reference, error, message):
+    with pytest.raises(error, match=message):
+        sn.tl.evaluate_network(network, reference)
+
+
+def test_unknown_regulators():
+    with pytest.raises(ValueError, match="found 0. Check gene names and `regulators`"):
+        sn.tl.evaluate_network(REFERENCE, REFERENCE, regulators=["x"])
+
+
+def test_regulators_without_true_edges():
+    with pytest.raises(ValueError, match="of 2 candidate edges.*found 0"):
+        sn.tl.evaluate_network(REFERENCE, REFERENCE, regulators=["c"])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("seed", ["0", "1"])
+@pytest.mark.parametrize("dataset", ["VSC", "dyn-LI", "mCAD"])
+def test_published_scores(data_dir, dataset, seed):
+    """PPCOR is the matrix of partial rank correlations: refitted here, it must score as published, ties included."""
+    folder = data_dir / "beeline" / dataset / seed
+    expression = pd.read_csv(folder / "ExpressionData.csv.gz", index_col=0)
+    reference = pd.read_csv(folder / "refNetwork.csv").rename(columns={"Gene1": "source", "Gene2": "target"})
+    inverse = np.linalg.inv(np.corrcoef(stats.rankdata(expression, axis=1)))
+    partial = -inverse / np.sqrt(np.outer(np.diag(inverse), np.diag(inverse)))
+    partial = ((partial + partial.T) / 2).round(9)  # ties are exact: an edge and its reverse score the same
+    freedom = expression.shape[1] - expression.shape[0]
+    t = partial * np.sqrt(freedom / np.clip(1 - partial**2, 1e-12, None))
+    partial[2 * stats.t.sf(np.abs(t), freedom) > 0.01] = 0.0
+    network = pd.DataFrame(partial, expression.index, expression.index).rename_axis("source").reset_index()
+    network = network.melt("source", var_name="target", value_name="weight")
+    scores = sn.tl.evaluate_network(network, reference[["source", "target"]])
+    published = pd.read_csv(data_dir / "beeline" / "published_methods.csv").astype({"seed": str})
+    published = published.set_index(["dataset", "seed", "method"]).loc[(dataset, seed, "PPCOR")]
+    np.testing.assert_allclose(scores[published.index], published, atol=6e-5)

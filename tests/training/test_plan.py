@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from sparsenode import DivergenceError
+from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
+from sparsenode.training import TrainingPlan
+
+
+def gradients(module, batch):
+    """Fill the gradients of one step from fresh random streams."""
+    module.zero_grad()
+    module.train().seed_generators()
+    module(batch)[1].loss.backward()
+    return [p for p in module.parameters() if p.grad is not None]
+
+
+def network_norms(parameters):
+    return torch.stack([p.grad.flatten(1).square().sum(1) for p in parameters]).sum(0).sqrt()
+
+
+class Recorder(pl.Callback):
+    """What happened after every step and every epoch."""
+
+    def __init__(self):
+        self.rates, self.losses, self.states = [], [], []
+
+    def on_before_optimizer_step(self, trainer, plan, optimizer):
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+
+    def on_train_epoch_end(self, trainer, plan):
+        self.losses.append(trainer.callback_metrics.get("validation_loss"))
+        self.states.append({key: value.clone() for key, value in plan.module.state_dict().items()})
+
+
+def test_clipping_equals_clipping_each_network_alone(make_module, batch):
+    module = make_module(seeds=(0, 1, 2))
+    parameters = gradients(module, batch)
+    with torch.no_grad():
+        for p in parameters:
+            p.grad[1] *= 1e3  # one network's gradient explodes
+    expected = []
+    for network in range(3):
+        copies = [torch.nn.Parameter(p.detach()[network].clone()) for p in parameters]
+        for copy, p in zip(copies, parameters, strict=True):
+            copy.grad = p.grad[network].clone()
+        torch.nn.utils.clip_grad_norm_(copies, 0.7)
+        expected.append([copy.grad for copy in copies])
+    assert (network_norms(parameters) > 0.7).any()
+    TrainingPlan(module, max_grad_norm=0.7).configure_gradient_clipping(None)
+    for network in range(3):
+        for p, grad in zip(parameters, expected[network], strict=True):
+            np.testing.assert_allclose(p.grad[network], grad, rtol=1e-4, atol=1e-7)
+
+
+def test_clipped_gradient_of_a_network_does_not_depend_on_the_others(make_module, batch):
+    clipped = []
+    for factor in (1.0, 1e4):
+        module = make_module()
+        parameters = gradients(module, batch)
+        with torch.no_grad():
+            for p in parameters:
+                p.grad[1] *= factor
+        TrainingPlan(module, max_grad_norm=0.5).configure_gradient_clipping(None)
+        clipped.append([p.grad[0].clone() for p in parameters])
+        if factor > 1:
+            assert network_norms(parameters)[1].item() == pytest.approx(0.5, rel=1e-4)
+    for a, b in zip(*clipped, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_small_gradients_are_left_alone(make_module, batch):
+    module = make_module()
+    parameters = gradients(module, batch)
+    before = [p.grad.clone() for p in parameters]
+    TrainingPlan(module, max_grad_norm=1e6).configure_gradient_clipping(None)
+    for p, grad in zip(parameters, before, strict=True):
+        assert torch.equal(p.grad, grad)
+
+
+def test_the_value_of_the_trainer_takes_precedence(make_module, batch):
+    module = make_module()
+    parameters = gradients(module, batch)
+    TrainingPlan(module).configure_gradient_clipping(None, gradient_clip_val=1e-3)
+    np.testing.assert_allclose(network_norms(parameters), 1e-3, rtol=1e-4)
+
+
+def test_lightning_clips_before_the_step(make_module, fit):
+    norms = []
+
+    class Norms(pl.Callback):
+        def on_before_zero_grad(self, trainer, plan, optimizer):
+            parameters = [p for p in plan.module.parameters() if p.grad is not None]
+            if parameters:
+                norms.append(network_norms(parameters))
+
+    fit(TrainingPlan(make_module(), max_grad_norm=0.01), max_epochs=1, callbacks=[Norms()])
+    assert len(norms) == 3  # before the first step there are no gradients
+    np.testing.assert_allclose(torch.stack(norms), 0.01, rtol=1e-3)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 7])
+def test_proximal_step_sizes_are_those_of_adam(make_module, n_steps):
+    """Without momentum a weight moves by its step size times the gradient, whatever the optimiser calls its state."""
+    plan = TrainingPlan(make_module())
+    weights = list(plan.module.field.weights)
+    optimizer = torch.optim.AdamW(plan.module.parameters(), lr=0.02, eps=1e-3, betas=(0.0, 0.99), weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(n_steps):
+        for p in plan.module.parameters():
+            p.grad = 0.1 * torch.randn(p.shape, generator=generator)
+        before = [w.detach().clone() for w in weights]
+        optimizer.step()
+    for step, w, old in zip(plan._adam_steps(optimizer), weights, before, strict=True):
+        np.testing.assert_allclose((old - w).detach(), step * w.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_proximal_step_sizes_follow_the_second_moment(make_module):
+    plan = TrainingPlan(make_module())
+    optimizer = torch.optim.AdamW(plan.module.parameters(), lr=0.02, eps=1e-8)
+    for k in range(3):
+        for p in plan.module.parameters():
+            p.grad = torch.full_like(p, 0.3 + k)
+        optimizer.step()
+    second = sum(0.001 * 0.999 ** (2 - k) * (0.3 + k) ** 2 for k in range(3)) / (1 - 0.999**3)
+    for step in plan._adam_steps(optimizer):
+        np.testing.assert_allclose(step, 0.02 / (np.sqrt(second) + 1e-8), rtol=1e-4)
+
+
+@pytest.mark.parametrize("regularizer", [CNODE(0.1), PathReg(0.1), NoRegularizer(), L0()], ids=lambda r: r.name)
+def test_every_step_is_followed_by_one_proximal_step(make_module, fit, monkeypatch, regularizer):
+    plan = TrainingPlan(make_module(regularizer))
+    calls = []
+    prox = plan.module.prox
+
+    def record(effective, steps):
+        optimizer = plan.optimizers().optimizer
+        calls.append(
+            (effective is plan._effective, len(steps), optimizer.state[plan.module.field.weights[0]]["step"].item())
+        )
+        prox(effective, steps)
+
+    monkeypatch.setattr(plan.module, "prox", record)
+    fit(plan, max_epochs=1)
+    expected = [(True, 2, step) for step in (1, 2, 3, 4)] if regularizer.proximal else []
+    assert calls == expected
+
+
+def test_proximal_training_sets_weights_to_exactly_zero(make_module, fit):
+    shares = []
+    for strength in (0.0, 0.5):
+        plan = TrainingPlan(make_module(CNODE(strength)))
+        trainer = fit(plan, max_epochs=10)
+        shares.append(float(trainer.callback_metrics["weight_sparsity"]))
+    assert shares[0] == 0.0
+    assert shares[1] > 0.3
+
+
+def test_logged_sparsity_is_that_of_the_module(make_module, fit):
+    plan = TrainingPlan(make_module(CNODE(0.5)))
+    metrics = fit(plan, max_epochs=10).callback_metrics
+    zeros = [(w == 0).float() for w in plan.module.field.weights]
+    assert float(metrics["weight_sparsity"]) == pytest.approx(float(torch.cat([z.flatten() for z in zeros]).mean()))
+    feature = (plan.module.path_matrix() == 0).float().mean()
+    assert float(metrics["feature_sparsity"]) == pytest.approx(float(feature))
+
+
+def test_logged_sparsity_counts_exact_zeros_only(make_module, fit):
+    plan = TrainingPlan(make_module(NoRegularizer()), lr=1e-9)
+    with torch.no_grad():
+        for weight in plan.module.field.weights:
+            weight *= 1e-4
+    metrics = fit(plan, max_epochs=1).callback_metrics
+    assert float(plan.module.path_matrix().max()) < 1e-6
+    assert float(metrics["feature_sparsity"]) == float(metrics["weight_sparsity"]) == 0.0
+
+
+def test_learning_rate_rises_and_falls(make_module, fit):
+    recorder = Recorder()
+    fit(TrainingPlan(make_module(), lr=0.02, gate_lr=0.1), max_epochs=10, steps_per_epoch=10, callbacks=[recorder])
+    rates = np.array(recorder.rates)
+    assert rates.shape == (100, 2)
+    np.testing.assert_allclose(rates.max(0), [0.02, 0.1], rtol=1e-3)
+    np.testing.assert_allclose(rates[-1], [0.0002, 0.001], rtol=1e-3)
+    assert (abs(rates.argmax(0) - 10) <= 1).all()
+
+
+def test_gates_have_their_own_group(make_module, fit):
+    plan = TrainingPlan(make_module())
+    trainer = fit(plan, max_epochs=1)
+    others, gates = trainer.optimizers[0].param_groups
+    assert [id(p) for p in gates["params"]] == [id(p) for p in plan.module.field.gate_logits]
+    assert len(others["params"]) + len(gates["params"]) == len(list(plan.module.parameters()))
+    assert others["eps"] == gates["eps"] == 1e-8
+    assert others["weight_decay"] == gates["weight_decay"] == 0.0
+    assert len(fit(TrainingPlan(make_module(CNODE())), max_epochs=1).optimizers[0].param_groups) == 1
+
+
+def test_training_lowers_the_error(make_module, fit, batch):
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    with torch.no_grad():
+        before = plan.module.eval()(batch)[1].extra_metrics["error"]
+        plan.module.train()
+        fit(plan, max_epochs=15)
+        after = plan.module.eval()(batch)[1].extra_metrics["error"]
+    assert (after < 0.5 * before).all()
+
+
+def test_a_module_that_was_evaluated_is_trained_with_sampled_gates(make_module, fit, monkeypatch):
+    """Lightning keeps the mode of submodules, and every trained or loaded model is in evaluation mode."""
+    plan = TrainingPlan(make_module())
+    plan.module.eval()
+    drawn = []
+    sample = plan.module.sample_weights
+    monkeypatch.setattr(plan.module, "sample_weights", lambda: drawn.append(1) or sample())
+    fit(plan, max_epochs=1)
+    assert len(drawn) == 4
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 11, 20])
+def test_any_number_of_steps(make_module, fit, n_steps):
+    recorder = Recorder()
+    fit(TrainingPlan(make_module(hidden=(2,))), max_epochs=1, steps_per_epoch=n_steps, callbacks=[recorder])
+    rates = np.array(recorder.rates)
+    assert len(rates) == n_steps
+    assert (rates > 0).all()
+    assert (rates <= np.array([0.01, 0.05]) * (1 + 1e-6)).all()
+
+
+def test_training_repeats_bit_for_bit(make_module, fit):
+    states = []
+    for drawn_before in (0, 3):
+        plan = TrainingPlan(make_module())
+        for _ in range(drawn_before):
+            plan.module.sample_weights()
+        fit(plan)
+        states.append(plan.module.state_dict())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name])
+
+
+def test_replicates_do_not_touch_one_another(make_module, fit):
+    """A replicate of a batch is trained like one alone, up to the tolerance of the common solve."""
+    together, alone = make_module(PathReg((0.05, 0.3))), make_module(PathReg(0.3), seeds=(1,))
+    for module in (together, alone):
+        module.solver = type(module.solver)("dopri5", 1e-6, 1e-6)
+        fit(TrainingPlan(module))
+    for a, b in zip(alone.parameters(), together.parameters(), strict=True):
+        np.testing.assert_allclose(b[3].detach(), a[0].detach(), atol=2e-3)
+
+
+def test_best_state_is_that_of_the_lowest_loss(make_module):
+    plan = TrainingPlan(make_module())
+    weight = plan.module.field.weights[0]
+    for value, loss in ((1.0, 3.0), (2.0, 2.0), (3.0, 2.5), (4.0, float("nan"))):
+        with torch.no_grad():
+            weight.fill_(value)
+        plan._keep_best(loss)
+    assert (plan.best_state["field.weights.0"] == 2.0).all()
+
+
+def test_a_state_is_kept_even_if_no_loss_is_finite(make_module):
+    plan = TrainingPlan(make_module())
+    plan._keep_best(float("inf"))
+    assert plan.best_state is not None
+
+
+def test_best_state_is_that_of_the_best_epoch(make_module, fit):
+    class Setback(Recorder):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch == 9:
+                with torch.no_grad():
+                    plan.module.field.biases[-1].fill_(30.0)
+
+    recorder = Setback()
+    plan = TrainingPlan(make_module())
+    fit(plan, max_epochs=12, steps_per_epoch=2, callbacks=[recorder])
+    best = int(np.argmin(recorder.losses))
+    assert 0 < best < 9
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[best][name])
+
+
+def test_best_state_without_held_out_cells_is_that_of_the_training_loss(make_module, fit):
+    class Losses(Recorder):
+        def on_train_epoch_start(self, trainer, plan):
+            self.steps = []
+            if trainer.current_epoch == 4:  # a setback
+                with torch.no_grad():
+                    plan.module.field.biases[-1].fill_(3.0)
+
+        def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+            self.steps.append(float(outputs["loss"]) / plan.module.n_replicates)
+
+        def on_train_epoch_end(self, trainer, plan):
+            super().on_train_epoch_end(trainer, plan)
+            self.losses[-1] = np.mean(self.steps)
+
+    recorder = Losses()
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    trainer = fit(plan, max_epochs=6, steps_per_epoch=2, validation=None, callbacks=[recorder])
+    best = int(np.argmin(recorder.losses))
+    assert 0 < best < 4
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[best][name])
+    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(recorder.losses[-1])
+
+
+def test_best_state_is_judged_by_held_out_cells_where_validation_skips_epochs(make_module, fit, held_out):
+    """Training losses, which are smaller here, must not stand in for the losses of held-out cells."""
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    recorder = Recorder()
+    hard = held_out | {"square": held_out["square"] + 10 * held_out["null"]}
+    fit(plan, max_epochs=4, validation=hard, callbacks=[recorder], check_val_every_n_epoch=2)
+    best = min((1, 3), key=lambda epoch: recorder.losses[epoch])
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[best][name])
+
+
+def test_validation_uses_deterministic_gates_and_starts(make_module, fit, held_out):
+    recorder = Recorder()
+    plan = TrainingPlan(make_module())
+    trainer = fit(plan, callbacks=[recorder])
+    with torch.no_grad():
+        expected = plan.module.eval()(held_out)[1].extra_metrics
+    assert float(trainer.callback_metrics["validation_error"]) == pytest.approx(float(expected["error"].mean()))
+    loss = (expected["error"] + expected["penalty"]).mean()
+    assert float(trainer.callback_metrics["validation_loss"]) == pytest.approx(float(loss))
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence_error(make_module, batch):
+    plan = TrainingPlan(make_module())
+    with pytest.raises(DivergenceError, match="loss became"):
+        plan.training_step(batch | {"square": torch.tensor(float("nan"))}, 0)
+
+
+def test_a_solve_that_fails_is_a_divergence_error_and_the_best_state_stays(make_module, fit):
+    class Explode(pl.Callback):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch == 2:
+                with torch.no_grad():
+                    for parameter in [*plan.module.field.weights, *plan.module.field.biases]:
+                        parameter.fill_(1e4)
+
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    recorder = Recorder()
+    with pytest.raises(DivergenceError):
+        fit(plan, callbacks=[recorder, Explode()])
+    assert len(recorder.states) == 2
+    best = int(np.argmin(recorder.losses))
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[best][name])

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsenode.training import StatisticsSplitter, split_cells
+
+
+@given(
+    n_cells=st.integers(1, 200),
+    percent=st.integers(1, 100),
+    held_out=st.none() | st.integers(0, 99),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=80)
+def test_splits_are_disjoint_sorted_and_complete(n_cells, percent, held_out, shuffle, seed):
+    validation_size = None if held_out is None else min(held_out, 100 - percent) / 100
+    if validation_size is not None and percent / 100 + validation_size > 1:
+        validation_size = 0.0  # rounding of the sum
+    parts = split_cells(n_cells, percent / 100, validation_size, shuffle, seed)
+    assert sorted(np.concatenate(parts)) == list(range(n_cells))
+    for part in parts:
+        assert (np.diff(part) > 0).all()
+    training, validation, test = map(len, parts)
+    assert abs(training - n_cells * percent / 100) < 1 + 1e-9
+    if validation_size is None:
+        assert test == 0
+    else:
+        assert abs(validation - n_cells * validation_size) < 1 + 1e-9
+
+
+def test_without_shuffling_the_last_cells_are_held_out():
+    training, validation, test = split_cells(10, 0.6, 0.3, False, 0)
+    assert training.tolist() == [0, 1, 2, 3, 4, 5]
+    assert validation.tolist() == [6, 7, 8]
+    assert test.tolist() == [9]
+
+
+def test_the_seed_decides_the_draw():
+    first, again, other = (split_cells(100, 0.5, None, True, seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, np.arange(50))
+
+
+def test_the_draw_leaves_the_global_random_state_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    split_cells(100, 0.5, None, True, 0)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("train_size", "validation_size"),
+    [(0.0, None), (-0.5, None), (1.5, None), (0.5, 1.0), (0.5, -0.1), (0.8, 0.4)],
+)
+def test_shares_out_of_range(train_size, validation_size):
+    with pytest.raises(ValueError, match="_size"):
+        split_cells(10, train_size, validation_size, True, 0)
+
+
+def test_no_cells_leave_no_training_cells():
+    with pytest.raises(ValueError, match="empty"):
+        split_cells(0, 0.9, None, True, 0)
+
+
+@pytest.fixture
+def tensors():
+    return {"a": torch.arange(3.0)}
+
+
+def test_training_statistics_are_handed_out_once_per_step(tensors):
+    splitter = StatisticsSplitter(tensors, None, (np.arange(3), np.arange(0), np.arange(0)), 7)
+    batches = list(splitter.train_dataloader())
+    assert len(batches) == 7
+    for batch in batches:
+        assert torch.equal(batch["a"], tensors["a"])
+    assert splitter.val_dataloader() == []
+    assert (splitter.n_train, splitter.n_val) == (3, 0)
+
+
+def test_held_out_statistics_are_handed_out_once(tensors):
+    other = {"a": torch.zeros(2)}
+    splitter = StatisticsSplitter(tensors, other, (np.arange(3), np.arange(3, 5), np.arange(5, 6)), 7)
+    (batch,) = splitter.val_dataloader()
+    assert torch.equal(batch["a"], other["a"])
+    assert splitter.n_val == 2
+    assert splitter.test_idx.tolist() == [5]

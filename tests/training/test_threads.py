@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsenode.training import limited_threads
+
+
+@pytest.fixture(params=[1, 2, 4])
+def before(request):
+    original = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(original)
+
+
+@pytest.mark.parametrize(("n_parameters", "most"), [(1_000, 1), (10_000_000, 2)])
+def test_threads_are_limited_and_restored(before, n_parameters, most):
+    with limited_threads(n_parameters):
+        assert torch.get_num_threads() == min(before, most)
+    assert torch.get_num_threads() == before
+
+
+def test_threads_are_restored_after_an_error(before):
+    with pytest.raises(RuntimeError, match="stop"), limited_threads(1):
+        raise RuntimeError("stop")
+    assert torch.get_num_threads() == before
