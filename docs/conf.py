@@ -81,7 +81,7 @@ nb_execution_mode = "off"  # notebooks are committed with their outputs
 nb_merge_streams = True
 nb_output_stderr = "remove"
 
-bibtex_bibfiles = ["references.bib"]
+bibtex_bibfiles = ["../src/sparsenode/references.bib"]
 bibtex_reference_style = "author_year"
 
 ogp_site_url = urls["Documentation"]

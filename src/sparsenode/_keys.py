@@ -24,3 +24,8 @@ def velocity(key_added: str = KEY_ADDED) -> str:
 def lineage_adjacency(lineage: str, key_added: str = KEY_ADDED) -> str:
     """Key in ``.varp`` for one lineage's adjacency, written where each lineage has its own field."""
     return f"{key_added}_adjacency_{lineage.replace('/', '_')}"  # h5ad reads a slash as a group
+
+
+def frequency(key_added: str = KEY_ADDED) -> str:
+    """Key in ``.varp``: share of replicates in which an edge is alive, written where there are several seeds."""
+    return f"{key_added}_frequency"

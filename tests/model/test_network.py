@@ -193,7 +193,8 @@ def test_no_edges(model):
 def test_sparsity_by_hand(model):
     connect(model, "gene2", "gene5", 3.0, network=0)
     shares = model.get_sparsity(regulators=["gene0", "gene1", "unknown"])
-    assert list(shares.index) == ["feature", "weight", "spurious"]
+    assert list(shares.index) == ["feature", "weight", "regulator", "spurious"]
+    assert shares["regulator"] == pytest.approx(1 - 1 / 16)
     n_weights = 2 * (8 * 8 + 8 * 8 + 8 * 8)
     assert shares["feature"] == pytest.approx(1 - 1 / 128)
     assert shares["weight"] == pytest.approx(1 - 3 / n_weights)

@@ -30,7 +30,11 @@ def new(adata, **arguments) -> sn.SparseNODE:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"regularizer": "pathregg"}, ValueError, r"one of \['cnode', 'l0', 'none', 'pathreg'\].*found 'pathregg'"),
+        (
+            {"regularizer": "pathregg"},
+            ValueError,
+            r"one of \['cnode', 'grouplasso', 'l0', 'lassonet', 'none', 'pathreg'\].*found 'pathregg'",
+        ),
         ({"regularizer": ""}, ValueError, "found ''"),
         ({"regularizer": sn.regularizers.PathReg}, TypeError, r"an object such as `PathReg\(strength=0.1\)`"),
         ({"regularizer": None}, TypeError, "found None"),
@@ -42,7 +46,7 @@ def new(adata, **arguments) -> sn.SparseNODE:
         ({"n_seeds": 0}, ValueError, "`n_seeds`.*at least 1, found 0"),
         ({"n_seeds": 1.5}, ValueError, "`n_seeds`.*found 1.5"),
         ({"fields": "each"}, ValueError, r"`fields`.*\['shared', 'lineage'\], found 'each'"),
-        ({"initial_state": "mean"}, ValueError, r"`initial_state`.*\['kernel', 'first'\], found 'mean'"),
+        ({"initial_state": "mean"}, ValueError, r"`initial_state`.*\['kernel', 'first', 'learned'\], found 'mean'"),
         ({"initial_bandwidth": 0.0}, ValueError, "`initial_bandwidth`.*found 0.0"),
         ({"n_knots": 2}, ValueError, "`n_knots`.*at least 3, found 2"),
         ({"rtol": -1e-3}, ValueError, "`rtol`"),

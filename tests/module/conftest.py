@@ -88,11 +88,11 @@ class Problem:
             early[m, : len(x)] = x - x.mean(0)
             mask[m, : len(x)] = 1.0
         arrays = {
-            "gram": np.stack(gram),
-            "cross": np.stack(cross),
-            "square": np.asarray(self.null),
+            "gram": np.stack(gram)[None],
+            "cross": np.stack(cross)[None],
+            "square": np.array([self.null]),
             "centre": self.centre,
-            "null": np.asarray(self.null),
+            "null": np.array([self.null]),
             "early": early,
             "early_mask": mask,
         }

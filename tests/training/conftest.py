@@ -23,11 +23,11 @@ def _tensors(seed: int) -> dict[str, torch.Tensor]:
     basis = hermite_basis(t, N_KNOTS).toarray()
     early = 0.05 * rng.normal(size=(1, 6, 3))
     arrays = {
-        "gram": (basis.T @ basis)[None],
-        "cross": (basis.T @ x)[None],
-        "square": (x**2).sum(),
+        "gram": (basis.T @ basis)[None, None],
+        "cross": (basis.T @ x)[None, None],
+        "square": np.array([(x**2).sum()]),
         "centre": np.array([[0.3, 0.5, 0.3]]),
-        "null": (x**2).sum(),
+        "null": np.array([(x**2).sum()]),
         "early": early - early.mean(1, keepdims=True),
         "early_mask": np.ones((1, 6)),
     }

@@ -334,7 +334,7 @@ def test_validation_uses_deterministic_gates_and_starts(make_module, fit, held_o
 def test_a_loss_that_is_not_finite_is_a_divergence_error(make_module, batch):
     plan = TrainingPlan(make_module())
     with pytest.raises(DivergenceError, match="loss became"):
-        plan.training_step(batch | {"square": torch.tensor(float("nan"))}, 0)
+        plan.training_step(batch | {"square": torch.tensor([float("nan")])}, 0)
 
 
 def test_a_solve_that_fails_is_a_divergence_error_and_the_best_state_stays(make_module, fit):

@@ -96,6 +96,7 @@ class Cells:
         method: InitialState,
         bandwidth: float,
         seed: int,
+        halves: Sequence[np.ndarray] = (),
     ) -> StreamedData:
         """Accumulate the statistics of training and held-out cells in one pass over the expression."""
         lost = [
@@ -109,7 +110,7 @@ class Cells:
         table = CellTable(
             np.clip(self.times, 0.0, 1.0), self.weights, initial, early_cells(initial, np.random.default_rng(seed))
         )
-        return stream(self.chunks(), table, training, validation, n_knots, len(self.genes))
+        return stream(self.chunks(), table, training, validation, n_knots, len(self.genes), halves)
 
 
 def relative_spans(lineages: Sequence[int], spans: np.ndarray, aligned: bool) -> tuple[np.ndarray, float]:
@@ -133,24 +134,28 @@ def relative_spans(lineages: Sequence[int], spans: np.ndarray, aligned: bool) ->
 
 
 def full_batch(
-    statistics: TrajectoryStatistics, centre: np.ndarray, scale: float, null: float, early: Sequence[np.ndarray]
+    statistics: Sequence[TrajectoryStatistics], centre: np.ndarray, scale: float, early: Sequence[np.ndarray]
 ) -> dict[str, torch.Tensor]:
     """Tensors of one full-batch step, in module units.
 
     Parameters
     ----------
     statistics
-        Statistics of the cells, uncentred.
+        Statistics of the cells, uncentred: of all of them, or of the cells of every seed.
     centre
         Mean expression of the training cells of every trajectory.
     scale
         Expression is divided by it.
-    null
-        Squared error of ``centre`` as a prediction, by which errors are divided.
     early
         Cells to bootstrap initial states from.
+
+    Returns
+    -------
+    Tensors by name. ``gram``, ``cross``, ``square`` and ``null``, the squared error of ``centre`` as a prediction, by
+    which errors are divided, have a leading axis of one or of seeds.
     """
-    centred = statistics.centred(centre)
+    centred = [s.centred(centre) for s in statistics]
+    square = np.array([c.square.sum() for c in centred])
     size = max(len(x) for x in early)
     cells = np.zeros((len(early), size, centre.shape[1]))
     mask = np.zeros((len(early), size))
@@ -158,11 +163,11 @@ def full_batch(
         cells[m, : len(x)] = x - x.mean(0)
         mask[m, : len(x)] = 1.0
     arrays = {
-        "gram": centred.gram,
-        "cross": centred.cross / scale,
-        "square": centred.square.sum() / scale**2,
+        "gram": np.stack([c.gram for c in centred]),
+        "cross": np.stack([c.cross for c in centred]) / scale,
+        "square": square / scale**2,
         "centre": centre / scale,
-        "null": null / scale**2,
+        "null": square / scale**2,
         "early": cells / scale,
         "early_mask": mask,
     }

@@ -141,34 +141,35 @@ class PredictionMixin(BaseModelClass):
         """Whether these are the cells that the initial states were taken from."""
         return cells.adata is self.adata and cells.trajectories.equals(self.trajectories)
 
-    @torch.no_grad()
     def _integrate(self, cells: Cells | None, end: float = 1.0, replicate: int | None = None) -> FittedTrajectories:
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
+        return self._integrate_all(cells, end)[self._replicate(replicate)]
+
+    @torch.no_grad()
+    def _integrate_all(self, cells: Cells | None, end: float = 1.0) -> list[FittedTrajectories]:
+        """The trajectories of every replicate."""
         module = self.module
         lineages, relative = module.lineages, module.relative_span
-        start = module.initial_state
+        start = module.start()
         if cells is not None and not self._is_training_data(cells):
             initial = cells.initial_state(self._initial_state, self._initial_bandwidth) / float(module.scale)
             start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
+            start = start.expand(module.n_replicates, -1, -1)
             lineages, relative = cells.lineages, self._relative_spans(cells)
         grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
             states, derivatives = module.trajectories(
                 module.field.effective_weights(),
-                start.expand(module.n_replicates, -1, -1),
+                start,
                 relative,
                 lineages,
                 grid,
                 tight,
             )
-        chosen, scale = self._replicate(replicate), float(module.scale)
-        return FittedTrajectories(
-            end,
-            states[chosen].cpu().numpy().astype(np.float64) * scale,
-            derivatives[chosen].cpu().numpy().astype(np.float64) * scale,
-            start.cpu().numpy().astype(np.float64) * scale,
-        )
+        scale = float(module.scale)
+        arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
+        return [FittedTrajectories(end, *(array[r] for array in arrays)) for r in range(module.n_replicates)]
 
     def _relative_spans(self, cells: Cells) -> torch.Tensor:
         """Lengths of another AnnData's trajectories in units of the module's time."""
@@ -232,6 +233,7 @@ class PredictionMixin(BaseModelClass):
         needed, back = np.unique(wanted, return_inverse=True)
         position = np.full(len(cells.times), -1)
         position[needed] = np.arange(len(needed))
+        drift = self._drift(cells, chosen)
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
         for first, x in cells.chunks():
             rows = np.arange(first, first + len(x))
@@ -239,14 +241,26 @@ class PredictionMixin(BaseModelClass):
             if len(rows) == 0:
                 continue
             states = torch.as_tensor(x[rows - first] / scale, dtype=torch.float32, device=module.device)
-            slopes = module.field.evaluate(states.expand(len(effective.weights[0]), -1, -1), effective)
+            slopes = module.field.evaluate(states.expand(module.field.n_networks, -1, -1), effective)
             slopes = slopes.unflatten(0, (module.n_replicates, module.n_fields))[chosen].cpu().numpy()
             velocity = np.zeros((len(rows), len(self.genes)))
             for m, lineage in enumerate(cells.lineages):
                 field = lineage if module.n_fields > 1 else 0
-                velocity += rate[rows, m, None] * slopes[field]
+                velocity += rate[rows, m, None] * (slopes[field] + drift[m])
             result[position[rows]] = velocity * scale
         return result[back]
+
+    @torch.no_grad()
+    def _drift(self, cells: Cells, replicate: int) -> np.ndarray:
+        """What a skip after the integration adds to the velocities of each trajectory, trajectories × genes."""
+        module, effective = self.module, self.module.field.effective_weights()
+        if effective.architecture.skip != "outer":
+            return np.zeros((len(cells.lineages), 1))
+        fitted = self._integrate(cells, replicate=replicate).initial_state / float(module.scale)
+        start = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
+        layout = module.layout(cells.lineages)
+        spread = layout.spread(start.expand(module.n_replicates, -1, -1))
+        return layout.gather(module.drift(spread, effective))[replicate].cpu().numpy()
 
     def _replicate(self, replicate: int | None) -> int:
         """Index of the replicate to report."""

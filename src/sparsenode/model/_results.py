@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from numbers import Number
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,10 @@ ORIENTATION = "rows are targets, columns are regulators"
 class ResultsMixin(NetworkMixin, EvaluationMixin):
     """Method of :class:`sparsenode.SparseNODE` that writes results."""
 
+    regularization_path_: pd.DataFrame | None
+    sparsification_: pd.DataFrame | None
+    _regulators: list[int] | None
+
     def write_results(self, adata: AnnData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
         """Write network, trajectories, velocities and scores into an AnnData; :meth:`train` calls it.
 
@@ -45,9 +50,11 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
 
         - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
           one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``,
+        - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
         - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
         - ``.layers["{key_added}_velocity"]``: the vector field at every cell,
-        - ``.uns["{key_added}"]``: parameters, scores, sparsity, history and trajectories for the plots.
+        - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
+          plots.
 
         With more than 2e8 entries (cells × genes) the dense results are left out, with a warning.
 
@@ -69,8 +76,12 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             )
         order = np.argsort(positions)
         fitted = self._integrate(cells)
-        for stale in [key for key in target.varp if key.startswith(_keys.adjacency(key_added))]:
+        frequency = _keys.frequency(key_added)
+        for stale in [key for key in target.varp if key.startswith(_keys.adjacency(key_added)) or key == frequency]:
             del target.varp[stale]
+        if len(self.module.seeds) > 1:
+            found = self.get_edge_frequency().to_numpy()[np.ix_(order, order)]
+            target.varp[frequency] = sparse.csr_matrix(found.astype(np.float32))
         for lineage, key in self._adjacency_keys(key_added).items():
             matrix = self.get_adjacency(lineage).to_numpy()[np.ix_(order, order)]
             target.varp[key] = sparse.csr_matrix(matrix.astype(np.float32))
@@ -120,13 +131,19 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             summary["held_out_scores"] = self.evaluate(indices=held_out)
         if self.history_:
             summary["history"] = history_table(self.history_)
+        if self.regularization_path_ is not None:
+            summary["regularization_path"] = self.regularization_path_
+        if self.sparsification_ is not None:
+            summary["sparsification"] = self.sparsification_
         return summary
 
     def _parameters(self) -> dict:
         """Arguments of the model as strings and numbers."""
         arguments = self.init_params_["non_kwargs"]
-        kept = {key: value for key, value in arguments.items() if value is not None}
-        kept |= {"regularizer": repr(self.module.regularizer), "hidden": list(map(int, kept["hidden"]))}
+        kept: dict[str, Any] = {key: value for key, value in arguments.items() if isinstance(value, str | Number)}
+        kept |= {"regularizer": repr(self.module.regularizer), "hidden": list(map(int, arguments["hidden"]))}
+        if self._regulators is not None:
+            kept["regulators"] = np.asarray(self.genes[self._regulators], dtype=str)
         return kept | {"selected_replicate": self.selected_}
 
 

@@ -20,18 +20,19 @@ from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._data import full_batch, relative_spans
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
-from sparsenode.model._results import ResultsMixin
+from sparsenode.model._regularization import RegularizationMixin
+from sparsenode.model._regulators import SelfEdges, path_weight_matrix, regulator_positions
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
 from sparsenode.objectives import InitialState, NullModels
 from sparsenode.regularizers import Regularizer, get
-from sparsenode.training import StatisticsSplitter, TrainingPlan, limited_threads, split_cells
+from sparsenode.training import IterativeSparsification, StatisticsSplitter, TrainingPlan, limited_threads, split_cells
 
 _STEPS_PER_EPOCH = 10
 _MAX_EPOCHS = 50
 
 
-class SparseNODE(ResultsMixin):
+class SparseNODE(RegularizationMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
 
     Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to the mean expression trajectory of every lineage
@@ -44,8 +45,8 @@ class SparseNODE(ResultsMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so.
     regularizer
-        One of ``"pathreg"``, ``"cnode"``, ``"l0"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
-        ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
+        One of ``"pathreg"``, ``"cnode"``, ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of
+        :mod:`sparsenode.regularizers`. If its ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
         Widths of the hidden layers, with ELU in between.
     n_seeds
@@ -55,14 +56,27 @@ class SparseNODE(ResultsMixin):
         asks more of the data and predicted unseen donors less well in our benchmarks.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network.
+    skip
+        Add a linear skip :math:`S x` to the field, whose entries are paths of their own. It helps where dynamics are near to
+        linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
+    regulators
+        Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only: their
+        columns of the adjacency are zero. All genes by default.
+    path_weights
+        Weight of the path from each regulator to each target in the penalty: a data frame with targets as index and
+        regulators as columns. Below one for edges that are expected, above one for edges that are not, zero for free ones;
+        one for edges that it does not hold.
+    self_edges
+        ``"penalised"`` like all edges, or ``"free"``: a gene may depend on itself at no cost.
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory.
-        ``"first"``: mean of the five earliest cells, as in the paper.
+        ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
+        earliest observation; for time series, where that one is as good as any other.
     initial_bandwidth
         Standard deviation of that Gaussian, as a share of the trajectory.
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
-        cloud of starts.
+        cloud of starts. By default it does, unless initial states are learned.
     align_batches
         Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
         predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
@@ -114,9 +128,13 @@ class SparseNODE(ResultsMixin):
         n_seeds: int = 1,
         fields: Literal["shared", "lineage"] = "lineage",
         decay: bool = True,
+        skip: bool = False,
+        regulators: str | Sequence[str] | None = None,
+        path_weights: pd.DataFrame | None = None,
+        self_edges: SelfEdges = "penalised",
         initial_state: InitialState = "kernel",
         initial_bandwidth: float = 0.2,
-        bootstrap: bool = True,
+        bootstrap: bool | None = None,
         align_batches: bool = True,
         n_knots: int = 17,
         solver: str = "dopri5",
@@ -127,7 +145,13 @@ class SparseNODE(ResultsMixin):
     ) -> None:
         penalty = get(regularizer)
         _checks.choice("fields", fields, ("shared", "lineage"))
-        _checks.choice("initial_state", initial_state, ("kernel", "first"))
+        _checks.choice("initial_state", initial_state, ("kernel", "first", "learned"))
+        _checks.choice("self_edges", self_edges, ("penalised", "free"))
+        if (path_weights is not None or self_edges == "free") and not penalty.weights_paths:
+            raise ValueError(
+                f"Expected a regularizer that penalises paths for `path_weights` and free `self_edges`, found {penalty!r}. "
+                "Use 'pathreg', 'cnode' or 'grouplasso'."
+            )
         hidden = _checks.positive_integers("hidden", hidden)
         _checks.at_least("n_seeds", n_seeds, 1)
         _checks.at_least("n_knots", n_knots, 3)
@@ -154,6 +178,10 @@ class SparseNODE(ResultsMixin):
         self._initial_bandwidth = initial_bandwidth
         self._align_batches = align_batches
         self._seed = seed
+        self._regulators = regulator_positions(regulators, self.genes, self.adata)
+        weights = path_weight_matrix(path_weights, self_edges, self.genes)
+        if isinstance(regulators, str) and self._regulators is not None:
+            regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
         self.module = SparseNODEModule(
             n_vars=len(self.genes),
             lineages=[self.lineages.index(name) for name in self.trajectories["lineage"]],
@@ -163,10 +191,17 @@ class SparseNODE(ResultsMixin):
             hidden=hidden,
             fields=fields,
             decay=decay,
-            bootstrap=bootstrap,
+            bootstrap=initial_state != "learned" if bootstrap is None else bootstrap,
             n_knots=n_knots,
             solver=Solver(solver, rtol, atol),
+            learned_start=initial_state == "learned",
+            skip=skip,
+            inputs=self._regulators,
+            path_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
         )
+        self.regularization_path_: pd.DataFrame | None = None
+        self.sparsification_: pd.DataFrame | None = None
+        self.pruned_: dict[str, list[int]] | None = None
         self.null_models_: NullModels | None = None
         self.selected_: int = 0
         self._model_summary_string = (
@@ -238,6 +273,8 @@ class SparseNODE(ResultsMixin):
         shuffle_set_split: bool = True,
         early_stopping: bool = False,
         steps_per_epoch: int = _STEPS_PER_EPOCH,
+        schedule: Literal["sparse", "iterative"] | IterativeSparsification | None = None,
+        half_samples: bool = False,
         plan_kwargs: dict[str, Any] | None = None,
         key_added: str | None = _keys.KEY_ADDED,
         **trainer_kwargs: Any,
@@ -261,6 +298,14 @@ class SparseNODE(ResultsMixin):
             Stop when ``validation_loss`` no longer falls; see :class:`scvi.train.Trainer` for its settings.
         steps_per_epoch
             Optimisation steps in an epoch, each on all cells.
+        schedule
+            ``"sparse"``: the full strength from the start. ``"iterative"``, or an
+            :class:`~sparsenode.training.IterativeSparsification` with other settings: train without penalty for
+            ``max_epochs``, then raise the strength step by step; the steps are in ``model.sparsification_``. By default the
+            choice of the regularizer: iterative for LassoNet, sparse for all others.
+        half_samples
+            Give every seed another random half of the training cells, as in stability selection: seeds come in pairs with
+            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
         plan_kwargs
             ``lr``, ``gate_lr``, ``weight_decay`` and ``max_grad_norm``; see :class:`sparsenode.training.TrainingPlan`.
         key_added
@@ -282,8 +327,15 @@ class SparseNODE(ResultsMixin):
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
         if early_stopping and len(indices[1]) == 0:
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
-        plan = self._training_plan_cls(self.module, **(plan_kwargs or {}))
-        splitter = self._prepare(indices, steps_per_epoch)
+        if half_samples and len(self.module.seeds) < 2:
+            raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
+        plan_kwargs = dict(plan_kwargs or {})
+        iterative = self._schedule(schedule)
+        if iterative is not None:
+            plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
+            max_epochs += iterative.n_epochs
+        plan = self._training_plan_cls(self.module, **plan_kwargs)
+        splitter = self._prepare(indices, steps_per_epoch, half_samples)
         if splitter.validation_tensors is not None:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
@@ -307,9 +359,30 @@ class SparseNODE(ResultsMixin):
                 f"`plan_kwargs={{'lr': {plan.lr / 3:.2g}}}`, or raise the strength of the regularizer. "
                 "The model keeps the best state so far."
             ) from error
-        self._select(splitter)
+        self.regularization_path_ = self._make_path(splitter, self._regulators)
+        self.sparsification_ = pd.DataFrame(plan.records) if plan.records else None
+        errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
+        self.selected_ = int(errors.argmin())
         if key_added is not None:
             self.write_results(key_added=key_added)
+
+    def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
+        """The schedule as an object, ``None`` for sparse training."""
+        chosen = self.module.regularizer.schedule if schedule is None else schedule
+        if isinstance(chosen, IterativeSparsification):
+            return chosen
+        _checks.choice("schedule", chosen, ("sparse", "iterative"))
+        return IterativeSparsification() if chosen == "iterative" else None
+
+    def _half_samples(self, training: np.ndarray) -> list[np.ndarray]:
+        """Masks of half of the training cells each; with its complement, each serves two seeds."""
+        rng, cells = np.random.default_rng(self._seed), np.flatnonzero(training)
+        masks = []
+        for _ in range((len(self.module.seeds) + 1) // 2):
+            mask = np.zeros_like(training)
+            mask[rng.permutation(cells)[: len(cells) // 2]] = True
+            masks.append(mask)
+        return masks
 
     def _restore(self, plan: TrainingPlan) -> None:
         """Put the best state of a failed training back."""
@@ -318,14 +391,22 @@ class SparseNODE(ResultsMixin):
             self.is_trained_ = True
         self.module.eval()
 
-    def _prepare(self, indices: tuple[np.ndarray, np.ndarray, np.ndarray], steps_per_epoch: int) -> StatisticsSplitter:
+    def _prepare(
+        self, indices: tuple[np.ndarray, np.ndarray, np.ndarray], steps_per_epoch: int, half_samples: bool
+    ) -> StatisticsSplitter:
         """Stream the cells, set the data-derived buffers of the module, and build the loaders."""
         cells = self._cells()
         training, validation = np.zeros((2, self.adata.n_obs), dtype=bool)
         training[indices[0]], validation[indices[1]] = True, True
         module = self.module
         data = cells.stream(
-            training, validation, module.n_knots, self._initial_state, self._initial_bandwidth, self._seed
+            training,
+            validation,
+            module.n_knots,
+            self._initial_state,
+            self._initial_bandwidth,
+            self._seed,
+            self._half_samples(training) if half_samples else [],
         )
         centre = data.training.mean
         null = data.training.centred(centre).square.sum()
@@ -343,15 +424,8 @@ class SparseNODE(ResultsMixin):
         self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
         held_out = None
         if data.validation.weight.sum() > 0:
-            validation_null = data.validation.centred(centre).square.sum()
-            held_out = full_batch(data.validation, centre, scale, validation_null, data.early)
-        return self._data_splitter_cls(
-            full_batch(data.training, centre, scale, null, data.early), held_out, indices, steps_per_epoch
-        )
-
-    def _select(self, splitter: StatisticsSplitter) -> None:
-        """Choose the replicate with the smallest held-out error, or training error where nothing is held out."""
-        tensors = splitter.validation_tensors or splitter.train_tensors
-        with torch.no_grad():
-            _, output = self.module({k: v.to(self.device) for k, v in tensors.items()})
-        self.selected_ = int(output.extra_metrics["error"].argmin())
+            held_out = full_batch([data.validation], centre, scale, data.early)
+        full = full_batch([data.training], centre, scale, data.early)
+        halves = data.halves[: len(module.seeds)]
+        training_batch = full_batch(halves, centre, scale, data.early) if halves else full
+        return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)

@@ -1,7 +1,8 @@
 """Tensors only: gates, field, solver, and the module that joins them."""
 
-from sparsenode.module._field import EffectiveWeights, Field
+from sparsenode.module._field import Architecture, EffectiveWeights, Field
 from sparsenode.module._module import SparseNODEModule
+from sparsenode.module._prune import prune_field
 from sparsenode.module._solve import Solver
 
-__all__ = ["EffectiveWeights", "Field", "Solver", "SparseNODEModule"]
+__all__ = ["Architecture", "EffectiveWeights", "Field", "Solver", "SparseNODEModule", "prune_field"]

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sparsenode.module import _gates
+from sparsenode.module import _gates, _paths
 from sparsenode.module._paths import PathSlopes
 
 Gates = Literal["weight", "unit"]
+Skip = Literal["inner", "outer"]
 
 # Share of gates that are closed when training starts: input layer, every later layer (Aliee et al. 2022, code).
 _INITIAL_CLOSED = (0.2, 0.5)
@@ -25,8 +26,64 @@ _INITIAL_DECAY = 0.5413  # softplus^-1(1): one e-fold over the length of a traje
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """What the tensors of a field mean.
+
+    Parameters
+    ----------
+    n_vars
+        Size of the state, d.
+    n_layers
+        Number of layers. Where there is a skip, its matrix stands after those of the layers in every list.
+    per_target
+        Whether each target has a network of its own; its tensors then lie one after the other on the leading axis.
+    inputs
+        Variables that may regulate others, ``None`` for all.
+    path_weights
+        Weight of the paths of each regulator to each target, targets × regulators, in path penalties; ``None`` for one.
+    skip
+        Whether a linear skip is added inside the field, after the integration, or not at all.
+    """
+
+    n_vars: int
+    n_layers: int
+    per_target: bool = False
+    inputs: torch.Tensor | None = None
+    path_weights: torch.Tensor | None = None
+    skip: Skip | None = None
+
+    def chains(self, matrices: Sequence[torch.Tensor]) -> list[Sequence[torch.Tensor]]:
+        """Matrices in series: those of the layers, and the skip by itself."""
+        return [chain for chain in (matrices[: self.n_layers], matrices[self.n_layers :]) if len(chain) > 0]
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """The inputs of the field among the variables, the last axis."""
+        return x if self.inputs is None else x.index_select(-1, self.inputs)
+
+    def split(self, h: torch.Tensor) -> torch.Tensor:
+        """Networks × points × (targets · units) to (networks · targets) × points × units."""
+        if not self.per_target:
+            return h
+        return h.unflatten(2, (self.n_vars, -1)).transpose(1, 2).flatten(0, 1)
+
+    def merge(self, h: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`split`."""
+        if not self.per_target:
+            return h
+        return h.unflatten(0, (-1, self.n_vars)).transpose(1, 2).flatten(2)
+
+    def wide(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Matrices (networks · targets) × out × in of one layer as networks × (targets · out) × in."""
+        return matrix.reshape(-1, self.n_vars * matrix.shape[1], matrix.shape[2]) if self.per_target else matrix
+
+    def mean_over_targets(self, sums: torch.Tensor) -> torch.Tensor:
+        """Row sums of path matrices, however arranged, to their mean in each network."""
+        return sums.reshape(-1, self.n_vars).mean(1) if self.per_target else sums.mean(1)
+
+
+@dataclass(frozen=True)
 class EffectiveWeights:
-    """What a solve holds fixed: one entry per layer of weights, gates and biases, and the decay.
+    """What a solve holds fixed: one entry per matrix of weights and gates, and per layer of biases, and the decay.
 
     Parameters
     ----------
@@ -40,6 +97,8 @@ class EffectiveWeights:
         Decay rates, networks × 1 × variables, or ``None``.
     plain
         Weights without gates.
+    architecture
+        What these tensors mean.
     """
 
     weights: list[torch.Tensor]
@@ -47,11 +106,42 @@ class EffectiveWeights:
     biases: list[torch.Tensor]
     decay: torch.Tensor | None
     plain: list[torch.Tensor]
+    architecture: Architecture
+
+    @property
+    def layers(self) -> list[torch.Tensor]:
+        """Weights of the layers, as the field applies them: the first one to all targets at once."""
+        first, *others = self.weights[: self.architecture.n_layers]
+        return [self.architecture.wide(first), *others]
+
+    @property
+    def layer_biases(self) -> list[torch.Tensor]:
+        """Biases of the layers, in the shapes that go with :attr:`layers`."""
+        first, *others = self.biases
+        return [self.architecture.wide(first.mT).mT, *others]
+
+    @property
+    def skip(self) -> torch.Tensor | None:
+        """Skip, networks × targets × regulators, or ``None``."""
+        return self.weights[-1] if self.architecture.skip is not None else None
 
     @cached_property
-    def paths(self) -> PathSlopes:
-        """Entry sum of the path matrix and its slopes, computed when first asked for."""
-        return PathSlopes.of(self.plain, self.gates)
+    def paths(self) -> list[PathSlopes]:
+        """Entry sum of the path matrix of every chain and its slopes, computed when first asked for."""
+        chains = self.architecture.chains
+        gates = chains(self.gates) or [[] for _ in chains(self.plain)]
+        return [
+            PathSlopes.of(plain, gate, _path_weights(self.architecture, plain))
+            for plain, gate in zip(chains(self.plain), gates, strict=True)
+        ]
+
+
+def _path_weights(architecture: Architecture, chain: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """Weights of the paths in the arrangement of the chain's path matrix."""
+    weights = architecture.path_weights
+    if weights is None or chain[-1].shape[1] != 1 or not architecture.per_target:
+        return weights
+    return weights.unsqueeze(1).repeat(len(chain[0]) // architecture.n_vars, 1, 1)
 
 
 class Field(nn.Module):
@@ -69,42 +159,79 @@ class Field(nn.Module):
         One gate per weight, one per input unit of each layer, or none.
     decay
         Whether each variable has a learned rate of linear decay, :math:`\gamma > 0`.
+    skip
+        Whether there is a linear skip :math:`S`: added to the field, or after the integration; see
+        :class:`~sparsenode.module.SparseNODEModule`.
+    per_target
+        Whether every target has a network of its own.
+    inputs
+        Indices of the variables that may regulate others, all by default.
+    path_weights
+        Weights of paths in path penalties, targets × all variables, one by default.
     """
 
     def __init__(
-        self, n_vars: int, hidden: Sequence[int], seeds: Sequence[int], gates: Gates | None = None, decay: bool = True
+        self,
+        n_vars: int,
+        hidden: Sequence[int],
+        seeds: Sequence[int],
+        gates: Gates | None = None,
+        decay: bool = True,
+        skip: Skip | None = None,
+        per_target: bool = False,
+        inputs: Sequence[int] | None = None,
+        path_weights: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
-        sizes = [n_vars, *hidden, n_vars]
-        n = len(seeds)
-        self.gates = gates
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.empty(n, out, inp)) for inp, out in zip(sizes[:-1], sizes[1:], strict=True)
-        )
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n, 1, out)) for out in sizes[1:])
+        self.n_vars, self.skip, self.per_target, self.gates = n_vars, skip, per_target, gates
+        n_inputs = n_vars if inputs is None else len(inputs)
+        n, n_small = len(seeds), len(seeds) * (n_vars if per_target else 1)
+        sizes = [n_inputs, *hidden, 1 if per_target else n_vars]
+        shapes = [(n_small, out, inp) for inp, out in zip(sizes[:-1], sizes[1:], strict=True)]
+        if skip is not None:
+            shapes.append((n, n_vars, n_inputs))
+        self.weights = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(n_small, 1, out)) for out in sizes[1:])
         self.gate_logits = nn.ParameterList(
-            nn.Parameter(torch.empty(n, out if gates == "weight" else 1, inp))
-            for inp, out in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Parameter(torch.empty(count, out if gates == "weight" else 1, inp))
+            for count, out, inp in shapes
             if gates is not None
         )
         self.raw_decay = nn.Parameter(torch.full((n, 1, n_vars), _INITIAL_DECAY)) if decay else None
+        self.register_buffer("inputs", None if inputs is None else torch.as_tensor(list(inputs)), persistent=False)
+        if path_weights is not None and inputs is not None:
+            path_weights = path_weights[:, list(inputs)]
+        self.register_buffer("path_weights", path_weights, persistent=False)
         self._initialise(seeds)
+
+    # Registered buffers, declared for type checkers.
+    inputs: torch.Tensor | None
+    path_weights: torch.Tensor | None
 
     @torch.no_grad()
     def _initialise(self, seeds: Sequence[int]) -> None:
+        last = len(self.biases) - 1
         for network, seed in enumerate(seeds):
             generator = torch.Generator().manual_seed(int(seed))
             for layer, weight in enumerate(self.weights):
-                gain = _OUTPUT_GAIN if layer == len(self.weights) - 1 else 1.0
-                weight[network].normal_(0.0, gain / math.sqrt(weight.shape[2]), generator=generator)
+                # The output layer and the skip start small.
+                gain = _OUTPUT_GAIN if layer >= last else 1.0
+                own = weight.unflatten(0, (len(seeds), -1))[network]
+                own.normal_(0.0, gain / math.sqrt(weight.shape[2]), generator=generator)
             for layer, logits in enumerate(self.gate_logits):
-                closed = _INITIAL_CLOSED[min(layer, 1)]
-                logits[network].normal_(math.log((1 - closed) / closed), 1e-2, generator=generator)
+                closed = _INITIAL_CLOSED[0 if layer in (0, last + 1) else 1]
+                own = logits.unflatten(0, (len(seeds), -1))[network]
+                own.normal_(math.log((1 - closed) / closed), 1e-2, generator=generator)
 
     @property
-    def n_vars(self) -> int:
-        """Size of the state."""
-        return self.weights[0].shape[2]
+    def n_networks(self) -> int:
+        """Number of networks; one for all targets counts once, and so do those of all targets together."""
+        return len(self.weights[0]) // (self.n_vars if self.per_target else 1)
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the tensors of this field mean."""
+        return Architecture(self.n_vars, len(self.biases), self.per_target, self.inputs, self.path_weights, self.skip)
 
     @property
     def decay(self) -> torch.Tensor | None:
@@ -126,33 +253,67 @@ class Field(nn.Module):
             ]
         if gates:
             weights = [w * z for w, z in zip(weights, gates, strict=True)]
-        return EffectiveWeights(weights, gates, list(self.biases), self.decay, plain)
+        return EffectiveWeights(weights, gates, list(self.biases), self.decay, plain, self.architecture)
 
     def open_probabilities(self) -> list[torch.Tensor]:
-        """P(gate open) per layer; each broadcasts against that layer's weights."""
+        """P(gate open) per matrix of weights; each broadcasts against it."""
         return [_gates.open_probability(logits) for logits in self.gate_logits]
 
     @staticmethod
     def evaluate(x: torch.Tensor, effective: EffectiveWeights) -> torch.Tensor:
         """Derivatives at ``x``, networks × points × variables."""
-        h = x
-        last = len(effective.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(effective.weights, effective.biases, strict=True)):
-            h = torch.baddbmm(bias, h, weight.transpose(1, 2))
-            if layer < last:
+        architecture, layers = effective.architecture, effective.layers
+        inputs = h = architecture.read(x)
+        for layer, (weight, bias) in enumerate(zip(layers, effective.layer_biases, strict=True)):
+            h = torch.baddbmm(bias, h, weight.mT)
+            if layer == 0:
+                h = architecture.split(h)
+            if layer < len(layers) - 1:
                 h = functional.elu(h)
+        h = architecture.merge(h)
+        if architecture.skip == "inner":
+            h = torch.baddbmm(h, inputs, effective.weights[-1].mT)
         return h if effective.decay is None else torch.addcmul(h, effective.decay, x, value=-1)
 
     @staticmethod
     def jacobian(x: torch.Tensor, effective: EffectiveWeights, network: int) -> torch.Tensor:
-        """Jacobian of one network, without the decay, averaged over points × variables: targets × regulators."""
-        layers = [weight[network] for weight in effective.weights]
-        slopes, h = [], x
+        """Jacobian of one network, without the decay, averaged over points × variables: targets × regulators.
+
+        A skip that is added after the integration counts like one inside the field.
+        """
+        architecture = effective.architecture
+        count = architecture.n_vars if architecture.per_target else 1
+        own = slice(network * count, (network + 1) * count)
+        layers = [weight[own] for weight in effective.weights[: architecture.n_layers]]
+        h = architecture.read(x).expand(count, -1, -1)
+        inner: torch.Tensor | None = None  # small networks × points × units × regulators, where it is needed
         for layer, bias in zip(layers[:-1], effective.biases, strict=False):
-            h = torch.addmm(bias[network], h, layer.T)
-            slopes.append(torch.where(h > 0, torch.ones_like(h), torch.exp(h)))
+            h = torch.baddbmm(bias[own], h, layer.mT)
+            slope = torch.where(h > 0, torch.ones_like(h), torch.exp(h)).unsqueeze(3)
+            # The first matrix is the same at all points: it is multiplied in at the end.
+            inner = torch.diag_embed(slope.squeeze(3)) if inner is None else slope * (layer.unsqueeze(1) @ inner)
             h = functional.elu(h)
-        inner = torch.diag_embed(slopes[0])
-        for slope, layer in zip(slopes[1:], layers[1:-1], strict=True):
-            inner = slope.unsqueeze(2) * (layer @ inner)
-        return layers[-1] @ inner.mean(0) @ layers[0]
+        mean = layers[-1] @ (inner.mean(1) @ layers[0]) if inner is not None else layers[0]
+        jacobian = mean.flatten(0, 1)
+        if effective.skip is not None:
+            jacobian = jacobian + effective.skip[network]
+        return _all_columns(architecture, jacobian)
+
+    @staticmethod
+    def path_matrix(effective: EffectiveWeights) -> torch.Tensor:
+        """Path matrices ``|W^L| ⋯ |W^1|``, plus the magnitude of the skip: networks × targets × regulators."""
+        architecture = effective.architecture
+        layers = _paths.product([weight.abs() for weight in effective.weights[: architecture.n_layers]])
+        matrix = layers.reshape(-1, architecture.n_vars, layers.shape[2])
+        if effective.skip is not None:
+            matrix = matrix + effective.skip.abs()
+        return _all_columns(architecture, matrix)
+
+
+def _all_columns(architecture: Architecture, matrix: torch.Tensor) -> torch.Tensor:
+    """Put the columns of the inputs in their places among those of all variables, the others zero."""
+    if architecture.inputs is None:
+        return matrix
+    full = matrix.new_zeros(*matrix.shape[:-1], architecture.n_vars)
+    full[..., architecture.inputs] = matrix
+    return full

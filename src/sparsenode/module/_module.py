@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
+from torch import nn
 
-from sparsenode.module import _paths
 from sparsenode.module._field import EffectiveWeights, Field
 from sparsenode.module._layout import Layout
+from sparsenode.module._prune import resized
 from sparsenode.module._solve import Solver, integrate
 from sparsenode.module._velocity import velocity
 
@@ -46,6 +47,14 @@ class SparseNODEModule(BaseModuleClass):
         Whether the field has a learned linear decay.
     bootstrap
         Whether initial states are drawn anew at each training step.
+    learned_start
+        Whether initial states are learned, for each replicate.
+    skip
+        Whether there is a linear skip inside the field, where the regularizer asks for none itself.
+    inputs
+        Indices of the variables that may regulate others, ``None`` for all.
+    path_weights
+        Weights of paths in path penalties, targets × regulators, ``None`` for one.
     n_knots
         Number of solver outputs per trajectory.
     solver
@@ -65,6 +74,10 @@ class SparseNODEModule(BaseModuleClass):
         bootstrap: bool,
         n_knots: int,
         solver: Solver,
+        learned_start: bool = False,
+        skip: bool = False,
+        inputs: Sequence[int] | None = None,
+        path_weights: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
@@ -77,13 +90,27 @@ class SparseNODEModule(BaseModuleClass):
         self.n_replicates = len(regularizer.strength) * len(self.seeds)
         strength = np.repeat(regularizer.strength, len(self.seeds))
         network_seeds = np.repeat(np.tile(self.seeds, len(regularizer.strength)), self.n_fields)
-        self.field = Field(n_vars, hidden, network_seeds.tolist(), regularizer.gates, decay)
+        self.field = Field(
+            n_vars,
+            hidden,
+            network_seeds.tolist(),
+            regularizer.gates,
+            decay,
+            regularizer.skip or ("inner" if skip else None),
+            regularizer.per_target,
+            inputs,
+            path_weights,
+        )
+        #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
+        self.strength_share = 1.0
         self.register_buffer("strength", torch.as_tensor(strength, dtype=torch.float32))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("initial_state", torch.zeros(len(lineages), n_vars))
         self.register_buffer("relative_span", torch.ones(len(lineages)))
         self.register_buffer("time_unit", torch.ones((), dtype=torch.float64))
         self.lineages = [int(lineage) for lineage in lineages]
+        offset = torch.zeros(self.n_replicates, len(lineages), n_vars)
+        self.start_offset = nn.Parameter(offset) if learned_start else None
         self._generators: list[torch.Generator] = []
 
     # Registered buffers, declared for type checkers.
@@ -92,6 +119,11 @@ class SparseNODEModule(BaseModuleClass):
     initial_state: torch.Tensor
     relative_span: torch.Tensor
     time_unit: torch.Tensor
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Take the sizes of a pruned model before its parameters are loaded."""
+        if model.pruned_ is not None:
+            self.field = resized(self.field, model.pruned_["hidden"], model.pruned_["inputs"])
 
     def seed_generators(self) -> None:
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
@@ -108,7 +140,10 @@ class SparseNODEModule(BaseModuleClass):
 
     def sample_weights(self) -> EffectiveWeights:
         """Effective weights with sampled gates: one sample for a whole solve."""
-        uniform = [self._draw((self.n_fields, *logits.shape[1:])).flatten(0, 1) for logits in self.field.gate_logits]
+        uniform = [
+            self._draw((len(logits) // self.n_replicates, *logits.shape[1:])).flatten(0, 1)
+            for logits in self.field.gate_logits
+        ]
         return self.field.effective_weights(uniform)
 
     def trajectories(
@@ -144,9 +179,23 @@ class SparseNODEModule(BaseModuleClass):
         layout = self.layout(lineages)
         span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2)
         field = velocity(effective)
-        states = integrate(lambda x: span * field(x), layout.spread(start), times, solver or self.solver)
+        first = layout.spread(start)
+        states = integrate(lambda x: span * field(x), first, times, solver or self.solver)
         derivatives = span.unsqueeze(3) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
+        if effective.architecture.skip == "outer":
+            drift = (span * self.drift(first, effective)).unsqueeze(2)
+            states, derivatives = states + drift * times.view(-1, 1), derivatives + drift
         return layout.gather(states), layout.gather(derivatives)
+
+    @staticmethod
+    def drift(start: torch.Tensor, effective: EffectiveWeights) -> torch.Tensor:
+        """What a skip after the integration adds to the derivatives: ``S`` times the initial states."""
+        return torch.bmm(effective.architecture.read(start), effective.weights[-1].mT)
+
+    def start(self) -> torch.Tensor:
+        """Initial states, replicates × trajectories × variables."""
+        start = self.initial_state.expand(self.n_replicates, -1, -1)
+        return start if self.start_offset is None else start + self.start_offset
 
     def layout(self, lineages: Sequence[int]) -> Layout:
         """Where trajectories of these lineages stand in the batch of networks."""
@@ -155,7 +204,7 @@ class SparseNODEModule(BaseModuleClass):
 
     def _start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Initial states, replicates × trajectories × variables; bootstrapped from early cells while training."""
-        start = self.initial_state.expand(self.n_replicates, -1, -1)
+        start = self.start()
         if not (self.training and self.bootstrap):
             return start
         weights = self._draw(tensors["early_mask"].shape, exponential=True) * tensors["early_mask"]
@@ -163,7 +212,13 @@ class SparseNODEModule(BaseModuleClass):
         uniform = tensors["early_mask"] / tensors["early_mask"].sum(1, keepdim=True)
         # Early cells are centred on their mean, so the draws are centred on the initial state.
         drawn = torch.einsum("sme,med->smd", weights - uniform, tensors["early"])
-        return start + drawn.repeat(self.n_replicates // len(self.seeds), 1, 1)
+        return start + self._by_replicate(drawn)
+
+    def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Seeds × … to replicates × …; a leading axis of one serves all replicates."""
+        return (
+            tensor if len(tensor) == 1 else tensor.repeat(len(self.strength) // len(tensor), *[1] * (tensor.dim() - 1))
+        )
 
     def forward(
         self, tensors: dict[str, torch.Tensor], *_: object, **__: object
@@ -186,26 +241,35 @@ class SparseNODEModule(BaseModuleClass):
             effective, self._start(tensors), self.relative_span, self.lineages, knots
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
-        quadratic = (centred * (tensors["gram"] @ centred - 2.0 * tensors["cross"])).sum((1, 2, 3))
-        error = (quadratic + tensors["square"]) / tensors["null"]
+        gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
+        quadratic = (centred * (gram @ centred - 2.0 * cross)).sum((1, 2, 3))
+        error = (quadratic + square) / null
         smooth, penalty = self.regularizer.penalties(self.field, effective)
-        loss = (error + self.strength * smooth.view(self.n_replicates, -1).mean(1)).sum()
+        strength = self.strength * self.strength_share
+        loss = (error + strength * smooth.view(self.n_replicates, -1).mean(1)).sum()
         penalty = penalty.detach().view(self.n_replicates, -1).mean(1)
-        output = LossOutput(
-            loss=loss, n_obs_minibatch=1, extra_metrics={"error": error, "penalty": self.strength * penalty}
-        )
+        output = LossOutput(loss=loss, n_obs_minibatch=1, extra_metrics={"error": error, "penalty": strength * penalty})
         return effective, output
 
     @torch.no_grad()
     def prox(self, effective: EffectiveWeights, steps: Sequence[torch.Tensor]) -> None:
         """Proximal step of the regularizer with the step sizes of the optimiser."""
         # The penalty of a replicate is the mean over its fields.
-        strength = self.strength.repeat_interleave(self.n_fields) / self.n_fields
-        self.regularizer.prox(self.field, effective, strength, steps)
+        strength = self.strength_share * self.strength.repeat_interleave(self.n_fields) / self.n_fields
+        if self.strength_share > 0:
+            self.regularizer.prox(self.field, effective, strength, steps)
 
     @torch.no_grad()
     def path_matrix(self) -> torch.Tensor:
         """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` per unit of ``time_unit``: replicates × fields × targets × regulators."""
-        effective = self.field.effective_weights()
-        matrix = _paths.product([weight.abs() for weight in effective.weights])
+        matrix = self.field.path_matrix(self.field.effective_weights())
         return matrix.unflatten(0, (self.n_replicates, self.n_fields))
+
+    @torch.no_grad()
+    def sparsity(self, replicate: int) -> tuple[float, float]:
+        """Shares of zeros in the path matrices and in the effective weights of one replicate."""
+        effective = self.field.effective_weights()
+        zero = self.field.path_matrix(effective).unflatten(0, (self.n_replicates, -1))[replicate] == 0
+        weights = [w.unflatten(0, (self.n_replicates, -1))[replicate] for w in effective.weights]
+        n_zero = sum(int((w == 0).sum()) for w in weights)
+        return float(zero.double().mean()), n_zero / sum(w.numel() for w in weights)

@@ -20,6 +20,11 @@ def row_sums(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
     return vector
 
 
+def _per_unit(gates: Sequence[torch.Tensor]) -> bool:
+    """Whether gates belong to input units rather than to weights."""
+    return all(gate.shape[1] == 1 for gate in gates)
+
+
 @dataclass(frozen=True)
 class PathSlopes:
     """Entry sum of ``M^L ⋯ M^1`` with ``M^l = |W^l| ⊙ z^l``, and its slopes, without gradients.
@@ -32,6 +37,7 @@ class PathSlopes:
         ``|W^l|``, networks × out × in.
     above, below
         The slope in entry ``(i, j)`` of ``M^l`` is ``above[l][i] * below[l][j]``; networks × out × 1, networks × 1 × in.
+        Where entries are weighted, the slope itself and one.
     gate_slopes
         Slope in the gates of input units, networks × 1 × in; ``None`` where there are others or none.
     """
@@ -44,11 +50,18 @@ class PathSlopes:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, weights: Sequence[torch.Tensor], gates: Sequence[torch.Tensor]) -> PathSlopes:
-        """Slopes for plain weights and their gates, which may be empty."""
+    def of(
+        cls,
+        weights: Sequence[torch.Tensor],
+        gates: Sequence[torch.Tensor],
+        path_weights: torch.Tensor | None = None,
+    ) -> PathSlopes:
+        """Slopes for plain weights and their gates, which may be empty; entries are weighted where weights are given."""
+        if path_weights is not None:
+            return cls._weighted(weights, gates, path_weights)
         magnitudes = matrices = [weight.abs() for weight in weights]
         units: Sequence[torch.Tensor | None] = [None] * len(weights)
-        if gates and gates[0].shape[1] == 1:
+        if gates and _per_unit(gates):
             units = gates  # they act on the vectors of the chain
         elif gates:
             matrices = [magnitude * gate for magnitude, gate in zip(magnitudes, gates, strict=True)]
@@ -63,6 +76,24 @@ class PathSlopes:
             slopes.append(None if unit is None else vector.mT * under)
             above.append(vector if unit is None else vector * unit.mT)
         return cls(total, magnitudes, above[-2::-1], below, slopes[::-1])
+
+    @classmethod
+    def _weighted(
+        cls, weights: Sequence[torch.Tensor], gates: Sequence[torch.Tensor], path_weights: torch.Tensor
+    ) -> PathSlopes:
+        """Slopes of the weighted entry sum, which are no products of two vectors."""
+        magnitudes = [weight.detach().abs() for weight in weights]
+        matrices = [m * g.detach() for m, g in zip(magnitudes, gates, strict=True)] if gates else magnitudes
+        with torch.enable_grad():
+            matrices = [matrix.clone().requires_grad_() for matrix in matrices]
+            total = (path_weights * product(matrices)).sum((1, 2))
+            above = list(torch.autograd.grad(total.sum(), matrices))
+        units = bool(gates) and _per_unit(gates)
+        slopes = [
+            (magnitude * slope).sum(1, keepdim=True) if units else None
+            for magnitude, slope in zip(magnitudes, above, strict=True)
+        ]
+        return cls(total.detach(), magnitudes, above, [total.new_ones(())] * len(above), slopes)
 
 
 class _GatedSum(torch.autograd.Function):

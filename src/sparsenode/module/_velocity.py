@@ -8,62 +8,100 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from sparsenode.module._field import EffectiveWeights
+from sparsenode.module._field import Architecture, EffectiveWeights
 
-_Tape = list[tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]]
+# Of every evaluation: states, inputs of the layers, gradients in their outputs, gradient in the derivatives.
+_Tape = list[tuple[torch.Tensor, Sequence[torch.Tensor], Sequence[torch.Tensor], torch.Tensor]]
 
 
 class _Evaluate(torch.autograd.Function):
     """One evaluation. Its backward pass leaves what the gradients of the parameters need on the tape."""
 
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, x: torch.Tensor, decay: torch.Tensor | None, *parameters: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        tape: _Tape,
+        architecture: Architecture,
+        x: torch.Tensor,
+        decay: torch.Tensor | None,
+        skip: torch.Tensor | None,
+        *parameters: torch.Tensor,
+    ) -> Any:
         """Derivatives at ``x``; the parameters are the weights of all layers, then the biases."""
         n = len(parameters) // 2
         weights, biases = parameters[:n], parameters[n:]
-        inputs = [x]
-        for weight, bias in zip(weights[:-1], biases, strict=False):
-            inputs.append(functional.elu(torch.baddbmm(bias, inputs[-1], weight.mT)))
+        inputs = [architecture.read(x)]
+        for layer, (weight, bias) in enumerate(zip(weights[:-1], biases, strict=False)):
+            h = torch.baddbmm(bias, inputs[-1], weight.mT)
+            inputs.append(functional.elu(architecture.split(h) if layer == 0 else h))
         derivatives = torch.baddbmm(biases[-1], inputs[-1], weights[-1].mT)
-        ctx.tape, ctx.decay = tape, decay
-        ctx.save_for_backward(*inputs, *weights)
+        derivatives = architecture.merge(derivatives)
+        if skip is not None:
+            derivatives = torch.baddbmm(derivatives, inputs[0], skip.mT)
+        ctx.tape, ctx.architecture, ctx.decay, ctx.skip = tape, architecture, decay, skip
+        ctx.save_for_backward(x, *inputs, *weights)
         return derivatives if decay is None else derivatives.addcmul_(decay, x, value=-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
         """Gradient in the state."""
-        n = len(ctx.saved_tensors) // 2
-        inputs, weights = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
-        gradients = [gradient]
+        x, *saved = ctx.saved_tensors
+        n = len(saved) // 2
+        architecture, inputs, weights = ctx.architecture, saved[:n], saved[n:]
+        gradients = [architecture.split(gradient)]
         for layer in range(n - 1, 0, -1):
             below = torch.bmm(gradients[-1], weights[layer])
             gradients.append(torch.ops.aten.elu_backward(below, 1, 1, 1, True, inputs[layer]))
-        ctx.tape.append((inputs, gradients[::-1]))
+        gradients[-1] = architecture.merge(gradients[-1])
+        ctx.tape.append((x, inputs, gradients[::-1], gradient))
         state = torch.bmm(gradients[-1], weights[0])
+        if ctx.skip is not None:
+            state = torch.baddbmm(state, gradient, ctx.skip)
+        if architecture.inputs is not None:
+            state = torch.zeros_like(gradient).index_add_(2, architecture.inputs, state)
         if ctx.decay is not None:
             state.addcmul_(ctx.decay, gradient, value=-1)
-        return (None, state, None, *([None] * (2 * n)))
+        return (None, None, state, None, None, *([None] * (2 * n)))
 
 
 class _Gather(torch.autograd.Function):
     """Hands the parameters to all evaluations. Autograd calls its backward pass after theirs."""
 
     @staticmethod
-    def forward(ctx: Any, tape: _Tape, decay: torch.Tensor | None, *parameters: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        tape: _Tape,
+        architecture: Architecture,
+        decay: torch.Tensor | None,
+        skip: torch.Tensor | None,
+        *parameters: torch.Tensor,
+    ) -> Any:
         """Views of the parameters."""
-        ctx.tape, ctx.has_decay = tape, decay is not None
+        ctx.tape, ctx.architecture, ctx.has_decay, ctx.has_skip = (
+            tape,
+            architecture,
+            decay is not None,
+            skip is not None,
+        )
         ctx.set_materialize_grads(False)
-        return (None if decay is None else decay.view_as(decay), *(p.view_as(p) for p in parameters))
+        return tuple(None if p is None else p.view_as(p) for p in (decay, skip, *parameters))
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         """Gradients in the parameters: one product a layer over the points of all evaluations."""
-        inputs = [torch.cat(points, 1) for points in zip(*(i for i, _ in ctx.tape), strict=True)]
-        gradients = [torch.cat(points, 1) for points in zip(*(g for _, g in ctx.tape), strict=True)]
+        states, layers, layer_gradients, outputs = zip(*ctx.tape, strict=True)
+        inputs = [torch.cat(points, 1) for points in zip(*layers, strict=True)]
+        gradients = [torch.cat(points, 1) for points in zip(*layer_gradients, strict=True)]
+        # Where nothing is rearranged, these are the ends of the two lists above.
+        output = torch.cat(outputs, 1) if ctx.architecture.per_target else gradients[-1]
+        decay = None
+        if ctx.has_decay:
+            state = inputs[0] if ctx.architecture.inputs is None else torch.cat(states, 1)
+            decay = -(output * state).sum(1, keepdim=True)
         ctx.tape.clear()
-        decay = -(gradients[-1] * inputs[0]).sum(1, keepdim=True) if ctx.has_decay else None
+        skip = torch.bmm(output.mT, inputs[0]) if ctx.has_skip else None
         weights = [torch.bmm(g.mT, x) for g, x in zip(gradients, inputs, strict=True)]
-        return (None, decay, *weights, *(g.sum(1, keepdim=True) for g in gradients))
+        return (None, None, decay, skip, *weights, *(g.sum(1, keepdim=True) for g in gradients))
 
 
 def velocity(effective: EffectiveWeights) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -74,5 +112,9 @@ def velocity(effective: EffectiveWeights) -> Callable[[torch.Tensor], torch.Tens
     does it. Results are the same up to rounding. The graph can be differentiated once.
     """
     tape: _Tape = []
-    decay, *parameters = _Gather.apply(tape, effective.decay, *effective.weights, *effective.biases)
-    return lambda x: _Evaluate.apply(tape, x, decay, *parameters)
+    architecture = effective.architecture
+    inner = effective.skip if architecture.skip == "inner" else None
+    decay, skip, *parameters = _Gather.apply(
+        tape, architecture, effective.decay, inner, *effective.layers, *effective.layer_biases
+    )
+    return lambda x: _Evaluate.apply(tape, architecture, x, decay, skip, *parameters)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsenode.objectives._statistics import MAX_EARLY
 
-InitialState = Literal["kernel", "first"]
+InitialState = Literal["kernel", "first", "learned"]
 N_FIRST = 5
 
 
@@ -26,6 +26,7 @@ def initial_weights(
     method
         ``"kernel"``: half a Gaussian of the given bandwidth, centred on the start. ``"first"``: the five earliest
         cells alike. The paper also drops values with a z score of 3 or more, which five values cannot reach.
+        ``"learned"``: the cells at the earliest time, where learning starts from.
     bandwidth
         Standard deviation of the kernel, as a share of the trajectory.
 
@@ -39,6 +40,9 @@ def initial_weights(
         earliest = np.where(member > 0, times, np.inf).min(0)
         beyond = np.maximum(times**2 - earliest**2, 0.0)  # held-out cells may be earlier still
         result = member * np.exp(-0.5 * beyond / bandwidth**2)
+    elif method == "learned":
+        earliest = np.where(member > 0, times, np.inf).min(0)
+        result = member * (times == earliest)
     else:
         result = np.zeros_like(member)
         for m in range(member.shape[1]):

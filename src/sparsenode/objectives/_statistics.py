@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,17 @@ class TrajectoryStatistics:
         """Weighted mean expression of every trajectory, M × d."""
         return self.total / np.maximum(self.weight, np.finfo(float).tiny)[:, None]
 
+    def __sub__(self, other: TrajectoryStatistics) -> TrajectoryStatistics:
+        """Statistics of the cells that are not among those of the other."""
+        return TrajectoryStatistics(
+            self.gram - other.gram,
+            self.cross - other.cross,
+            self.square - other.square,
+            self.weight - other.weight,
+            self.n_cells - other.n_cells,
+            self.total - other.total,
+        )
+
     def centred(self, centre: np.ndarray) -> TrajectoryStatistics:
         """The statistics of ``X - centre``, for a centre of shape M × d."""
         knots = self.gram.shape[1] // 2
@@ -96,6 +107,8 @@ class StreamedData:
     ----------
     training, validation
         Statistics of the training and of the held-out cells.
+    halves
+        Statistics of half-samples of the training cells, complementary ones one after the other.
     initial_state
         Weighted mean of the early training cells, M × d.
     early
@@ -106,6 +119,7 @@ class StreamedData:
 
     training: TrajectoryStatistics
     validation: TrajectoryStatistics
+    halves: list[TrajectoryStatistics]
     initial_state: np.ndarray
     early: list[np.ndarray]
     bin_weight: np.ndarray
@@ -147,6 +161,7 @@ def stream(
     validation: np.ndarray,
     n_knots: int,
     n_vars: int,
+    halves: Sequence[np.ndarray] = (),
 ) -> StreamedData:
     """Accumulate the statistics of training and held-out cells in one pass.
 
@@ -162,9 +177,12 @@ def stream(
         Number of knots, K.
     n_vars
         Number of variables, d.
+    halves
+        Masks over cells, each of half of the training cells; the other half is used as well.
     """
     n_trajectories = cells.weights.shape[1]
-    accumulators = {name: _Accumulator(n_trajectories, n_knots, n_vars) for name in ("training", "validation")}
+    masks = {"training": training, "validation": validation} | {f"half {i}": mask for i, mask in enumerate(halves)}
+    accumulators = {name: _Accumulator(n_trajectories, n_knots, n_vars) for name in masks}
     initial = np.zeros((n_trajectories, n_vars))
     bin_weight = np.zeros((n_trajectories, N_BINS))
     bin_total = np.zeros((n_trajectories, N_BINS, n_vars))
@@ -178,8 +196,8 @@ def stream(
         initial += cells.initial_weights[rows].T @ x
         for m in range(n_trajectories):
             in_trajectory = cells.weights[rows, m] > 0
-            for name, mask in (("training", training[rows]), ("validation", validation[rows])):
-                chosen = in_trajectory & mask
+            for name, mask in masks.items():
+                chosen = in_trajectory & mask[rows]
                 if chosen.any():
                     times, weights = cells.times[rows, m][chosen], cells.weights[rows, m][chosen]
                     accumulators[name].add(m, times, weights, shifted[chosen])
@@ -192,9 +210,12 @@ def stream(
             early[m][here] = x[cells.early[m][here] - first]
     if shift is None:
         raise ValueError("Expected at least one cell, found none.")
+    results = {name: accumulator.result(shift) for name, accumulator in accumulators.items()}
+    whole, first_halves = results["training"], [results[f"half {i}"] for i in range(len(halves))]
     return StreamedData(
-        training=accumulators["training"].result(shift),
-        validation=accumulators["validation"].result(shift),
+        training=whole,
+        validation=results["validation"],
+        halves=[half for first in first_halves for half in (first, whole - first)],
         initial_state=initial,
         early=early,
         bin_weight=bin_weight,

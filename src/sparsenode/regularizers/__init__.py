@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 from sparsenode.regularizers._base import Regularizer
 from sparsenode.regularizers._cnode import CNODE
+from sparsenode.regularizers._grouplasso import GroupLasso
 from sparsenode.regularizers._l0 import L0
+from sparsenode.regularizers._lassonet import LassoNet
 from sparsenode.regularizers._none import NoRegularizer
 from sparsenode.regularizers._pathreg import PathReg
 
-_REGISTRY: dict[str, Callable[[], Regularizer]] = {cls.name: cls for cls in (NoRegularizer, CNODE, L0, PathReg)}
+_METHODS = (NoRegularizer, CNODE, L0, PathReg, GroupLasso, LassoNet)
+_REGISTRY: dict[str, Callable[[], Regularizer]] = {cls.name: cls for cls in _METHODS}
 
 
 def get(regularizer: str | Regularizer) -> Regularizer:
@@ -45,4 +48,4 @@ def get(regularizer: str | Regularizer) -> Regularizer:
     )
 
 
-__all__ = ["CNODE", "L0", "NoRegularizer", "PathReg", "Regularizer", "get"]
+__all__ = ["CNODE", "GroupLasso", "L0", "LassoNet", "NoRegularizer", "PathReg", "Regularizer", "get"]

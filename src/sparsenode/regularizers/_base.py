@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from sparsenode.module import _paths
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from sparsenode.module import EffectiveWeights, Field
-    from sparsenode.module._field import Gates
+    from sparsenode.module import Architecture, EffectiveWeights, Field
+    from sparsenode.module._field import Gates, Skip
 
 
 class Regularizer:
@@ -37,8 +37,18 @@ class Regularizer:
 
     name: ClassVar[str]
     gates: Gates | None = None
+    #: The linear skip that the method needs, if any.
+    skip: Skip | None = None
+    #: Whether the method gives every target a network of its own.
+    per_target: ClassVar[bool] = False
     #: Whether :meth:`prox` does anything.
     proximal: ClassVar[bool] = False
+    #: Whether the penalty can weight the paths of each regulator to each target.
+    weights_paths: ClassVar[bool] = False
+    #: How the strength rises during training, unless ``train`` is told otherwise.
+    schedule: ClassVar[Literal["sparse", "iterative"]] = "sparse"
+    #: Keys of the papers in ``references.bib`` that the method is from.
+    citations: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, strength: ArrayLike) -> None:
         values = np.atleast_1d(np.asarray(strength, dtype=np.float64))
@@ -98,9 +108,32 @@ class Regularizer:
         """
 
 
-def path_norm(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    r"""Mean over targets of :math:`\sum_j (|W^L| \cdots |W^1|)_{ij}`, shape networks."""
-    return _paths.row_sums([weight.abs() for weight in weights]).mean(1)
+def path_norm(effective: EffectiveWeights) -> torch.Tensor:
+    r"""Mean over targets of :math:`\sum_j B_{ij} (|S| + |W^L| \cdots |W^1|)_{ij}`, shape networks.
+
+    :math:`S` is the skip, if there is one, and :math:`B` are the path weights, one by default.
+    """
+    return path_sum(effective.architecture, [weight.abs() for weight in effective.weights])[0]
+
+
+def path_sum(architecture: Architecture, matrices: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over targets of the weighted row sums of path matrices: total, and by chain, shape chains × networks."""
+    sums = []
+    for chain in architecture.chains(matrices):
+        if architecture.path_weights is None:
+            sums.append(architecture.mean_over_targets(_paths.row_sums(chain)))
+            continue
+        n_rows = [*(above.shape[2] for above in chain[1:]), _n_rows(architecture, chain)]
+        product = _paths.product([matrix.expand(-1, n, -1) for matrix, n in zip(chain, n_rows, strict=True)])
+        weighted = product.reshape(-1, architecture.n_vars, product.shape[2]) * architecture.path_weights
+        sums.append(weighted.sum(2).mean(1))
+    return torch.stack(sums).sum(0), torch.stack(sums)
+
+
+def _n_rows(architecture: Architecture, chain: Sequence[torch.Tensor]) -> int:
+    """Targets of one network of a chain, whose last matrix may stand for rows that are all alike."""
+    single = architecture.per_target and len(chain) == architecture.n_layers
+    return 1 if single else architecture.n_vars
 
 
 @torch.no_grad()
@@ -108,14 +141,16 @@ def soft_threshold_paths(
     field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]
 ) -> None:
     """Soft-threshold every weight by its step times the gradient of ``strength * path_norm`` in its magnitude."""
-    scale = (strength / field.n_vars).view(-1, 1, 1)
-    paths = effective.paths
+    scale = strength / field.n_vars
     gates: Sequence[torch.Tensor | None] = effective.gates or [None] * len(steps)
-    for weight, step, above, below, gate in zip(field.weights, steps, paths.above, paths.below, gates, strict=True):
+    above = [slope for chain in effective.paths for slope in chain.above]
+    below = [slope for chain in effective.paths for slope in chain.below]
+    for weight, step, high, low, gate in zip(field.weights, steps, above, below, gates, strict=True):
         if gate is not None and gate.shape[1] == 1:
-            below = below * gate
+            low = low * gate
+        own = scale.repeat_interleave(len(weight) // len(scale)).view(-1, 1, 1)
         # In place: these tensors are as large as the weights, and fresh memory costs more than arithmetic.
-        threshold = (step * (above * scale)).mul_(below)
+        threshold = (step * (high * own)).mul_(low)
         if gate is not None and gate.shape[1] > 1:
             threshold *= gate
         weight.sub_(torch.clamp(weight, -threshold, threshold))

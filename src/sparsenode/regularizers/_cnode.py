@@ -44,17 +44,19 @@ class CNODE(Regularizer):
 
     name = "cnode"
     proximal = True
+    weights_paths = True
+    citations = ("aliee2021beyond",)
 
     def __init__(self, strength: ArrayLike = 0.01) -> None:
         super().__init__(strength)
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Mean over targets of the row sums of the path matrix."""
-        return path_norm(effective.weights)
+        return path_norm(effective)
 
     def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Nothing: the whole penalty is applied by :meth:`prox`."""
-        return effective.weights[0].new_zeros(effective.weights[0].shape[0])
+        return effective.paths[0].total.new_zeros(field.n_networks)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
         """Both penalties of a training step: the value comes with the slopes, which :meth:`prox` needs anyway.
@@ -70,7 +72,8 @@ class CNODE(Regularizer):
         -------
         :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; each of shape networks.
         """
-        return self.gradient_penalty(field, effective), effective.paths.total / field.n_vars
+        totals = [chain.total.view(field.n_networks, -1).sum(1) for chain in effective.paths]
+        return self.gradient_penalty(field, effective), torch.stack(totals).sum(0) / field.n_vars
 
     def prox(
         self, field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]

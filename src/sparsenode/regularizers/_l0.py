@@ -58,6 +58,7 @@ class L0(Regularizer):
     """
 
     name = "l0"
+    citations = ("louizos2018learning",)
 
     def __init__(self, strength: ArrayLike = 0.1, gates: Literal["weight", "unit"] = "weight") -> None:
         super().__init__(strength)
@@ -65,4 +66,5 @@ class L0(Regularizer):
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Mean over layers of the mean P(gate open)."""
-        return torch.stack([probability.mean((1, 2)) for probability in field.open_probabilities()]).mean(0)
+        shares = [p.reshape(field.n_networks, -1).mean(1) for p in field.open_probabilities()]
+        return torch.stack(shares).mean(0)

@@ -26,4 +26,4 @@ class NoRegularizer(Regularizer):
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Zero for every network."""
-        return effective.weights[0].new_zeros(effective.weights[0].shape[0])
+        return effective.weights[0].new_zeros(field.n_networks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from sparsenode.module import _paths
-from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
+from sparsenode.regularizers._base import Regularizer, path_norm, path_sum, soft_threshold_paths
 from sparsenode.regularizers._l0 import check_gates
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class PathReg(Regularizer):
 
     name = "pathreg"
     proximal = True
+    weights_paths = True
+    citations = ("aliee2022sparsity", "louizos2018learning")
 
     def __init__(
         self, strength: ArrayLike = 0.1, gates: Literal["weight", "unit"] = "unit", shrinkage: float = 0.1
@@ -75,19 +78,24 @@ class PathReg(Regularizer):
     @staticmethod
     def open_share(field: Field) -> torch.Tensor:
         """Expected share of open paths of every network."""
-        n_paths_per_target = 1.0
-        for weight in field.weights:
-            n_paths_per_target *= weight.shape[2]
-        return _paths.row_sums(field.open_probabilities()).mean(1) / n_paths_per_target
+        architecture = field.architecture
+        _, sums = path_sum(architecture, field.open_probabilities())
+        # Paths through the layers outnumber those of the skip by far, so each kind has half of the share.
+        n_paths = [math.prod(weight.shape[2] for weight in chain) for chain in architecture.chains(list(field.weights))]
+        return torch.stack([total / n for total, n in zip(sums, n_paths, strict=True)]).mean(0)
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Expected share of open paths plus ``shrinkage`` times the path norm."""
-        return self.open_share(field) + self.shrinkage * path_norm(effective.weights)
+        return self.open_share(field) + self.shrinkage * path_norm(effective)
 
     def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """The whole penalty in the gates, with the weights held."""
-        norm = _paths.gated_sum(effective.paths, effective.gates) / field.n_vars
-        return self.open_share(field) + self.shrinkage * norm
+        chains = effective.architecture.chains(effective.gates)
+        norms = [
+            _paths.gated_sum(slopes, gates).view(field.n_networks, -1).sum(1)
+            for slopes, gates in zip(effective.paths, chains, strict=True)
+        ]
+        return self.open_share(field) + self.shrinkage / field.n_vars * torch.stack(norms).sum(0)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
         """Both penalties of a training step, which have the same value.

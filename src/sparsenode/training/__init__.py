@@ -1,7 +1,8 @@
 """Training plan and data splitter for full-batch steps on accumulated statistics."""
 
 from sparsenode.training._plan import TrainingPlan
+from sparsenode.training._schedule import IterativeSparsification
 from sparsenode.training._splitter import StatisticsSplitter, split_cells
 from sparsenode.training._threads import limited_threads
 
-__all__ = ["StatisticsSplitter", "TrainingPlan", "limited_threads", "split_cells"]
+__all__ = ["IterativeSparsification", "StatisticsSplitter", "TrainingPlan", "limited_threads", "split_cells"]

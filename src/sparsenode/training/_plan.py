@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from sparsenode._errors import DivergenceError
+from sparsenode.training._schedule import IterativeSparsification
 
 if TYPE_CHECKING:
     from sparsenode.module import SparseNODEModule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # Learning rate at the start and at the end, as shares of the largest, and the share of the steps in which it rises.
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
+_STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
 
 
 class TrainingPlan(pl.LightningModule):
@@ -34,6 +36,11 @@ class TrainingPlan(pl.LightningModule):
         Decoupled weight decay of Adam.
     max_grad_norm
         Gradients of each network are scaled down to this norm.
+    schedule
+        Iterative sparsification after ``dense_epochs`` epochs without penalty; ``None`` for the full strength from the
+        start.
+    dense_epochs
+        See ``schedule``.
     """
 
     def __init__(
@@ -43,6 +50,8 @@ class TrainingPlan(pl.LightningModule):
         gate_lr: float = 0.05,
         weight_decay: float = 0.0,
         max_grad_norm: float = 10.0,
+        schedule: IterativeSparsification | None = None,
+        dense_epochs: int = 0,
     ) -> None:
         super().__init__()
         self.module = module
@@ -52,6 +61,14 @@ class TrainingPlan(pl.LightningModule):
         self.max_grad_norm = max_grad_norm
         self._effective: EffectiveWeights | None = None
         self._steps: list[dict[str, torch.Tensor]] = []
+        self.schedule = schedule
+        self.dense_epochs = dense_epochs
+        #: One row per step of the schedule and replicate.
+        self.records: list[dict[str, Any]] = []
+        self._failures = torch.zeros(0)
+        self._accepted = False
+        self._dense_error: torch.Tensor | None = None
+        self._validation_error: torch.Tensor | None = None
         self._best_loss = float("inf")
         self._validation_loss: float | None = None
         self.best_state: dict[str, torch.Tensor] | None = None
@@ -65,8 +82,11 @@ class TrainingPlan(pl.LightningModule):
             groups.append({"params": gates, "lr": self.gate_lr})
         optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay, fused=True)
         n_steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule is not None:
+            n_steps = n_steps * self.dense_epochs // (self.dense_epochs + self.schedule.n_epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: _learning_rate_factor(step / max(n_steps - 1, 1))
+            optimizer,
+            lambda step: _learning_rate_factor(step / max(n_steps - 1, 1)) if step < n_steps else _STEP_RATE,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -75,6 +95,19 @@ class TrainingPlan(pl.LightningModule):
         self.module.train()
         self.module.seed_generators()
         self._keep(float("inf"))
+        self._failures = torch.zeros(self.module.n_replicates, dtype=torch.int64, device=self.device)
+
+    def on_train_epoch_start(self) -> None:
+        """Set the strength in force."""
+        if self.schedule is not None:
+            step = self.schedule.step(self.current_epoch, self.dense_epochs)
+            self.module.strength_share = self.schedule.shares[step]
+
+    def on_fit_end(self) -> None:
+        """Put every replicate back to the last step that it was not stopped at."""
+        if self._accepted and self.best_state is not None:
+            self.module.load_state_dict(self.best_state)
+        self.module.strength_share = 1.0
 
     def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
@@ -88,13 +121,15 @@ class TrainingPlan(pl.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         """Clip the gradient of each network by itself, so that replicates do not touch one another."""
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]).norm(dim=0)
+        field = self.module.field
+        gradients = [p.grad for p in field.parameters() if p.grad is not None]
+        own = [g.view(field.n_networks, -1) for g in gradients]
+        norm = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in own]).norm(dim=0)
         limit = self.max_grad_norm if gradient_clip_val is None else gradient_clip_val
         if bool((norm <= limit).all()):
             return
-        scale = (limit / norm.clamp_min(limit)).view(-1, 1, 1)
-        torch._foreach_mul_(gradients, [scale] * len(gradients))
+        scale = (limit / norm.clamp_min(limit)).view(-1, 1)
+        torch._foreach_mul_(own, [scale] * len(own))
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Gradient step, then the proximal step of the regularizer with the step sizes of Adam."""
@@ -121,6 +156,8 @@ class TrainingPlan(pl.LightningModule):
         weights = self.module.field.effective_weights().weights
         zero_weights = sum(float((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
         self._log("train", mean)
+        if self.schedule is not None and self.schedule.ends_step(self.current_epoch, self.dense_epochs):
+            self._end_step(self.schedule, mean["error"])
         sparsity = {
             "feature_sparsity": 1.0 - int(matrix.count_nonzero()) / matrix.numel(),
             "weight_sparsity": zero_weights,
@@ -133,10 +170,52 @@ class TrainingPlan(pl.LightningModule):
             self._keep_best(self._validation_loss)
             self._validation_loss = None
 
+    def _end_step(self, schedule: IterativeSparsification, train_error: torch.Tensor) -> None:
+        """Record a step of the schedule, and stop when the error of every replicate has risen too far."""
+        step = schedule.step(self.current_epoch, self.dense_epochs)
+        held_out = self._validation_error
+        error = train_error if held_out is None else held_out
+        if step == 0 or self._dense_error is None:
+            self._dense_error = error
+        within = error <= (1.0 + schedule.max_error_increase) * self._dense_error
+        # Errors waver after each rise of the strength: one step above the limit is not the end.
+        self._failures = torch.where(within, 0, self._failures + 1)
+        stopped = self._failures >= 2
+        self._accept(within)
+        module = self.module
+        for replicate in range(module.n_replicates):
+            feature, weight = module.sparsity(replicate)
+            self.records.append(
+                {
+                    "step": step,
+                    "replicate": replicate,
+                    "strength": float(module.strength[replicate]) * schedule.shares[step],
+                    "seed": module.seeds[replicate % len(module.seeds)],
+                    "train_error": float(train_error[replicate]),
+                    "validation_error": float("nan") if held_out is None else float(held_out[replicate]),
+                    "feature_sparsity": feature,
+                    "weight_sparsity": weight,
+                    "accepted": bool(within[replicate]),
+                }
+            )
+        if bool(stopped.all()):
+            self.trainer.should_stop = True
+
+    def _accept(self, within: torch.Tensor) -> None:
+        """Keep the parameters of the replicates whose error is within the limit; the others keep what they had."""
+        state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+        if self._accepted and self.best_state is not None:
+            for name, _ in self.module.named_parameters():
+                by_replicate = (self.module.n_replicates, -1)
+                kept = self.best_state[name].unflatten(0, by_replicate)
+                state[name].unflatten(0, by_replicate)[~within] = kept[~within]
+        self.best_state, self._accepted = state, True
+
     def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
         """Error of the held-out cells with deterministic gates."""
         _, output = self.module(batch)
         self._log("validation", output.extra_metrics)
+        self._validation_error = output.extra_metrics["error"]
         self._validation_loss = float((output.extra_metrics["error"] + output.extra_metrics["penalty"]).mean())
 
     def _log(self, stage: str, metrics: dict[str, torch.Tensor]) -> None:
@@ -148,7 +227,8 @@ class TrainingPlan(pl.LightningModule):
             self.log("train_penalty", metrics["penalty"].mean())
 
     def _keep_best(self, loss: float) -> None:
-        if loss < self._best_loss or self.best_state is None:
+        # Once strengths rise, losses are no longer comparable: the schedule decides.
+        if not self._accepted and (loss < self._best_loss or self.best_state is None):
             self._keep(loss)
 
     def _keep(self, loss: float) -> None:

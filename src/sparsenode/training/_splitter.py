@@ -64,6 +64,8 @@ class StatisticsSplitter(pl.LightningDataModule):
         Training, validation and test cells.
     steps_per_epoch
         Optimisation steps in an epoch: a Lightning epoch costs milliseconds, a step not much more.
+    full_tensors
+        Full batch of all training cells, where every seed trains on a sample of them.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class StatisticsSplitter(pl.LightningDataModule):
         validation_tensors: dict[str, torch.Tensor] | None,
         indices: tuple[np.ndarray, np.ndarray, np.ndarray],
         steps_per_epoch: int,
+        full_tensors: dict[str, torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.train_tensors = train_tensors
         self.validation_tensors = validation_tensors
+        self.full_tensors = train_tensors if full_tensors is None else full_tensors
         self.train_idx, self.val_idx, self.test_idx = indices
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.steps_per_epoch = steps_per_epoch

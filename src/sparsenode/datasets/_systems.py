@@ -1,0 +1,189 @@
+"""Systems of differential equations with known networks, and observations of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.integrate import solve_ivp
+
+from sparsenode.model import _checks
+
+_RTOL, _ATOL = 1e-8, 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    r"""Autonomous differential equations :math:`dx/dt = f(x)` whose network is known.
+
+    Made by :func:`random_linear_system` and :func:`random_hill_system`.
+
+    Parameters
+    ----------
+    genes
+        Names of the variables, in the order of the columns of every array.
+    field
+        The function :math:`f`: points × genes in and out.
+    draw_initial
+        Initial states from a random generator and a number of trials: trials × genes.
+    t_end
+        Length of a trajectory, unless :meth:`simulate` is told another.
+    network
+        Every pair of genes for which :math:`\partial f_{target} / \partial x_{source}` is not always zero: a long table
+        with the columns ``source``, ``target`` and ``weight``. What ``weight`` is, and which self edges are listed,
+        the two functions say.
+    coefficients
+        Matrix of a linear system, targets × regulators; ``None`` otherwise.
+    """
+
+    genes: list[str]
+    field: Callable[[np.ndarray], np.ndarray]
+    draw_initial: Callable[[np.random.Generator, int], np.ndarray]
+    t_end: float
+    network: pd.DataFrame
+    coefficients: pd.DataFrame | None = None
+
+    def velocity(self, x: np.ndarray) -> np.ndarray:
+        """Derivative at given states.
+
+        Parameters
+        ----------
+        x
+            States, points × genes.
+
+        Returns
+        -------
+        Derivatives per unit of time, points × genes.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not a table with a column per gene.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != len(self.genes):
+            raise ValueError(
+                f"Expected `x` to have the shape (points, {len(self.genes)}), found {x.shape}. A single state is "
+                "`x[None]`."
+            )
+        return self.field(x)
+
+    def simulate(
+        self,
+        n_trials: int = 8,
+        n_times: int = 40,
+        t_end: float | None = None,
+        noise: float = 0.0,
+        irregular: bool = False,
+        seed: int = 0,
+    ) -> AnnData:
+        """Observe the system from several initial states.
+
+        Parameters
+        ----------
+        n_trials
+            Number of trajectories, each from an initial state of its own.
+        n_times
+            Observations of a trajectory, at least two. The first is at time 0.
+        t_end
+            Length of a trajectory in units of time, that of the system by default.
+        noise
+            Standard deviation of Gaussian measurement noise, as a share of the standard deviation of each gene over all
+            noise-free observations. It can make an observation of a positive state negative.
+        irregular
+            Draw the times of every trajectory anew, uniformly between 0 and ``t_end``, instead of spacing them evenly.
+        seed
+            Seed of initial states, times and noise. These are drawn apart: the same seed gives the same trajectories at
+            any noise, and the same initial states for any times.
+
+        Returns
+        -------
+        Observations × genes, ordered by trajectory and time, with
+
+        - ``.obs["time"]``: time of the observation,
+        - ``.obs["trial"]``: trajectory that it belongs to, a category,
+        - ``.layers["noise_free"]``: the state itself,
+        - ``.uns["true_network"]``: the network of the system.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range.
+        RuntimeError
+            If the integration fails.
+        """
+        _checks.at_least("n_trials", n_trials, 1)
+        _checks.at_least("n_times", n_times, 2)
+        _checks.at_least("seed", seed, 0)
+        if t_end is None:
+            t_end = self.t_end
+        _checks.positive("t_end", t_end)
+        if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= float(noise) < float("inf"):
+            raise ValueError(f"Expected `noise` to be a number of at least 0, found {noise!r}.")
+        for_states, for_times, for_noise = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
+        times = _observation_times(for_times, n_trials, n_times, float(t_end), irregular)
+        initial = self.draw_initial(for_states, n_trials)
+        states = np.concatenate([self._integrate(start, at) for start, at in zip(initial, times, strict=True)])
+        observed = states + noise * states.std(0) * for_noise.standard_normal(states.shape)
+        return self._annotate(observed, states, times)
+
+    def _integrate(self, start: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """States at increasing times, the first of which is that of the initial state."""
+        solution = solve_ivp(
+            lambda _, x: self.field(x[None])[0],
+            (times[0], times[-1]),
+            start,
+            method="DOP853",
+            t_eval=times,
+            rtol=_RTOL,
+            atol=_ATOL,
+        )
+        if not solution.success:
+            raise RuntimeError(f"The integration stopped at time {solution.t[-1]:g}: {solution.message}")
+        return solution.y.T
+
+    def _annotate(self, observed: np.ndarray, states: np.ndarray, times: np.ndarray) -> AnnData:
+        trials = [f"trial{i}" for i in range(len(times))]
+        names = [f"{trial}_{step}" for trial in trials for step in range(times.shape[1])]
+        trial = pd.Categorical(np.repeat(trials, times.shape[1]), categories=trials)
+        return AnnData(
+            observed,
+            obs=pd.DataFrame({"time": times.ravel(), "trial": trial}, index=names),
+            var=pd.DataFrame(index=self.genes),
+            layers={"noise_free": states},
+            uns={"true_network": self.network.copy()},
+        )
+
+
+def _observation_times(
+    generator: np.random.Generator, n_trials: int, n_times: int, t_end: float, irregular: bool
+) -> np.ndarray:
+    """Increasing times that start at 0, trials × times."""
+    if not irregular:
+        return np.tile(np.linspace(0.0, t_end, n_times), (n_trials, 1))
+    later = np.sort(generator.uniform(0.0, t_end, (n_trials, n_times - 1)), axis=1)
+    return np.concatenate([np.zeros((n_trials, 1)), later], axis=1)
+
+
+def check_size(n_genes: int, density: float, seed: int) -> None:
+    """Refuse what no random system can be drawn from."""
+    _checks.at_least("n_genes", n_genes, 2)
+    _checks.at_least("seed", seed, 0)
+    if not isinstance(density, Real) or isinstance(density, bool) or not 0 < float(density) <= 1:
+        raise ValueError(f"Expected `density` to be in (0, 1], found {density!r}.")
+
+
+def gene_names(n_genes: int) -> list[str]:
+    """``gene0``, ``gene1`` and so on."""
+    return [f"gene{i}" for i in range(n_genes)]
+
+
+def edge_table(weights: np.ndarray) -> pd.DataFrame:
+    """Long table of the non-zero entries of a matrix, targets × regulators."""
+    names = np.asarray(gene_names(len(weights)), dtype=object)
+    target, source = np.nonzero(weights)
+    return pd.DataFrame({"source": names[source], "target": names[target], "weight": weights[target, source]})

@@ -1,0 +1,255 @@
+"""Which strength to use, smaller networks, and whose methods a model stands on."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sparsenode import _keys
+from sparsenode.model import _checks
+from sparsenode.model._results import ResultsMixin
+from sparsenode.module import prune_field
+from sparsenode.module._solve import hermite_basis
+from sparsenode.training import StatisticsSplitter
+
+Rule = Literal["best", "one_standard_error", "sparsity"]
+_RULES = ("best", "one_standard_error", "sparsity")
+_MAX_ITEMS = 5000  # held-out cells from which standard errors are computed
+_MODEL_CITATIONS = ("aliee2022sparsity", "chen2018neural")
+
+
+class RegularizationMixin(ResultsMixin):
+    """Methods of :class:`sparsenode.SparseNODE` that concern the regularizer."""
+
+    _seed: int
+    pruned_: dict[str, list[int]] | None
+
+    def get_regularization_path(self) -> pd.DataFrame:
+        """Errors and sparsities of every replicate.
+
+        Returns
+        -------
+        One row per replicate, the index is named ``replicate``, with the columns
+
+        - ``strength``, ``seed``,
+        - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means,
+          with the gates of test time; ``validation_error`` is ``NaN`` where no cell was held out,
+        - ``validation_se``: standard error of it over the held-out cells,
+        - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights,
+        - ``spurious_sparsity``: share of zeros in the columns of genes that are not among the ``regulators`` of the
+          model, which is one where these are given as a list; ``NaN`` without regulators. For other lists use
+          :meth:`get_sparsity`,
+        - ``selected``: whether this is the replicate that other methods report.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        """
+        self._require_trained()
+        if self.regularization_path_ is None:
+            raise RuntimeError("Expected a regularization path, found none: the training was interrupted.")
+        table = self.regularization_path_.copy()
+        table["selected"] = table.index == self.selected_
+        return table
+
+    def select(
+        self,
+        rule: Rule = "one_standard_error",
+        sparsity: float | None = None,
+        key_added: str | None = _keys.KEY_ADDED,
+    ) -> pd.Series:
+        """Choose the strength by a rule, and of its replicates the one with the smallest error.
+
+        Parameters
+        ----------
+        rule
+            ``"best"``: the smallest held-out error, the mean over seeds. ``"one_standard_error"``: the largest strength
+            whose error is at most one standard error above the smallest, the usual choice where the network matters more
+            than the last per cent of the error. ``"sparsity"``: the smallest strength whose feature sparsity, the mean
+            over seeds, is at least ``sparsity``.
+        sparsity
+            Target for the rule of that name, in ``[0, 1]``.
+        key_added
+            Results are written again under this key, as by :meth:`write_results`; ``None`` writes nothing.
+
+        Returns
+        -------
+        The row of :meth:`get_regularization_path` of the replicate that other methods report from now on.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the rule is unknown, if it needs held-out cells and there are none, or if no strength is sparse enough.
+
+        Notes
+        -----
+        Where noise is large, held-out cells of the same trajectories hardly tell strengths apart. Do not take the
+        error of the selected replicate for its error on new data: it was selected for being small.
+        """
+        _checks.choice("rule", rule, _RULES)
+        table = self.get_regularization_path()
+        by_strength = table.groupby("strength")[["validation_error", "validation_se", "feature_sparsity"]].mean()
+        if rule == "sparsity":
+            if sparsity is None or not 0 <= sparsity <= 1:
+                raise ValueError(f"Expected `sparsity` to be in [0, 1], found {sparsity!r}.")
+            enough = by_strength.index[by_strength["feature_sparsity"] >= sparsity]
+            if len(enough) == 0:
+                raise ValueError(
+                    f"Expected a strength with a feature sparsity of {sparsity} or more, found at most "
+                    f"{by_strength['feature_sparsity'].max():.3f}. Fit larger strengths."
+                )
+            strength = enough.min()
+        else:
+            error = by_strength["validation_error"]
+            if error.isna().all():
+                raise ValueError(f"Expected held-out cells for the rule {rule!r}, found none. Lower `train_size`.")
+            best = int(np.nanargmin(error.to_numpy()))
+            limit = error.iloc[best]
+            if rule == "one_standard_error":
+                limit += by_strength["validation_se"].iloc[best]
+                strength = by_strength.index[error <= limit].max()
+            else:
+                strength = by_strength.index[best]
+        rows = table[table["strength"] == strength]
+        column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
+        self.selected_ = int(rows.index[int(rows[column].argmin())])
+        if key_added is not None and self.adata is not None:
+            self.write_results(key_added=key_added)
+        return self.get_regularization_path().iloc[self.selected_]
+
+    @torch.no_grad()
+    def _make_path(self, splitter: StatisticsSplitter, regulators: list[int] | None) -> pd.DataFrame:
+        """Table of :meth:`get_regularization_path`, without the selection."""
+        module = self.module
+        module.eval()
+        errors = {}
+        for name, tensors in (("train", splitter.full_tensors), ("validation", splitter.validation_tensors)):
+            errors[name] = np.full(module.n_replicates, np.nan)
+            if tensors is not None:
+                _, output = module({key: value.to(module.device) for key, value in tensors.items()})
+                errors[name] = output.extra_metrics["error"].double().cpu().numpy()
+        sparsities = np.array([module.sparsity(replicate) for replicate in range(module.n_replicates)])
+        spurious = np.full(module.n_replicates, np.nan)
+        if regulators is not None and len(regulators) < len(self.genes):
+            others = np.setdiff1d(np.arange(len(self.genes)), regulators)
+            zero = (module.path_matrix()[..., others] == 0).double()
+            spurious = zero.mean((1, 2, 3)).cpu().numpy()
+        return pd.DataFrame(
+            {
+                "strength": np.repeat(module.regularizer.strength, len(module.seeds)),
+                "seed": np.tile(module.seeds, len(module.regularizer.strength)),
+                "train_error": errors["train"],
+                "validation_error": errors["validation"],
+                "validation_se": errors["validation"] * self._relative_standard_errors(splitter.val_idx),
+                "feature_sparsity": sparsities[:, 0],
+                "weight_sparsity": sparsities[:, 1],
+                "spurious_sparsity": spurious,
+            },
+            index=pd.RangeIndex(module.n_replicates, name="replicate"),
+        )
+
+    def _relative_standard_errors(self, held_out: np.ndarray) -> np.ndarray:
+        """Standard error of the held-out error over cells, as a share of it, for every replicate."""
+        if len(held_out) < 2:
+            return np.full(self.module.n_replicates, np.nan)
+        if len(held_out) > _MAX_ITEMS:
+            held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))
+        cells, fitted = self._cells(), self._integrate_all(None)
+        chosen = np.zeros(len(cells.times), dtype=bool)
+        chosen[held_out] = True
+        found: list[np.ndarray] = []
+        for first, x in cells.chunks():
+            rows = slice(first, first + len(x))
+            for m in range(cells.weights.shape[1]):
+                members = (cells.weights[rows, m] > 0) & chosen[rows]
+                if members.any():
+                    basis = hermite_basis(np.clip(cells.times[rows, m][members], 0, 1), fitted[0].states.shape[1])
+                    knots = (np.concatenate([f.states[m], f.derivatives[m]]) for f in fitted)
+                    squares = [np.square(x[members] - basis @ k).sum(1) for k in knots]
+                    found.append(np.array(squares) * cells.weights[rows, m][members])
+        items = np.concatenate(found, 1)
+        return items.std(1, ddof=1) / np.sqrt(items.shape[1]) / items.mean(1)
+
+    def prune(self) -> pd.Series:
+        """Remove hidden units and regulators that no open path goes through, for good.
+
+        Predictions do not change beyond rounding. Units that are constant are folded into the biases of the layer above.
+        All replicates keep as many units as the one that needs the most.
+
+        Returns
+        -------
+        ``n_parameters`` and ``seconds`` of one evaluation of the field ``before`` and ``after``, and ``speed_up``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+
+        Notes
+        -----
+        It pays where whole units are off: with ``gates="unit"``, and after strong penalties. A pruned model can be saved,
+        loaded and trained further, but what was removed does not come back.
+        """
+        self._require_trained()
+        before = self._cost()
+        field, kept = prune_field(self.module.field)
+        self.module.field = field
+        self.pruned_ = kept
+        after = self._cost()
+        return pd.Series(
+            {
+                "n_parameters_before": before[0],
+                "n_parameters_after": after[0],
+                "seconds_before": before[1],
+                "seconds_after": after[1],
+                "speed_up": before[1] / after[1],
+            },
+            name="prune",
+        )
+
+    @torch.no_grad()
+    def _cost(self, repeats: int = 30) -> tuple[int, float]:
+        """Number of parameters, and median seconds of one evaluation of the field."""
+        from time import perf_counter
+
+        field = self.module.field
+        effective = field.effective_weights()
+        x = torch.zeros(field.n_networks, len(self.module.lineages), field.n_vars, device=self.module.device)
+        seconds = []
+        for _ in range(repeats):
+            start = perf_counter()
+            field.evaluate(x, effective)
+            seconds.append(perf_counter() - start)
+        return sum(p.numel() for p in field.parameters()), float(np.median(seconds))
+
+    def citation(self) -> str:
+        """BibTeX of the methods that this model uses.
+
+        Returns
+        -------
+        BibTeX entries, one after the other: neural ODEs, the regularizer, and stability selection where there are
+        several seeds.
+        """
+        keys = [*_MODEL_CITATIONS, *self.module.regularizer.citations]
+        if len(self.module.seeds) > 1:
+            keys.append("meinshausen2010stability")
+        entries = bibliography()
+        return "\n\n".join(entries[key] for key in dict.fromkeys(keys))
+
+
+def bibliography() -> dict[str, str]:
+    """BibTeX entries by key, from the file that the documentation uses."""
+    text = files("sparsenode").joinpath("references.bib").read_text(encoding="utf-8")
+    blocks = ["@" + block.strip() for block in text.split("\n@")[1:]]
+    entries: dict[str, Any] = {}
+    for block in blocks:
+        entry = block.split("\n\n")[0].split("\n%")[0].strip()
+        entries[entry.partition("{")[2].partition(",")[0].strip()] = entry
+    return entries

@@ -1,0 +1,111 @@
+"""Knowledge about edges, from names to positions: who may regulate, and what a path costs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+SelfEdges = Literal["penalised", "free"]
+logger = logging.getLogger("sparsenode")
+
+
+def regulator_positions(
+    regulators: str | Sequence[str] | None, genes: pd.Index, adata: AnnData | None
+) -> list[int] | None:
+    """Positions of the regulators among the genes of the model, in the order of the genes.
+
+    Parameters
+    ----------
+    regulators
+        Names, or the name of a boolean column of ``adata.var``.
+    genes
+        Genes of the model.
+    adata
+        Data of the model.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    TypeError
+        If the column is not boolean.
+    ValueError
+        If no name is a gene of the model.
+    """
+    if regulators is None:
+        return None
+    if isinstance(regulators, str):
+        if adata is None or regulators not in adata.var:
+            raise KeyError(
+                f"Expected `regulators` to be names of genes or a column of `adata.var`, found {regulators!r}."
+            )
+        column = adata.var[regulators]
+        if column.dtype != bool:
+            raise TypeError(
+                f"Expected `adata.var[{regulators!r}]` to be boolean, found {column.dtype}. It should say which genes "
+                "may regulate others."
+            )
+        regulators = list(column.index[column.to_numpy()])
+    names = pd.Index(list(regulators)).astype(str).unique()
+    chosen = np.flatnonzero(genes.isin(names))
+    if len(chosen) == 0:
+        raise ValueError(
+            f"Expected `regulators` to name genes of the model, none of {len(names)} names is among its {len(genes)} "
+            f"genes. Genes look like {list(genes[:3])}, names like {list(names[:3])}."
+        )
+    logger.info("%d of %d regulators are among the %d genes.", len(chosen), len(names), len(genes))
+    return chosen.tolist()
+
+
+def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges, genes: pd.Index) -> np.ndarray | None:
+    """Weights of the paths from each regulator to each target, targets × regulators; ``None`` if all are one.
+
+    Parameters
+    ----------
+    path_weights
+        Non-negative numbers, with targets as index and regulators as columns; edges that are not there have weight one.
+    self_edges
+        ``"free"`` sets the diagonal to zero.
+    genes
+        Genes of the model.
+
+    Raises
+    ------
+    TypeError
+        If it is not a data frame.
+    ValueError
+        If names repeat, if none is a gene, or if a weight is negative or not finite.
+    """
+    if path_weights is None and self_edges == "penalised":
+        return None
+    weights = np.ones((len(genes), len(genes)))
+    if path_weights is not None:
+        if not isinstance(path_weights, pd.DataFrame):
+            raise TypeError(
+                "Expected `path_weights` to be a data frame with targets as index and regulators as columns, found "
+                f"{type(path_weights).__name__}."
+            )
+        for axis, labels in (("index", path_weights.index), ("columns", path_weights.columns)):
+            if labels.has_duplicates:
+                raise ValueError(
+                    f"Expected unique names in the {axis} of `path_weights`, found {labels[labels.duplicated()][0]!r} "
+                    "more than once."
+                )
+        targets, regulators = genes.get_indexer(path_weights.index), genes.get_indexer(path_weights.columns)
+        if not ((targets >= 0).any() and (regulators >= 0).any()):
+            raise ValueError(
+                f"Expected `path_weights` to name genes of the model, found none. Genes look like {list(genes[:3])}, its "
+                f"index like {list(path_weights.index[:3])}, its columns like {list(path_weights.columns[:3])}."
+            )
+        values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError("Expected `path_weights` to be non-negative and finite; leave an edge out for weight one.")
+        weights[np.ix_(targets[targets >= 0], regulators[regulators >= 0])] = values
+    if self_edges == "free":
+        np.fill_diagonal(weights, 0.0)
+    return weights

@@ -1,0 +1,76 @@
+"""Iterative sparsification: train without penalty, then raise the strength step by step from the weights before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class IterativeSparsification:
+    """Schedule that fits without penalty first and then raises the strength geometrically, with warm starts.
+
+    Each step starts from the weights of the one before. A replicate ends as it was at the last step whose error is at most
+    ``max_error_increase`` above its error without penalty, on held-out cells where there are any. Training stops when all
+    replicates have been above that for two steps in a row, or at the full strength of the regularizer.
+
+    Parameters
+    ----------
+    n_steps
+        Number of steps up to the full strength.
+    first
+        Strength of the first step, as a share of the full strength.
+    epochs_per_step
+        Epochs in each step, after the ``max_epochs`` without penalty.
+    max_error_increase
+        Largest increase of the error that is accepted, as a share of its error without penalty.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Use it where a penalty from the start keeps the model from fitting at all, and for
+    :class:`~sparsenode.regularizers.LassoNet`, which is defined as such a path. It takes longer than training at one
+    strength; a sequence of strengths in one fit gives the whole path at once.
+
+    References
+    ----------
+    Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*, NeurIPS.
+    """
+
+    n_steps: int = 10
+    first: float = 0.01
+    epochs_per_step: int = 5
+    max_error_increase: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "epochs_per_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}.")
+        if not 0 < self.first <= 1:
+            raise ValueError(f"Expected `first` to be in (0, 1], found {self.first!r}.")
+        if not self.max_error_increase >= 0:
+            raise ValueError(f"Expected `max_error_increase` to be at least 0, found {self.max_error_increase!r}.")
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of the full strength in the phase without penalty and in every step."""
+        steps = np.geomspace(self.first, 1.0, self.n_steps) if self.n_steps > 1 else np.ones(1)
+        return [0.0, *steps.tolist()]
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of all steps together."""
+        return self.n_steps * self.epochs_per_step
+
+    def step(self, epoch: int, dense_epochs: int) -> int:
+        """Step that an epoch belongs to; 0 is the phase without penalty."""
+        return 0 if epoch < dense_epochs else 1 + (epoch - dense_epochs) // self.epochs_per_step
+
+    def ends_step(self, epoch: int, dense_epochs: int) -> bool:
+        """Whether an epoch is the last one of its step."""
+        return self.step(epoch + 1, dense_epochs) != self.step(epoch, dense_epochs)
