@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("sparsenode", "torch", "torchdiffeq", "scvi-tools", "lightning", "anndata", "numpy", "scipy")
+PACKAGES = ("sparsenode", "torch", "torchdiffeq", "scvi-tools", "lightning", "anndata", "numpy", "scipy", "pysindy")
 
 # Protocol of Aliee et al. (2022) on the bone marrow: cells dropped at the two ends of every trajectory.
 DROP_FIRST, DROP_LAST = 10, 20

@@ -118,7 +118,7 @@ def test_the_same_seed_writes_the_same(path, tmp_path, quick):
         (["--time", "age", "--lineages", "clusters"], "`lineage_key`"),
         (["--time", "age", "--batch", "sample"], "`batch_key`"),
         (["--time", "age", "--layer", "counts"], "`layer` to be one of ['log'], found 'counts'"),
-        (["--time", "age", "--regularizer", "lasso"], "['cnode', 'l0', 'none', 'pathreg']"),
+        (["--time", "age", "--regularizer", "lasso"], "['cnode', 'grouplasso', 'l0', 'lassonet', 'none', 'pathreg']"),
         (["--time", "age", "--fields", "both"], "`fields`"),
         (["--time", "age", "--seed", "-1"], "`seed`"),
         (["--time", "age", "--epochs", "-3"], "`max_epochs`"),

@@ -48,7 +48,7 @@ def numpy_field() -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
         weights = [w[network].detach().double().numpy() for w in effective.weights]
         biases = [b[network].detach().double().numpy() for b in effective.biases]
         decay = 0.0 if effective.decay is None else effective.decay[network].detach().double().numpy()
-        scale, unit = float(module.scale), float(module.time_unit)
+        scale, unit = module.scale.double().numpy(), float(module.time_unit)
 
         def slope(x: np.ndarray) -> np.ndarray:
             h = inputs = np.atleast_2d(x) / scale

@@ -85,7 +85,7 @@ def test_full_batch_is_in_units_of_scale_and_null(cells):
     data = cells.stream(training, ~training, 5, "kernel", 0.2, 0)
     centre = data.training.mean
     scale = 2.5
-    tensors = full_batch([data.training], centre, scale, data.early)
+    tensors = full_batch([data.training], centre, (np.zeros(8), np.full(8, scale)), data.early)
     assert float(tensors["square"] / tensors["null"]) == pytest.approx(1, rel=1e-5)
     x, weights = cells.adata.X.astype(float), cells.weights * training[:, None]
     residuals = [(weights[:, m, None] * (x - np.average(x, axis=0, weights=weights[:, m])) ** 2) for m in range(4)]

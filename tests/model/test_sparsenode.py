@@ -37,7 +37,6 @@ def new(adata, **arguments) -> sn.SparseNODE:
         ),
         ({"regularizer": ""}, ValueError, "found ''"),
         ({"regularizer": sn.regularizers.PathReg}, TypeError, r"an object such as `PathReg\(strength=0.1\)`"),
-        ({"regularizer": None}, TypeError, "found None"),
         ({"regularizer": 0.1}, TypeError, "found 0.1"),
         ({"hidden": ()}, ValueError, "`hidden`"),
         ({"hidden": 100}, ValueError, r"`hidden`.*\(100, 100\), found 100"),

@@ -15,6 +15,7 @@ from sparsenode.model._observations import Observations
 from sparsenode.objectives import (
     CellTable,
     InitialState,
+    Pairs,
     StreamedData,
     TrajectoryStatistics,
     early_cells,
@@ -134,7 +135,10 @@ def relative_spans(lineages: Sequence[int], spans: np.ndarray, aligned: bool) ->
 
 
 def full_batch(
-    statistics: Sequence[TrajectoryStatistics], centre: np.ndarray, scale: float, early: Sequence[np.ndarray]
+    statistics: Sequence[TrajectoryStatistics],
+    centre: np.ndarray,
+    units: tuple[np.ndarray, np.ndarray],
+    early: Sequence[np.ndarray],
 ) -> dict[str, torch.Tensor]:
     """Tensors of one full-batch step, in module units.
 
@@ -144,8 +148,8 @@ def full_batch(
         Statistics of the cells, uncentred: of all of them, or of the cells of every seed.
     centre
         Mean expression of the training cells of every trajectory.
-    scale
-        Expression is divided by it.
+    units
+        Centre and scale of the module: what is subtracted from expression, and what it is divided by, both genes.
     early
         Cells to bootstrap initial states from.
 
@@ -154,8 +158,9 @@ def full_batch(
     Tensors by name. ``gram``, ``cross``, ``square`` and ``null``, the squared error of ``centre`` as a prediction, by
     which errors are divided, have a leading axis of one or of seeds.
     """
+    offset, scale = units
     centred = [s.centred(centre) for s in statistics]
-    square = np.array([c.square.sum() for c in centred])
+    square = np.array([(c.square / scale**2).sum() for c in centred])
     size = max(len(x) for x in early)
     cells = np.zeros((len(early), size, centre.shape[1]))
     mask = np.zeros((len(early), size))
@@ -165,10 +170,59 @@ def full_batch(
     arrays = {
         "gram": np.stack([c.gram for c in centred]),
         "cross": np.stack([c.cross for c in centred]) / scale,
-        "square": square / scale**2,
-        "centre": centre / scale,
-        "null": square / scale**2,
+        "square": square,
+        "centre": (centre - offset) / scale,
+        "null": square,
         "early": cells / scale,
         "early_mask": mask,
     }
     return {name: torch.as_tensor(np.asarray(array), dtype=torch.float32) for name, array in arrays.items()}
+
+
+def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Expression of all cells, and mean and standard deviation of every gene over the usable ones; one where it is constant."""
+    x = np.concatenate([chunk for _, chunk in cells.chunks()])
+    chosen = x[usable & (cells.weights.sum(1) > 0)]
+    deviation = chosen.std(0)
+    return x, chosen.mean(0), np.where(deviation > 0, deviation, 1.0)
+
+
+def pair_batch(
+    pairs: Pairs, z: np.ndarray, cells: Cells, spans: np.ndarray, samples: Sequence[np.ndarray], rate: np.ndarray | None
+) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """Tensors of all pairs of a transport fit, in module units, and the rate of every gene.
+
+    Parameters
+    ----------
+    pairs
+        Coupled cells.
+    z
+        Standardised expression, cells × genes.
+    cells
+        Their weights and lineages.
+    spans
+        Length of every trajectory in units of the module.
+    samples
+        Masks over cells, one per seed, of those that a seed sees; none if all see all.
+    rate
+        Slopes are divided by it; by default by their own standard deviation.
+
+    Returns
+    -------
+    ``state`` and ``slope``, pairs × genes, ``weight``, one or seeds × pairs, ``lineage``; and the rate.
+    """
+    state = z[pairs.start]
+    slope = (pairs.coupling @ z - state) / (pairs.duration * spans[pairs.trajectory])[:, None]
+    weight = cells.weights[pairs.start, pairs.trajectory].copy()
+    for kind in np.unique(pairs.kind):  # displacements over short lags are mostly noise
+        weight[pairs.kind == kind] /= max(float(slope[pairs.kind == kind].var(0).mean()), np.finfo(float).tiny)
+    weight /= weight.mean()
+    if rate is None:
+        mean = np.average(slope, axis=0, weights=weight)
+        rate = np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=weight))
+        rate = np.where(rate > 0, rate, 1.0)
+    seen = np.stack([mask[pairs.start] for mask in samples]) if len(samples) else np.ones((1, len(weight)))
+    lineage = np.asarray(cells.lineages)[pairs.trajectory]
+    arrays = {"state": state, "slope": slope / rate, "weight": weight * seen}
+    tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+    return tensors | {"lineage": torch.as_tensor(lineage)}, rate

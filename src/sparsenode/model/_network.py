@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
+from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
+from sparsenode.objectives import Transport
+
+Weights = Literal["paths", "jacobian", "effect"]
 
 _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
 
@@ -16,14 +21,24 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
+    objective: Literal["trajectory"] | Transport
+
+    @property
+    def _default_weights(self) -> Weights:
+        return "effect" if isinstance(self.objective, Transport) else "paths"
+
     def get_adjacency(
-        self, lineage: str | None = None, signed: bool = True, replicate: int | None = None
+        self,
+        lineage: str | None = None,
+        signed: bool = True,
+        replicate: int | None = None,
+        weights: Weights | None = None,
     ) -> pd.DataFrame:
-        r"""Adjacency: how strongly each regulator can change the velocity of each target.
+        r"""Adjacency: how strongly each regulator can change, or does change, the velocity of each target.
 
-        .. math:: A = |W^L \odot z^L| \cdots |W^1 \odot z^1|
+        .. math:: A = |S| + |W^L \odot z^L| \cdots |W^1 \odot z^1|
 
-        with the weights :math:`W^l` and gates :math:`z^l` of layer :math:`l`
+        with the weights :math:`W^l` and gates :math:`z^l` of layer :math:`l`, and the linear skip :math:`S` if there is one
         :cite:p:`aliee2022sparsity`. :math:`A_{ij}` bounds :math:`|\partial f_i / \partial x_j|`, and
         :math:`A_{ij} = 0` proves that :math:`f_i` is constant in :math:`x_j`. The linear decay is not part of it.
 
@@ -32,9 +47,14 @@ class NetworkMixin(PredictionMixin):
         lineage
             Lineage whose field is read, where each has its own; by default the mean over lineages.
         signed
-            Multiply by the sign of the Jacobian, averaged along the fitted trajectories.
+            Give entries the sign of the mean Jacobian: along the fitted trajectories, or over cells for a transport fit.
         replicate
             Replicate to use; the selected one by default.
+        weights
+            ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
+            ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
+            edges of all genes comparable. By default ``"effect"`` for a transport fit and ``"paths"`` otherwise, whose
+            genes share one scale.
 
         Returns
         -------
@@ -49,9 +69,20 @@ class NetworkMixin(PredictionMixin):
         """
         self._require_trained()
         fields = self._fields(lineage)
+        chosen = self._default_weights if weights is None else weights
+        _checks.choice("weights", chosen, ("paths", "jacobian", "effect"))
         matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
-        if signed:
-            matrix = np.where(self._mean_jacobian(fields, replicate) < 0, -matrix, matrix)
+        if signed or chosen != "paths":
+            jacobian = self._mean_jacobian(fields, replicate)
+            if chosen == "paths":
+                matrix = np.where(jacobian < 0, -matrix, matrix)
+            else:
+                matrix = np.where(matrix > 0, jacobian, 0.0)
+                matrix = matrix if signed else np.abs(matrix)
+        matrix *= self.module.rate.double().cpu().numpy()[:, None]
+        if chosen != "effect":
+            scale = self._units[1]
+            matrix *= scale[:, None] / scale
         return pd.DataFrame(
             matrix / float(self.module.time_unit),
             index=pd.Index(self.genes, name="target"),
@@ -197,13 +228,18 @@ class NetworkMixin(PredictionMixin):
 
     @torch.no_grad()
     def _mean_jacobian(self, fields: Sequence[int], replicate: int | None) -> np.ndarray:
-        """Jacobian averaged along the fitted trajectories of the fields, targets × regulators."""
+        """Jacobian averaged along the fitted trajectories of the fields, or over cells, targets × regulators."""
         module, chosen = self.module, self._replicate(replicate)
-        states = self._integrate(None, replicate=replicate).states[:, ::_KNOTS_PER_SIGN] / float(module.scale)
+        transported = isinstance(self.objective, Transport)
+        if transported:
+            states = module.reference.cpu().numpy()
+        else:
+            states = self._encode(self._integrate(None, replicate=replicate).states[:, ::_KNOTS_PER_SIGN])
+        lineages = list(range(len(states))) if transported else module.lineages
         effective = module.field.effective_weights()
         total = np.zeros((len(self.genes), len(self.genes)))
         for field in fields:
-            on_field = [m for m, lineage in enumerate(module.lineages) if module.n_fields == 1 or lineage == field]
+            on_field = [m for m, lineage in enumerate(lineages) if module.n_fields == 1 or lineage == field]
             points = torch.as_tensor(states[on_field].reshape(-1, len(self.genes)), dtype=torch.float32)
             network = chosen * module.n_fields + field
             jacobian = module.field.jacobian(points.to(module.device), effective, network)

@@ -152,7 +152,7 @@ class PredictionMixin(BaseModelClass):
         lineages, relative = module.lineages, module.relative_span
         start = module.start()
         if cells is not None and not self._is_training_data(cells):
-            initial = cells.initial_state(self._initial_state, self._initial_bandwidth) / float(module.scale)
+            initial = self._encode(cells.initial_state(self._initial_state, self._initial_bandwidth))
             start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
             start = start.expand(module.n_replicates, -1, -1)
             lineages, relative = cells.lineages, self._relative_spans(cells)
@@ -167,8 +167,9 @@ class PredictionMixin(BaseModelClass):
                 grid,
                 tight,
             )
-        scale = float(module.scale)
+        offset, scale = self._units
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
+        arrays = [arrays[0] + offset, arrays[1], arrays[2] + offset]
         return [FittedTrajectories(end, *(array[r] for array in arrays)) for r in range(module.n_replicates)]
 
     def _relative_spans(self, cells: Cells) -> torch.Tensor:
@@ -223,7 +224,7 @@ class PredictionMixin(BaseModelClass):
         """
         self._require_trained()
         module, cells = self.module, self._cells(adata)
-        chosen, scale = self._replicate(replicate), float(module.scale)
+        chosen = self._replicate(replicate)
         own = self._is_training_data(cells)
         relative = (module.relative_span if own else self._relative_spans(cells)).cpu().numpy()
         # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
@@ -234,20 +235,21 @@ class PredictionMixin(BaseModelClass):
         position = np.full(len(cells.times), -1)
         position[needed] = np.arange(len(needed))
         drift = self._drift(cells, chosen)
+        rates = self._units[1] * module.rate.cpu().numpy()
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
         for first, x in cells.chunks():
             rows = np.arange(first, first + len(x))
             rows = rows[position[rows] >= 0]
             if len(rows) == 0:
                 continue
-            states = torch.as_tensor(x[rows - first] / scale, dtype=torch.float32, device=module.device)
+            states = torch.as_tensor(self._encode(x[rows - first]), dtype=torch.float32, device=module.device)
             slopes = module.field.evaluate(states.expand(module.field.n_networks, -1, -1), effective)
             slopes = slopes.unflatten(0, (module.n_replicates, module.n_fields))[chosen].cpu().numpy()
             velocity = np.zeros((len(rows), len(self.genes)))
             for m, lineage in enumerate(cells.lineages):
                 field = lineage if module.n_fields > 1 else 0
                 velocity += rate[rows, m, None] * (slopes[field] + drift[m])
-            result[position[rows]] = velocity * scale
+            result[position[rows]] = velocity * rates
         return result[back]
 
     @torch.no_grad()
@@ -256,11 +258,21 @@ class PredictionMixin(BaseModelClass):
         module, effective = self.module, self.module.field.effective_weights()
         if effective.architecture.skip != "outer":
             return np.zeros((len(cells.lineages), 1))
-        fitted = self._integrate(cells, replicate=replicate).initial_state / float(module.scale)
+        fitted = self._encode(self._integrate(cells, replicate=replicate).initial_state)
         start = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
         layout = module.layout(cells.lineages)
         spread = layout.spread(start.expand(module.n_replicates, -1, -1))
         return layout.gather(module.drift(spread, effective))[replicate].cpu().numpy()
+
+    @property
+    def _units(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and scale of the module, both genes."""
+        return self.module.centre.double().cpu().numpy(), self.module.scale.double().cpu().numpy()
+
+    def _encode(self, x: np.ndarray) -> np.ndarray:
+        """Expression in the units of the module."""
+        offset, scale = self._units
+        return (x - offset) / scale
 
     def _replicate(self, replicate: int | None) -> int:
         """Index of the replicate to report."""

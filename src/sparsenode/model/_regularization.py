@@ -147,7 +147,7 @@ class RegularizationMixin(ResultsMixin):
                 "seed": np.tile(module.seeds, len(module.regularizer.strength)),
                 "train_error": errors["train"],
                 "validation_error": errors["validation"],
-                "validation_se": errors["validation"] * self._relative_standard_errors(splitter.val_idx),
+                "validation_se": errors["validation"] * self._relative_standard_errors(splitter),
                 "feature_sparsity": sparsities[:, 0],
                 "weight_sparsity": sparsities[:, 1],
                 "spurious_sparsity": spurious,
@@ -155,10 +155,15 @@ class RegularizationMixin(ResultsMixin):
             index=pd.RangeIndex(module.n_replicates, name="replicate"),
         )
 
-    def _relative_standard_errors(self, held_out: np.ndarray) -> np.ndarray:
+    def _relative_standard_errors(self, splitter: StatisticsSplitter) -> np.ndarray:
         """Standard error of the held-out error over cells, as a share of it, for every replicate."""
-        if len(held_out) < 2:
+        held_out, tensors = splitter.val_idx, splitter.validation_tensors
+        if tensors is None or len(held_out) < 2:
             return np.full(self.module.n_replicates, np.nan)
+        if "slope" in tensors:
+            on_device = {key: value.to(self.module.device) for key, value in tensors.items()}
+            errors = self.module.pair_errors(self.module.field.effective_weights(), on_device)
+            return _relative_standard_error(errors.double().cpu().numpy())
         if len(held_out) > _MAX_ITEMS:
             held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))
         cells, fitted = self._cells(), self._integrate_all(None)
@@ -174,8 +179,7 @@ class RegularizationMixin(ResultsMixin):
                     knots = (np.concatenate([f.states[m], f.derivatives[m]]) for f in fitted)
                     squares = [np.square(x[members] - basis @ k).sum(1) for k in knots]
                     found.append(np.array(squares) * cells.weights[rows, m][members])
-        items = np.concatenate(found, 1)
-        return items.std(1, ddof=1) / np.sqrt(items.shape[1]) / items.mean(1)
+        return _relative_standard_error(np.concatenate(found, 1))
 
     def prune(self) -> pd.Series:
         """Remove hidden units and regulators that no open path goes through, for good.
@@ -242,6 +246,11 @@ class RegularizationMixin(ResultsMixin):
             keys.append("meinshausen2010stability")
         entries = bibliography()
         return "\n\n".join(entries[key] for key in dict.fromkeys(keys))
+
+
+def _relative_standard_error(items: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of every row, as a share of the mean."""
+    return items.std(1, ddof=1) / np.sqrt(items.shape[1]) / items.mean(1)
 
 
 def bibliography() -> dict[str, str]:

@@ -6,33 +6,45 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
-from scvi.train import TrainRunner
 
 from sparsenode import _keys
-from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
-from sparsenode.model._data import full_batch, relative_spans
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
-from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, regulator_positions
+from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
-from sparsenode.objectives import InitialState, NullModels
-from sparsenode.regularizers import Regularizer, get
-from sparsenode.training import IterativeSparsification, StatisticsSplitter, TrainingPlan, limited_threads, split_cells
+from sparsenode.objectives import InitialState, NullModels, Transport
+from sparsenode.regularizers import CNODE, Regularizer, get
 
-_STEPS_PER_EPOCH = 10
-_MAX_EPOCHS = 50
+# What was best for each objective in our benchmarks: forecasts for one, networks for the other.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "trajectory": {
+        "regularizer": "pathreg",
+        "hidden": (100, 100),
+        "fields": "lineage",
+        "decay": True,
+        "skip": False,
+        "self_edges": "penalised",
+    },
+    "transport": {
+        "regularizer": CNODE(0.07),
+        "hidden": (32, 32),
+        "fields": "shared",
+        "decay": False,
+        "skip": True,
+        "self_edges": "free",
+    },
+}
 
 
-class SparseNODE(RegularizationMixin):
+class SparseNODE(TrainingMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
 
     Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to the mean expression trajectory of every lineage
@@ -45,20 +57,27 @@ class SparseNODE(RegularizationMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so.
     regularizer
-        One of ``"pathreg"``, ``"cnode"``, ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of
+        ``"pathreg"`` by default, or ``CNODE(0.07)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``, ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of
         :mod:`sparsenode.regularizers`. If its ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
-        Widths of the hidden layers, with ELU in between.
+        Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, or ``(32, 32)`` with transport.
     n_seeds
         Replicates per strength, with seeds ``seed, seed + 1, …``.
+    objective
+        ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts. ``"transport"``, or
+        a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells to later
+        ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for networks, which it finds far better.
+        Expression is then standardised per gene.
     fields
-        ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all, which
-        asks more of the data and predicted unseen donors less well in our benchmarks.
+        ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
+        each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
+        one with transport, which found networks better.
     decay
-        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network.
+        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network. By default with
+        trajectories; with transport free self-edges take that part.
     skip
-        Add a linear skip :math:`S x` to the field, whose entries are paths of their own. It helps where dynamics are near to
-        linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
+        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
+        helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only: their
         columns of the adjacency are zero. All genes by default.
@@ -67,7 +86,8 @@ class SparseNODE(RegularizationMixin):
         regulators as columns. Below one for edges that are expected, above one for edges that are not, zero for free ones;
         one for edges that it does not hold.
     self_edges
-        ``"penalised"`` like all edges, or ``"free"``: a gene may depend on itself at no cost.
+        ``"penalised"`` like all edges, the default with trajectories, or ``"free"``: a gene may depend on itself at no
+        cost, the default with transport.
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory.
         ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
@@ -116,22 +136,20 @@ class SparseNODE(RegularizationMixin):
     """
 
     _module_cls = SparseNODEModule
-    _data_splitter_cls = StatisticsSplitter
-    _training_plan_cls = TrainingPlan
-    _train_runner_cls = TrainRunner
 
     def __init__(
         self,
         adata: AnnData | None = None,
-        regularizer: str | Regularizer = "pathreg",
-        hidden: Sequence[int] = (100, 100),
+        regularizer: str | Regularizer | None = None,
+        hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
-        fields: Literal["shared", "lineage"] = "lineage",
-        decay: bool = True,
-        skip: bool = False,
+        objective: Literal["trajectory", "transport"] | Transport = "trajectory",
+        fields: Literal["shared", "lineage"] | None = None,
+        decay: bool | None = None,
+        skip: bool | None = None,
         regulators: str | Sequence[str] | None = None,
         path_weights: pd.DataFrame | None = None,
-        self_edges: SelfEdges = "penalised",
+        self_edges: SelfEdges | None = None,
         initial_state: InitialState = "kernel",
         initial_bandwidth: float = 0.2,
         bootstrap: bool | None = None,
@@ -143,7 +161,17 @@ class SparseNODE(RegularizationMixin):
         seed: int = 0,
         registry: dict | None = None,
     ) -> None:
-        penalty = get(regularizer)
+        if not isinstance(objective, Transport):
+            _checks.choice("objective", objective, tuple(_DEFAULTS))
+        self.objective: Literal["trajectory"] | Transport = Transport() if objective == "transport" else objective
+        defaults = _DEFAULTS[self._objective_name]
+        penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
+        hidden = defaults["hidden"] if hidden is None else hidden
+        fields = defaults["fields"] if fields is None else fields
+        decay = defaults["decay"] if decay is None else decay
+        skip = defaults["skip"] if skip is None else skip
+        if self_edges is None:
+            self_edges = defaults["self_edges"] if penalty.weights_paths else "penalised"
         _checks.choice("fields", fields, ("shared", "lineage"))
         _checks.choice("initial_state", initial_state, ("kernel", "first", "learned"))
         _checks.choice("self_edges", self_edges, ("penalised", "free"))
@@ -262,170 +290,3 @@ class SparseNODE(RegularizationMixin):
         )
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
-
-    def train(
-        self,
-        max_epochs: int = _MAX_EPOCHS,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        train_size: float = 0.9,
-        validation_size: float | None = None,
-        shuffle_set_split: bool = True,
-        early_stopping: bool = False,
-        steps_per_epoch: int = _STEPS_PER_EPOCH,
-        schedule: Literal["sparse", "iterative"] | IterativeSparsification | None = None,
-        half_samples: bool = False,
-        plan_kwargs: dict[str, Any] | None = None,
-        key_added: str | None = _keys.KEY_ADDED,
-        **trainer_kwargs: Any,
-    ) -> None:
-        """Fit the field, and write the results into the AnnData.
-
-        One pass over the cells accumulates what the loss needs; after it, a step costs the same for any number of
-        cells.
-
-        Parameters
-        ----------
-        max_epochs
-            Number of epochs.
-        accelerator, devices
-            As in :class:`lightning.pytorch.Trainer`.
-        train_size, validation_size
-            Shares of the cells for training and validation. Held-out cells get their own statistics.
-        shuffle_set_split
-            Whether the held-out cells are drawn at random (with ``seed`` of the model) or the last ones.
-        early_stopping
-            Stop when ``validation_loss`` no longer falls; see :class:`scvi.train.Trainer` for its settings.
-        steps_per_epoch
-            Optimisation steps in an epoch, each on all cells.
-        schedule
-            ``"sparse"``: the full strength from the start. ``"iterative"``, or an
-            :class:`~sparsenode.training.IterativeSparsification` with other settings: train without penalty for
-            ``max_epochs``, then raise the strength step by step; the steps are in ``model.sparsification_``. By default the
-            choice of the regularizer: iterative for LassoNet, sparse for all others.
-        half_samples
-            Give every seed another random half of the training cells, as in stability selection: seeds come in pairs with
-            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
-        plan_kwargs
-            ``lr``, ``gate_lr``, ``weight_decay`` and ``max_grad_norm``; see :class:`sparsenode.training.TrainingPlan`.
-        key_added
-            Results are written under this key, as by :meth:`write_results`; ``None`` writes nothing.
-        **trainer_kwargs
-            Further arguments of :class:`scvi.train.Trainer`, for instance ``enable_checkpointing=True``.
-
-        Raises
-        ------
-        DivergenceError
-            If the integration or the loss leaves the finite numbers. The model holds the best state so far.
-        ValueError
-            If expression is NaN or infinite, if a trajectory has no training cells, or if an argument is out of range.
-        """
-        _checks.at_least("max_epochs", max_epochs, 1)
-        _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
-        if self.adata is None:
-            raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
-        indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
-        if early_stopping and len(indices[1]) == 0:
-            raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
-        if half_samples and len(self.module.seeds) < 2:
-            raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
-        plan_kwargs = dict(plan_kwargs or {})
-        iterative = self._schedule(schedule)
-        if iterative is not None:
-            plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
-            max_epochs += iterative.n_epochs
-        plan = self._training_plan_cls(self.module, **plan_kwargs)
-        splitter = self._prepare(indices, steps_per_epoch, half_samples)
-        if splitter.validation_tensors is not None:
-            trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
-        trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
-        runner = self._train_runner_cls(
-            self,
-            training_plan=plan,
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            **trainer_kwargs,
-        )
-        try:
-            with limited_threads(sum(parameter.numel() for parameter in self.module.parameters())):
-                runner()
-        except DivergenceError as error:
-            self._restore(plan)
-            raise DivergenceError(
-                f"Training diverged: {error} Lower the learning rate, for instance "
-                f"`plan_kwargs={{'lr': {plan.lr / 3:.2g}}}`, or raise the strength of the regularizer. "
-                "The model keeps the best state so far."
-            ) from error
-        self.regularization_path_ = self._make_path(splitter, self._regulators)
-        self.sparsification_ = pd.DataFrame(plan.records) if plan.records else None
-        errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
-        self.selected_ = int(errors.argmin())
-        if key_added is not None:
-            self.write_results(key_added=key_added)
-
-    def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
-        """The schedule as an object, ``None`` for sparse training."""
-        chosen = self.module.regularizer.schedule if schedule is None else schedule
-        if isinstance(chosen, IterativeSparsification):
-            return chosen
-        _checks.choice("schedule", chosen, ("sparse", "iterative"))
-        return IterativeSparsification() if chosen == "iterative" else None
-
-    def _half_samples(self, training: np.ndarray) -> list[np.ndarray]:
-        """Masks of half of the training cells each; with its complement, each serves two seeds."""
-        rng, cells = np.random.default_rng(self._seed), np.flatnonzero(training)
-        masks = []
-        for _ in range((len(self.module.seeds) + 1) // 2):
-            mask = np.zeros_like(training)
-            mask[rng.permutation(cells)[: len(cells) // 2]] = True
-            masks.append(mask)
-        return masks
-
-    def _restore(self, plan: TrainingPlan) -> None:
-        """Put the best state of a failed training back."""
-        if plan.best_state is not None:
-            self.module.load_state_dict(plan.best_state)
-            self.is_trained_ = True
-        self.module.eval()
-
-    def _prepare(
-        self, indices: tuple[np.ndarray, np.ndarray, np.ndarray], steps_per_epoch: int, half_samples: bool
-    ) -> StatisticsSplitter:
-        """Stream the cells, set the data-derived buffers of the module, and build the loaders."""
-        cells = self._cells()
-        training, validation = np.zeros((2, self.adata.n_obs), dtype=bool)
-        training[indices[0]], validation[indices[1]] = True, True
-        module = self.module
-        data = cells.stream(
-            training,
-            validation,
-            module.n_knots,
-            self._initial_state,
-            self._initial_bandwidth,
-            self._seed,
-            self._half_samples(training) if half_samples else [],
-        )
-        centre = data.training.mean
-        null = data.training.centred(centre).square.sum()
-        if null <= 0:
-            raise ValueError(
-                "Expected expression to vary between the cells of a trajectory, found every gene constant."
-            )
-        scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
-        spans, unit = relative_spans(cells.lineages, cells.spans, self._align_batches)
-        with torch.no_grad():
-            module.scale.fill_(scale)
-            module.time_unit.fill_(unit)
-            module.relative_span.copy_(torch.as_tensor(spans))
-            module.initial_state.copy_(torch.as_tensor(data.initial_state / scale))
-        self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
-        held_out = None
-        if data.validation.weight.sum() > 0:
-            held_out = full_batch([data.validation], centre, scale, data.early)
-        full = full_batch([data.training], centre, scale, data.early)
-        halves = data.halves[: len(module.seeds)]
-        training_batch = full_batch(halves, centre, scale, data.early) if halves else full
-        return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)

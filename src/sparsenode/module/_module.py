@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
 
+N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
+
+
 class SparseNODEModule(BaseModuleClass):
     """Replicated neural ODEs, their initial states and their loss.
 
     There are R replicates (strengths × seeds) and, with one field per lineage, F fields in each; the batch of
-    networks has ``R * F`` entries. Inside the module, expression is divided by ``scale`` and the time of every
-    trajectory runs over ``[0, 1]``.
+    networks has ``R * F`` entries. Inside the module, expression is centred by ``centre`` and
+    divided by ``scale``, the field is multiplied by ``rate``, and the time of every trajectory runs over ``[0, 1]``.
 
     Parameters
     ----------
@@ -104,7 +107,10 @@ class SparseNODEModule(BaseModuleClass):
         #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
         self.strength_share = 1.0
         self.register_buffer("strength", torch.as_tensor(strength, dtype=torch.float32))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("centre", torch.zeros(n_vars))
+        self.register_buffer("scale", torch.ones(n_vars))
+        self.register_buffer("rate", torch.ones(n_vars))
+        self.register_buffer("reference", torch.zeros(n_lineages, N_REFERENCE, n_vars))
         self.register_buffer("initial_state", torch.zeros(len(lineages), n_vars))
         self.register_buffer("relative_span", torch.ones(len(lineages)))
         self.register_buffer("time_unit", torch.ones((), dtype=torch.float64))
@@ -115,7 +121,10 @@ class SparseNODEModule(BaseModuleClass):
 
     # Registered buffers, declared for type checkers.
     strength: torch.Tensor
+    centre: torch.Tensor
     scale: torch.Tensor
+    rate: torch.Tensor
+    reference: torch.Tensor
     initial_state: torch.Tensor
     relative_span: torch.Tensor
     time_unit: torch.Tensor
@@ -177,11 +186,11 @@ class SparseNODEModule(BaseModuleClass):
         States and derivatives, both replicates × trajectories × times × variables.
         """
         layout = self.layout(lineages)
-        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2)
+        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate
         field = velocity(effective)
         first = layout.spread(start)
         states = integrate(lambda x: span * field(x), first, times, solver or self.solver)
-        derivatives = span.unsqueeze(3) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
+        derivatives = span.unsqueeze(2) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
         if effective.architecture.skip == "outer":
             drift = (span * self.drift(first, effective)).unsqueeze(2)
             states, derivatives = states + drift * times.view(-1, 1), derivatives + drift
@@ -223,12 +232,13 @@ class SparseNODEModule(BaseModuleClass):
     def forward(
         self, tensors: dict[str, torch.Tensor], *_: object, **__: object
     ) -> tuple[EffectiveWeights, LossOutput]:
-        """Loss of one full-batch step from accumulated statistics.
+        """Loss of one step.
 
         Parameters
         ----------
         tensors
-            Statistics of all trajectories; see :class:`sparsenode.objectives.TrajectoryStatistics`.
+            Statistics of all trajectories, see :class:`sparsenode.objectives.TrajectoryStatistics`, or a batch of coupled
+            cells, see :class:`sparsenode.objectives.Transport`.
 
         Returns
         -------
@@ -236,6 +246,20 @@ class SparseNODEModule(BaseModuleClass):
         every replicate.
         """
         effective = self.sample_weights() if self.training else self.field.effective_weights()
+        if "slope" in tensors:
+            items = self.pair_errors(effective, tensors)
+            error = items.sum(1) / self._by_replicate(tensors["weight"]).sum(1)
+        else:
+            error = self._trajectory_error(effective, tensors)
+        smooth, penalty = self.regularizer.penalties(self.field, effective)
+        strength = self.strength * self.strength_share
+        loss = (error + strength * smooth.view(self.n_replicates, -1).mean(1)).sum()
+        penalty = penalty.detach().view(self.n_replicates, -1).mean(1)
+        output = LossOutput(loss=loss, n_obs_minibatch=1, extra_metrics={"error": error, "penalty": strength * penalty})
+        return effective, output
+
+    def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
         states, derivatives = self.trajectories(
             effective, self._start(tensors), self.relative_span, self.lineages, knots
@@ -243,13 +267,19 @@ class SparseNODEModule(BaseModuleClass):
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
         quadratic = (centred * (gram @ centred - 2.0 * cross)).sum((1, 2, 3))
-        error = (quadratic + square) / null
-        smooth, penalty = self.regularizer.penalties(self.field, effective)
-        strength = self.strength * self.strength_share
-        loss = (error + strength * smooth.view(self.n_replicates, -1).mean(1)).sum()
-        penalty = penalty.detach().view(self.n_replicates, -1).mean(1)
-        output = LossOutput(loss=loss, n_obs_minibatch=1, extra_metrics={"error": error, "penalty": strength * penalty})
-        return effective, output
+        return (quadratic + square) / null
+
+    def pair_errors(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Weighted mean over genes of the squared error of the slope of every pair: replicates × pairs."""
+        state, slope = tensors["state"], tensors["slope"]
+        found = self.field.evaluate(state.expand(self.field.n_networks, -1, -1), effective)
+        if effective.architecture.skip == "outer":
+            found = found + self.drift(state.expand(self.field.n_networks, -1, -1), effective)
+        found = found.unflatten(0, (self.n_replicates, self.n_fields))
+        if self.n_fields > 1:
+            index = tensors["lineage"].view(1, 1, -1, 1).expand(self.n_replicates, 1, -1, found.shape[3])
+            found = found.gather(1, index)
+        return (found.squeeze(1) - slope).square().mean(2) * self._by_replicate(tensors["weight"])
 
     @torch.no_grad()
     def prox(self, effective: EffectiveWeights, steps: Sequence[torch.Tensor]) -> None:

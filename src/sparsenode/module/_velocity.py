@@ -35,7 +35,8 @@ class _Evaluate(torch.autograd.Function):
             h = torch.baddbmm(bias, inputs[-1], weight.mT)
             inputs.append(functional.elu(architecture.split(h) if layer == 0 else h))
         derivatives = torch.baddbmm(biases[-1], inputs[-1], weights[-1].mT)
-        derivatives = architecture.merge(derivatives)
+        if n > 1:  # one layer is already evaluated for all targets together
+            derivatives = architecture.merge(derivatives)
         if skip is not None:
             derivatives = torch.baddbmm(derivatives, inputs[0], skip.mT)
         ctx.tape, ctx.architecture, ctx.decay, ctx.skip = tape, architecture, decay, skip

@@ -3,13 +3,17 @@
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
 from sparsenode.objectives._nulls import NullModels
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
+from sparsenode.objectives._transport import Pairs, Transport, couple_cells
 
 __all__ = [
     "CellTable",
     "InitialState",
     "NullModels",
+    "Pairs",
     "StreamedData",
     "TrajectoryStatistics",
+    "Transport",
+    "couple_cells",
     "early_cells",
     "initial_weights",
     "stream",

@@ -2,7 +2,8 @@
 
 from sparsenode.pl._adjacency import adjacency
 from sparsenode.pl._history import history
+from sparsenode.pl._network import network
 from sparsenode.pl._regularization_path import regularization_path
 from sparsenode.pl._trajectory import trajectory
 
-__all__ = ["adjacency", "history", "regularization_path", "trajectory"]
+__all__ = ["adjacency", "history", "network", "regularization_path", "trajectory"]

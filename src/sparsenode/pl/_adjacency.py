@@ -69,14 +69,10 @@ def adjacency(
     ValueError
         If a gene is unknown.
     """
-    _common.results(adata, key)
-    name = _keys.adjacency(key) if lineage is None else _keys.lineage_adjacency(lineage, key)
-    if name not in adata.varp:
-        raise KeyError(f"Expected an adjacency in `adata.varp[{name!r}]`, found {list(adata.varp)}.")
-    matrix = adata.varp[name]
+    matrix = _common.adjacency(adata, key, lineage)
     matrix = np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix)
-    columns = _columns(adata, regulators)
-    rows = np.arange(adata.n_vars) if targets is None else _positions(adata, targets, "targets")
+    columns = _common.regulator_columns(adata, regulators)
+    rows = np.arange(adata.n_vars) if targets is None else _common.gene_positions(adata, targets, "targets")
     columns = columns[np.sort(_common.top_range(np.abs(matrix[np.ix_(rows, columns)]).sum(0), n_top))]
     if targets is None:
         rows = np.sort(_common.top_range(np.abs(matrix[:, columns]).sum(1), n_top))
@@ -88,21 +84,6 @@ def adjacency(
     figure, axes = _common.panels(ax, 1, size[0] + 1.2, size[1])
     _draw(axes[0], figure, block, adata.var_names[rows], adata.var_names[columns])
     return _common.finish(figure, axes, show, return_fig)
-
-
-def _columns(adata: AnnData, regulators: str | Sequence[str] | None) -> np.ndarray:
-    if regulators is None:
-        return np.arange(adata.n_vars)
-    if isinstance(regulators, str) and regulators in adata.var:
-        chosen = np.flatnonzero(adata.var[regulators].to_numpy(dtype=bool))
-        if len(chosen) == 0:
-            raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
-        return chosen
-    return _positions(adata, regulators, "regulators")
-
-
-def _positions(adata: AnnData, names: str | Sequence[str], argument: str) -> np.ndarray:
-    return adata.var_names.get_indexer(_common.check_names(names, list(adata.var_names), argument))
 
 
 def _leaves(values: np.ndarray) -> np.ndarray:

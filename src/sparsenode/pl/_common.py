@@ -11,6 +11,8 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sparsenode import _keys
+
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
@@ -23,6 +25,32 @@ def results(adata: AnnData, key: str) -> dict[str, Any]:
             "call `model.write_results(adata)`."
         )
     return adata.uns[key]
+
+
+def adjacency(adata: AnnData, key: str, lineage: str | None) -> Any:
+    """Adjacency of a fit as it is stored, targets × regulators: the mean over lineages, or that of one."""
+    results(adata, key)
+    name = _keys.adjacency(key) if lineage is None else _keys.lineage_adjacency(lineage, key)
+    if name not in adata.varp:
+        raise KeyError(f"Expected an adjacency in `adata.varp[{name!r}]`, found {list(adata.varp)}.")
+    return adata.varp[name]
+
+
+def regulator_columns(adata: AnnData, regulators: str | Sequence[str] | None) -> np.ndarray:
+    """Positions of the regulators: all genes, those that a column of ``adata.var`` marks, or those with a name."""
+    if regulators is None:
+        return np.arange(adata.n_vars)
+    if isinstance(regulators, str) and regulators in adata.var:
+        chosen = np.flatnonzero(adata.var[regulators].to_numpy(dtype=bool))
+        if len(chosen) == 0:
+            raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
+        return chosen
+    return gene_positions(adata, regulators, "regulators")
+
+
+def gene_positions(adata: AnnData, names: str | Sequence[str], argument: str) -> np.ndarray:
+    """Positions of genes, after refusing those that are not known."""
+    return adata.var_names.get_indexer(check_names(names, list(adata.var_names), argument))
 
 
 def lineage_colors(adata: AnnData, setup: dict[str, Any], lineages: Sequence[str]) -> dict[str, str]:

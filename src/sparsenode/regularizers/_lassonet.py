@@ -89,6 +89,7 @@ class LassoNet(Regularizer):
         """Nothing: the whole penalty is applied by :meth:`prox`."""
         return effective.weights[0].new_zeros(field.n_networks)
 
+    @torch.no_grad()
     def prox(
         self, field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]
     ) -> None:

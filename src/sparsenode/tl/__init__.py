@@ -1,5 +1,15 @@
 """Tools on networks."""
 
 from sparsenode.tl._evaluate_network import evaluate_network
+from sparsenode.tl._export import to_decoupler, to_networkx, write_graphml
+from sparsenode.tl._network_baselines import network_baselines
+from sparsenode.tl._shuffle_time import shuffle_time
 
-__all__ = ["evaluate_network"]
+__all__ = [
+    "evaluate_network",
+    "network_baselines",
+    "shuffle_time",
+    "to_decoupler",
+    "to_networkx",
+    "write_graphml",
+]

@@ -2,7 +2,14 @@
 
 from sparsenode.training._plan import TrainingPlan
 from sparsenode.training._schedule import IterativeSparsification
-from sparsenode.training._splitter import StatisticsSplitter, split_cells
+from sparsenode.training._splitter import PairsSplitter, StatisticsSplitter, split_cells
 from sparsenode.training._threads import limited_threads
 
-__all__ = ["IterativeSparsification", "StatisticsSplitter", "TrainingPlan", "limited_threads", "split_cells"]
+__all__ = [
+    "IterativeSparsification",
+    "PairsSplitter",
+    "StatisticsSplitter",
+    "TrainingPlan",
+    "limited_threads",
+    "split_cells",
+]

@@ -94,6 +94,7 @@ class TrainingPlan(pl.LightningModule):
         """Restart the random streams, so that the same seed gives the same network; gates are sampled from here on."""
         self.module.train()
         self.module.seed_generators()
+        self.module.strength_share = 1.0  # a schedule that was cut short has left its own
         self._keep(float("inf"))
         self._failures = torch.zeros(self.module.n_replicates, dtype=torch.int64, device=self.device)
 

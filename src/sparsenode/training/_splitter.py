@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from scvi.dataloaders._data_splitting import validate_data_split
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 
 
 def split_cells(
@@ -86,15 +86,67 @@ class StatisticsSplitter(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """The training statistics, once per step."""
-        return self._loader(self.train_tensors, self.steps_per_epoch)
+        return self._loader(_Repeated(self.train_tensors, self.steps_per_epoch))
 
     def val_dataloader(self) -> DataLoader | list:
         """The held-out statistics, once."""
         if self.validation_tensors is None:
             return []
-        return self._loader(self.validation_tensors, 1)
+        return self._loader(_Repeated(self.validation_tensors, 1))
 
     @staticmethod
-    def _loader(tensors: dict[str, torch.Tensor], length: int) -> DataLoader:
+    def _loader(batches: Dataset, sampler: Sampler | None = None) -> DataLoader:
         # A loader without a generator of its own draws from the global one.
-        return DataLoader(_Repeated(tensors, length), batch_size=None, generator=torch.Generator())
+        return DataLoader(batches, batch_size=None, sampler=sampler, generator=torch.Generator())
+
+
+class _Pairs(Dataset):
+    """Coupled cells, from which a sampler takes many at once."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors["state"])
+
+    def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        index = torch.as_tensor(rows)
+        return {name: t[:, index] if name == "weight" else t[index] for name, t in self.tensors.items()}
+
+
+class PairsSplitter(StatisticsSplitter):
+    """Loaders of minibatches of coupled cells, drawn with replacement.
+
+    Parameters
+    ----------
+    train_tensors, validation_tensors
+        All pairs of the training and of the held-out cells.
+    indices
+        Training, validation and test cells.
+    steps_per_epoch
+        Minibatches in an epoch.
+    batch_size
+        Pairs in a minibatch.
+    seed
+        Seed of the draws.
+    """
+
+    def __init__(
+        self,
+        train_tensors: dict[str, torch.Tensor],
+        validation_tensors: dict[str, torch.Tensor] | None,
+        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__(train_tensors, validation_tensors, indices, steps_per_epoch)
+        self.batch_size, self.seed = batch_size, seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Minibatches of training pairs."""
+        pairs = _Pairs(self.train_tensors)
+        generator = torch.Generator().manual_seed(self.seed)
+        n_draws = self.steps_per_epoch * self.batch_size
+        draws = RandomSampler(pairs, replacement=True, num_samples=n_draws, generator=generator)
+        return self._loader(pairs, BatchSampler(draws, self.batch_size, drop_last=False))

@@ -1,0 +1,80 @@
+"""Recovery benchmark: our methods, each with one setting for all systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from _recovery import Estimate
+from anndata import AnnData
+
+from sparsenode import DivergenceError, SparseNODE
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg, Regularizer
+
+N_STRENGTHS = 8
+EPOCHS = 50
+SETTINGS = {
+    "fields": "shared",
+    "decay": False,
+    "skip": True,
+    "initial_state": "learned",
+    "bootstrap": False,
+    "align_batches": False,
+    "n_knots": 33,
+    "hidden": (20, 20),
+}
+# The regularizer from its strengths, and the range of these.
+MODELS: dict[str, tuple[Callable[[np.ndarray], Regularizer], tuple[float, float]]] = {
+    "none": (lambda _: NoRegularizer(), (0.0, 0.0)),
+    "cnode": (CNODE, (1e-4, 1.0)),
+    "l0": (L0, (1e-4, 1.0)),
+    "pathreg": (PathReg, (1e-4, 1.0)),
+    "grouplasso": (GroupLasso, (1e-4, 1.0)),
+    "lassonet": (lambda strength: LassoNet(strength, skip="inner"), (1e-4, 1.0)),
+    "lassonet_outer": (lambda strength: LassoNet(strength, skip="outer"), (1e-4, 1.0)),
+}
+
+
+def fit(adata: AnnData, method: str, epochs: int = EPOCHS) -> Estimate:
+    """One of our methods, with its strength chosen by the one-standard-error rule.
+
+    A fit that diverges says that there is no edge, and has an infinite error.
+    """
+    make, (low, high) = MODELS[method]
+    regularizer = make(np.geomspace(low, high, N_STRENGTHS) if high > 0 else np.zeros(0))
+    SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    model = SparseNODE(adata, regularizer, **SETTINGS)
+    try:
+        model.train(
+            max_epochs=epochs,
+            accelerator="cpu",
+            key_added=None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except DivergenceError:
+        nothing = np.zeros((adata.n_vars, adata.n_vars))
+        return Estimate(nothing, lambda x, t: np.full((*t.shape, x.shape[1]), np.inf), "diverged")
+    chosen = model.select(rule="one_standard_error", key_added=None)
+    strength = model.get_adjacency(signed=False).to_numpy()
+    return Estimate(strength, lambda initial, times: predict(model, initial, times), f"strength {chosen['strength']:g}")
+
+
+def predict(model: SparseNODE, initial: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Trajectories from initial states, trials × times × genes.
+
+    The model takes the initial states of another AnnData from its cells, so cells that all are at the initial state of
+    their trial start it there.
+    """
+    n_trials, n_times = times.shape
+    obs = pd.DataFrame({"time": times.ravel(), "trial": np.repeat([f"unseen{i}" for i in range(n_trials)], n_times)})
+    cells = AnnData(
+        np.repeat(initial, n_times, axis=0),
+        obs=obs.set_index(obs.index.astype(str)).astype({"trial": "category"}),
+        var=pd.DataFrame(index=model.genes),
+    )
+    try:
+        return model.predict(cells).reshape(n_trials, n_times, -1).astype(np.float64)
+    except DivergenceError:
+        return np.full((n_trials, n_times, initial.shape[1]), np.inf)

@@ -1,0 +1,139 @@
+"""Networks of every BEELINE run under a folder, with one default setting, beside the published methods and baselines.
+
+The folder has the layout ``network/seed/`` with ``ExpressionData.csv[.gz]`` (genes x cells), ``PseudoTime.csv`` (a column per lineage,
+NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2, Type), and may hold ``published_methods.csv``. Nothing is
+chosen per network: every run is ``SparseNODE(adata, objective="transport")`` with its defaults, trained on all cells.
+
+Columns of the table: ``network, seed, method, auprc_ratio, epr, auroc, sign_accuracy, seconds``. Ours is ``sparsenode``;
+``sparsenode, shuffled`` is the same with pseudotime shuffled within lineages, as a control.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import _common
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+from _timing import quiet
+
+from sparsenode import SparseNODE, tl
+
+COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
+SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]
+BASELINES = ("pearson", "spearman", "partial_correlation", "genie3")
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Folders of runs, in the order of their names."""
+    return sorted(path.parent for path in folder.glob("*/*/refNetwork.csv"))
+
+
+def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
+    """Cells with pseudotime and lineages, and the reference network with signs as weights."""
+    expression = pd.read_csv(next(run.glob("ExpressionData.csv*")), index_col=0).T
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0).loc[expression.index]
+    reference = pd.read_csv(run / "refNetwork.csv")
+    reference.columns = ["source", "target", "weight"]
+    reference["weight"] = np.where(reference["weight"] == "+", 1.0, -1.0)
+    # A cell of several lineages has one pseudotime: the mean, where they differ.
+    obs = pd.DataFrame({"pseudotime": times.mean(axis=1)}, index=expression.index)
+    adata = anndata.AnnData(expression.to_numpy(np.float32), obs=obs, var=pd.DataFrame(index=expression.columns))
+    adata.obsm["lineages"] = times.notna()
+    return adata, reference
+
+
+def infer(adata: anndata.AnnData, **settings) -> pd.DataFrame:
+    """Our network, with the defaults unless told otherwise."""
+    SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
+    model = SparseNODE(adata, **{"objective": "transport", **settings})
+    model.train(
+        train_size=1.0, key_added=None, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False
+    )
+    return model.get_network()
+
+
+def score(network: pd.DataFrame, reference: pd.DataFrame, seconds: float) -> dict[str, float]:
+    """Scores of one network."""
+    found = tl.evaluate_network(network, reference)
+    return {name: float(found[name]) for name in SCORES} | {"seconds": seconds}
+
+
+def shuffled(adata: anndata.AnnData, seed: int) -> anndata.AnnData:
+    """The cells with their pseudotimes permuted among those of the same lineages."""
+    return tl.shuffle_time(adata, time_key="pseudotime", lineage_key="lineages", seed=seed)
+
+
+def run_one(run: Path, baselines: bool) -> list[dict]:
+    """Rows of one run."""
+    name = {"network": run.parent.name, "seed": run.name}
+    adata, reference = read(run)
+    start = time.perf_counter()
+    network = infer(adata)
+    rows = [{**name, "method": "sparsenode", **score(network, reference, time.perf_counter() - start)}]
+    if baselines:
+        start = time.perf_counter()
+        network = infer(shuffled(adata, 0))
+        rows.append({**name, "method": "sparsenode, shuffled", **score(network, reference, time.perf_counter() - start)})
+        for method in BASELINES:
+            start = time.perf_counter()
+            network = tl.network_baselines(adata, methods=[method])[method]
+            rows.append({**name, "method": method, **score(network, reference, time.perf_counter() - start)})
+    return rows
+
+
+def published(folder: Path) -> pd.DataFrame:
+    """Rows of the published methods, if the folder has them."""
+    path = folder / "published_methods.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(path).rename(columns={"dataset": "network"})
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Medians over seeds, a row per network and method, and the best published method of each network and score."""
+    medians = table.groupby(["network", "method"], sort=False)[[*SCORES, "seconds"]].median().reset_index()
+    ours = ["sparsenode", "sparsenode, shuffled", *BASELINES]
+    others = medians[~medians["method"].isin(ours)]
+    best = others.groupby("network", sort=False)[["auprc_ratio", "epr", "auroc"]].max().reset_index()
+    best["method"] = "best published"
+    shown = pd.concat([medians[medians["method"].isin(ours)], best])
+    order = {name: i for i, name in enumerate([*ours, "best published"])}
+    return shown.sort_values(["network", "method"], key=lambda c: c.map(order) if c.name == "method" else c)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="folder with networks, each with a folder per seed")
+    parser.add_argument("--out", type=Path, default=None, help="csv file for a row per run and method")
+    parser.add_argument("--no-baselines", action="store_true", help="only ours and what the folder has")
+    options = parser.parse_args()
+    runs = find_runs(options.folder)
+    if not runs:
+        parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
+    quiet()
+    logging.getLogger("sparsenode").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    rows = []
+    for run in runs:
+        rows += run_one(run, not options.no_baselines)
+        shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
+        print(shown if options.no_baselines else {"done": f"{run.parent.name}/{run.name}"}, flush=True)
+    table = pd.concat([pd.DataFrame(rows), published(options.folder)])[COLUMNS]
+    print(summarise(table).to_string(index=False, float_format="%.3f"))
+    if options.out is not None:
+        settings = {"runs": [f"{run.parent.name}/{run.name}" for run in runs]}
+        _common.write_results(table[table["method"].isin(pd.DataFrame(rows)["method"])], options.out, settings)
+
+
+if __name__ == "__main__":
+    main()

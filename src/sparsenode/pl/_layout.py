@@ -1,0 +1,116 @@
+"""Where nodes of a graph go so that neither they nor their labels overlap. Lengths are in points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import networkx as nx
+import numpy as np
+
+LAYOUTS: dict[str, Callable[[nx.Graph], dict[str, np.ndarray]]] = {
+    "spring": lambda graph: nx.spring_layout(graph, weight=None, seed=0, iterations=300),
+    "kamada_kawai": lambda graph: nx.kamada_kawai_layout(graph, weight=None),
+}
+_DISTANCE = 55.0  # of the median node to its nearest, before boxes are moved apart
+_ROOM = 7.0  # area over that of all boxes, at most, before boxes are moved apart
+_GAP = 14.0  # between components
+_MAX_PASSES = 1000
+
+
+def arrange(graph: nx.DiGraph, layout: str, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of the nodes' boxes, components apart from each other.
+
+    Parameters
+    ----------
+    graph
+        Graph, of whose edges only the ends matter.
+    layout
+        Key of ``LAYOUTS``.
+    boxes
+        Width and height of every node with its label, nodes × 2.
+
+    Returns
+    -------
+    Centres, nodes × 2, in the order of the nodes, and width and height of what they span, boxes included.
+    """
+    undirected, names = graph.to_undirected(), list(graph)
+    index = {name: i for i, name in enumerate(names)}
+    parts = nx.connected_components(undirected)
+    # In the order of the graph: sets of names differ between runs, and layouts follow the order of nodes.
+    members = sorted((sorted(index[name] for name in part) for part in parts), key=lambda part: (-len(part), part[0]))
+    blocks = [_component(undirected, layout, [names[i] for i in part], boxes[part]) for part in members]
+    corners = _shelves(np.array([size for _, size in blocks]))
+    centres = np.zeros((len(names), 2))
+    for part, (points, _), corner in zip(members, blocks, corners, strict=True):
+        centres[part] = points + corner
+    return centres, (centres + boxes / 2).max(0)
+
+
+def _component(graph: nx.Graph, layout: str, names: list[str], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres in one component, whose boxes start at 0, and its width and height."""
+    part: nx.Graph = nx.Graph()
+    part.add_nodes_from(names)
+    part.add_edges_from((a, b) for a, b in graph.edges(names))
+    found = LAYOUTS[layout](part)
+    points = np.array([found[name] for name in names])
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    nearest = np.median(np.where(np.eye(len(names)) == 0, distances, np.inf).min(1))
+    points = _turn(points)
+    area = max(float(np.ptp(points, axis=0).prod()), 1e-12)
+    scale = min(_DISTANCE / nearest, float(np.sqrt(_ROOM * boxes.prod(1).sum() / area)))
+    points = separate(points * scale, boxes)
+    low = (points - boxes / 2).min(0)
+    return points - low, (points + boxes / 2).max(0) - low
+
+
+def _turn(points: np.ndarray) -> np.ndarray:
+    """Turn the longest axis to the horizontal, in which labels are longest too."""
+    centred = points - points.mean(0)
+    axis = np.linalg.svd(centred, full_matrices=False)[2][0]
+    axis = axis if axis[0] >= 0 else -axis
+    return centred @ np.array([axis, [-axis[1], axis[0]]]).T
+
+
+def separate(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Move centres of boxes apart, as little as it takes, until no two boxes overlap.
+
+    Parameters
+    ----------
+    points
+        Centres, n × 2.
+    boxes
+        Width and height, n × 2.
+    """
+    points, needed = points.copy(), (boxes[:, None] + boxes[None]) / 2
+    for _ in range(_MAX_PASSES):
+        difference = points[:, None] - points[None]
+        overlap = needed - np.abs(difference)
+        clash = (overlap > 0.01).all(2)
+        np.fill_diagonal(clash, False)
+        if not clash.any():
+            break
+        along_x = overlap[..., 0] < overlap[..., 1]
+        push = np.where(np.stack([along_x, ~along_x], 2) & clash[..., None], overlap, 0.0)
+        points += 0.5 * (push * _sign(difference)).sum(1) / np.maximum(clash.sum(1), 1)[:, None]
+    return points
+
+
+def _sign(difference: np.ndarray) -> np.ndarray:
+    """Sign, antisymmetric where points coincide: the later one goes up and to the right."""
+    order = np.arange(len(difference))
+    tie = np.sign(order[:, None] - order[None])[..., None]
+    return np.where(difference == 0, tie, np.sign(difference))
+
+
+def _shelves(sizes: np.ndarray) -> np.ndarray:
+    """Lower left corners of rectangles in rows from top to bottom, as wide as the widest or as the whole is tall."""
+    width = max(sizes[:, 0].max(), np.sqrt((sizes + _GAP).prod(1).sum()))
+    corners = np.zeros_like(sizes)
+    x = y = height = 0.0
+    for i, size in enumerate(sizes):
+        if x > 0 and x + size[0] > width:
+            x, y, height = 0.0, y + height + _GAP, 0.0
+        corners[i] = x, y
+        x, height = x + size[0] + _GAP, max(height, size[1])
+    corners[:, 1] = y + height - corners[:, 1] - sizes[:, 1]
+    return corners

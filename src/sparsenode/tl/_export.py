@@ -1,0 +1,161 @@
+"""Networks in the forms of other tools. Edges always point from the regulator to its target."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+_COLUMNS = ("source", "target", "weight")
+
+
+def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
+    """Network as a directed graph of networkx :cite:p:`hagberg2008exploring`, edges from the regulator to its target.
+
+    Parameters
+    ----------
+    network
+        Long table with the columns ``source``, ``target`` and ``weight``, as :meth:`sparsenode.SparseNODE.get_network`
+        returns. Edges of weight zero are left out, their genes are not.
+
+    Returns
+    -------
+    Graph whose nodes are genes. Edges carry ``weight`` and all further columns such as ``frequency`` as Python numbers,
+    booleans and strings, missing and infinite values left out, and ``sign``: ``"activation"`` if the weight is positive,
+    ``"repression"`` if it is negative. Do not read ``sign`` where weights have none, as those of GENIE3.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If an edge is there more than once, or a weight is not finite.
+
+    Notes
+    -----
+    Networks of several lineages are several graphs: a directed graph holds an edge once.
+
+    Examples
+    --------
+    >>> import sparsenode as sn
+    >>> graph = sn.tl.to_networkx(sn.datasets.krumsiek11_network())
+    >>> graph.edges["Gata1", "EKLF"]
+    {'weight': 1.0, 'sign': 'activation'}
+    """
+    _check(network)
+    graph = nx.DiGraph()
+    ends = [network[name].astype(str).tolist() for name in ("source", "target")]
+    graph.add_nodes_from(dict.fromkeys(gene for edge in zip(*ends, strict=True) for gene in edge))
+    columns = {str(name): _plain(network[name]) for name in network if name not in ("source", "target")}
+    for i, (source, target) in enumerate(zip(*ends, strict=True)):
+        values = {name: column[i] for name, column in columns.items() if column[i] is not None}
+        if values["weight"] != 0:
+            values["sign"] = "activation" if values["weight"] > 0 else "repression"
+            graph.add_edge(source, target, **values)
+    return graph
+
+
+def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
+    """Write a network as GraphML, which Cytoscape, Gephi, igraph and networkx open.
+
+    For a text file, a table is enough: ``network.to_csv("network.csv", index=False)``.
+
+    Parameters
+    ----------
+    network
+        As in :func:`to_networkx`.
+    path
+        File to write, by custom ``….graphml``. A file that is there is replaced.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If an edge is there more than once, or a weight is not finite.
+
+    Notes
+    -----
+    In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Above some ten thousand
+    edges it draws nothing of use: write the strongest ones, ``network.head(1000)``.
+    """
+    nx.write_graphml(to_networkx(network), path)
+
+
+def to_decoupler(network: pd.DataFrame, min_frequency: float | None = None) -> pd.DataFrame:
+    """Network as a table that the methods of decoupler :cite:p:`badiaimompel2022decoupler` take as ``net``.
+
+    decoupler scores the activity of regulators in cells or samples from the expression of their targets, for instance
+    with ``decoupler.mt.ulm(adata, net)``. It leaves out regulators with fewer than five targets (``tmin=5``).
+
+    Parameters
+    ----------
+    network
+        As in :func:`to_networkx`.
+    min_frequency
+        Keep edges that are alive in at least this share of the replicates, in ``[0, 1]``. It needs the column
+        ``frequency``, which :meth:`sparsenode.SparseNODE.get_network` adds for fits with several seeds. By default all
+        edges are kept.
+
+    Returns
+    -------
+    Table with the columns ``source`` and ``target`` (strings) and ``weight`` (signed, float), strongest first, without
+    edges of weight zero.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing, ``frequency`` among them if it is needed.
+    ValueError
+        If an edge is there more than once, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
+
+    Notes
+    -----
+    Activities in the cells that the network was fitted to are circular. Score other cells, or read them as a summary.
+    """
+    _check(network)
+    kept = network["weight"].to_numpy(dtype=float) != 0
+    if min_frequency is not None:
+        if not 0 <= min_frequency <= 1:
+            raise ValueError(f"Expected `min_frequency` to be in [0, 1], found {min_frequency!r}.")
+        if "frequency" not in network:
+            raise KeyError(
+                f"Expected `network` to have the column 'frequency' for `min_frequency`, found {list(network)}. Fit "
+                "several seeds: `SparseNODE(adata, n_seeds=10)`."
+            )
+        kept &= network["frequency"].to_numpy(dtype=float) >= min_frequency
+    table = network.loc[kept, list(_COLUMNS)].astype({"source": str, "target": str, "weight": float})
+    order = np.argsort(-table["weight"].abs().to_numpy(), kind="stable")
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _check(network: pd.DataFrame) -> None:
+    """Refuse tables that are no network, or more than one."""
+    missing = [name for name in _COLUMNS if name not in network]
+    if missing:
+        raise KeyError(
+            f"Expected `network` to have the columns {list(_COLUMNS)}, {missing} missing in {list(network)}."
+        )
+    count = int((~np.isfinite(network["weight"].to_numpy(dtype=float))).sum())
+    if count:
+        raise ValueError(f"Expected finite weights in `network`, found {count} NaN or infinite ones of {len(network)}.")
+    repeated = network[network.duplicated(["source", "target"])]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise ValueError(
+            f"Expected every edge of `network` once, found {len(repeated)} repeated ones, {first['source']} → "
+            f"{first['target']} for instance. Export the networks of several lineages one by one."
+        )
+
+
+def _plain(column: pd.Series) -> list[float | int | bool | str | None]:
+    """Values that every file format can hold, ``None`` where missing or infinite."""
+    if pd.api.types.is_bool_dtype(column):
+        return [None if pd.isna(value) else bool(value) for value in column]
+    if pd.api.types.is_integer_dtype(column):
+        return [None if pd.isna(value) else int(value) for value in column]
+    if pd.api.types.is_numeric_dtype(column):
+        return [float(value) if pd.notna(value) and np.isfinite(value) else None for value in column]
+    return [None if pd.isna(value) else str(value) for value in column]

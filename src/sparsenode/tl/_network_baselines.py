@@ -1,0 +1,158 @@
+"""Networks from established methods, to stand beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sparsenode.model import _checks, _expression
+from sparsenode.model._regulators import regulator_positions
+from sparsenode.tl._association import partial_correlation, pearson, spearman
+from sparsenode.tl._genie3 import genie3
+
+METHODS = ("pearson", "spearman", "partial_correlation", "genie3")
+_MIN_CELLS = 3
+
+
+def network_baselines(
+    adata: AnnData,
+    methods: str | Sequence[str] = METHODS,
+    layer: str | None = None,
+    genes: str | Sequence[str] | None = None,
+    regulators: str | Sequence[str] | None = None,
+    n_trees: int = 200,
+    n_jobs: int = 1,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:
+    """Gene networks from correlations and from GENIE3, which any other network should be better than.
+
+    All cells are pooled and pseudotime is not used. Score the tables with :func:`evaluate_network`, beside the network of
+    :meth:`sparsenode.SparseNODE.get_network`.
+
+    - ``"pearson"`` and ``"spearman"``: correlation, in ``[-1, 1]``. An edge and its reverse weigh the same.
+    - ``"partial_correlation"``: correlation that remains given all other ``genes``, in ``[-1, 1]``, from a correlation
+      matrix with the shrinkage of :cite:t:`ledoit2004well`. An edge and its reverse weigh the same.
+    - ``"genie3"``: importance of the regulator in a random forest that predicts the target from all regulators
+      :cite:p:`huynhthu2010inferring`, as a share of the target's variance, in ``[0, 1]``. It has a direction but no sign:
+      do not compare its sign accuracy.
+
+    Do not read these as causes: genes that one regulator drives correlate with each other. Do not use
+    ``"partial_correlation"`` for tens of thousands of genes, it inverts a matrix of genes × genes. GENIE3 fits one forest
+    per gene and is by far the slowest: name ``regulators``, or leave it out of ``methods``, for thousands of genes.
+
+    Parameters
+    ----------
+    adata
+        Annotated cells, dense or sparse, in the units that the model is fitted in, log1p of normalised counts for
+        instance.
+    methods
+        Methods to run.
+    layer
+        Layer of the expression, ``None`` for ``adata.X``.
+    genes
+        Genes of the network: names, or a boolean column of ``adata.var``. All by default.
+    regulators
+        Which of them may be sources: names, or a boolean column of ``adata.var``. Names that are not among the genes are
+        ignored, as in :class:`sparsenode.SparseNODE`. All by default.
+    n_trees
+        Trees per gene of GENIE3. The paper uses 1000, which ranks weak edges more reliably and takes five times as long.
+    n_jobs
+        Forests of GENIE3 that are fitted at the same time, in threads; -1 for as many as there are processors. It does
+        not change the result.
+    seed
+        Seed of GENIE3, a non-negative integer.
+
+    Returns
+    -------
+    For each method a long table with the columns ``source`` (regulator), ``target`` and ``weight``: every candidate edge
+    but self edges, by decreasing magnitude, ties by name. Genes without variance have weight 0. The tables do not depend
+    on the order of the genes.
+
+    Raises
+    ------
+    KeyError
+        If the layer or a column does not exist.
+    TypeError
+        If expression is not numeric, or a column not boolean.
+    ValueError
+        If a method or gene is unknown, if no regulator is among the genes, if there are fewer than three cells or two
+        genes, or if expression is NaN or infinite.
+
+    Notes
+    -----
+    The control for what pseudotime contributes is not a method here: see :func:`shuffle_time`.
+
+    Examples
+    --------
+    >>> import sparsenode as sn
+    >>> adata = sn.datasets.krumsiek11()
+    >>> tables = sn.tl.network_baselines(adata, methods=["pearson", "spearman"])
+    >>> tables["pearson"].columns.tolist()
+    ['source', 'target', 'weight']
+    """
+    names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
+    for name in names:
+        _checks.choice("methods", name, METHODS)
+    if not names:
+        raise ValueError(f"Expected `methods` to name some of {list(METHODS)}, found none.")
+    _checks.at_least("n_trees", n_trees, 1)
+    _checks.at_least("seed", seed, 0)
+    if not isinstance(n_jobs, Integral) or isinstance(n_jobs, bool) or n_jobs == 0:
+        raise ValueError(f"Expected `n_jobs` to be a positive integer, or -1 for all processors, found {n_jobs!r}.")
+    _expression.check_expression(adata, layer)
+    chosen = _genes(adata, genes)
+    if adata.n_obs < _MIN_CELLS or len(chosen) < 2:
+        raise ValueError(
+            f"Expected at least {_MIN_CELLS} cells and two genes, found {adata.n_obs} cells × {len(chosen)} genes."
+        )
+    found = regulator_positions(regulators, chosen, adata)
+    sources = np.arange(len(chosen)) if found is None else np.array(found)
+    positions = adata.var_names.get_indexer(chosen)
+    x = np.ascontiguousarray(np.vstack([block for _, block in _expression.chunks(adata, layer, positions)]))
+    functions = _functions(n_trees, n_jobs, seed)
+    return {name: _edges(functions[name](x, sources), chosen, sources) for name in names}
+
+
+def _functions(n_trees: int, n_jobs: int, seed: int) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """What computes the weights, regulators × genes, of every method."""
+    forest = partial(genie3, n_trees=n_trees, n_jobs=n_jobs, seed=seed)
+    return dict(zip(METHODS, (pearson, spearman, partial_correlation, forest), strict=True))
+
+
+def _genes(adata: AnnData, genes: str | Sequence[str] | None) -> pd.Index:
+    """Names of the genes of the network, sorted, so that no result depends on their order."""
+    if genes is None:
+        return adata.var_names.sort_values()
+    if isinstance(genes, str):
+        if genes not in adata.var:
+            raise KeyError(f"Expected `genes` to be names of genes or a column of `adata.var`, found {genes!r}.")
+        if adata.var[genes].dtype != bool:
+            raise TypeError(f"Expected `adata.var[{genes!r}]` to be boolean, found {adata.var[genes].dtype}.")
+        return adata.var_names[adata.var[genes].to_numpy()].sort_values()
+    chosen = pd.Index(list(genes)).astype(adata.var_names.dtype).unique()
+    unknown = chosen[~chosen.isin(adata.var_names)]
+    if len(unknown):
+        raise ValueError(
+            f"Expected `genes` to be in `adata.var_names`, {len(unknown)} of {len(chosen)} are not: "
+            f"{list(unknown[:10])}. Genes look like {list(adata.var_names[:3])}."
+        )
+    return chosen.sort_values()
+
+
+def _edges(weights: np.ndarray, genes: pd.Index, sources: np.ndarray) -> pd.DataFrame:
+    """Long table of regulators × genes without self edges, the strongest first."""
+    regulator, target = np.nonzero(sources[:, None] != np.arange(len(genes)))
+    values = weights[regulator, target]
+    order = np.argsort(-np.abs(values), kind="stable")
+    return pd.DataFrame(
+        {
+            "source": genes[sources[regulator[order]]],
+            "target": genes[target[order]],
+            "weight": values[order],
+        }
+    )

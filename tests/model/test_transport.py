@@ -1,0 +1,191 @@
+"""The transport objective through the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from anndata import AnnData
+
+import sparsenode as sn
+from sparsenode.objectives import Transport
+from sparsenode.regularizers import GroupLasso, LassoNet, PathReg
+
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
+
+
+def simulate(n_cells=800, seed=0) -> AnnData:
+    """Ornstein-Uhlenbeck cells of a chain: gene 0 rises, drives gene 1, which represses gene 2; gene 3 is alone."""
+    rng = np.random.default_rng(seed)
+    steps, dt = 200, 0.02
+    # Offsets and scales differ, so mistakes in units show.
+    a = np.array([[-1.0, 0, 0, 0], [2.0, -1, 0, 0], [0, -2.0, -1, 0], [0, 0, 0, -1.0]])
+    x = np.zeros((n_cells, 4))
+    kept = np.empty_like(x)
+    stop = rng.integers(0, steps, n_cells)
+    for step in range(steps):
+        kept[stop == step] = x[stop == step]
+        drive = np.array([1.0, 0, 0, 0.3])
+        x = x + dt * (x @ a.T + drive) + 0.25 * np.sqrt(dt) * rng.normal(size=x.shape)
+    adata = AnnData(kept * [1.0, 3.0, 0.5, 1.0] + [5.0, 0.0, 2.0, 1.0])
+    adata.var_names = [f"gene{i}" for i in range(4)]
+    adata.obs["time"] = stop * dt + 0.0
+    return adata
+
+
+@pytest.fixture(scope="module")
+def cells() -> AnnData:
+    adata = simulate()
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    return adata
+
+
+@pytest.fixture(scope="module")
+def model(cells) -> sn.SparseNODE:
+    model = sn.SparseNODE(cells, objective="transport", n_seeds=2)
+    model.train(**QUIET)
+    return model
+
+
+def test_signs_of_the_chain_and_the_gene_that_is_alone(model):
+    effect = model.get_adjacency(weights="effect")
+    assert effect.loc["gene1", "gene0"] > 0 > effect.loc["gene2", "gene1"]
+    alone = pd.concat([effect["gene3"].drop("gene3"), effect.loc["gene3"].drop("gene3")]).abs().max()
+    assert min(effect.loc["gene1", "gene0"], -effect.loc["gene2", "gene1"]) > 2 * alone
+
+
+@pytest.mark.data
+def test_a_simulated_bifurcation_of_beeline(data_dir):
+    """Median of the best of twelve published methods: AUPRC ratio 2.57, early precision ratio 2.39."""
+    run = data_dir / "beeline" / "dyn-BF" / "0"
+    expression = pd.read_csv(run / "ExpressionData.csv.gz", index_col=0).T
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0).loc[expression.index]
+    adata = AnnData(expression, obs=pd.DataFrame({"time": times.mean(axis=1)}))
+    adata.obsm["lineages"] = times.notna()
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="lineages")
+    model = sn.SparseNODE(adata, objective="transport")
+    model.train(train_size=1.0, key_added=None, **QUIET)
+    reference = pd.read_csv(run / "refNetwork.csv").set_axis(["source", "target", "weight"], axis=1)
+    reference["weight"] = np.where(reference["weight"] == "+", 1.0, -1.0)
+    scores = sn.tl.evaluate_network(model.get_network(), reference)
+    assert scores["auprc_ratio"] > 2.7
+    assert scores["epr"] > 3.0
+    assert scores["sign_accuracy"] == 1.0
+
+
+def test_units_of_the_adjacency(model):
+    """Effects are Jacobians in standard deviations, and zero exactly where paths are."""
+    effect, jacobian, paths = (
+        model.get_adjacency(weights=weights).to_numpy() for weights in ("effect", "jacobian", "paths")
+    )
+    deviation = model.adata.X[model.train_indices].std(0)
+    np.testing.assert_allclose(jacobian, effect * deviation[:, None] / deviation, rtol=1e-4)
+    np.testing.assert_array_equal(effect == 0, paths == 0)
+    assert (np.abs(jacobian) <= np.abs(paths) * (1 + 1e-5)).all()
+    np.testing.assert_array_equal(np.sign(effect), np.sign(paths))
+    pd.testing.assert_frame_equal(model.get_adjacency(), model.get_adjacency(weights="effect"))
+
+
+def test_jacobian_is_that_of_the_velocity(model, cells):
+    """Finite differences of ``get_velocity`` at the cells whose Jacobian is averaged."""
+    module = model.module
+    states = module.reference[0].double().numpy() * module.scale.double().numpy() + module.centre.double().numpy()
+    expected = np.empty((4, 4))
+    for gene in range(4):
+        moved = []
+        for step in (-1e-2, 1e-2):
+            copy = AnnData(states.copy(), var=cells.var)
+            copy.X[:, gene] += step
+            copy.obs["time"] = np.linspace(*model.trajectories[["start", "end"]].to_numpy()[0], len(states))
+            moved.append(model.get_velocity(copy))
+        expected[:, gene] = ((moved[1] - moved[0]) / 2e-2).mean(0)
+    np.testing.assert_allclose(
+        model.get_adjacency(weights="jacobian"), np.where(model.get_adjacency() != 0, expected, 0), atol=2e-2
+    )
+
+
+def test_slopes_are_regressed_at_the_start_of_pairs(cells):
+    """Without hidden paths and penalty the fit is weighted least squares of the displacements."""
+    model = sn.SparseNODE(cells, "none", objective=Transport(windows=20, lags=1), hidden=(2,))
+    with torch.no_grad():
+        model.module.field.weights[1].zero_()
+    for weight in model.module.field.weights[:2]:
+        weight.requires_grad_(False)
+    model.train(max_epochs=60, train_size=1.0, key_added=None, plan_kwargs={"lr": 0.05}, **QUIET)
+    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, False, model.objective)
+    tensors = {name: value.double().numpy() for name, value in splitter.full_tensors.items()}
+    design = np.column_stack([tensors["state"], np.ones(len(tensors["state"]))])
+    root = np.sqrt(tensors["weight"][0])[:, None]
+    expected = np.linalg.lstsq(design * root, tensors["slope"] * root, rcond=None)[0][:4].T
+    found = model.module.field.weights[-1][0].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def test_everything_else_works_as_with_trajectories(model, cells):
+    assert model.predict().shape == cells.shape
+    assert np.isfinite(model.get_velocity()).all()
+    assert {"mse", "skill"} <= set(model.evaluate().columns)
+    path = model.get_regularization_path()
+    assert path[["train_error", "validation_error", "validation_se"]].notna().all().all()
+    assert "sparsenode_adjacency" in cells.varp
+    assert "frequency" in model.get_network()
+
+
+def test_saved_and_loaded(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", model.adata)
+    pd.testing.assert_frame_equal(loaded.get_adjacency(), model.get_adjacency())
+    np.testing.assert_array_equal(loaded.predict(), model.predict())
+
+
+def test_same_seed_same_network(cells):
+    networks = []
+    for _ in range(2):
+        model = sn.SparseNODE(cells, objective="transport", seed=3)
+        model.train(max_epochs=3, key_added=None, **QUIET)
+        networks.append(model.get_adjacency())
+    pd.testing.assert_frame_equal(*networks)
+
+
+def test_fine_tuning_on_trajectories_lowers_their_error(cells):
+    model = sn.SparseNODE(cells, objective="transport")
+    model.train(key_added=None, **QUIET)
+    before, scale = model.evaluate().loc["total", "mse"], model.module.scale.clone()
+    model.train(objective="trajectory", max_epochs=15, key_added=None, **QUIET)
+    assert model.evaluate().loc["total", "mse"] < before
+    assert torch.equal(model.module.scale, scale)
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [PathReg(0.05, gates="weight"), GroupLasso(0.05), LassoNet(0.05), LassoNet(0.05, skip="outer"), "l0", "none"],
+    ids=repr,
+)
+def test_every_regularizer(cells, regularizer):
+    model = sn.SparseNODE(cells, regularizer, objective="transport", hidden=(4,))
+    model.train(max_epochs=3, key_added=None, **QUIET)
+    assert np.isfinite(model.get_adjacency()).all().all()
+
+
+def test_lineages_of_their_own_fields(cells):
+    adata = AnnData(cells.X.copy(), obs=cells.obs.copy(), var=cells.var.copy())
+    adata.obs["side"] = pd.Categorical(np.where(np.arange(800) % 2 == 0, "left", "right"))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
+    model = sn.SparseNODE(adata, objective="transport", fields="lineage", hidden=(4,))
+    model.train(max_epochs=5, key_added=None, **QUIET)
+    assert not model.get_adjacency("left").equals(model.get_adjacency("right"))
+
+
+def test_half_samples_see_other_cells(cells):
+    model = sn.SparseNODE(cells, objective="transport", n_seeds=2, hidden=(4,))
+    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, True, model.objective)
+    weight = splitter.full_tensors["weight"]
+    assert weight.shape[0] == 2
+    assert ((weight[0] > 0) != (weight[1] > 0)).all()
+
+
+@pytest.mark.parametrize("objective", ["velocity", None, 3])
+def test_wrong_objective(cells, objective):
+    with pytest.raises(ValueError, match="`objective`.*'trajectory', 'transport'"):
+        sn.SparseNODE(cells, objective=objective)

@@ -1,0 +1,122 @@
+"""Permuted pseudotime: what stays, what does not, and that a model takes the copy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sparsenode as sn
+
+
+def test_permutes_within_each_lineage_and_batch(make_adata):
+    adata = make_adata(n_obs=200, n_donors=2)
+    shuffled = sn.tl.shuffle_time(adata, lineage_key="lineage", batch_key="donor")
+    before, after = adata.obs["dpt_pseudotime"], shuffled.obs["dpt_pseudotime"]
+    for _, cells in adata.obs.groupby(["lineage", "donor"], observed=True).groups.items():
+        assert sorted(before[cells]) == sorted(after[cells])
+        assert (before[cells] != after[cells]).mean() > 0.8
+    assert abs(np.corrcoef(before, after)[0, 1]) < 0.5
+
+
+def test_only_time_changes(adata):
+    before = adata.copy()
+    shuffled = sn.tl.shuffle_time(adata, lineage_key="lineage")
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    pd.testing.assert_frame_equal(
+        shuffled.obs.drop(columns="dpt_pseudotime"), before.obs.drop(columns="dpt_pseudotime")
+    )
+    np.testing.assert_array_equal(shuffled.X, before.X)
+    pd.testing.assert_frame_equal(shuffled.obsm["memberships"], before.obsm["memberships"])
+    assert not np.shares_memory(shuffled.X, adata.X)
+
+
+def test_without_lineages_all_cells_are_permuted(adata):
+    shuffled = sn.tl.shuffle_time(adata)
+    one = adata.obs["lineage"] == "erythroid"
+    assert sorted(shuffled.obs["dpt_pseudotime"]) == sorted(adata.obs["dpt_pseudotime"])
+    assert sorted(shuffled.obs["dpt_pseudotime"][one]) != sorted(adata.obs["dpt_pseudotime"][one])
+
+
+def test_memberships(make_adata):
+    """Cells of one lineage alone keep to it; early cells of both lineages get late times too."""
+    adata = make_adata(n_obs=2000)
+    shuffled = sn.tl.shuffle_time(adata, lineage_key="memberships")
+    assert sorted(shuffled.obs["dpt_pseudotime"]) == sorted(adata.obs["dpt_pseudotime"])
+    assert abs(np.corrcoef(adata.obs["dpt_pseudotime"], shuffled.obs["dpt_pseudotime"])[0, 1]) < 0.1
+    early = adata.obsm["memberships"].to_numpy().max(1) < 1
+    assert adata.obs["dpt_pseudotime"][early].max() < 1.2
+    assert shuffled.obs["dpt_pseudotime"][early].max() > 1.9
+
+
+def test_memberships_of_one_lineage_are_categories(adata):
+    """Weights 0 and 1 leave no choice."""
+    adata.obsm["hard"] = pd.get_dummies(adata.obs["lineage"]).astype(float)
+    pd.testing.assert_series_equal(
+        *(sn.tl.shuffle_time(adata, lineage_key=key).obs["dpt_pseudotime"] for key in ("hard", "lineage"))
+    )
+
+
+def test_seed(adata):
+    first, same, other = (sn.tl.shuffle_time(adata, seed=seed).obs["dpt_pseudotime"] for seed in (0, 0, 1))
+    assert first.equals(same)
+    assert not first.equals(other)
+
+
+def test_other_column_and_type(adata):
+    adata.obs["day"] = np.arange(adata.n_obs) % 7
+    shuffled = sn.tl.shuffle_time(adata, "day")
+    assert shuffled.obs["day"].dtype == adata.obs["day"].dtype
+    assert shuffled.obs["dpt_pseudotime"].equals(adata.obs["dpt_pseudotime"])
+
+
+def test_control_and_original_can_both_be_fitted(adata, fit):
+    """scvi-tools must not take the copy for the original."""
+    model = fit(adata)
+    control = fit(sn.tl.shuffle_time(adata, lineage_key="lineage"))
+    again = fit(adata)
+    assert model.get_adjacency().equals(again.get_adjacency())
+    assert not model.get_adjacency().equals(control.get_adjacency())
+
+
+def test_set_up_original_stays_set_up(adata):
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    control = sn.tl.shuffle_time(adata, lineage_key="lineage")
+    sn.SparseNODE.setup_anndata(control, lineage_key="lineage")
+    sn.SparseNODE(adata, hidden=(4,))
+    sn.SparseNODE(control, hidden=(4,))
+
+
+def test_backed_and_view(adata, tmp_path):
+    import anndata
+
+    expected = sn.tl.shuffle_time(adata).obs["dpt_pseudotime"]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = sn.tl.shuffle_time(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    assert not backed.isbacked
+    np.testing.assert_array_equal(backed.obs["dpt_pseudotime"], expected)
+    view = sn.tl.shuffle_time(adata[10:50])
+    assert view.n_obs == 40
+    assert not view.is_view
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"time_key": "day"}, KeyError, "`time_key`.*found 'day'"),
+        ({"lineage_key": "fate"}, KeyError, "`lineage_key`"),
+        ({"batch_key": "plate"}, KeyError, "`batch_key`.*found 'plate'"),
+        ({"time_key": "donor"}, TypeError, "to be numeric"),
+        ({"seed": -1}, ValueError, "`seed` to be an integer of at least 0, found -1"),
+    ],
+    ids=str,
+)
+def test_errors(adata, arguments, error, message):
+    with pytest.raises(error, match=message):
+        sn.tl.shuffle_time(adata, **arguments)
+
+
+def test_missing_times(adata):
+    adata.obs.loc["cell3", "dpt_pseudotime"] = np.nan
+    with pytest.raises(ValueError, match="1 of 120 cells missing"):
+        sn.tl.shuffle_time(adata)
