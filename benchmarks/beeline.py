@@ -80,7 +80,9 @@ def run_one(run: Path, baselines: bool) -> list[dict]:
     if baselines:
         start = time.perf_counter()
         network = infer(shuffled(adata, 0))
-        rows.append({**name, "method": "sparsenode, shuffled", **score(network, reference, time.perf_counter() - start)})
+        rows.append(
+            {**name, "method": "sparsenode, shuffled", **score(network, reference, time.perf_counter() - start)}
+        )
         for method in BASELINES:
             start = time.perf_counter()
             network = tl.network_baselines(adata, methods=[method])[method]

@@ -105,6 +105,21 @@ def test_jacobian_is_that_of_the_velocity(model, cells):
     )
 
 
+def test_jacobian_of_single_cells(model, cells):
+    """Finite differences of the velocity; the decay is not learned here, so nothing is left out."""
+    jacobian = model.get_jacobian([3, 700])
+    for row, cell in enumerate((3, 700)):
+        moved = cells[[cell] * 8].copy()
+        moved.X = moved.X + 1e-2 * np.vstack([np.eye(4), -np.eye(4)])
+        moved.obs["time"] = np.linspace(*model.trajectories[["start", "end"]].to_numpy()[0], 8)
+        more = AnnData(np.vstack([moved.X] * 2), obs=pd.concat([moved.obs] * 2).reset_index(drop=True), var=cells.var)
+        more.obs["time"] = np.linspace(*model.trajectories[["start", "end"]].to_numpy()[0], 16)
+        velocity = model.get_velocity(more)[:8]
+        np.testing.assert_allclose(jacobian[row], (velocity[:4] - velocity[4:]).T / 2e-2, atol=2e-2)
+    with pytest.raises(IndexError, match="800"):
+        model.get_jacobian([800])
+
+
 def test_slopes_are_regressed_at_the_start_of_pairs(cells):
     """Without hidden paths and penalty the fit is weighted least squares of the displacements."""
     model = sn.SparseNODE(cells, "none", objective=Transport(windows=20, lags=1), hidden=(2,))

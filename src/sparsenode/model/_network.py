@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 
 from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
@@ -88,6 +89,66 @@ class NetworkMixin(PredictionMixin):
             index=pd.Index(self.genes, name="target"),
             columns=pd.Index(self.genes, name="regulator"),
         )
+
+    @torch.no_grad()
+    def get_jacobian(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        lineage: str | None = None,
+        replicate: int | None = None,
+        adata: AnnData | None = None,
+    ) -> np.ndarray:
+        r"""Jacobian of the network at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
+
+        Parameters
+        ----------
+        indices
+            Cells, by position or as a mask.
+        lineage
+            Lineage whose field is read, where each has its own; by default the mean over lineages.
+        replicate
+            Replicate to use; the selected one by default.
+        adata
+            Cells to evaluate; those of the model by default.
+
+        Returns
+        -------
+        Cells × targets × regulators, per unit of pseudotime, genes in the order of ``model.genes``. Only the cells that are
+        asked for are held in memory, so walk through many cells in pieces.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If there is no such lineage or replicate, or if genes are missing.
+        IndexError
+            If an index is out of range.
+
+        Notes
+        -----
+        Where cells are noisier than what the field was fitted to, single Jacobians are extrapolations; average them over
+        groups of cells.
+        """
+        self._require_trained()
+        cells, fields = self._cells(adata), self._fields(lineage)
+        wanted = _checks.cell_indices(indices, len(cells.times))
+        states = np.empty((len(wanted), len(self.genes)))
+        for first, x in cells.chunks():
+            here = (wanted >= first) & (wanted < first + len(x))
+            states[here] = x[wanted[here] - first]
+        points = torch.as_tensor(self._encode(states), dtype=torch.float32, device=self.module.device)
+        effective, first = self.module.field.effective_weights(), self._replicate(replicate) * self.module.n_fields
+        scale = self._units[1]
+        factor = (
+            self.module.rate.double().cpu().numpy()[:, None] * scale[:, None] / scale / float(self.module.time_unit)
+        )
+        result = np.empty((len(wanted), len(self.genes), len(self.genes)), dtype=np.float32)
+        for row in range(len(wanted)):
+            point = points[row : row + 1]
+            found = [self.module.field.jacobian(point, effective, first + field).cpu().numpy() for field in fields]
+            result[row] = np.mean(found, 0) * factor
+        return result
 
     def get_network(self, lineage: str | None = None, replicate: int | None = None) -> pd.DataFrame:
         """Signed edges with a non-zero weight, strongest first, and how often each of them is found.

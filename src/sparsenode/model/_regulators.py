@@ -11,6 +11,10 @@ import pandas as pd
 from anndata import AnnData
 
 SelfEdges = Literal["penalised", "free"]
+_DISCOUNT = 0.9  # off the penalty of an edge that prior knowledge is sure of
+_FORBIDDEN = (
+    1e9  # times the penalty of an edge that a hard prior does not hold: its column is zero after the first step
+)
 logger = logging.getLogger("sparsenode")
 
 
@@ -109,3 +113,50 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
     if self_edges == "free":
         np.fill_diagonal(weights, 0.0)
     return weights
+
+
+def prior_weight_matrix(prior: pd.DataFrame, hard: bool, genes: pd.Index) -> pd.DataFrame:
+    """Path weights of a prior network: targets × regulators among the genes of the model.
+
+    Parameters
+    ----------
+    prior
+        Long table with the columns ``source``, ``target`` and optionally ``weight`` in ``[0, 1]``, one by default; the
+        largest weight counts where an edge is listed more than once.
+    hard
+        Whether other edges are forbidden. Otherwise the penalty of a listed edge is ``1 - 0.9 * weight`` times that of others.
+    genes
+        Genes of the model.
+
+    Raises
+    ------
+    TypeError
+        If it is not a data frame.
+    KeyError
+        If a column is missing.
+    ValueError
+        If a weight is out of range, or no edge is between genes of the model.
+    """
+    if not isinstance(prior, pd.DataFrame):
+        raise TypeError(f"Expected `prior` to be a data frame of edges, found {type(prior).__name__}.")
+    missing = [column for column in ("source", "target") if column not in prior]
+    if missing:
+        raise KeyError(f"Expected the columns 'source' and 'target' in `prior`, {missing} not found in {list(prior)}.")
+    confidence = prior["weight"].to_numpy(dtype=float) if "weight" in prior else np.ones(len(prior))
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("Expected the weights of `prior` in [0, 1], found others. Scale them by their maximum.")
+    source, target = (genes.get_indexer(prior[column].astype(str)) for column in ("source", "target"))
+    known = (source >= 0) & (target >= 0)
+    if not known.any():
+        raise ValueError(
+            f"Expected edges of `prior` between genes of the model, found none among {len(prior)}. Genes look like "
+            f"{list(genes[:3])}, sources like {list(prior['source'][:3])}."
+        )
+    logger.info("%d of %d prior edges are between genes of the model.", int(known.sum()), len(prior))
+    certain = np.zeros((len(genes), len(genes)))
+    np.maximum.at(certain, (target[known], source[known]), confidence[known])
+    weights = 1.0 - _DISCOUNT * certain
+    if hard:
+        weights[certain == 0] = _FORBIDDEN
+        np.fill_diagonal(weights, np.minimum(np.diag(weights), 1.0))
+    return pd.DataFrame(weights, index=genes, columns=genes)

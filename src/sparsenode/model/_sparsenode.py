@@ -16,7 +16,7 @@ from scvi.data._utils import _check_if_view
 from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
-from sparsenode.model._regulators import SelfEdges, path_weight_matrix, regulator_positions
+from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
@@ -81,8 +81,14 @@ class SparseNODE(TrainingMixin):
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only: their
         columns of the adjacency are zero. All genes by default.
+    prior
+        Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
+        default. The penalty of an edge is lowered by 0.9 times its weight.
+    hard_prior
+        Forbid all edges that ``prior`` does not hold, but self-edges. Only with
+        :class:`~sparsenode.regularizers.GroupLasso`, where every target has a network of its own.
     path_weights
-        Weight of the path from each regulator to each target in the penalty: a data frame with targets as index and
+        What ``prior`` is made into, for full control: the weight of the path from each regulator to each target in the penalty: a data frame with targets as index and
         regulators as columns. Below one for edges that are expected, above one for edges that are not, zero for free ones;
         one for edges that it does not hold.
     self_edges
@@ -148,6 +154,8 @@ class SparseNODE(TrainingMixin):
         decay: bool | None = None,
         skip: bool | None = None,
         regulators: str | Sequence[str] | None = None,
+        prior: pd.DataFrame | None = None,
+        hard_prior: bool = False,
         path_weights: pd.DataFrame | None = None,
         self_edges: SelfEdges | None = None,
         initial_state: InitialState = "kernel",
@@ -175,9 +183,16 @@ class SparseNODE(TrainingMixin):
         _checks.choice("fields", fields, ("shared", "lineage"))
         _checks.choice("initial_state", initial_state, ("kernel", "first", "learned"))
         _checks.choice("self_edges", self_edges, ("penalised", "free"))
-        if (path_weights is not None or self_edges == "free") and not penalty.weights_paths:
+        if prior is not None and path_weights is not None:
+            raise ValueError("Expected one of `prior` and `path_weights`, found both.")
+        if hard_prior and (prior is None or not penalty.per_target or (penalty.strength == 0).any()):
             raise ValueError(
-                f"Expected a regularizer that penalises paths for `path_weights` and free `self_edges`, found {penalty!r}. "
+                f"Expected a `prior` and GroupLasso with a positive strength for `hard_prior`, found {penalty!r}: in other "
+                "networks targets share hidden units, so single edges cannot be forbidden."
+            )
+        if (path_weights is not None or prior is not None or self_edges == "free") and not penalty.weights_paths:
+            raise ValueError(
+                f"Expected a regularizer that penalises paths for `prior`, `path_weights` and free `self_edges`, found {penalty!r}. "
                 "Use 'pathreg', 'cnode' or 'grouplasso'."
             )
         hidden = _checks.positive_integers("hidden", hidden)
@@ -207,7 +222,8 @@ class SparseNODE(TrainingMixin):
         self._align_batches = align_batches
         self._seed = seed
         self._regulators = regulator_positions(regulators, self.genes, self.adata)
-        weights = path_weight_matrix(path_weights, self_edges, self.genes)
+        given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes)
+        weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
         self.module = SparseNODEModule(

@@ -12,7 +12,7 @@ LAYOUTS: dict[str, Callable[[nx.Graph], dict[str, np.ndarray]]] = {
     "kamada_kawai": lambda graph: nx.kamada_kawai_layout(graph, weight=None),
 }
 _DISTANCE = 55.0  # of the median node to its nearest, before boxes are moved apart
-_ROOM = 7.0  # area over that of all boxes, at most, before boxes are moved apart
+_ROOM = 5.0  # area over that of all boxes, at most, before boxes are moved apart
 _GAP = 14.0  # between components
 _MAX_PASSES = 1000
 
@@ -56,8 +56,9 @@ def _component(graph: nx.Graph, layout: str, names: list[str], boxes: np.ndarray
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
     nearest = np.median(np.where(np.eye(len(names)) == 0, distances, np.inf).min(1))
     points = _turn(points)
-    area = max(float(np.ptp(points, axis=0).prod()), 1e-12)
-    scale = min(_DISTANCE / nearest, float(np.sqrt(_ROOM * boxes.prod(1).sum() / area)))
+    width, height = np.ptp(points, axis=0)
+    area = width * max(height, width / 2)  # long ones count as if they were less so
+    scale = min(_DISTANCE / nearest, np.sqrt(_ROOM * boxes.prod(1).sum() / area))
     points = separate(points * scale, boxes)
     low = (points - boxes / 2).min(0)
     return points - low, (points + boxes / 2).max(0) - low

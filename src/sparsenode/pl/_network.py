@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -147,7 +148,7 @@ def network(
     return _common.finish(figure, axes, show, return_fig)
 
 
-def _strongest(adata: AnnData, matrix: object, regulators: str | Sequence[str] | None, n_edges: int) -> pd.DataFrame:
+def _strongest(adata: AnnData, matrix: Any, regulators: str | Sequence[str] | None, n_edges: int) -> pd.DataFrame:
     """Long table of the strongest edges between different genes."""
     stored = sparse.coo_array(matrix)
     allowed = np.isin(stored.col, _common.regulator_columns(adata, regulators)) & (stored.row != stored.col)
@@ -210,7 +211,7 @@ def _width(weight: float, largest: float) -> float:
     return _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * abs(weight) / largest
 
 
-def _style(sign: str, width: float, factor: float = 1.0) -> dict[str, object]:
+def _style(sign: str, width: float, factor: float = 1.0) -> dict[str, Any]:
     """Looks of an edge."""
     return {
         "arrowstyle": _HEADS[sign],
@@ -227,7 +228,8 @@ def _style(sign: str, width: float, factor: float = 1.0) -> dict[str, object]:
 def _draw_nodes(axis: Axes, graph: nx.DiGraph, drawn: _Nodes, factor: float) -> None:
     regulates = [graph.out_degree(gene) > 0 for gene in graph]
     axis.scatter(
-        *drawn.points.T,
+        drawn.points[:, 0],
+        drawn.points[:, 1],
         s=(factor * drawn.diameters) ** 2,
         c=np.where(regulates, _GREY, "1.0"),
         edgecolors=_GREY,
@@ -276,8 +278,8 @@ def _draw_legend(axis: Axes, graph: nx.DiGraph, degrees: np.ndarray, diameters: 
         for label in [f"{degree} target{'s' if degree > 1 else ''}"]
     ]
     blank = Line2D([], [], linestyle="", label=" ")
-    columns = (signs, widths, sizes)
-    rows = max(map(len, columns))
+    columns: list[list[Any]] = [signs, widths, sizes]
+    rows = max(len(column) for column in columns)
     handles = [handle for column in columns for handle in column + [blank] * (rows - len(column))]
     axis.legend(
         handles=handles,

@@ -48,12 +48,12 @@ def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
     graph = nx.DiGraph()
     ends = [network[name].astype(str).tolist() for name in ("source", "target")]
     graph.add_nodes_from(dict.fromkeys(gene for edge in zip(*ends, strict=True) for gene in edge))
+    weights = network["weight"].to_numpy(dtype=float)
     columns = {str(name): _plain(network[name]) for name in network if name not in ("source", "target")}
     for i, (source, target) in enumerate(zip(*ends, strict=True)):
-        values = {name: column[i] for name, column in columns.items() if column[i] is not None}
-        if values["weight"] != 0:
-            values["sign"] = "activation" if values["weight"] > 0 else "repression"
-            graph.add_edge(source, target, **values)
+        if weights[i] != 0:
+            values = {name: column[i] for name, column in columns.items() if column[i] is not None}
+            graph.add_edge(source, target, **values, sign="activation" if weights[i] > 0 else "repression")
     return graph
 
 

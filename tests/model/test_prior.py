@@ -1,0 +1,87 @@
+"""Prior edges through the model."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sparsenode as sn
+from sparsenode.model._regulators import prior_weight_matrix
+from sparsenode.regularizers import CNODE, GroupLasso
+
+GENES = pd.Index(["a", "b", "c"], dtype=object)
+QUIET = {"enable_progress_bar": False, "accelerator": "cpu", "key_added": None}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    adata = sn.datasets.krumsiek11()
+    sn.SparseNODE.setup_anndata(adata, time_key="simulation_time", lineage_key="lineage")
+    return adata
+
+
+def test_weights_by_hand(caplog):
+    prior = pd.DataFrame(
+        {"source": ["a", "a", "b", "x"], "target": ["b", "b", "a", "a"], "weight": [0.5, 1.0, 0.2, 1.0]}
+    )
+    with caplog.at_level(logging.INFO, logger="sparsenode"):
+        soft = prior_weight_matrix(prior, False, GENES)
+    assert "3 of 4 prior edges" in caplog.text
+    np.testing.assert_allclose(soft, [[1, 0.82, 1], [0.1, 1, 1], [1, 1, 1]])
+    hard = prior_weight_matrix(prior, True, GENES).to_numpy()
+    assert (hard > 1e6).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("prior", "error", "message"),
+    [
+        ([("a", "b")], TypeError, "found list"),
+        (pd.DataFrame({"source": ["a"]}), KeyError, "'target'.*not found"),
+        (pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [2.0]}), ValueError, r"in \[0, 1\]"),
+        (pd.DataFrame({"source": ["x"], "target": ["b"]}), ValueError, "found none among 1.*'a', 'b'"),
+    ],
+)
+def test_wrong_priors(prior, error, message):
+    with pytest.raises(error, match=message):
+        prior_weight_matrix(prior, False, GENES)
+
+
+def test_a_prior_keeps_its_edges_longer(cells):
+    """At a strength that closes most of the network, the edges of a wrong prior survive because they cost less."""
+    prior = pd.DataFrame({"source": ["Gata1", "Pu.1"], "target": ["cJun", "SCL"]})
+    networks = []
+    for given in (None, prior):
+        model = sn.SparseNODE(cells, CNODE(0.3), objective="transport", hidden=(4,), prior=given)
+        model.train(max_epochs=20, **QUIET)
+        networks.append(model.get_adjacency(weights="paths", signed=False))
+    for source, target in prior.itertuples(index=False):
+        assert networks[1].loc[target, source] > networks[0].loc[target, source]
+
+
+def test_a_hard_prior_forbids_all_other_edges(cells):
+    prior = sn.datasets.krumsiek11_network()[["source", "target"]]
+    model = sn.SparseNODE(cells, GroupLasso(0.001), objective="transport", hidden=(4,), prior=prior, hard_prior=True)
+    model.train(max_epochs=3, **QUIET)
+    found = model.get_network()
+    found = found[found["source"] != found["target"]]
+    assert len(found) > 0
+    allowed = set(prior.itertuples(index=False, name=None))
+    assert set(zip(found["source"], found["target"], strict=True)) <= allowed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"regularizer": "l0", "prior": True},
+        {"regularizer": "cnode", "prior": True, "hard_prior": True},
+        {"regularizer": "grouplasso", "hard_prior": True},
+        {"regularizer": "cnode", "prior": True, "path_weights": pd.DataFrame()},
+    ],
+)
+def test_wrong_combinations(cells, settings):
+    prior = sn.datasets.krumsiek11_network() if settings.pop("prior", False) else None
+    with pytest.raises(ValueError, match="Expected"):
+        sn.SparseNODE(cells, prior=prior, **settings)
