@@ -43,7 +43,8 @@ def network_baselines(
 
     Do not read these as causes: genes that one regulator drives correlate with each other. Do not use
     ``"partial_correlation"`` for tens of thousands of genes, it inverts a matrix of genes × genes. GENIE3 fits one forest
-    per gene and is by far the slowest: name ``regulators``, or leave it out of ``methods``, for thousands of genes.
+    per gene and is by far the slowest, some 3 ms a tree with 1300 cells and 113 regulators, so 5 minutes of processor time
+    for 529 genes: name ``regulators``, or leave it out of ``methods``, for thousands of genes.
 
     Parameters
     ----------
