@@ -187,6 +187,47 @@ def test_no_edges(model):
     assert model.get_sparsity()["feature"] == 1.0
 
 
+# Frequency
+
+
+@pytest.fixture(scope="module")
+def seeded(make_adata, fit) -> sn.SparseNODE:
+    """Two strengths × three seeds, one field per lineage, three quarters of the weights zero. Not to be changed."""
+    model = fit(make_adata(), regularizer=sn.regularizers.CNODE([0.01, 0.1]), n_seeds=3, train={"max_epochs": 1})
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.module.field.weights:
+            weight *= torch.rand(weight.shape, generator=generator) < 0.25
+    return model
+
+
+@pytest.mark.parametrize("lineage", [None, "myeloid"])
+@pytest.mark.parametrize("replicate", [None, 1, 4])
+def test_frequency_is_the_share_of_seeds_of_that_strength(seeded, lineage, replicate):
+    first = 3 * ((seeded.selected_ if replicate is None else replicate) // 3)
+    expected = np.zeros((8, 8))
+    for r in range(first, first + 3):
+        matrices = [seeded.get_adjacency(name, replicate=r) for name in ([lineage] if lineage else seeded.lineages)]
+        expected += np.any([m != 0 for m in matrices], axis=0) / 3
+    found = seeded.get_edge_frequency(lineage, replicate)
+    np.testing.assert_allclose(found, expected)
+    assert (found.index.name, found.columns.name) == ("target", "regulator")
+    assert set(np.round(3 * expected.ravel())) == {0.0, 1.0, 2.0, 3.0}
+    network = seeded.get_network(lineage, replicate)
+    assert list(network.columns) == ["source", "target", "weight", "frequency"]
+    assert [found.loc[row.target, row.source] for row in network.itertuples()] == network["frequency"].tolist()
+    assert (network["frequency"] >= 1 / 3).all()
+
+
+def test_frequency_is_written_in_the_order_of_the_genes_and_removed_with_the_seeds(seeded, fit):
+    other = seeded.adata[:, ::-1].copy()
+    seeded.write_results(other)
+    expected = seeded.get_edge_frequency().loc[other.var_names, other.var_names]
+    np.testing.assert_allclose(other.varp["sparsenode_frequency"].toarray(), expected, rtol=1e-6)
+    fit(other)
+    assert "sparsenode_frequency" not in other.varp
+
+
 # Sparsity
 
 

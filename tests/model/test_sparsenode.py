@@ -395,10 +395,15 @@ def test_one_gene(make_adata, fit):
     assert model.predict().shape == (120, 1)
 
 
-@pytest.mark.parametrize("regularizer", ["none", "cnode", "l0", "pathreg"])
+@pytest.mark.parametrize("regularizer", ["none", "cnode", "l0", "pathreg", "grouplasso", "lassonet"])
 @pytest.mark.parametrize("fields", ["shared", "lineage"])
-def test_every_combination_trains_and_predicts(adata, fit, regularizer, fields):
-    model = fit(adata, regularizer=regularizer, fields=fields, decay=fields == "shared", train={"max_epochs": 1})
+@pytest.mark.parametrize("skip", [False, True])
+def test_every_combination_trains_and_predicts(adata, fit, regularizer, fields, skip):
+    train = {
+        "max_epochs": 1,
+        "schedule": sn.training.IterativeSparsification(1, epochs_per_step=1) if skip else "sparse",
+    }
+    model = fit(adata, regularizer=regularizer, fields=fields, decay=fields == "shared", skip=skip, train=train)
     assert np.isfinite(model.predict()).all()
     assert model.get_adjacency().shape == (8, 8)
 
@@ -408,15 +413,26 @@ def test_other_solvers(adata, fit, solver):
     assert np.isfinite(fit(adata, solver=solver, train={"max_epochs": 1}).predict()).all()
 
 
-def test_strengths_times_seeds(adata, fit, same_state):
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(sn.regularizers.PathReg, sn.regularizers.CNODE, sn.regularizers.GroupLasso, sn.regularizers.LassoNet),
+        lambda strength: sn.regularizers.LassoNet(strength, "outer"),
+    ],
+    ids=["pathreg", "cnode", "grouplasso", "lassonet", "lassonet-outer"],
+)
+def test_strengths_times_seeds(adata, fit, make):
     """Replicates are strengths × seeds, and none of them knows of the others."""
     strengths = [0.01, 5.0]
-    model = fit(adata, regularizer=sn.regularizers.PathReg(strengths), n_seeds=2, seed=3, rtol=1e-5, atol=1e-5)
+    common = {"rtol": 1e-5, "atol": 1e-5, "seed": 3}
+    if make(0.1).schedule == "iterative":
+        common["train"] = {"schedule": sn.training.IterativeSparsification(2, epochs_per_step=1)}
+    model = fit(adata, regularizer=make(strengths), n_seeds=2, **common)
     assert model.module.n_replicates == 4
     for replicate, (strength, seed) in enumerate([(0.01, 3), (0.01, 4), (5.0, 3), (5.0, 4)]):
         assert float(model.module.strength[replicate]) == pytest.approx(strength)
         if replicate in (0, 2):  # seed 3 also draws the split, so that the single fit sees the same cells
-            single = fit(adata.copy(), regularizer=sn.regularizers.PathReg(strength), seed=seed, rtol=1e-5, atol=1e-5)
+            single = fit(adata.copy(), regularizer=make(strength), **common)
             np.testing.assert_allclose(
                 model.predict(replicate=replicate), single.predict(), rtol=5e-3, atol=5e-3, err_msg=str(replicate)
             )
@@ -482,6 +498,49 @@ def test_threads_of_torch_are_left_alone(adata, fit, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     fit(adata, train={"max_epochs": 1})
     assert seen[-1] == 3
+
+
+# Half-samples
+
+
+def test_half_samples_give_every_seed_other_cells(adata, fit):
+    model = fit(adata, n_seeds=3, train={"half_samples": True})
+    whole = fit(adata.copy(), n_seeds=3)
+    splitter = model.trainer.datamodule
+    for name in ("gram", "cross", "square"):
+        halves, full = splitter.train_tensors[name], splitter.full_tensors[name]
+        assert len(halves) == 3
+        np.testing.assert_allclose(halves[0] + halves[1], full[0], rtol=1e-4, atol=1e-3)
+        assert not np.allclose(halves[0], halves[2], rtol=0.01)
+    # The first column of the basis sums to one: the number of cells.
+    n_knots = splitter.full_tensors["gram"].shape[2] // 2
+    weight = splitter.train_tensors["gram"][..., :n_knots, :n_knots].sum((1, 2, 3))
+    np.testing.assert_allclose(weight, [54, 54, 54], rtol=1e-4)
+    for replicate in range(3):
+        one, other = (m.get_adjacency(replicate=replicate) for m in (model, whole))
+        assert not np.allclose(one, other, rtol=0.01)
+
+
+def test_half_samples_need_several_seeds(adata):
+    with pytest.raises(ValueError, match="at least two seeds for `half_samples`, found one. Raise `n_seeds`"):
+        new(adata).train(**QUICK, half_samples=True)
+
+
+def test_learned_initial_states_undo_noise_in_the_first_observations(fit):
+    """Closer to the states without noise, at the first observation of every trial and at all later ones."""
+    adata = sn.datasets.random_linear_system(n_genes=3, seed=1).simulate(n_trials=5, n_times=15)
+    first = adata.obs["time"].to_numpy() == 0
+    adata.X[first] += np.random.default_rng(0).normal(0, 0.7, (5, 3))
+    common = {"regularizer": "none", "skip": True, "fields": "shared", "initial_bandwidth": 1e-3, "bootstrap": False}
+    common["setup"] = {"time_key": "time", "batch_key": "trial"}
+    common["train"] = {"max_epochs": 5, "steps_per_epoch": 10, "train_size": 1.0, "plan_kwargs": {"lr": 0.05}}
+    noisy, learned = (
+        np.square(fit(adata.copy(), initial_state=name, **common).predict() - adata.layers["noise_free"]).mean(1)
+        for name in ("kernel", "learned")
+    )
+    assert noisy[first].mean() == pytest.approx(np.square(adata.X - adata.layers["noise_free"])[first].mean(), rel=1e-4)
+    for rows in (first, ~first):
+        assert learned[rows].mean() < 0.8 * noisy[rows].mean()
 
 
 # Divergence
@@ -569,8 +628,12 @@ def test_divergence_is_a_runtime_error():
         lambda m: m.get_sparsity(),
         lambda m: m.evaluate(),
         lambda m: m.write_results(),
+        lambda m: m.get_edge_frequency(),
+        lambda m: m.get_regularization_path(),
+        lambda m: m.select(),
+        lambda m: m.prune(),
     ],
-    ids=["predict", "times", "velocity", "adjacency", "network", "sparsity", "evaluate", "write_results"],
+    ids=range(12),
 )
 def test_untrained(adata, call):
     with pytest.raises(RuntimeError, match=r"untrained one. Call `train\(\)` first"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def default_knots() -> int:
 def make_field():
     """Field in float64 with random parameters; the logits are wide enough for gates that are exactly 0 or 1."""
 
-    def make(n_vars=3, hidden=(4, 5), n_networks=2, gates=None, decay=True, seed=0) -> Field:
-        field = Field(n_vars, hidden, range(n_networks), gates, decay).double()
+    def make(n_vars=3, hidden=(4, 5), n_networks=2, gates=None, decay=True, seed=0, **architecture) -> Field:
+        field = Field(n_vars, hidden, range(n_networks), gates, decay, **architecture).double()
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in field.parameters():
@@ -44,6 +45,19 @@ def make_field():
         return field
 
     return make
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        {"skip": skip, "per_target": per_target, "inputs": inputs}
+        for skip, per_target, inputs in product((None, "inner", "outer"), (False, True), (None, (2, 0)))
+    ],
+    ids=lambda a: f"{a['skip']}-{'per target' if a['per_target'] else 'joint'}-{a['inputs'] or 'all'}",
+)
+def architecture(request) -> dict:
+    """Every combination of skip, networks per target and inputs, as arguments of a field."""
+    return request.param
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ def make_module(problem, tight):
         n_knots=9,
         solver=tight,
         dtype=torch.float64,
+        **options,
     ) -> SparseNODEModule:
         module = SparseNODEModule(
             n_vars=4,
@@ -148,6 +163,7 @@ def make_module(problem, tight):
             bootstrap=bootstrap,
             n_knots=n_knots,
             solver=solver,
+            **options,
         )
         with torch.no_grad():
             module.initial_state.copy_(torch.as_tensor(problem.initial_state))

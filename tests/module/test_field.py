@@ -9,15 +9,16 @@ from torch import nn
 
 from sparsenode.module import EffectiveWeights, Field
 from sparsenode.module._gates import open_probability
-from sparsenode.regularizers import CNODE, L0, PathReg
+from sparsenode.module._velocity import velocity
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, PathReg
 
 HIDDEN = [(5,), (5, 4), (4, 3, 5)]
 
 
 def as_sequential(effective: EffectiveWeights, network: int) -> nn.Sequential:
-    """One network of the batch, without its decay, from torch's own layers."""
+    """One network of the batch, without its decay and skip, from torch's own layers."""
     layers: list[nn.Module] = []
-    for weight, bias in zip(effective.weights, effective.biases, strict=True):
+    for weight, bias in zip(effective.weights[: len(effective.biases)], effective.biases, strict=True):
         linear = nn.Linear(weight.shape[2], weight.shape[1], dtype=torch.float64)
         linear.weight.data, linear.bias.data = weight[network].detach(), bias[network, 0].detach()
         layers += [linear, nn.ELU()]
@@ -33,6 +34,42 @@ def test_batch_of_networks_equals_one_network_at_a_time(make_field, hidden, gate
     found = field.evaluate(x, effective).detach()
     for network in range(3):
         np.testing.assert_allclose(found[network], as_sequential(effective, network)(x[network]).detach())
+
+
+@pytest.mark.parametrize("hidden", [(), (5, 4)], ids=str)
+@pytest.mark.parametrize("gates", [None, "weight", "unit"])
+def test_every_architecture_is_a_batch_of_plain_networks(make_field, architecture, gates, hidden):
+    """Values, Jacobians and path matrices, one network and one target at a time."""
+    path_weights = torch.rand(3, 3, generator=torch.Generator().manual_seed(3))
+    field = make_field(hidden=hidden, gates=gates, path_weights=path_weights, **architecture)
+    effective = field.effective_weights()
+    x = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, paths = field.evaluate(x, effective).detach(), field.path_matrix(effective).detach()
+    np.testing.assert_allclose(velocity(effective)(x).detach(), found, rtol=1e-10, atol=1e-12)
+    regulators, count = list(architecture["inputs"] or range(3)), 3 if architecture["per_target"] else 1
+    skips = torch.zeros(2, 3, 3, dtype=torch.float64)
+    if architecture["skip"] is not None:
+        skips[:, :, regulators] = effective.weights[-1].detach()
+    totals = torch.stack([chain.total.view(2, -1).sum(1) for chain in effective.paths]).sum(0)
+    for network in range(2):
+        own = range(network * count, (network + 1) * count)
+        networks = [as_sequential(effective, n) for n in own]
+        decay = field.decay[network, 0].detach()
+
+        def slope(v, networks=networks, skip=skips[network], decay=decay):
+            inside = skip @ v if architecture["skip"] == "inner" else 0.0
+            return torch.cat([f(v[regulators]) for f in networks]) + inside - decay * v
+
+        np.testing.assert_allclose(found[network], torch.stack([slope(v) for v in x[network]]).detach(), rtol=1e-9)
+        jacobian = torch.stack([torch.autograd.functional.jacobian(slope, v) for v in x[network]]).mean(0)
+        jacobian += torch.diag(decay) + (skips[network] if architecture["skip"] == "outer" else 0.0)
+        got = field.jacobian(x[network], effective, network).detach()
+        np.testing.assert_allclose(got, jacobian, rtol=1e-9, atol=1e-12)
+        rows = [[np.abs(m.weight.detach().numpy()) for m in f if isinstance(m, nn.Linear)] for f in networks]
+        matrix = skips[network].abs().numpy()
+        matrix[:, regulators] += np.concatenate([np.linalg.multi_dot(w[::-1]) if hidden else w[0] for w in rows])
+        np.testing.assert_allclose(paths[network], matrix, rtol=1e-9)
+        assert totals[network].item() == pytest.approx((matrix * path_weights.numpy()).sum(), rel=1e-6)
 
 
 def test_decay_subtracts_a_positive_rate_times_the_state(make_field):
@@ -66,7 +103,14 @@ def test_jacobian_is_the_mean_of_autodiff_jacobians(make_field, hidden, gates):
 
 
 def close_some(field: Field, regularizer, generator: torch.Generator) -> None:
-    """Zeros as the regularizer makes them: closed gates, or weights that are exactly zero."""
+    """Zeros as the regularizer makes them: closed gates, or weights or columns that are exactly zero."""
+    if isinstance(regularizer, GroupLasso | LassoNet):
+        first, last = field.weights[0], field.weights[-1]
+        alive = torch.rand(len(first), 1, first.shape[2], generator=generator) < 0.4
+        first.data *= alive
+        if isinstance(regularizer, LassoNet):
+            last.data *= alive
+        return
     for layer, weight in enumerate(field.weights):
         if regularizer.gates is None:
             weight.data *= torch.rand(weight.shape, generator=generator) < 0.4
@@ -78,19 +122,24 @@ def close_some(field: Field, regularizer, generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize(
     "regularizer",
-    [CNODE(), L0(gates="weight"), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")],
-    ids=lambda r: f"{r.name}-{r.gates}",
+    [
+        *(CNODE(), L0(gates="weight"), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")),
+        *(GroupLasso(), LassoNet(), LassoNet(skip="outer")),
+    ],
+    ids=lambda r: f"{r.name}-{r.gates or r.skip}",
 )
+@pytest.mark.parametrize("skip", [None, "inner"])
 @given(seed=st.integers(0, 2**31), scale=st.sampled_from([0.1, 1.0, 30.0]), depth=st.integers(1, 3))
 @settings(deadline=None, max_examples=15)
-def test_zero_in_the_adjacency_proves_independence(make_field, regularizer, seed, scale, depth):
+def test_zero_in_the_adjacency_proves_independence(make_field, regularizer, skip, seed, scale, depth):
     generator = torch.Generator().manual_seed(seed)
-    field = make_field(5, (4,) * depth, 1, regularizer.gates, decay=False, seed=seed)
+    architecture = {"skip": regularizer.skip or skip, "per_target": regularizer.per_target}
+    field = make_field(5, (4,) * depth, 1, regularizer.gates, decay=False, seed=seed, **architecture)
     close_some(field, regularizer, generator)
+    if regularizer.per_target and skip is not None:
+        field.weights[-1].data *= torch.rand(5, 5, generator=generator) < 0.4
     effective = field.effective_weights()
-    adjacency = effective.weights[0][0].abs()
-    for weight in effective.weights[1:]:
-        adjacency = weight[0].abs() @ adjacency
+    adjacency = field.path_matrix(effective)[0]  # by brute force: the first test above
     x = scale * torch.randn(1, 1, 5, generator=generator, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda v: field.evaluate(v, effective), x)[0, 0, :, 0, 0]
     zero = adjacency == 0

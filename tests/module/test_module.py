@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import CubicHermiteSpline
+from scipy.linalg import expm
 from torch.nn import functional
 from torchdiffeq import odeint
 
 from sparsenode.module import Solver
-from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
 REGULARIZERS = [NoRegularizer(), CNODE(0.1), L0(0.1), PathReg(0.1, gates="weight"), PathReg(0.1, gates="unit")]
 by_name = pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda r: f"{r.name}-{r.gates}")
@@ -154,6 +155,55 @@ def test_derivatives_are_those_of_the_states(make_module):
     np.testing.assert_allclose(slopes[:, :, 2], (states[:, :, 3] - states[:, :, 1]) / (2 * h), rtol=1e-4, atol=1e-5)
 
 
+def integrated(module, start):
+    times = torch.linspace(0, 1, 6, dtype=torch.float64)
+    with torch.no_grad():
+        effective = module.field.effective_weights()
+        return times.numpy(), *(
+            a.numpy() for a in module.trajectories(effective, start, module.relative_span, module.lineages, times)
+        )
+
+
+@pytest.mark.parametrize("skip", ["inner", "outer"])
+@pytest.mark.parametrize("fields", ["lineage", "shared"])
+def test_a_skip_alone_has_a_closed_form(problem, make_module, skip, fields):
+    """Inside the field it is the exponential of a matrix; after the integration a straight line."""
+    module = shake(make_module(LassoNet(skip=skip), (0, 1), fields))
+    with torch.no_grad():
+        for parameter in [*module.field.weights[:-1], *module.field.biases]:
+            parameter.zero_()
+        module.field.raw_decay.fill_(-50.0)
+    start = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    times, states, slopes = integrated(module, start)
+    for r, m in np.ndindex(2, 3):
+        network = r * module.n_fields + (problem.lineages[m] if fields == "lineage" else 0)
+        matrix = problem.relative_span[m] * module.field.weights[-1][network].detach().numpy()
+        x = start[r, m].numpy()
+        if skip == "inner":
+            expected = [expm(t * matrix) @ x for t in times]
+            derivatives = [matrix @ y for y in expected]
+        else:
+            expected, derivatives = [x + t * matrix @ x for t in times], [matrix @ x] * 6
+        np.testing.assert_allclose(states[r, m], expected, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(slopes[r, m], derivatives, rtol=1e-6, atol=1e-7)
+
+
+def test_a_skip_after_the_integration_adds_a_drift_to_what_the_field_gives(problem, make_module):
+    """The prediction is y(t) + t S x(0), where y solves dy/dt = f(y) without the skip; S reads the regulators only."""
+    module = shake(make_module(LassoNet(skip="outer"), (0, 1), inputs=[0, 2, 3]), size=0.5)
+    plain = make_module(seeds=(0, 1), inputs=[0, 2, 3])
+    start = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plain.field.load_state_dict(module.field.state_dict() | {}, strict=False)
+    times, states, slopes = integrated(module, start)
+    _, y, dy = integrated(plain, start)
+    for r, m in np.ndindex(2, 3):
+        skip = module.field.weights[-1][2 * r + problem.lineages[m]].detach().numpy()
+        drift = problem.relative_span[m] * skip @ start[r, m, [0, 2, 3]].numpy()
+        np.testing.assert_allclose(states[r, m], y[r, m] + times[:, None] * drift, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(slopes[r, m], dy[r, m] + drift, rtol=1e-6, atol=1e-7)
+    assert np.abs(states - y).max() > 0.1
+
+
 def test_other_lineages_can_be_integrated_than_those_of_training(make_module):
     module = shake(make_module(seeds=(0, 1))).eval()
     effective = module.field.effective_weights()
@@ -169,8 +219,11 @@ def test_other_lineages_can_be_integrated_than_those_of_training(make_module):
 @pytest.mark.parametrize("fields", ["lineage", "shared"])
 @pytest.mark.parametrize(
     "make",
-    [CNODE, lambda s: L0(s, "weight"), lambda s: PathReg(s, "weight"), lambda s: PathReg(s, "unit")],
-    ids=["cnode", "l0", "pathreg-weight", "pathreg-unit"],
+    [
+        *(CNODE, lambda s: L0(s, "weight"), lambda s: PathReg(s, "weight"), lambda s: PathReg(s, "unit")),
+        *(GroupLasso, LassoNet, lambda s: LassoNet(s, "outer")),
+    ],
+    ids=["cnode", "l0", "pathreg-weight", "pathreg-unit", "grouplasso", "lassonet", "lassonet-outer"],
 )
 def test_replicates_equal_single_modules(problem, make_module, make, fields):
     strengths, seeds = (0.1, 0.5), (3, 8)
@@ -178,21 +231,19 @@ def test_replicates_equal_single_modules(problem, make_module, make, fields):
     together = make_module(make(strengths), seeds, fields, bootstrap=True).train()
     effective, output = together(tensors)
     output.loss.backward()
-    n_fields = together.n_fields
     for replicate, (strength, seed) in enumerate((s, k) for s in strengths for k in seeds):
         alone = make_module(make(strength), (seed,), fields, bootstrap=True).train()
         own, single = alone(tensors)
         single.loss.backward()
-        rows = slice(replicate * n_fields, (replicate + 1) * n_fields)
         for a, b in zip(own.weights, effective.weights, strict=True):
-            np.testing.assert_allclose(a.detach(), b[rows].detach(), rtol=1e-4, atol=1e-7)
+            np.testing.assert_allclose(a.detach(), b.unflatten(0, (4, -1))[replicate].detach(), rtol=1e-4, atol=1e-7)
         for name in ("error", "penalty"):
             found = output.extra_metrics[name][replicate].detach()
             np.testing.assert_allclose(found, single.extra_metrics[name][0].detach(), rtol=1e-6)
         for a, b in zip(alone.parameters(), together.parameters(), strict=True):
             assert (a.grad is None) == (b.grad is None)
             if a.grad is not None:
-                np.testing.assert_allclose(b.grad[rows], a.grad, rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(b.grad.unflatten(0, (4, -1))[replicate], a.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_loss_is_the_sum_over_replicates_of_error_and_smooth_penalty(problem, make_module):
@@ -267,6 +318,22 @@ def test_bootstrapped_starts_are_means_of_resampled_early_cells(problem, make_mo
 def test_without_bootstrap_training_starts_at_the_initial_state(problem, make_module):
     module = make_module(bootstrap=False).train()
     assert torch.equal(module._start(problem.tensors(9)), module.initial_state.unsqueeze(0))
+
+
+def test_learned_starts_are_offsets_of_every_replicate(problem, make_module):
+    module = make_module(seeds=(0, 1), learned_start=True)
+    assert torch.equal(module.start(), module.initial_state.expand(2, -1, -1))
+    with torch.no_grad():
+        module.start_offset[1, 2] += 0.5
+    np.testing.assert_allclose(module.start()[1, 2].detach(), problem.initial_state[2] + 0.5)
+    assert torch.equal(module.start()[0], module.initial_state)
+    before = errors(module.eval(), problem.tensors(9))
+    module.train()(problem.tensors(9))[1].loss.backward()
+    step = 1e-3 * module.start_offset.grad
+    with torch.no_grad():
+        module.start_offset -= step
+    change = errors(module.eval(), problem.tensors(9)) - before
+    np.testing.assert_allclose(change, -(module.start_offset.grad * step).sum((1, 2)), rtol=0.05)
 
 
 @pytest.mark.parametrize("fields", ["lineage", "shared"])

@@ -87,3 +87,38 @@ def test_a_cut_leaves_exact_zeros():
     layers = matrices((3, 4, 3))
     layers[0][:, :, 1] = 0.0
     assert (_paths.product(layers)[:, :, 1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [None, "weight", "unit"])
+def test_weighted_slopes_are_those_of_the_weighted_paths(layers, kind):
+    """The sum is linear in every magnitude and in every gate: whole steps are exact differences."""
+    generator = torch.Generator().manual_seed(1)
+    rand = lambda *shape: torch.rand(shape, generator=generator, dtype=torch.float64)
+    shapes = [(len(m), 1 if kind == "unit" else m.shape[1], m.shape[2]) for m in layers]
+    gates = [rand(*shape).requires_grad_() for shape in shapes if kind is not None]
+    weight = rand(layers[-1].shape[1], layers[0].shape[2]) * torch.tensor([0.0, 1.0, 2.0])[: layers[0].shape[2]]
+    signed = [m * torch.sign(rand(*m.shape) - 0.5) for m in layers]
+
+    def total(magnitudes, gates):
+        matrices = [m * g.detach() for m, g in zip(magnitudes, gates, strict=True)] if gates else magnitudes
+        return (enumerate_paths(matrices) * weight.numpy()).sum((1, 2))
+
+    def raised(tensors, layer, place):
+        changed = [t.detach().clone() for t in tensors]
+        changed[layer][place] += 1.0
+        return changed
+
+    slopes = _paths.PathSlopes.of(signed, gates, weight)
+    before = total(layers, gates)
+    np.testing.assert_allclose(slopes.total, before, rtol=1e-12)
+    in_gates = torch.autograd.grad(_paths.gated_sum(slopes, gates).sum(), gates) if gates else []
+    for layer, m in enumerate(layers):
+        for place in ((0, 0, 1), (1, m.shape[1] - 1, 0)):
+            slope = (slopes.above[layer] * slopes.below[layer])[place]
+            gate = gates[layer].detach().expand_as(m)[place] if gates else 1.0
+            difference = total(raised(layers, layer, place), gates)[place[0]] - before[place[0]]
+            assert float(slope * gate) == pytest.approx(difference, rel=1e-9, abs=1e-12)
+        if gates:
+            place = (1, shapes[layer][1] - 1, 0)
+            difference = total(layers, raised(gates, layer, place))[1] - before[1]
+            assert float(in_gates[layer][place]) == pytest.approx(difference, rel=1e-9, abs=1e-12)

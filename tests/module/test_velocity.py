@@ -12,20 +12,11 @@ from sparsenode.module._solve import _FIRST_STEP, _largest_rms, integrate
 from sparsenode.module._velocity import velocity
 
 
-def make_field(gates, decay=True):
-    field = Field(4, (5, 3), range(2), gates, decay).double()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in field.parameters():
-            parameter.normal_(generator=generator)
-    return field
-
-
-@pytest.mark.parametrize("decay", [True, False])
+@pytest.mark.parametrize(("decay", "hidden"), [(True, (4, 5)), (False, (5,)), (True, ())])
 @pytest.mark.parametrize("gates", [None, "unit", "weight"])
-def test_gradients_of_many_evaluations_equal_those_of_autograd(gates, decay):
-    field = make_field(gates, decay)
-    x = torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True)
+def test_gradients_of_many_evaluations_equal_those_of_autograd(make_field, architecture, gates, decay, hidden):
+    field = make_field(hidden=hidden, gates=gates, decay=decay, **architecture)
+    x = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
     inputs = [x, *field.parameters()]
     found = []
     for make in (velocity, lambda e: lambda state: Field.evaluate(state, e)):
@@ -53,8 +44,8 @@ def test_gates_have_the_gradient_of_the_formula():
 
 
 @pytest.mark.parametrize("gates", ["unit", "weight"])
-def test_gated_sum_and_slopes_equal_autograd_on_the_path_matrix(gates):
-    field = make_field(gates)
+def test_gated_sum_and_slopes_equal_autograd_on_the_path_matrix(make_field, gates):
+    field = make_field(gates=gates)
     z = [g.detach().clone().requires_grad_() for g in field.effective_weights().gates]
     w = [p.detach().abs().requires_grad_() for p in field.weights]
     total = product([a * b for a, b in zip(w, z, strict=True)]).sum((1, 2))

@@ -19,12 +19,12 @@ class Data:
     training: np.ndarray
     validation: np.ndarray
 
-    def stream(self, n_knots: int = 5, sizes=None, x: np.ndarray | None = None) -> StreamedData:
+    def stream(self, n_knots: int = 5, sizes=None, x: np.ndarray | None = None, halves=()) -> StreamedData:
         """Stream the cells in chunks of the given sizes, by default all at once."""
         x = self.x if x is None else x
         ends = np.cumsum([len(x)] if sizes is None else sizes)
         chunks = [(int(a), x[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-        return stream(chunks, self.cells, self.training, self.validation, n_knots, x.shape[1])
+        return stream(chunks, self.cells, self.training, self.validation, n_knots, x.shape[1], halves)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ def make_cells():
     return make
 
 
-@given(seed=st.integers(0, 2**31), method=st.sampled_from(["kernel", "first"]), bandwidth=st.floats(0.05, 1.0))
+@given(
+    seed=st.integers(0, 2**31), method=st.sampled_from(["kernel", "first", "learned"]), bandwidth=st.floats(0.05, 1.0)
+)
 @settings(deadline=None, max_examples=40)
 def test_weights_sum_to_one_over_usable_cells_of_the_trajectory(make_cells, seed, method, bandwidth):
     times, weights, usable = make_cells(seed=seed)
@@ -52,6 +54,12 @@ def test_first_takes_the_five_earliest_usable_cells_alike(make_cells):
         np.testing.assert_allclose(found[earliest, m], 0.2)
 
 
+def test_learned_starts_from_the_earliest_usable_cells_with_their_weights():
+    times, weights = np.array([[0.0], [0.1], [0.1], [0.1], [0.7]]), np.array([[1.0], [2.0], [0.0], [6.0], [1.0]])
+    found = initial_weights(times, weights, np.array([False, True, True, True, True]), "learned", 0.2)
+    np.testing.assert_allclose(found[:, 0], [0, 0.25, 0, 0.75, 0])
+
+
 def test_first_of_fewer_than_five_cells_takes_them_all():
     found = initial_weights(np.array([[0.0], [0.5], [1.0]]), np.ones((3, 1)), np.ones(3, dtype=bool), "first", 0.2)
     np.testing.assert_allclose(found[:, 0], 1 / 3)
@@ -77,7 +85,7 @@ def test_cells_that_are_held_out_before_the_first_training_cell_do_not_matter(me
     np.testing.assert_array_equal(found[2:], initial_weights(times[2:], weights[2:], usable[2:], method, 0.005))
 
 
-@given(seed=st.integers(0, 2**31), method=st.sampled_from(["kernel", "first"]), n_cells=st.integers(10, 90))
+@given(seed=st.integers(0, 2**31), method=st.sampled_from(["kernel", "first", "learned"]), n_cells=st.integers(10, 90))
 @settings(deadline=None, max_examples=40)
 def test_early_cells_are_cells_with_weight(make_cells, seed, method, n_cells):
     times, weights, _ = make_cells(n_cells, seed=seed)

@@ -98,6 +98,20 @@ def test_mean_is_the_weighted_mean(data):
         np.testing.assert_allclose(mean[m], np.average(data.x, axis=0, weights=w))
 
 
+@given(seed=st.integers(0, 2**31), sizes=st.sampled_from([None, [25, 35]]))
+@settings(deadline=None, max_examples=10)
+def test_complementary_halves_hold_every_training_cell_once(make_data, seed, sizes):
+    data, rng = make_data(seed=seed % 7), np.random.default_rng(seed)
+    masks = [data.training & (rng.uniform(size=60) < 0.5) for _ in range(2)]
+    found = data.stream(sizes=sizes, halves=masks)
+    assert len(found.halves) == 4
+    for half, mask in zip(found.halves, [m for mask in masks for m in (mask, data.training & ~mask)], strict=True):
+        assert_close(half, dense_statistics(data, mask, 5))
+    for field in fields(found.training):
+        one, other = (getattr(half, field.name) for half in found.halves[:2])
+        np.testing.assert_allclose(one + other, getattr(found.training, field.name), rtol=1e-10, atol=1e-10)
+
+
 @given(seed=st.integers(0, 2**31))
 @settings(deadline=None, max_examples=20)
 def test_centred_statistics_are_those_of_centred_data(data, seed):

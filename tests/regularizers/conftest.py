@@ -16,8 +16,8 @@ from sparsenode.module import EffectiveWeights, Field
 def make_field():
     """Field in float64 with random parameters; the logits are wide enough for gates that are exactly 0 or 1."""
 
-    def make(n_vars=3, hidden=(4, 2), n_networks=2, gates=None, seed=0) -> Field:
-        field = Field(n_vars, hidden, range(n_networks), gates, decay=True).double()
+    def make(n_vars=3, hidden=(4, 2), n_networks=2, gates=None, seed=0, **architecture) -> Field:
+        field = Field(n_vars, hidden, range(n_networks), gates, decay=True, **architecture).double()
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in field.parameters():
@@ -25,6 +25,17 @@ def make_field():
             for logits in field.gate_logits:
                 logits.mul_(2.0)
         return field
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_for(make_field):
+    """Field with the gates, the skip and the networks per target that a regularizer asks for."""
+
+    def make(regularizer, **options) -> Field:
+        skip = regularizer.skip or options.pop("skip", None)
+        return make_field(**options | {"gates": regularizer.gates, "skip": skip, "per_target": regularizer.per_target})
 
     return make
 
@@ -70,12 +81,16 @@ def rewire():
 
     def change(field: Field, orders: list[list[int]]) -> Field:
         hidden = [len(order) for order in orders]
-        new = Field(field.n_vars, hidden, range(len(field.weights[0])), field.gates, field.raw_decay is not None)
-        new = new.double()
-        everything = list(range(field.n_vars))
-        into, out_of = [everything, *orders], [*orders, everything]
+        decay = field.raw_decay is not None
+        new = Field(
+            field.n_vars, hidden, range(field.n_networks), field.gates, decay, field.skip, field.per_target
+        ).double()
+        into = [list(range(field.n_vars)), *orders]
+        out_of = [*orders, list(range(field.biases[-1].shape[2]))]
         with torch.no_grad():
-            for layer, weight in enumerate(field.weights):
+            if field.skip is not None:
+                new.weights[-1].copy_(field.weights[-1])
+            for layer, weight in enumerate(field.weights[: len(field.biases)]):
                 columns, rows = torch.tensor(into[layer]), torch.tensor(out_of[layer])
                 copies = torch.bincount(columns)[columns]
                 new.weights[layer].copy_(_select(_select(weight, 1, rows), 2, columns) / copies)

@@ -4,15 +4,25 @@ import numpy as np
 import pytest
 import torch
 
-from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
 
-ALL = [NoRegularizer(), CNODE(), L0(), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")]
-every = pytest.mark.parametrize("regularizer", ALL, ids=lambda r: f"{r.name}-{r.gates}")
-proximal = pytest.mark.parametrize("regularizer", [r for r in ALL if r.proximal], ids=lambda r: f"{r.name}-{r.gates}")
+ALL = [
+    *(NoRegularizer(), CNODE(), L0(), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")),
+    *(GroupLasso(), LassoNet(), LassoNet(skip="outer")),  # so large a ratio that the random fields here are feasible
+]
+name = lambda r: f"{r.name}-{r.gates or r.skip}"
+every = pytest.mark.parametrize("regularizer", ALL, ids=name)
+proximal = pytest.mark.parametrize("regularizer", [r for r in ALL if r.proximal], ids=name)
+WEIGHTS = torch.tensor([[0.0, 0.5, 2.0], [1.0, 0.0, 0.3], [3.0, 0.7, 0.0]])
+with_knowledge = pytest.mark.parametrize(
+    "options",
+    [{}, {"skip": "inner"}, {"path_weights": WEIGHTS}, {"skip": "inner", "path_weights": WEIGHTS, "inputs": (2, 0)}],
+    ids=["plain", "skip", "weights", "skip-weights-inputs"],
+)
 
 
-@pytest.mark.parametrize("cls", [CNODE, L0, PathReg])
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])
 @pytest.mark.parametrize(
     "strength",
     [-0.1, float("nan"), float("inf"), [], [0.1, -1.0], [[0.1]], None],
@@ -23,7 +33,7 @@ def test_invalid_strengths(cls, strength):
         cls(strength)
 
 
-@pytest.mark.parametrize("cls", [CNODE, L0, PathReg])
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])
 def test_strengths_are_a_vector(cls):
     np.testing.assert_array_equal(cls(0.3).strength, [0.3])
     np.testing.assert_array_equal(cls([0, 0.3]).strength, [0.0, 0.3])
@@ -35,12 +45,12 @@ def test_repr_can_be_evaluated(regularizer):
     if not isinstance(regularizer, NoRegularizer):
         again = eval(repr(regularizer))
         assert repr(again) == repr(regularizer)
-        assert regularizer.name in {"cnode", "l0", "pathreg"}
+        assert regularizer.name in {"cnode", "l0", "pathreg", "grouplasso", "lassonet"}
 
 
 @every
-def test_order_of_hidden_units_does_not_matter(make_field, rewire, sampled, regularizer):
-    field = make_field(gates=regularizer.gates)
+def test_order_of_hidden_units_does_not_matter(make_for, rewire, sampled, regularizer):
+    field = make_for(regularizer)
     other = rewire(field, [[2, 0, 3, 1], [1, 0]])
     found = regularizer.penalty(other, other.effective_weights())
     expected = regularizer.penalty(field, field.effective_weights())
@@ -49,9 +59,9 @@ def test_order_of_hidden_units_does_not_matter(make_field, rewire, sampled, regu
 
 @every
 @pytest.mark.parametrize("hidden", [(4,), (3, 4, 2)], ids=str)
-def test_strength_means_the_same_for_any_width(make_field, rewire, regularizer, hidden):
+def test_strength_means_the_same_for_any_width(make_for, rewire, regularizer, hidden):
     """Duplicating every hidden unit, with halved outgoing weights, changes neither the function nor the penalty."""
-    field = make_field(hidden=hidden, gates=regularizer.gates)
+    field = make_for(regularizer, hidden=hidden)
     other = rewire(field, [list(range(n)) * 2 for n in hidden])
     x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights, doubled = field.effective_weights(), other.effective_weights()
@@ -64,12 +74,12 @@ def test_strength_means_the_same_for_any_width(make_field, rewire, regularizer, 
 
 
 @every
-def test_penalty_of_a_network_does_not_depend_on_the_batch(make_field, regularizer):
-    field = make_field(gates=regularizer.gates, n_networks=3)
-    alone = make_field(gates=regularizer.gates, n_networks=1)
+def test_penalty_of_a_network_does_not_depend_on_the_batch(make_for, regularizer):
+    field = make_for(regularizer, n_networks=3)
+    alone = make_for(regularizer, n_networks=1)
     with torch.no_grad():
         for a, b in zip(alone.parameters(), field.parameters(), strict=True):
-            a.copy_(b[1:2])
+            a.copy_(b.unflatten(0, (3, -1))[1])
     found = regularizer.penalty(field, field.effective_weights())
     assert found.shape == (3,)
     np.testing.assert_allclose(
@@ -78,8 +88,9 @@ def test_penalty_of_a_network_does_not_depend_on_the_batch(make_field, regulariz
 
 
 @every
-def test_gradient_of_the_penalty_equals_finite_differences(make_field, sampled, finite_difference, regularizer):
-    field = make_field(gates=regularizer.gates)
+@with_knowledge
+def test_gradient_of_the_penalty_equals_finite_differences(make_for, sampled, finite_difference, regularizer, options):
+    field = make_for(regularizer, **options)
     parameters = [*field.weights, *field.gate_logits]
     if isinstance(regularizer, NoRegularizer):
         assert not regularizer.penalty(field, sampled(field)).requires_grad
@@ -88,9 +99,10 @@ def test_gradient_of_the_penalty_equals_finite_differences(make_field, sampled, 
 
 
 @every
-def test_gradient_and_prox_share_the_penalty_between_them(make_field, sampled, regularizer):
+@with_knowledge
+def test_gradient_and_prox_share_the_penalty_between_them(make_for, sampled, regularizer, options):
     """What gradient_penalty leaves out of the gradient, the proximal step takes from the weights."""
-    field = make_field(gates=regularizer.gates)
+    field = make_for(regularizer, **options)
     effective = sampled(field)
     parameters = [*field.weights, *field.gate_logits]
 
@@ -108,7 +120,7 @@ def test_gradient_and_prox_share_the_penalty_between_them(make_field, sampled, r
     strength = torch.tensor([1.0, 2.0], dtype=torch.float64)
     regularizer.prox(field, effective, strength, [torch.full_like(w, size) for w in field.weights])
     for w, old, a, b in zip(field.weights, before, whole, smooth, strict=False):
-        expected = (a - b) * strength.view(-1, 1, 1)
+        expected = (a - b) * strength.repeat_interleave(len(w) // 2).view(-1, 1, 1)
         np.testing.assert_allclose((old - w).detach() / size, expected, rtol=1e-4, atol=1e-6)
     for a, b in zip(whole[len(before) :], smooth[len(before) :], strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
@@ -120,6 +132,48 @@ def test_path_norm_is_the_mean_over_targets_of_all_path_products(make_field, pat
     for network in range(2):
         products = paths([w[network].abs() for w in field.weights])
         assert float(found[network]) == pytest.approx(sum(products.values()) / 3, rel=1e-10)
+
+
+@with_knowledge
+@pytest.mark.parametrize("regularizer", [CNODE(), PathReg(gates="weight"), PathReg(gates="unit")], ids=name)
+def test_penalties_of_paths_count_every_path_with_its_weight(make_for, sampled, paths, regularizer, options):
+    """Paths through the layers and through the skip, one by one."""
+    field = make_for(regularizer, **options)
+    effective, regulators = sampled(field), options.get("inputs", (0, 1, 2))
+    found = regularizer.penalty(field, effective)
+    weight = options.get("path_weights", torch.ones(3, 3))
+
+    def total(matrices):
+        return sum(float(weight[path[-1], regulators[path[0]]]) * p for path, p in paths(matrices).items())
+
+    for network in range(2):
+        chains = [slice(0, 3), slice(3, 4)][: 1 + ("skip" in options)]
+        expected = sum(total([w[network].abs() for w in effective.weights[chain]]) for chain in chains) / 3
+        np.testing.assert_allclose(path_norm(effective)[network].detach(), expected, rtol=1e-6)
+        if isinstance(regularizer, PathReg):
+            open_ = [p.expand_as(w)[network] for p, w in zip(field.open_probabilities(), field.weights, strict=True)]
+            shares = [total(open_[chain]) / len(paths(open_[chain])) for chain in chains]
+            expected = np.mean(shares) + regularizer.shrinkage * expected
+        assert found[network].item() == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(regularizer.penalties(field, effective)[1].detach(), found.detach(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("regularizer", [CNODE(), PathReg(gates="weight"), PathReg(), GroupLasso()], ids=name)
+def test_free_edges_get_no_threshold(make_for, sampled, regularizer):
+    """With a weight of zero on the diagonal nothing that serves only a self-edge is touched; all else goes."""
+    hidden = (4,) if regularizer.per_target else ()
+    field = make_for(regularizer, hidden=hidden, skip="inner", path_weights=1 - torch.eye(3))
+    with torch.no_grad():
+        for logits in field.gate_logits:
+            logits.fill_(5.0)
+    before = [w.detach().clone() for w in field.weights]
+    steps = [torch.ones_like(w) for w in field.weights]
+    regularizer.prox(field, field.effective_weights(), torch.full((2,), 1e4, dtype=torch.float64), steps)
+    penalised = ~torch.eye(3, dtype=torch.bool)
+    if regularizer.per_target:
+        penalised = penalised.repeat(2, 1).unsqueeze(1)  # networks of targets × units × regulators
+    assert torch.equal(field.weights[-1], before[-1] * torch.eye(3))
+    assert torch.equal(field.weights[0], before[0] * ~penalised)
 
 
 def test_prox_thresholds_each_weight_by_the_paths_through_it(make_field, sampled, paths):
@@ -145,32 +199,36 @@ def test_prox_thresholds_each_weight_by_the_paths_through_it(make_field, sampled
 
 
 @proximal
-def test_prox_never_flips_a_sign(make_field, sampled, regularizer):
-    field = make_field(gates=regularizer.gates)
+def test_prox_never_flips_a_sign(make_for, sampled, regularizer):
+    field = make_for(regularizer)
     before = [w.detach().clone() for w in field.weights]
     steps = [torch.full_like(w, 0.5) for w in field.weights]
     regularizer.prox(field, sampled(field), torch.tensor([0.3, 30.0], dtype=torch.float64), steps)
     for w, old in zip(field.weights, before, strict=True):
         assert (w * old >= 0).all()
-        assert (w.abs() <= old.abs()).all()
+        if w is not field.weights[-1] or field.skip is None:  # LassoNet may lengthen a skip that is too short
+            assert (w.abs() <= old.abs()).all()
 
 
 @proximal
-def test_prox_of_strength_zero_changes_nothing(make_field, sampled, regularizer):
-    field = make_field(gates=regularizer.gates)
+def test_prox_of_strength_zero_changes_nothing(make_for, sampled, regularizer):
+    field = make_for(regularizer)
     before = [w.detach().clone() for w in field.weights]
     strength = torch.tensor([0.0, 1.0], dtype=torch.float64)
     regularizer.prox(field, sampled(field), strength, [torch.ones_like(w) for w in field.weights])
-    for w, old in zip(field.weights, before, strict=True):
-        assert torch.equal(w[0], old[0])
-        assert not torch.equal(w[1], old[1])
+    halves = [
+        torch.stack([w.detach(), old]).unflatten(1, (2, -1)) for w, old in zip(field.weights, before, strict=True)
+    ]
+    for now, old in halves:
+        torch.testing.assert_close(now[0], old[0], rtol=1e-12, atol=0.0)
+    assert any(not torch.equal(now[1], old[1]) for now, old in halves)
 
 
 @proximal
-def test_larger_strengths_give_more_zeros(make_field, sampled, regularizer):
+def test_larger_strengths_give_more_zeros(make_for, sampled, regularizer):
     zeros = []
-    for strength in (0.01, 1.0, 10.0, 1000.0):
-        field = make_field(hidden=(6, 5), gates=regularizer.gates)
+    for strength in (0.01, 1.0, 10.0, 150.0, 200.0, 1000.0, 10000.0):
+        field = make_for(regularizer, hidden=(6, 5))
         effective = sampled(field)
         steps = [torch.full_like(w, 0.1) for w in field.weights]
         regularizer.prox(field, effective, torch.full((2,), strength, dtype=torch.float64), steps)
@@ -180,8 +238,8 @@ def test_larger_strengths_give_more_zeros(make_field, sampled, regularizer):
 
 
 @proximal
-def test_prox_keeps_zeros(make_field, sampled, regularizer):
-    field = make_field(gates=regularizer.gates)
+def test_prox_keeps_zeros(make_for, sampled, regularizer):
+    field = make_for(regularizer)
     with torch.no_grad():
         field.weights[0][:, 0] = 0.0
     regularizer.prox(field, sampled(field), torch.full((2,), 0.1), [torch.ones_like(w) for w in field.weights])
@@ -189,10 +247,10 @@ def test_prox_keeps_zeros(make_field, sampled, regularizer):
 
 
 @every
-def test_those_without_prox_leave_the_weights_alone(make_field, sampled, regularizer):
+def test_those_without_prox_leave_the_weights_alone(make_for, sampled, regularizer):
     if regularizer.proximal:
         return
-    field = make_field(gates=regularizer.gates)
+    field = make_for(regularizer)
     before = [w.detach().clone() for w in field.weights]
     regularizer.prox(field, sampled(field), torch.ones(2), [torch.ones_like(w) for w in field.weights])
     for w, old in zip(field.weights, before, strict=True):

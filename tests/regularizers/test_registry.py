@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from sparsenode import regularizers
-from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg, get
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg, get
 
-NAMES = {"none": NoRegularizer, "cnode": CNODE, "l0": L0, "pathreg": PathReg}
+NAMES = {cls.name: cls for cls in (NoRegularizer, CNODE, L0, PathReg, GroupLasso, LassoNet)}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_give_objects_with_defaults(name):
+    assert set(NAMES) == {"none", "cnode", "l0", "pathreg", "grouplasso", "lassonet"}
     found = get(name)
     assert type(found) is NAMES[name]
     assert found.name == name

@@ -7,7 +7,7 @@ import torch
 
 from sparsenode import DivergenceError
 from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
-from sparsenode.training import TrainingPlan
+from sparsenode.training import IterativeSparsification, TrainingPlan
 
 
 def gradients(module, batch):
@@ -353,3 +353,120 @@ def test_a_solve_that_fails_is_a_divergence_error_and_the_best_state_stays(make_
     best = int(np.argmin(recorder.losses))
     for name, value in plan.best_state.items():
         assert torch.equal(value, recorder.states[best][name])
+
+
+# Iterative sparsification
+
+
+class Steps(Recorder):
+    """Also the strength in force, and the errors of the replicates after every epoch; can spoil one replicate."""
+
+    def __init__(self, held_out=None, spoil=None):
+        super().__init__()
+        self.held_out, self.spoil, self.shares, self.errors = held_out, spoil, [], []
+
+    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+        self.shares.append(plan.module.strength_share)
+        if self.spoil is not None and trainer.current_epoch >= self.spoil[0]:
+            with torch.no_grad():
+                plan.module.field.biases[-1][self.spoil[1]] += 2.0
+
+    def on_train_epoch_end(self, trainer, plan):
+        super().on_train_epoch_end(trainer, plan)
+        if self.held_out is not None:
+            with torch.no_grad():
+                self.errors.append(plan.module.eval()(self.held_out)[1].extra_metrics["error"])
+            plan.module.train()
+
+
+def sparsify(make_module, fit, schedule, dense=2, regularizer=None, recorder=None, **options):
+    plan = TrainingPlan(
+        make_module(CNODE((0.02, 0.1)) if regularizer is None else regularizer), schedule=schedule, dense_epochs=dense
+    )
+    recorder = recorder or Steps()
+    trainer = fit(plan, max_epochs=dense + schedule.n_epochs, steps_per_epoch=3, callbacks=[recorder], **options)
+    return plan, recorder, trainer
+
+
+def test_strength_in_force_follows_the_schedule(make_module, fit):
+    schedule = IterativeSparsification(3, 0.04, 2, max_error_increase=1e6)
+    plan, recorder, _ = sparsify(make_module, fit, schedule)
+    np.testing.assert_allclose(recorder.shares, np.repeat([0.0, 0.04, 0.2, 1.0], [6, 6, 6, 6]), rtol=1e-9)
+    assert plan.module.strength_share == 1.0
+    rates = np.array(recorder.rates)[:, 0]
+    assert rates[5] == pytest.approx(0.01 * 0.01)  # the first phase ends like a training of its own
+    np.testing.assert_allclose(rates[6:], 0.3 * 0.01)
+    assert all((w != 0).all() for name, w in recorder.states[1].items() if "weights" in name)
+    assert any((w == 0).any() for name, w in recorder.states[-1].items() if "weights" in name)
+
+
+def test_every_step_is_recorded_for_every_replicate(make_module, fit, held_out):
+    schedule = IterativeSparsification(2, 0.5, 2, max_error_increase=0.05)
+    recorder = Steps(held_out)
+    plan, _, _ = sparsify(make_module, fit, schedule, recorder=recorder)
+    assert [(row["step"], row["replicate"]) for row in plan.records] == [(k, r) for k in range(3) for r in range(4)]
+    dense = plan.records[:4]
+    for row in plan.records:
+        step, r = row["step"], row["replicate"]
+        epoch = (1, 3, 5)[step]
+        assert row["strength"] == pytest.approx((0.0, 0.5, 1.0)[step] * (0.02, 0.02, 0.1, 0.1)[r], rel=1e-6)
+        assert row["seed"] == r % 2
+        assert row["validation_error"] == pytest.approx(float(recorder.errors[epoch][r]), rel=1e-5)
+        assert row["accepted"] == (row["validation_error"] <= 1.05 * dense[r]["validation_error"])
+        weights = [recorder.states[epoch][f"field.weights.{k}"][r] for k in range(2)]
+        zeros = sum(float((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+        assert row["weight_sparsity"] == pytest.approx(zeros)
+        matrix = weights[1].abs() @ weights[0].abs()
+        assert row["feature_sparsity"] == pytest.approx(float((matrix == 0).double().mean()))
+
+
+def test_a_replicate_ends_at_its_last_accepted_step(make_module, fit):
+    """One replicate is spoiled from the second step on: it goes back to the first, the others keep the last."""
+    schedule = IterativeSparsification(2, 0.5, 2, max_error_increase=0.5)
+    recorder = Steps(spoil=(4, 1))
+    plan, _, _ = sparsify(make_module, fit, schedule, dense=2, regularizer=CNODE((1e-4, 2e-4)), recorder=recorder)
+    accepted = np.array([row["accepted"] for row in plan.records]).reshape(3, 4)
+    np.testing.assert_array_equal(accepted, [[True] * 4, [True] * 4, [True, False, True, True]])
+    for name, value in plan.module.named_parameters():
+        for replicate, epoch in enumerate((5, 3, 5, 5)):
+            assert torch.equal(value[replicate], recorder.states[epoch][name][replicate])
+        assert not torch.equal(recorder.states[5][name][1], recorder.states[3][name][1])
+
+
+@pytest.mark.parametrize(("spoil", "n_recorded"), [(slice(None), 3), (0, 5)], ids=["all", "one"])
+def test_training_stops_when_all_replicates_failed_twice_in_a_row(make_module, fit, spoil, n_recorded):
+    schedule = IterativeSparsification(4, 0.5, 1, max_error_increase=0.5)
+    plan, recorder, trainer = sparsify(
+        make_module, fit, schedule, regularizer=CNODE((1e-4, 2e-4)), recorder=Steps(spoil=(2, spoil))
+    )
+    assert len(plan.records) == 4 * n_recorded
+    assert trainer.current_epoch == n_recorded + 1
+    failed = 4 if spoil == slice(None) else 1
+    assert [row["accepted"] for row in plan.records[4:8]] == [False] * failed + [True] * (4 - failed)
+    for name, value in plan.module.named_parameters():
+        assert torch.equal(value[0], recorder.states[1][name][0])
+
+
+def test_without_held_out_cells_the_training_error_decides(make_module, fit):
+    plan, _, _ = sparsify(make_module, fit, IterativeSparsification(1, epochs_per_step=1), validation=None)
+    assert all(np.isnan(row["validation_error"]) and row["train_error"] > 0 for row in plan.records)
+    dense, last = plan.records[:4], plan.records[4:]
+    assert [row["accepted"] for row in last] == [
+        b["train_error"] <= 1.1 * a["train_error"] for a, b in zip(dense, last, strict=True)
+    ]
+
+
+def test_a_schedule_that_diverged_leaves_no_trace_in_the_next_training(make_module, fit):
+    class Explode(pl.Callback):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch == 3:
+                with torch.no_grad():
+                    plan.module.field.weights[0].fill_(float("nan"))
+
+    plan = TrainingPlan(make_module(CNODE(0.1)), schedule=IterativeSparsification(3), dense_epochs=1)
+    with pytest.raises(DivergenceError):
+        fit(plan, max_epochs=16, callbacks=[Explode()])
+    plan.module.load_state_dict(plan.best_state)
+    recorder = Steps()
+    fit(TrainingPlan(plan.module), max_epochs=1, callbacks=[recorder])
+    assert set(recorder.shares) == {1.0}

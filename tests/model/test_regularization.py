@@ -1,0 +1,266 @@
+"""Tables of strengths, the choice among them, smaller networks, and whose methods a model stands on."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import sparsenode as sn
+from sparsenode.model._regularization import bibliography
+from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
+from sparsenode.training import IterativeSparsification
+
+
+@pytest.fixture(scope="module")
+def model(make_adata, fit) -> sn.SparseNODE:
+    """Three strengths × two seeds. Not to be changed."""
+    regularizer = CNODE([0.01, 0.3, 5.0])
+    return fit(make_adata(), regularizer=regularizer, n_seeds=2, seed=3, n_knots=17, train={"max_epochs": 8})
+
+
+@pytest.fixture
+def choose(model, monkeypatch):
+    """Select from a table made by hand; model and data are put back."""
+
+    def run(validation, se=0.0, train=0.0, **arguments) -> tuple[int, sn.SparseNODE]:
+        table = pd.DataFrame(
+            {
+                "strength": np.repeat([0.1, 1.0, 10.0], 2),
+                "train_error": train,
+                "validation_error": validation,
+                "validation_se": se,
+                "feature_sparsity": [0.1, 0.2, 0.5, 0.7, 0.9, 1.0],
+            },
+            index=pd.RangeIndex(6, name="replicate"),
+        )
+        monkeypatch.setattr(model, "regularization_path_", table)
+        monkeypatch.setattr(model, "selected_", 0)
+        row = model.select(**{"key_added": None} | arguments)
+        assert row["selected"]
+        assert row.name == model.selected_
+        assert row["validation_error"] == pytest.approx(table.loc[row.name, "validation_error"], nan_ok=True)
+        return model.selected_
+
+    return run
+
+
+# Table
+
+
+def test_a_row_per_replicate(model):
+    table = model.get_regularization_path()
+    errors = ["train_error", "validation_error", "validation_se"]
+    shares = ["feature_sparsity", "weight_sparsity", "spurious_sparsity"]
+    assert list(table.columns) == ["strength", "seed", *errors, *shares, "selected"]
+    assert (table.index.name, list(table.index)) == ("replicate", list(range(6)))
+    assert table["strength"].tolist() == [0.01, 0.01, 0.3, 0.3, 5.0, 5.0]
+    assert table["seed"].tolist() == [3, 4] * 3
+    for replicate, row in table.iterrows():
+        expected = model.get_sparsity(replicate=replicate)
+        assert row["feature_sparsity"] == pytest.approx(expected["feature"])
+        assert row["weight_sparsity"] == pytest.approx(expected["weight"])
+    assert table["feature_sparsity"].iloc[-1] > table["feature_sparsity"].iloc[0]
+    assert table["spurious_sparsity"].isna().all()
+    assert table.index[table["selected"]].tolist() == [model.selected_] == [table["validation_error"].idxmin()]
+
+
+def test_errors_are_those_of_the_predictions(model):
+    """Shares of the squares around the mean of the training cells of each lineage."""
+    x, training = model.adata.X.astype(float), model.train_indices
+    lineages = model.adata.obs["lineage"].to_numpy()
+    mean = np.empty_like(x)
+    for lineage in model.lineages:
+        mean[lineages == lineage] = x[training[lineages[training] == lineage]].mean(0)
+    for replicate, row in model.get_regularization_path().iterrows():
+        items = np.square(x - model.predict(replicate=replicate)).sum(1)
+        for name, cells in (("train", training), ("validation", model.validation_indices)):
+            expected = items[cells].sum() / np.square(x - mean)[cells].sum()
+            assert row[f"{name}_error"] == pytest.approx(expected, rel=5e-3), (replicate, name)
+        held_out = items[model.validation_indices]
+        spread = held_out.std(ddof=1) / np.sqrt(len(held_out)) / held_out.mean()
+        assert row["validation_se"] == pytest.approx(row["validation_error"] * spread, rel=1e-4)
+
+
+def test_standard_errors_count_a_cell_in_each_of_its_trajectories_with_its_weight(fitted_donors):
+    model = fitted_donors
+    obs, memberships = model.adata.obs, model.adata.obsm["memberships"]
+    for replicate, row in model.get_regularization_path().iterrows():
+        items = []
+        for cell in model.validation_indices:
+            scores = model.evaluate(indices=[cell], replicate=replicate).drop(index="total")
+            weight = [memberships.iloc[cell][name.split(", ")[0]] for name in scores.index]
+            assert all(name.endswith(obs["donor"].iloc[cell]) for name in scores.index)
+            items += list(8 * scores["mse"] * weight)
+        assert len(items) > len(model.validation_indices)
+        expected = np.std(items, ddof=1) / np.sqrt(len(items)) / np.mean(items)
+        assert row["validation_se"] / row["validation_error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_held_out_cells(adata, fit):
+    model = fit(adata, regularizer=CNODE([0.01, 0.1]), train={"train_size": 1.0})
+    table = model.get_regularization_path()
+    assert table[["validation_error", "validation_se"]].isna().all(axis=None)
+    assert model.selected_ == table["train_error"].idxmin()
+    for rule in ("best", "one_standard_error"):
+        with pytest.raises(ValueError, match=f"held-out cells for the rule {rule!r}, found none. Lower `train_size`"):
+            model.select(rule)
+    assert model.select("sparsity", sparsity=0.0, key_added=None)["strength"] == 0.01
+
+
+def test_tables_are_written_and_survive_a_file(adata, fit, tmp_path):
+    schedule = IterativeSparsification(2, epochs_per_step=1)
+    model = fit(adata, regularizer=LassoNet([0.1, 1.0]), n_seeds=2, train={"schedule": schedule})
+    assert model.sparsification_.groupby("step")["replicate"].apply(list).tolist() == [[0, 1, 2, 3]] * 3
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    for key, expected in {
+        "regularization_path": model.regularization_path_,
+        "sparsification": model.sparsification_,
+    }.items():
+        pd.testing.assert_frame_equal(
+            read.uns["sparsenode"][key].reset_index(drop=True), expected.reset_index(drop=True), check_exact=True
+        )
+    np.testing.assert_array_equal(read.varp["sparsenode_frequency"].toarray(), model.get_edge_frequency())
+
+
+# Selection
+
+ERRORS = [0.48, 0.52, 0.41, 0.39, 0.46, 0.44]  # means 0.50, 0.40 and 0.45 for strengths 0.1, 1 and 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "se", "expected"),
+    [
+        ({"rule": "best"}, 0.06, 3),
+        ({"rule": "one_standard_error"}, 0.06, 5),
+        ({"rule": "one_standard_error"}, [9, 9, 0.04, 0.04, 9, 9], 3),
+        ({}, 0.06, 5),
+        ({"rule": "sparsity", "sparsity": 0.0}, 0.06, 0),
+        ({"rule": "sparsity", "sparsity": 0.55}, 0.06, 3),
+        ({"rule": "sparsity", "sparsity": 0.9}, 0.06, 5),
+    ],
+    ids=str,
+)
+def test_rules(choose, arguments, se, expected):
+    assert choose(ERRORS, se, **arguments) == expected
+
+
+def test_the_standard_error_is_that_of_the_best_strength_and_smaller_errors_need_not_be_neighbours(choose):
+    assert choose([0.40, 0.40, 0.60, 0.60, 0.41, 0.42], [0.02, 0.02, 9, 9, 9, 9]) == 4
+
+
+def test_without_held_out_cells_the_seed_with_the_smallest_training_error(choose):
+    train = [0.3, 0.2, 0.5, 0.6, 0.9, 0.8]
+    assert choose(np.nan, np.nan, train, rule="sparsity", sparsity=0.2) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rule": "largest"}, r"`rule`.*\['best', 'one_standard_error', 'sparsity'\], found 'largest'"),
+        ({"rule": "sparsity"}, r"`sparsity` to be in \[0, 1\], found None"),
+        ({"rule": "sparsity", "sparsity": 1.5}, r"in \[0, 1\], found 1.5"),
+        ({"rule": "sparsity", "sparsity": 0.99}, r"sparsity of 0.99 or more, found at most 0.950. Fit larger"),
+    ],
+    ids=str,
+)
+def test_wrong_selections(choose, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        choose(ERRORS, **arguments)
+
+
+def test_the_selected_replicate_is_reported_and_written(model, choose):
+    assert choose(ERRORS, 0.06, rule="best", key_added="chosen") == 3
+    np.testing.assert_array_equal(model.predict(), model.predict(replicate=3))
+    np.testing.assert_array_equal(model.adata.obsm["chosen_trajectory"], model.predict(replicate=3))
+    assert model.adata.uns["chosen"]["parameters"]["selected_replicate"] == 3
+
+
+def test_an_interrupted_training_has_no_path(model, monkeypatch):
+    monkeypatch.setattr(model, "regularization_path_", None)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        model.get_regularization_path()
+
+
+# Pruning
+
+
+def switch_off(model: sn.SparseNODE) -> None:
+    """The first regulator, some units without inputs and some without effect, and some weights at random."""
+    field, generator = model.module.field, torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in field.weights:
+            weight *= torch.rand(weight.shape, generator=generator) < 0.7
+        for parameter in (field.weights[0], *(field.weights[-1:] if field.skip else ())):
+            parameter[:, :, 0] = 0.0
+        field.weights[0][:, :3] = 0.0
+        for logits in field.gate_logits[1:]:
+            logits[:, :, :3] = -10.0
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "options"),
+    [
+        (PathReg(), {"skip": True, "hidden": (8, 8, 8)}),
+        (PathReg([0.3, 3.0], gates="weight"), {"fields": "shared", "regulators": ["gene1", "gene2", "gene5"]}),
+        (CNODE([0.3, 1.0]), {"n_seeds": 2}),
+        (GroupLasso(), {"hidden": (8,)}),
+        (LassoNet(), {}),
+        (LassoNet(skip="outer"), {}),
+    ],
+    ids=["pathreg", "pathreg-weight", "cnode", "grouplasso", "lassonet", "lassonet-outer"],
+)
+def test_a_pruned_model_predicts_the_same(adata, fit, tmp_path, regularizer, options):
+    model = fit(adata, regularizer=regularizer, train={"schedule": "sparse", "key_added": None}, **options)
+    switch_off(model)
+    read = lambda m: (m.predict(), m.predict(times=[1.0, 1.9]), m.get_velocity(), m.get_adjacency())
+    before, sparsity = read(model), model.get_sparsity()["feature"]
+    costs = model.prune()
+    parameters = sum(p.numel() for p in model.module.field.parameters())
+    assert costs["n_parameters_after"] == parameters < 0.8 * costs["n_parameters_before"]
+    assert costs["speed_up"] == costs["seconds_before"] / costs["seconds_after"] > 0
+    for old, new in zip(before, read(model), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(model.get_adjacency() == 0, before[-1] == 0)
+    assert model.get_sparsity()["feature"] == sparsity
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = sn.SparseNODE.load(tmp_path / "model")
+    for old, new in zip(read(model), read(loaded), strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert loaded.prune()["n_parameters_after"] == parameters
+    loaded.train(max_epochs=1, steps_per_epoch=2, accelerator="cpu", enable_progress_bar=False, schedule="sparse")
+    assert not np.array_equal(loaded.predict(), before[0])
+
+
+# Citations
+
+ALWAYS = {"aliee2022sparsity", "chen2018neural"}
+OWN = {"none": set(), "cnode": {"aliee2021beyond"}, "l0": {"louizos2018learning"}, "pathreg": {"louizos2018learning"}}
+OWN |= {"grouplasso": {"yuan2006model"}, "lassonet": {"lemhadri2021lassonet"}}
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2])
+@pytest.mark.parametrize("name", OWN)
+def test_citation_holds_the_methods_of_the_model_once(adata, name, n_seeds):
+    sn.SparseNODE.setup_anndata(adata)
+    text = sn.SparseNODE(adata, regularizer=name, n_seeds=n_seeds, hidden=(4,)).citation()
+    keys = re.findall(r"^@\w+\{([^,]+),$", text, flags=re.MULTILINE)
+    assert len(keys) == len(set(keys))
+    assert set(keys) == ALWAYS | OWN[name] | ({"meinshausen2010stability"} if n_seeds > 1 else set())
+
+
+def test_entries_are_those_of_the_bibliography():
+    source = files("sparsenode").joinpath("references.bib").read_text(encoding="utf-8")
+    entries = bibliography()
+    assert list(entries) == re.findall(r"^@\w+\{([^,\s]+),", source, flags=re.MULTILINE)
+    for key, entry in entries.items():
+        assert entry in source
+        assert entry.count("{") == entry.count("}") > 2, key
+        assert entry.count("@") == 1, key
+        assert entry.endswith("\n}"), key

@@ -1,0 +1,114 @@
+"""Who may regulate, and what paths cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sparsenode as sn
+from sparsenode.model._regulators import path_weight_matrix
+
+GENES = pd.Index(["a", "b", "c", "d"])
+
+
+# Regulators
+
+
+def test_only_regulators_regulate(adata, fit, caplog):
+    with caplog.at_level("INFO", logger="sparsenode"):
+        model = fit(adata, regulators=["gene5", "gene1", "unknown", "gene1"], regularizer="none", decay=False)
+    assert "2 of 3 regulators are among the 8 genes" in caplog.text
+    adjacency = model.get_adjacency()
+    assert (adjacency[["gene1", "gene5"]] != 0).all(axis=None)
+    assert (adjacency.drop(columns=["gene1", "gene5"]) == 0).all(axis=None)
+    others = adata.copy()
+    others.X[:, [0, 2, 3, 4, 6, 7]] = 9.0
+    np.testing.assert_array_equal(model.get_velocity(others), model.get_velocity())
+    others.X[:, 5] = 9.0
+    assert not np.allclose(model.get_velocity(others), model.get_velocity(), rtol=0.1)
+    assert (model.get_regularization_path()["spurious_sparsity"] == 1.0).all()
+    assert list(adata.uns["sparsenode"]["parameters"]["regulators"]) == ["gene1", "gene5"]
+
+
+def test_a_column_of_the_genes_is_the_list_of_its_names(adata, fit, same_state, tmp_path):
+    adata.var["tf"] = adata.var_names.isin(["gene1", "gene5"])
+    model = fit(adata, regulators="tf")
+    assert same_state(model, fit(adata.copy(), regulators=["gene1", "gene5"]))
+    model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="data"):
+        loaded = sn.SparseNODE.load(tmp_path / "model")  # there is no column to read it from
+    np.testing.assert_array_equal(loaded.get_adjacency(), model.get_adjacency())
+
+
+@pytest.mark.parametrize(
+    ("regulators", "error", "message"),
+    [
+        ("tf", KeyError, "column of `adata.var`, found 'tf'"),
+        ("length", TypeError, r"`adata.var\['length'\]` to be boolean, found int"),
+        (["SOX2", "PAX6"], ValueError, r"none of 2 names is among its 8 genes.*gene0.*SOX2"),
+        ([], ValueError, "none of 0 names"),
+        ("nothing", ValueError, "none of 0 names"),
+    ],
+    ids=str,
+)
+def test_wrong_regulators(adata, regulators, error, message):
+    adata.var["length"], adata.var["nothing"] = 3, False
+    sn.SparseNODE.setup_anndata(adata)
+    with pytest.raises(error, match=message):
+        sn.SparseNODE(adata, regulators=regulators)
+
+
+# Weights of paths
+
+
+def test_weights_are_matched_by_name():
+    frame = pd.DataFrame([[2.0, 0.5], [3.0, 0.0], [9.0, 9.0]], index=["d", "b", "unknown"], columns=["c", "a"])
+    expected = np.ones((4, 4))
+    for target, regulator in (("d", "c"), ("d", "a"), ("b", "c"), ("b", "a")):
+        expected[GENES.get_loc(target), GENES.get_loc(regulator)] = frame.loc[target, regulator]
+    np.testing.assert_array_equal(path_weight_matrix(frame, "penalised", GENES), expected)
+    np.testing.assert_array_equal(path_weight_matrix(frame, "free", GENES), expected * (1 - np.eye(4)))
+    np.testing.assert_array_equal(path_weight_matrix(None, "free", GENES), 1 - np.eye(4))
+    assert path_weight_matrix(None, "penalised", GENES) is None
+
+
+FRAME = pd.DataFrame([[1.0, 2.0], [0.5, 0.0]], index=["gene0", "gene1"], columns=["gene2", "gene3"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"path_weights": FRAME.to_numpy()}, TypeError, "data frame with targets as index.*found ndarray"),
+        ({"path_weights": FRAME.set_axis(["gene0", "gene0"])}, ValueError, "unique names in the index.*'gene0'"),
+        ({"path_weights": FRAME.set_axis(["gene2", "gene2"], axis=1)}, ValueError, "columns of `path_weights`.*gene2"),
+        ({"path_weights": FRAME.set_axis(["x", "y"])}, ValueError, "found none. Genes look like.*gene0.*'x', 'y'"),
+        ({"path_weights": FRAME.set_axis(["x", "y"], axis=1)}, ValueError, "found none"),
+        ({"path_weights": -FRAME}, ValueError, "non-negative and finite"),
+        ({"path_weights": FRAME / 0}, ValueError, "non-negative and finite"),
+        ({"path_weights": FRAME, "regularizer": "l0"}, ValueError, r"penalises paths.*found L0.*'pathreg', 'cnode'"),
+        ({"self_edges": "free", "regularizer": "none"}, ValueError, "penalises paths.*found NoRegularizer"),
+        ({"self_edges": "maybe"}, ValueError, r"`self_edges`.*\['penalised', 'free'\], found 'maybe'"),
+    ],
+    ids=range(10),
+)
+def test_wrong_knowledge_of_edges(adata, arguments, error, message):
+    sn.SparseNODE.setup_anndata(adata)
+    with pytest.raises(error, match=message):
+        sn.SparseNODE(adata, **arguments)
+
+
+@pytest.mark.parametrize("name", ["cnode", "grouplasso"])
+def test_free_edges_survive_a_strong_penalty(adata, fit, name, tmp_path):
+    """Free are the self-edges, which may be asked for by name, and one more edge."""
+    regularizer = {"cnode": sn.regularizers.CNODE, "grouplasso": sn.regularizers.GroupLasso}[name](30.0)
+    knowledge = {"path_weights": pd.DataFrame(0.0, ["gene5"], ["gene2"]), "self_edges": "free"}
+    model = fit(adata, regularizer=regularizer, skip=True, train={"max_epochs": 5}, **knowledge)
+    alive = model.get_adjacency().to_numpy() != 0
+    expected = np.eye(8, dtype=bool)
+    expected[5, 2] = True
+    np.testing.assert_array_equal(alive, expected)
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=adata)
+    np.testing.assert_array_equal(loaded.module.field.path_weights, 1.0 - expected)
+    np.testing.assert_array_equal(loaded.get_adjacency(), model.get_adjacency())
