@@ -429,7 +429,7 @@ def test_strengths_times_seeds(adata, fit, make):
         common["train"] = {"schedule": sn.training.IterativeSparsification(2, epochs_per_step=1)}
     model = fit(adata, regularizer=make(strengths), n_seeds=2, **common)
     assert model.module.n_replicates == 4
-    for replicate, (strength, seed) in enumerate([(0.01, 3), (0.01, 4), (5.0, 3), (5.0, 4)]):
+    for replicate, (strength, _) in enumerate([(0.01, 3), (0.01, 4), (5.0, 3), (5.0, 4)]):
         assert float(model.module.strength[replicate]) == pytest.approx(strength)
         if replicate in (0, 2):  # seed 3 also draws the split, so that the single fit sees the same cells
             single = fit(adata.copy(), regularizer=make(strength), **common)

@@ -105,7 +105,8 @@ def test_complementary_halves_hold_every_training_cell_once(make_data, seed, siz
     masks = [data.training & (rng.uniform(size=60) < 0.5) for _ in range(2)]
     found = data.stream(sizes=sizes, halves=masks)
     assert len(found.halves) == 4
-    for half, mask in zip(found.halves, [m for mask in masks for m in (mask, data.training & ~mask)], strict=True):
+    expected = [half for mask in masks for half in (mask, data.training & ~mask)]
+    for half, mask in zip(found.halves, expected, strict=True):
         assert_close(half, dense_statistics(data, mask, 5))
     for field in fields(found.training):
         one, other = (getattr(half, field.name) for half in found.halves[:2])

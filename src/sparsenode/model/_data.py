@@ -180,7 +180,7 @@ def full_batch(
 
 
 def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Expression of all cells, and mean and standard deviation of every gene over the usable ones; one where it is constant."""
+    """Expression of all cells, and mean and standard deviation (one where constant) of every gene over the usable ones."""
     x = np.concatenate([chunk for _, chunk in cells.chunks()])
     chosen = x[usable & (cells.weights.sum(1) > 0)]
     deviation = chosen.std(0)

@@ -243,8 +243,9 @@ class NetworkMixin(PredictionMixin):
         Returns
         -------
         ``feature``: share of zeros in the adjacency. ``weight``: share of zero weights. ``regulator``: share of the genes
-        that drive no target, that is of zero columns. ``spurious``, if regulators are given: share of zeros in the columns of genes that are no transcription factors. Where every lineage has its own
-        field, these are means over the lineages' adjacencies; their mean, which :meth:`get_adjacency` returns without
+        that drive no target, that is of zero columns. ``spurious``, if regulators are given: share of zeros in the
+        columns of genes that are no transcription factors. Where every lineage has its own field, these are means over
+        the lineages' adjacencies; their mean, which :meth:`get_adjacency` returns without
         ``lineage``, is zero only where all of them are.
 
         Raises

@@ -145,7 +145,7 @@ def prior_weight_matrix(prior: pd.DataFrame, hard: bool, genes: pd.Index) -> pd.
     confidence = prior["weight"].to_numpy(dtype=float) if "weight" in prior else np.ones(len(prior))
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("Expected the weights of `prior` in [0, 1], found others. Scale them by their maximum.")
-    source, target = (genes.get_indexer(prior[column].astype(str)) for column in ("source", "target"))
+    source, target = (genes.get_indexer(pd.Index(prior[column].astype(str))) for column in ("source", "target"))
     known = (source >= 0) & (target >= 0)
     if not known.any():
         raise ValueError(

@@ -57,8 +57,9 @@ class SparseNODE(TrainingMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so.
     regularizer
-        ``"pathreg"`` by default, or ``CNODE(0.07)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``, ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of
-        :mod:`sparsenode.regularizers`. If its ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
+        ``"pathreg"`` by default, or ``CNODE(0.07)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
+        ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
+        ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
         Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, or ``(32, 32)`` with transport.
     n_seeds
@@ -79,8 +80,8 @@ class SparseNODE(TrainingMixin):
         Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
         helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
-        Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only: their
-        columns of the adjacency are zero. All genes by default.
+        Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
+        their columns of the adjacency are zero. All genes by default.
     prior
         Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
         default. The penalty of an edge is lowered by 0.9 times its weight.
@@ -88,9 +89,9 @@ class SparseNODE(TrainingMixin):
         Forbid all edges that ``prior`` does not hold, but self-edges. Only with
         :class:`~sparsenode.regularizers.GroupLasso`, where every target has a network of its own.
     path_weights
-        What ``prior`` is made into, for full control: the weight of the path from each regulator to each target in the penalty: a data frame with targets as index and
-        regulators as columns. Below one for edges that are expected, above one for edges that are not, zero for free ones;
-        one for edges that it does not hold.
+        What ``prior`` is made into, for full control: a data frame with targets as index, regulators as columns, and
+        the weight of each path in the penalty. Below one for edges that are expected, above one for edges that are
+        not, zero for free ones; one for edges that it does not hold.
     self_edges
         ``"penalised"`` like all edges, the default with trajectories, or ``"free"``: a gene may depend on itself at no
         cost, the default with transport.
@@ -192,8 +193,8 @@ class SparseNODE(TrainingMixin):
             )
         if (path_weights is not None or prior is not None or self_edges == "free") and not penalty.weights_paths:
             raise ValueError(
-                f"Expected a regularizer that penalises paths for `prior`, `path_weights` and free `self_edges`, found {penalty!r}. "
-                "Use 'pathreg', 'cnode' or 'grouplasso'."
+                "Expected a regularizer that penalises paths for `prior`, `path_weights` and free `self_edges`, found "
+                f"{penalty!r}. Use 'pathreg', 'cnode' or 'grouplasso'."
             )
         hidden = _checks.positive_integers("hidden", hidden)
         _checks.at_least("n_seeds", n_seeds, 1)
