@@ -12,9 +12,6 @@ from sparsenode.model._regulators import path_weight_matrix
 GENES = pd.Index(["a", "b", "c", "d"])
 
 
-# Regulators
-
-
 def test_only_regulators_regulate(adata, fit, caplog):
     with caplog.at_level("INFO", logger="sparsenode"):
         model = fit(adata, regulators=["gene5", "gene1", "unknown", "gene1"], regularizer="none", decay=False)
@@ -59,11 +56,8 @@ def test_wrong_regulators(adata, regulators, error, message):
         sn.SparseNODE(adata, regulators=regulators)
 
 
-# Weights of paths
-
-
 def test_weights_are_matched_by_name():
-    frame = pd.DataFrame([[2.0, 0.5], [3.0, 0.0], [9.0, 9.0]], index=["d", "b", "unknown"], columns=["c", "a"])
+    frame = pd.DataFrame([[2.0, 0.5], [9.0, 9.0], [3.0, 0.0]], index=["d", "unknown", "b"], columns=["c", "a"])
     expected = np.ones((4, 4))
     for target, regulator in (("d", "c"), ("d", "a"), ("b", "c"), ("b", "a")):
         expected[GENES.get_loc(target), GENES.get_loc(regulator)] = frame.loc[target, regulator]
@@ -77,25 +71,31 @@ FRAME = pd.DataFrame([[1.0, 2.0], [0.5, 0.0]], index=["gene0", "gene1"], columns
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("weights", "error", "message"),
     [
-        ({"path_weights": FRAME.to_numpy()}, TypeError, "data frame with targets as index.*found ndarray"),
-        ({"path_weights": FRAME.set_axis(["gene0", "gene0"])}, ValueError, "unique names in the index.*'gene0'"),
-        ({"path_weights": FRAME.set_axis(["gene2", "gene2"], axis=1)}, ValueError, "columns of `path_weights`.*gene2"),
-        ({"path_weights": FRAME.set_axis(["x", "y"])}, ValueError, "found none. Genes look like.*gene0.*'x', 'y'"),
-        ({"path_weights": FRAME.set_axis(["x", "y"], axis=1)}, ValueError, "found none"),
-        ({"path_weights": -FRAME}, ValueError, "non-negative and finite"),
-        ({"path_weights": FRAME / 0}, ValueError, "non-negative and finite"),
-        ({"path_weights": FRAME, "regularizer": "l0"}, ValueError, r"penalises paths.*found L0.*'pathreg', 'cnode'"),
-        ({"self_edges": "free", "regularizer": "none"}, ValueError, "penalises paths.*found NoRegularizer"),
-        ({"self_edges": "maybe"}, ValueError, r"`self_edges`.*\['penalised', 'free'\], found 'maybe'"),
+        (FRAME.to_numpy(), TypeError, "data frame with targets as index.*found ndarray"),
+        (FRAME.set_axis(["gene0", "gene0"]), ValueError, "unique names in the index.*'gene0'"),
+        (FRAME.set_axis(["gene2", "gene2"], axis=1), ValueError, "columns of `path_weights`.*gene2"),
+        (FRAME.set_axis(["x", "y"]), ValueError, "found none. Genes look like.*gene0.*'x', 'y'"),
+        (FRAME.set_axis(["x", "y"], axis=1), ValueError, "found none"),
+        (-FRAME, ValueError, "non-negative and finite"),
+        (FRAME / 0, ValueError, "non-negative and finite"),
     ],
-    ids=range(10),
+    ids=range(7),
 )
-def test_wrong_knowledge_of_edges(adata, arguments, error, message):
+def test_wrong_path_weights(adata, weights, error, message):
     sn.SparseNODE.setup_anndata(adata)
     with pytest.raises(error, match=message):
-        sn.SparseNODE(adata, **arguments)
+        sn.SparseNODE(adata, path_weights=weights)
+
+
+def test_only_penalties_of_paths_can_be_weighted(adata):
+    sn.SparseNODE.setup_anndata(adata)
+    for name, knowledge in (("l0", {"path_weights": FRAME}), ("none", {"self_edges": "free"})):
+        with pytest.raises(ValueError, match="penalises paths.*Use 'pathreg', 'cnode' or 'grouplasso'"):
+            sn.SparseNODE(adata, regularizer=name, **knowledge)
+    with pytest.raises(ValueError, match=r"`self_edges`.*\['penalised', 'free'\], found 'maybe'"):
+        sn.SparseNODE(adata, self_edges="maybe")
 
 
 @pytest.mark.parametrize("name", ["cnode", "grouplasso"])

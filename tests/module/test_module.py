@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.interpolate import CubicHermiteSpline
-from scipy.linalg import expm
 from torch.nn import functional
 from torchdiffeq import odeint
 
@@ -164,30 +163,6 @@ def integrated(module, start):
         )
 
 
-@pytest.mark.parametrize("skip", ["inner", "outer"])
-@pytest.mark.parametrize("fields", ["lineage", "shared"])
-def test_a_skip_alone_has_a_closed_form(problem, make_module, skip, fields):
-    """Inside the field it is the exponential of a matrix; after the integration a straight line."""
-    module = shake(make_module(LassoNet(skip=skip), (0, 1), fields))
-    with torch.no_grad():
-        for parameter in [*module.field.weights[:-1], *module.field.biases]:
-            parameter.zero_()
-        module.field.raw_decay.fill_(-50.0)
-    start = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    times, states, slopes = integrated(module, start)
-    for r, m in np.ndindex(2, 3):
-        network = r * module.n_fields + (problem.lineages[m] if fields == "lineage" else 0)
-        matrix = problem.relative_span[m] * module.field.weights[-1][network].detach().numpy()
-        x = start[r, m].numpy()
-        if skip == "inner":
-            expected = [expm(t * matrix) @ x for t in times]
-            derivatives = [matrix @ y for y in expected]
-        else:
-            expected, derivatives = [x + t * matrix @ x for t in times], [matrix @ x] * 6
-        np.testing.assert_allclose(states[r, m], expected, rtol=1e-6, atol=1e-7)
-        np.testing.assert_allclose(slopes[r, m], derivatives, rtol=1e-6, atol=1e-7)
-
-
 def test_a_skip_after_the_integration_adds_a_drift_to_what_the_field_gives(problem, make_module):
     """The prediction is y(t) + t S x(0), where y solves dy/dt = f(y) without the skip; S reads the regulators only."""
     module = shake(make_module(LassoNet(skip="outer"), (0, 1), inputs=[0, 2, 3]), size=0.5)
@@ -318,22 +293,6 @@ def test_bootstrapped_starts_are_means_of_resampled_early_cells(problem, make_mo
 def test_without_bootstrap_training_starts_at_the_initial_state(problem, make_module):
     module = make_module(bootstrap=False).train()
     assert torch.equal(module._start(problem.tensors(9)), module.initial_state.unsqueeze(0))
-
-
-def test_learned_starts_are_offsets_of_every_replicate(problem, make_module):
-    module = make_module(seeds=(0, 1), learned_start=True)
-    assert torch.equal(module.start(), module.initial_state.expand(2, -1, -1))
-    with torch.no_grad():
-        module.start_offset[1, 2] += 0.5
-    np.testing.assert_allclose(module.start()[1, 2].detach(), problem.initial_state[2] + 0.5)
-    assert torch.equal(module.start()[0], module.initial_state)
-    before = errors(module.eval(), problem.tensors(9))
-    module.train()(problem.tensors(9))[1].loss.backward()
-    step = 1e-3 * module.start_offset.grad
-    with torch.no_grad():
-        module.start_offset -= step
-    change = errors(module.eval(), problem.tensors(9)) - before
-    np.testing.assert_allclose(change, -(module.start_offset.grad * step).sum((1, 2)), rtol=0.05)
 
 
 @pytest.mark.parametrize("fields", ["lineage", "shared"])

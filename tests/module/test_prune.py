@@ -66,30 +66,3 @@ def test_a_pruned_field_is_the_same_function(make_field, architecture, gates, se
         torch.testing.assert_close(pruned.path_matrix(new), matrix, rtol=1e-10, atol=0.0)
         assert torch.equal(pruned.path_weights.double(), weights[:, sizes["inputs"]].double())
     assert prune_field(pruned)[1] == sizes
-
-
-def test_constant_units_are_folded_into_the_biases_above(make_field):
-    """A chain of constants: a unit without inputs drives another one, which then is constant as well."""
-    field = make_field(2, (3, 2), 1, decay=False)
-    with torch.no_grad():
-        field.weights[0][0, 1] = 0.0
-        field.weights[1][0, 0] = torch.tensor([0.0, 2.0, 0.0])
-        first = np.expm1(min(field.biases[0][0, 0, 1].item(), 0)) + max(field.biases[0][0, 0, 1].item(), 0)
-        second = 2 * first + field.biases[1][0, 0, 0].item()
-        second = second if second > 0 else np.expm1(second)
-        expected = field.biases[2][0, 0] + second * field.weights[2][0, :, 0]
-        pruned, sizes = prune_field(field)
-    assert sizes == {"hidden": [2, 1], "inputs": [0, 1]}
-    torch.testing.assert_close(pruned.biases[2][0, 0], expected, rtol=1e-12, atol=1e-12)
-
-
-def test_every_network_keeps_as_many_units_as_the_largest_needs(make_field):
-    field = make_field(3, (6, 5), 2)
-    with torch.no_grad():
-        field.weights[0][:, 1] = 0.0  # constant in both networks
-        field.weights[1][0, :, [2, 4]] = 0.0  # without effect in one of them
-        field.weights[0][:, :, 1] = 0.0  # no network reads this variable
-    pruned, sizes = prune_field(field)
-    assert sizes == {"hidden": [5, 5], "inputs": [0, 2]}
-    assert [tuple(weight.shape) for weight in pruned.weights] == [(2, 5, 2), (2, 5, 5), (2, 3, 5)]
-    assert pruned.inputs.tolist() == [0, 2]

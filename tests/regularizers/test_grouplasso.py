@@ -58,21 +58,3 @@ def test_prox_meets_the_optimality_conditions_of_every_column(make_for, options)
     assert 3 <= zeros <= 15
     for layer in range(1, len(field.biases)):
         assert torch.equal(field.weights[layer], before[layer])
-
-
-def test_every_target_chooses_its_regulators_by_itself(make_for):
-    """A zero column of one small network is a zero of the path matrix, and of that entry alone."""
-    field = make_for(GroupLasso())
-    with torch.no_grad():
-        field.weights[0][3 + 2, :, 1] *= 1e-3  # replicate 1, target 2, regulator 1
-    steps = [torch.ones_like(w) for w in field.weights]
-    GroupLasso().prox(field, field.effective_weights(), torch.full((2,), 0.1, dtype=torch.float64), steps)
-    zero = field.path_matrix(field.effective_weights()) == 0
-    assert torch.argwhere(zero).tolist() == [[1, 2, 1]]
-
-
-def test_it_has_one_network_per_target_and_no_gates():
-    assert GroupLasso.per_target
-    assert GroupLasso().gates is None
-    assert GroupLasso().skip is None
-    assert GroupLasso().strength.tolist() == [0.01]

@@ -11,14 +11,6 @@ from scipy.optimize import minimize
 from sparsenode.regularizers import LassoNet
 from sparsenode.regularizers._lassonet import hierarchical_prox
 
-problems = given(
-    seed=st.integers(0, 2**31),
-    n_targets=st.integers(1, 4),
-    n_units=st.integers(1, 6),
-    threshold=st.sampled_from([0.0, 1e-3, 0.3, 2.0, 30.0]),
-    ratio=st.sampled_from([0.0, 0.1, 1.0, 10.0, 1e3]),
-)
-
 
 def vectors(seed, n_targets, n_units, shape=()):
     """Skips and weights of very different sizes, so that none, some and all entries meet the bound."""
@@ -27,24 +19,20 @@ def vectors(seed, n_targets, n_units, shape=()):
     return draw(*shape, n_targets) * 10 ** draw(*shape, 1), draw(*shape, n_units) * 10 ** draw(*shape, n_units)
 
 
-@problems
-@settings(max_examples=100)
-def test_it_is_the_operator_of_the_lassonet_package(seed, n_targets, n_units, threshold, ratio):
-    v, u = vectors(seed, n_targets, n_units)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 6)),
+    threshold=st.sampled_from([0.0, 1e-3, 0.3, 2.0, 30.0]),
+    ratio=st.sampled_from([0.0, 0.1, 1.0, 10.0, 1e3]),
+)
+@settings(max_examples=150)
+def test_it_is_the_operator_of_the_lassonet_package(seed, sizes, threshold, ratio):
+    v, u = vectors(seed, *sizes)
     found = hierarchical_prox(v, u, torch.tensor(threshold, dtype=torch.float64), ratio)
     expected = package_prox(v, u, lambda_=threshold, lambda_bar=0.0, M=ratio)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
-
-
-@problems
-def test_it_is_feasible_and_never_flips_a_sign(seed, n_targets, n_units, threshold, ratio):
-    v, u = vectors(seed, n_targets, n_units)
-    b, w = hierarchical_prox(v, u, torch.tensor(threshold, dtype=torch.float64), ratio)
-    assert w.abs().max() <= ratio * torch.linalg.norm(b) * (1 + 1e-9)
-    assert (b * v >= 0).all()
-    assert (w * u >= 0).all()
-    assert (w.abs() <= u.abs()).all()
+    assert found[1].abs().max() <= ratio * torch.linalg.norm(found[0]) * (1 + 1e-9)
 
 
 @given(seed=st.integers(0, 2**31), threshold=st.floats(0, 3), ratio=st.sampled_from([0.3, 1.0, 5.0]))
@@ -112,17 +100,8 @@ def test_penalty_and_prox_of_every_column(make_for, path_weights):
     assert ((field.path_matrix(field.effective_weights()) == 0).all(1) == off).all()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"skip": "both"}, "'inner' or 'outer', found 'both'"),
-        ({"skip": None}, "found None"),
-        ({"ratio": -1.0}, "`ratio`.*found -1.0"),
-        ({"ratio": float("inf")}, "`ratio`.*found inf"),
-        ({"ratio": float("nan")}, "`ratio`.*found nan"),
-    ],
-    ids=str,
-)
-def test_wrong_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        LassoNet(**arguments)
+@pytest.mark.parametrize("argument", [{"skip": "both"}, {"ratio": -1.0}, {"ratio": float("inf")}], ids=str)
+def test_wrong_arguments(argument):
+    (name,) = argument
+    with pytest.raises(ValueError, match=f"`{name}`.*found {argument[name]!r}"):
+        LassoNet(**argument)

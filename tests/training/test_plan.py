@@ -447,15 +447,6 @@ def test_training_stops_when_all_replicates_failed_twice_in_a_row(make_module, f
         assert torch.equal(value[0], recorder.states[1][name][0])
 
 
-def test_without_held_out_cells_the_training_error_decides(make_module, fit):
-    plan, _, _ = sparsify(make_module, fit, IterativeSparsification(1, epochs_per_step=1), validation=None)
-    assert all(np.isnan(row["validation_error"]) and row["train_error"] > 0 for row in plan.records)
-    dense, last = plan.records[:4], plan.records[4:]
-    assert [row["accepted"] for row in last] == [
-        b["train_error"] <= 1.1 * a["train_error"] for a, b in zip(dense, last, strict=True)
-    ]
-
-
 def test_a_schedule_that_diverged_leaves_no_trace_in_the_next_training(make_module, fit):
     class Explode(pl.Callback):
         def on_train_epoch_start(self, trainer, plan):

@@ -49,12 +49,12 @@ def regulator_positions(
                 f"Expected `regulators` to be names of genes or a column of `adata.var`, found {regulators!r}."
             )
         column = adata.var[regulators]
-        if column.dtype != bool:
+        if not pd.api.types.is_bool_dtype(column) or column.isna().any():
             raise TypeError(
                 f"Expected `adata.var[{regulators!r}]` to be boolean, found {column.dtype}. It should say which genes "
                 "may regulate others."
             )
-        regulators = list(column.index[column.to_numpy()])
+        regulators = list(column.index[column.to_numpy(dtype=bool)])
     names = pd.Index(list(regulators)).astype(str).unique()
     chosen = np.flatnonzero(genes.isin(names))
     if len(chosen) == 0:
