@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sparsenode as sn
 from sparsenode.training import IterativeSparsification
 
 
@@ -43,3 +44,12 @@ def test_settings_out_of_range(setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"`{name}`.*found {setting[name]}"):
         IterativeSparsification(**setting)
+
+
+@pytest.mark.parametrize("argument", [{"early_stopping": True}, {"check_val_every_n_epoch": 3}])
+def test_a_schedule_stops_by_itself(argument):
+    adata = sn.datasets.krumsiek11()
+    sn.SparseNODE.setup_anndata(adata, time_key="simulation_time", lineage_key="lineage")
+    model = sn.SparseNODE(adata, hidden=(4,))
+    with pytest.raises(ValueError, match="`early_stopping` nor `check_val_every_n_epoch`"):
+        model.train(max_epochs=1, schedule="iterative", **argument)

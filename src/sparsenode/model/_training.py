@@ -117,6 +117,11 @@ class TrainingMixin(RegularizationMixin):
         plan_kwargs = ({} if transport is None else {"lr": _TRANSPORT_LR}) | (plan_kwargs or {})
         iterative = self._schedule(schedule)
         if iterative is not None:
+            if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
+                raise ValueError(
+                    "Expected neither `early_stopping` nor `check_val_every_n_epoch` with an iterative schedule, which stops by "
+                    "itself and needs the held-out error of every epoch. Leave them out, or take `schedule='sparse'`."
+                )
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         plan = self._training_plan_cls(self.module, **plan_kwargs)

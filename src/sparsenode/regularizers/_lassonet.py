@@ -55,6 +55,8 @@ class LassoNet(Regularizer):
     Use it to find the regulators that matter for the system as a whole: a column is switched off for all targets at
     once. Do not use it to ask which regulator drives which target, because every target keeps every live regulator;
     for that use :class:`~sparsenode.regularizers.CNODE` or :class:`~sparsenode.regularizers.PathReg`.
+    Free self-edges do not exist here: they only lower the weight of every column by one part in :math:`d`. With an outer
+    skip, ``get_velocity`` evaluates :math:`f` at the cell itself rather than at :math:`y`, which is not observed.
 
     References
     ----------
