@@ -172,6 +172,11 @@ def test_fine_tuning_on_trajectories_lowers_their_error(cells):
     assert torch.equal(model.module.scale, scale)
 
 
+def test_only_a_fit_can_be_fine_tuned(cells):
+    with pytest.raises(RuntimeError, match="trained model"):
+        sn.SparseNODE(cells, objective="transport").train(objective="trajectory", **QUIET)
+
+
 @pytest.mark.parametrize(
     "regularizer",
     [PathReg(0.05, gates="weight"), GroupLasso(0.05), LassoNet(0.05), LassoNet(0.05, skip="outer"), "l0", "none"],

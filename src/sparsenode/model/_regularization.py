@@ -135,7 +135,7 @@ class RegularizationMixin(ResultsMixin):
             if tensors is not None:
                 _, output = module({key: value.to(module.device) for key, value in tensors.items()})
                 errors[name] = output.extra_metrics["error"].double().cpu().numpy()
-        sparsities = np.array([module.sparsity(replicate) for replicate in range(module.n_replicates)])
+        sparsities = module.sparsity()
         spurious = np.full(module.n_replicates, np.nan)
         if regulators is not None and len(regulators) < len(self.genes):
             others = np.setdiff1d(np.arange(len(self.genes)), regulators)

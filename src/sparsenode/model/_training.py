@@ -97,12 +97,15 @@ class TrainingMixin(RegularizationMixin):
         ------
         DivergenceError
             If the integration or the loss leaves the finite numbers. The model holds the best state so far.
+        RuntimeError
+            If a model that was never trained is to be fine-tuned.
         ValueError
             If expression is NaN or infinite, if a trajectory has no training cells, or if an argument is out of range.
         """
         transport = self.objective if objective is None and isinstance(self.objective, Transport) else None
         if objective is not None:
             _checks.choice("objective", objective, ("trajectory",))
+            self._require_trained()
         if max_epochs is None:
             max_epochs = _MAX_EPOCHS["trajectory" if transport is None else "transport"]
         _checks.at_least("max_epochs", max_epochs, 1)

@@ -296,10 +296,9 @@ class SparseNODEModule(BaseModuleClass):
         return matrix.unflatten(0, (self.n_replicates, self.n_fields))
 
     @torch.no_grad()
-    def sparsity(self, replicate: int) -> tuple[float, float]:
-        """Shares of zeros in the path matrices and in the effective weights of one replicate."""
+    def sparsity(self) -> np.ndarray:
+        """Shares of zeros in the path matrices and in the effective weights: replicates × 2."""
         effective = self.field.effective_weights()
-        zero = self.field.path_matrix(effective).unflatten(0, (self.n_replicates, -1))[replicate] == 0
-        weights = [w.unflatten(0, (self.n_replicates, -1))[replicate] for w in effective.weights]
-        n_zero = sum(int((w == 0).sum()) for w in weights)
-        return float(zero.double().mean()), n_zero / sum(w.numel() for w in weights)
+        feature = (self.field.path_matrix(effective) == 0).view(self.n_replicates, -1).double().mean(1)
+        zero = torch.cat([(w == 0).view(self.n_replicates, -1) for w in effective.weights], 1)
+        return torch.stack([feature, zero.double().mean(1)], 1).cpu().numpy()

@@ -153,18 +153,12 @@ class TrainingPlan(pl.LightningModule):
         """Log the epoch, and keep the state if it is the best so far."""
         mean = {key: torch.stack([step[key] for step in self._steps]).mean(0) for key in self._steps[0]}
         self._steps.clear()
-        matrix = self.module.path_matrix()
-        weights = self.module.field.effective_weights().weights
-        zero_weights = sum(float((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+        feature, weight = self.module.sparsity().mean(0).tolist()
         self._log("train", mean)
         if self.schedule is not None and self.schedule.ends_step(self.current_epoch, self.dense_epochs):
             self._end_step(self.schedule, mean["error"])
-        sparsity = {
-            "feature_sparsity": 1.0 - int(matrix.count_nonzero()) / matrix.numel(),
-            "weight_sparsity": zero_weights,
-        }
-        self.log("feature_sparsity", sparsity["feature_sparsity"], prog_bar=True)
-        self.log("weight_sparsity", sparsity["weight_sparsity"])
+        self.log("feature_sparsity", feature, prog_bar=True)
+        self.log("weight_sparsity", weight)
         if getattr(self.trainer, "datamodule", None) is None or self.trainer.datamodule.validation_tensors is None:  # type: ignore[attr-defined]
             self._keep_best(float((mean["error"] + mean["penalty"]).mean()))
         elif self._validation_loss is not None:
@@ -184,8 +178,7 @@ class TrainingPlan(pl.LightningModule):
         stopped = self._failures >= 2
         self._accept(within)
         module = self.module
-        for replicate in range(module.n_replicates):
-            feature, weight = module.sparsity(replicate)
+        for replicate, (feature, weight) in enumerate(module.sparsity().tolist()):
             self.records.append(
                 {
                     "step": step,
