@@ -29,7 +29,7 @@ def choose(model, monkeypatch):
     """Select from a table made by hand: three strengths × two seeds; the model is put back."""
 
     def run(errors, se, **arguments) -> int:
-        columns = {"strength": np.repeat([0.1, 1.0, 10.0], 2), "validation_error": errors, "validation_se": se}
+        columns = {"strength": np.repeat([0.1, 1.0, 10.0], 2), "validation_error": errors, "difference_se": se}
         columns |= {"feature_sparsity": [0.1, 0.2, 0.5, 0.7, 0.9, 1.0], "train_error": [3, 2, 5, 6, 9, 8]}
         monkeypatch.setattr(model, "regularization_path_", pd.DataFrame(columns))
         monkeypatch.setattr(model, "selected_", 0)
@@ -46,7 +46,7 @@ def choose(model, monkeypatch):
 
 def test_a_row_per_replicate(model):
     table = model.get_regularization_path()
-    errors = ["train_error", "validation_error", "validation_se"]
+    errors = ["train_error", "validation_error", "validation_se", "difference_se"]
     shares = [f"{kind}_sparsity" for kind in ("feature", "weight", "spurious")]
     assert list(table.columns) == ["strength", "seed", *errors, *shares, "selected"]
     assert (table.index.name, list(table.index)) == ("replicate", list(range(6)))
@@ -76,6 +76,20 @@ def test_errors_are_those_of_the_predictions(model):
         held_out = items[model.validation_indices]
         spread = held_out.std(ddof=1) / np.sqrt(len(held_out)) / held_out.mean()
         assert row["validation_se"] == pytest.approx(row["validation_error"] * spread, rel=1e-4)
+
+
+def test_differences_are_taken_cell_by_cell(model):
+    x = model.adata.X[model.validation_indices].astype(float)
+    table = model.get_regularization_path()
+    items = []
+    for replicate, row in table.iterrows():
+        squares = np.square(x - model.predict(replicate=replicate)[model.validation_indices]).sum(1)
+        items.append(squares * row["validation_error"] / squares.mean())
+    mean = np.reshape(items, (3, 2, -1)).mean(1)
+    difference = mean - mean[mean.mean(1).argmin()]
+    expected = difference.std(1, ddof=1) / np.sqrt(difference.shape[1])
+    np.testing.assert_allclose(table["difference_se"], np.repeat(expected, 2), rtol=1e-4, atol=1e-12)
+    assert (table["difference_se"] < table["validation_se"]).any()
 
 
 def test_standard_errors_count_a_cell_in_each_of_its_trajectories_with_its_weight(fitted_donors):
@@ -117,7 +131,7 @@ ERRORS = [0.48, 0.52, 0.41, 0.39, 0.46, 0.44]  # means 0.50, 0.40 and 0.45 for s
     [
         ({"rule": "best"}, 0.06, 3),
         ({"rule": "one_standard_error"}, 0.06, 5),
-        ({"rule": "one_standard_error"}, [9, 9, 0.04, 0.04, 9, 9], 3),
+        ({"rule": "one_standard_error"}, [9, 9, 0.0, 0.0, 0.04, 0.04], 3),
         ({}, 0.06, 5),
         ({"rule": "sparsity", "sparsity": 0.0}, 0.06, 0),
         ({"rule": "sparsity", "sparsity": 0.55}, 0.06, 3),

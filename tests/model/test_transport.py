@@ -128,7 +128,7 @@ def test_slopes_are_regressed_at_the_start_of_pairs(cells):
     for weight in model.module.field.weights[:2]:
         weight.requires_grad_(False)
     model.train(max_epochs=60, train_size=1.0, key_added=None, plan_kwargs={"lr": 0.05}, **QUIET)
-    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, False, model.objective)
+    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, False, "transport")
     tensors = {name: value.double().numpy() for name, value in splitter.full_tensors.items()}
     design = np.column_stack([tensors["state"], np.ones(len(tensors["state"]))])
     root = np.sqrt(tensors["weight"][0])[:, None]
@@ -199,7 +199,7 @@ def test_lineages_of_their_own_fields(cells):
 
 def test_half_samples_see_other_cells(cells):
     model = sn.SparseNODE(cells, objective="transport", n_seeds=2, hidden=(4,))
-    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, True, model.objective)
+    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, True, "transport")
     weight = splitter.full_tensors["weight"]
     assert weight.shape[0] == 2
     assert ((weight[0] > 0) != (weight[1] > 0)).all()
@@ -207,5 +207,5 @@ def test_half_samples_see_other_cells(cells):
 
 @pytest.mark.parametrize("objective", ["velocity", None, 3])
 def test_wrong_objective(cells, objective):
-    with pytest.raises(ValueError, match="`objective`.*'trajectory', 'transport'"):
+    with pytest.raises(ValueError, match="`objective`.*'trajectory', 'collocation', 'transport'"):
         sn.SparseNODE(cells, objective=objective)

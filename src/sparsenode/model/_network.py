@@ -22,7 +22,7 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
-    objective: Literal["trajectory"] | Transport
+    objective: Literal["trajectory", "collocation"] | Transport
 
     @property
     def _default_weights(self) -> Weights:
@@ -292,7 +292,7 @@ class NetworkMixin(PredictionMixin):
     def _mean_jacobian(self, fields: Sequence[int], replicate: int | None) -> np.ndarray:
         """Jacobian averaged along the fitted trajectories of the fields, or over cells, targets × regulators."""
         module, chosen = self.module, self._replicate(replicate)
-        transported = isinstance(self.objective, Transport)
+        transported = self.objective != "trajectory"
         if transported:
             states = module.reference.cpu().numpy()
         else:

@@ -26,6 +26,7 @@ class RegularizationMixin(ResultsMixin):
     """Methods of :class:`sparsenode.SparseNODE` that concern the regularizer."""
 
     _seed: int
+    _given_up: list[int]
     pruned_: dict[str, list[int]] | None
 
     def get_regularization_path(self) -> pd.DataFrame:
@@ -39,6 +40,8 @@ class RegularizationMixin(ResultsMixin):
         - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means,
           with the gates of test time; ``validation_error`` is ``NaN`` where no cell was held out,
         - ``validation_se``: standard error of it over the held-out cells,
+        - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and
+          that of the best one, both means over seeds,
         - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights,
         - ``spurious_sparsity``: share of zeros in the columns of genes that are not among the ``regulators`` of the
           model, which is one where these are given as a list; ``NaN`` without regulators. For other lists use
@@ -69,8 +72,9 @@ class RegularizationMixin(ResultsMixin):
         ----------
         rule
             ``"best"``: the smallest held-out error, the mean over seeds. ``"one_standard_error"``: the largest strength
-            whose error is at most one standard error above the smallest, the usual choice where the network matters more
-            than the last per cent of the error. ``"sparsity"``: the smallest strength whose feature sparsity, the mean
+            whose error is at most one standard error of the difference above the smallest, the choice where the network matters
+            more than the last per cent of the error. The difference is taken cell by cell, so that cells that every strength
+            predicts badly do not blur it. Differences within the squared tolerance of the solver do not count. ``"sparsity"``: the smallest strength whose feature sparsity, the mean
             over seeds, is at least ``sparsity``.
         sparsity
             Target for the rule of that name, in ``[0, 1]``.
@@ -95,7 +99,7 @@ class RegularizationMixin(ResultsMixin):
         """
         _checks.choice("rule", rule, _RULES)
         table = self.get_regularization_path()
-        by_strength = table.groupby("strength")[["validation_error", "validation_se", "feature_sparsity"]].mean()
+        by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
         if rule == "sparsity":
             if sparsity is None or not 0 <= sparsity <= 1:
                 raise ValueError(f"Expected `sparsity` to be in [0, 1], found {sparsity!r}.")
@@ -111,9 +115,9 @@ class RegularizationMixin(ResultsMixin):
             if error.isna().all():
                 raise ValueError(f"Expected held-out cells for the rule {rule!r}, found none. Lower `train_size`.")
             best = int(np.nanargmin(error.to_numpy()))
-            limit = error.iloc[best]
             if rule == "one_standard_error":
-                limit += by_strength["validation_se"].iloc[best]
+                solver = self.module.solver
+                limit = error.iloc[best] + by_strength["difference_se"].fillna(0.0) + (solver.rtol + solver.atol) ** 2
                 strength = by_strength.index[error <= limit].max()
             else:
                 strength = by_strength.index[best]
@@ -135,6 +139,8 @@ class RegularizationMixin(ResultsMixin):
             if tensors is not None:
                 _, output = module({key: value.to(module.device) for key, value in tensors.items()})
                 errors[name] = output.extra_metrics["error"].double().cpu().numpy()
+            errors[name][self._given_up] = np.inf
+        items = self._held_out_errors(splitter, errors["validation"])
         sparsities = module.sparsity()
         spurious = np.full(module.n_replicates, np.nan)
         if regulators is not None and len(regulators) < len(self.genes):
@@ -147,7 +153,8 @@ class RegularizationMixin(ResultsMixin):
                 "seed": np.tile(module.seeds, len(module.regularizer.strength)),
                 "train_error": errors["train"],
                 "validation_error": errors["validation"],
-                "validation_se": errors["validation"] * self._relative_standard_errors(splitter),
+                "validation_se": _standard_error(items),
+                "difference_se": _standard_error(self._differences(items)),
                 "feature_sparsity": sparsities[:, 0],
                 "weight_sparsity": sparsities[:, 1],
                 "spurious_sparsity": spurious,
@@ -155,15 +162,33 @@ class RegularizationMixin(ResultsMixin):
             index=pd.RangeIndex(module.n_replicates, name="replicate"),
         )
 
-    def _relative_standard_errors(self, splitter: StatisticsSplitter) -> np.ndarray:
-        """Standard error of the held-out error over cells, as a share of it, for every replicate."""
+    def _differences(self, items: np.ndarray) -> np.ndarray:
+        """Held-out errors less those of the best strength, both means over seeds: replicates × cells."""
+        n_seeds = len(self.module.seeds)
+        mean = items.reshape(-1, n_seeds, items.shape[1]).mean(1)
+        total = mean.mean(1)
+        if np.isnan(total).all():
+            return np.full_like(items, np.nan)
+        return np.repeat(mean - mean[np.nanargmin(total)], n_seeds, axis=0)
+
+    def _held_out_errors(self, splitter: StatisticsSplitter, mean: np.ndarray) -> np.ndarray:
+        """Errors of single held-out cells in units of the held-out error, which is their mean: replicates × cells."""
+        items = self._held_out_squares(splitter)
+        if items is None:
+            return np.full((self.module.n_replicates, 2), np.nan)
+        items = items * (mean / items.mean(1))[:, None]
+        items[self._given_up] = np.nan
+        return items
+
+    def _held_out_squares(self, splitter: StatisticsSplitter) -> np.ndarray | None:
+        """Squared errors of single held-out cells, replicates × cells; ``None`` if there are not two of them."""
         held_out, tensors = splitter.val_idx, splitter.validation_tensors
         if tensors is None or len(held_out) < 2:
-            return np.full(self.module.n_replicates, np.nan)
+            return None
         if "slope" in tensors:
             on_device = {key: value.to(self.module.device) for key, value in tensors.items()}
             errors = self.module.pair_errors(self.module.field.effective_weights(), on_device)
-            return _relative_standard_error(errors.double().cpu().numpy())
+            return errors.double().cpu().numpy()
         if len(held_out) > _MAX_ITEMS:
             held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))
         cells, fitted = self._cells(), self._integrate_all(None)
@@ -179,7 +204,7 @@ class RegularizationMixin(ResultsMixin):
                     knots = (np.concatenate([f.states[m], f.derivatives[m]]) for f in fitted)
                     squares = [np.square(x[members] - basis @ k).sum(1) for k in knots]
                     found.append(np.array(squares) * cells.weights[rows, m][members])
-        return _relative_standard_error(np.concatenate(found, 1))
+        return np.concatenate(found, 1)
 
     def prune(self) -> pd.Series:
         """Remove hidden units and regulators that no open path goes through, for good.
@@ -244,13 +269,15 @@ class RegularizationMixin(ResultsMixin):
         keys = [*_MODEL_CITATIONS, *self.module.regularizer.citations]
         if len(self.module.seeds) > 1:
             keys.append("meinshausen2010stability")
+        if self.module.regularizer.adaptive:
+            keys.append("zou2006adaptive")
         entries = bibliography()
         return "\n\n".join(entries[key] for key in dict.fromkeys(keys))
 
 
-def _relative_standard_error(items: np.ndarray) -> np.ndarray:
-    """Standard error of the mean of every row, as a share of the mean."""
-    return items.std(1, ddof=1) / np.sqrt(items.shape[1]) / items.mean(1)
+def _standard_error(items: np.ndarray) -> np.ndarray:
+    """Standard error of the mean of every row."""
+    return items.std(1, ddof=1) / np.sqrt(items.shape[1])
 
 
 def bibliography() -> dict[str, str]:

@@ -33,6 +33,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "skip": False,
         "self_edges": "penalised",
     },
+    "collocation": {
+        "regularizer": "pathreg",
+        "hidden": (10,),
+        "fields": "shared",
+        "decay": False,
+        "skip": True,
+        "self_edges": "free",
+    },
     "transport": {
         "regularizer": CNODE(0.07),
         "hidden": (32, 32),
@@ -68,7 +76,8 @@ class SparseNODE(TrainingMixin):
         ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts. ``"transport"``, or
         a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells to later
         ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for networks, which it finds far better.
-        Expression is then standardised per gene.
+        Expression is then standardised per gene. ``"collocation"``: regress the derivatives of smoothed trajectories on their
+        states; for time series with little noise, whose equations it recovers, and as a start for the trajectories.
     fields
         ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
@@ -150,7 +159,7 @@ class SparseNODE(TrainingMixin):
         regularizer: str | Regularizer | None = None,
         hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
-        objective: Literal["trajectory", "transport"] | Transport = "trajectory",
+        objective: Literal["trajectory", "transport", "collocation"] | Transport = "trajectory",
         fields: Literal["shared", "lineage"] | None = None,
         decay: bool | None = None,
         skip: bool | None = None,
@@ -172,7 +181,9 @@ class SparseNODE(TrainingMixin):
     ) -> None:
         if not isinstance(objective, Transport):
             _checks.choice("objective", objective, tuple(_DEFAULTS))
-        self.objective: Literal["trajectory"] | Transport = Transport() if objective == "transport" else objective
+        self.objective: Literal["trajectory", "collocation"] | Transport = (
+            Transport() if objective == "transport" else objective
+        )
         defaults = _DEFAULTS[self._objective_name]
         penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
         hidden = defaults["hidden"] if hidden is None else hidden
@@ -249,6 +260,7 @@ class SparseNODE(TrainingMixin):
         self.pruned_: dict[str, list[int]] | None = None
         self.null_models_: NullModels | None = None
         self.selected_: int = 0
+        self._given_up: list[int] = []
         self._model_summary_string = (
             f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparsenode.model import _checks
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
-from sparsenode.objectives import NullModels, Transport, couple_cells
+from sparsenode.objectives import NullModels, StreamedData, Transport, couple_cells, smooth
 from sparsenode.training import (
     IterativeSparsification,
     PairsSplitter,
@@ -28,8 +29,9 @@ from sparsenode.training import (
 )
 
 _STEPS_PER_EPOCH = 10
-_MAX_EPOCHS = {"trajectory": 50, "transport": 40}
-_TRANSPORT_LR = 0.02
+_MAX_EPOCHS = {"trajectory": 50, "transport": 40, "collocation": 100}
+# Regressions bear larger steps than solves; the other settings are those of the plan.
+_LEARNING_RATES = {"trajectory": {}, "transport": {"lr": 0.02}, "collocation": {"lr": 0.03, "gate_lr": 0.2}}
 
 
 class TrainingMixin(RegularizationMixin):
@@ -52,6 +54,7 @@ class TrainingMixin(RegularizationMixin):
         schedule: Literal["sparse", "iterative"] | IterativeSparsification | None = None,
         half_samples: bool = False,
         objective: Literal["trajectory"] | None = None,
+        refit: bool = False,
         plan_kwargs: dict[str, Any] | None = None,
         key_added: str | None = _keys.KEY_ADDED,
         **trainer_kwargs: Any,
@@ -64,7 +67,8 @@ class TrainingMixin(RegularizationMixin):
         Parameters
         ----------
         max_epochs
-            Number of epochs, 50 by default, or 40 with the transport objective.
+            Number of epochs, 50 by default, 40 with the transport and 100 with the collocation objective. With an adaptive
+            regularizer, the number in each round.
         accelerator, devices
             As in :class:`lightning.pytorch.Trainer`.
         train_size, validation_size
@@ -84,8 +88,12 @@ class TrainingMixin(RegularizationMixin):
             Give every seed another random half of the training cells, as in stability selection: seeds come in pairs with
             complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
         objective
-            ``"trajectory"`` fine-tunes a transport fit on the trajectories, from its weights and in its units; by default the
-            objective of the model.
+            ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
+            default the objective of the model. Replicates whose trajectories diverge before that are given up, with a warning.
+        refit
+            Hold the zeros of the network as they are, and fit what is left without penalty, which takes away its bias (the
+            relaxed lasso). Needs a trained model. Held-out errors then compare networks, not penalties: to choose a strength,
+            fit several, refit, and :meth:`select`.
         plan_kwargs
             ``lr``, ``gate_lr``, ``weight_decay`` and ``max_grad_norm``; see :class:`sparsenode.training.TrainingPlan`.
         key_added
@@ -98,16 +106,18 @@ class TrainingMixin(RegularizationMixin):
         DivergenceError
             If the integration or the loss leaves the finite numbers. The model holds the best state so far.
         RuntimeError
-            If a model that was never trained is to be fine-tuned.
+            If a model that was never trained is to be fine-tuned or refitted.
         ValueError
             If expression is NaN or infinite, if a trajectory has no training cells, or if an argument is out of range.
         """
-        transport = self.objective if objective is None and isinstance(self.objective, Transport) else None
         if objective is not None:
             _checks.choice("objective", objective, ("trajectory",))
+        if objective is not None or refit:
             self._require_trained()
+        fitted = self._objective_name if objective is None else objective
+        adaptive = 0 if refit else self.module.regularizer.adaptive
         if max_epochs is None:
-            max_epochs = _MAX_EPOCHS["trajectory" if transport is None else "transport"]
+            max_epochs = _MAX_EPOCHS[fitted]
         _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
         if self.adata is None:
@@ -117,8 +127,17 @@ class TrainingMixin(RegularizationMixin):
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
         if half_samples and len(self.module.seeds) < 2:
             raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
-        plan_kwargs = ({} if transport is None else {"lr": _TRANSPORT_LR}) | (plan_kwargs or {})
-        iterative = self._schedule(schedule)
+        plan_kwargs = {**_LEARNING_RATES[fitted], **(plan_kwargs or {}), "refit": refit}
+        iterative = None if refit and schedule is None else self._schedule(schedule)
+        if iterative is not None and (adaptive or refit):
+            raise ValueError(
+                "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
+                "where they hold it. Take `schedule='sparse'`."
+            )
+        if adaptive and early_stopping:
+            raise ValueError(
+                "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
+            )
         if iterative is not None:
             if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
                 raise ValueError(
@@ -127,8 +146,10 @@ class TrainingMixin(RegularizationMixin):
                 )
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
+        max_epochs *= 1 + adaptive
         plan = self._training_plan_cls(self.module, **plan_kwargs)
-        splitter = self._prepare(indices, steps_per_epoch, half_samples, transport)
+        splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
+        self._given_up = self._give_up() if objective is not None else []
         if splitter.validation_tensors is not None:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
@@ -152,12 +173,14 @@ class TrainingMixin(RegularizationMixin):
                 f"`plan_kwargs={{'lr': {plan.lr / 3:.2g}}}`, or raise the strength of the regularizer. "
                 "The model keeps the best state so far."
             ) from error
+        finally:
+            self.module.fixed_gates = False
         self.regularization_path_ = self._make_path(splitter, self._regulators)
         self.sparsification_ = pd.DataFrame(plan.records) if plan.records else None
         errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
         self.selected_ = int(errors.argmin())
         if key_added is not None:
-            self._write(key_added, diverges=transport is not None)
+            self._write(key_added, diverges=fitted != "trajectory")
 
     def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
         """The schedule as an object, ``None`` for sparse training."""
@@ -185,7 +208,7 @@ class TrainingMixin(RegularizationMixin):
             if not diverges:
                 raise
             warnings.warn(
-                f"The trajectories of this transport fit diverge, so no results were written. {error} Read the network with "
+                f"The trajectories of this {self._objective_name} fit diverge, so no results were written. {error} Read the network with "
                 "`get_network`, or fit the trajectories too with `train(objective='trajectory')`.",
                 UserWarning,
                 stacklevel=3,
@@ -200,16 +223,16 @@ class TrainingMixin(RegularizationMixin):
 
     @property
     def _objective_name(self) -> str:
-        return "transport" if isinstance(self.objective, Transport) else "trajectory"
+        return "transport" if isinstance(self.objective, Transport) else self.objective
 
     def _prepare(
         self,
         indices: tuple[np.ndarray, np.ndarray, np.ndarray],
         steps_per_epoch: int,
         half_samples: bool,
-        transport: Transport | None,
+        fitted: str,
     ) -> StatisticsSplitter:
-        """Stream the cells, set the data-derived buffers of the module, and build the loaders."""
+        """Stream the cells, set the data-derived buffers of the module, and build the loaders of an objective."""
         cells = self._cells()
         training, validation = np.zeros((2, self.adata.n_obs), dtype=bool)
         training[indices[0]], validation[indices[1]] = True, True
@@ -221,7 +244,7 @@ class TrainingMixin(RegularizationMixin):
             self._initial_state,
             self._initial_bandwidth,
             self._seed,
-            self._half_samples(training) if half_samples and transport is None else [],
+            self._half_samples(training) if half_samples and fitted != "transport" else [],
         )
         centre = data.training.mean
         null = data.training.centred(centre).square.sum()
@@ -230,20 +253,22 @@ class TrainingMixin(RegularizationMixin):
                 "Expected expression to vary between the cells of a trajectory, found every gene constant."
             )
         spans, unit = relative_spans(cells.lineages, cells.spans, self._align_batches)
-        if transport is None and self._objective_name == "trajectory":
+        if fitted == self._objective_name and fitted != "transport":
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
         with torch.no_grad():
             module.time_unit.fill_(unit)
             module.relative_span.copy_(torch.as_tensor(spans))
         self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
-        if transport is not None:
-            splitter = self._pairs(
-                cells, (training, validation), spans, transport, half_samples, indices, steps_per_epoch
-            )
-            module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
-            return splitter
+        splitter: StatisticsSplitter | None = None
+        if fitted == "transport" and isinstance(self.objective, Transport):
+            masks = (training, validation)
+            splitter = self._pairs(cells, masks, spans, self.objective, half_samples, indices, steps_per_epoch)
         module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
+        if splitter is not None:
+            return splitter
+        if fitted == "collocation":
+            return self._smoothed(data, cells.lineages, indices, steps_per_epoch)
         held_out = None
         if data.validation.weight.sum() > 0:
             held_out = full_batch([data.validation], centre, self._units, data.early)
@@ -264,6 +289,7 @@ class TrainingMixin(RegularizationMixin):
     ) -> PairsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
+
         x, mean, deviation = standardisation(cells, training)
         z = (x - mean) / deviation
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=transport.n_pcs, random_state=self._seed)
@@ -275,12 +301,60 @@ class TrainingMixin(RegularizationMixin):
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
             held_out, _ = pair_batch(pairs, z, cells, spans, [], rate)
-        rng = np.random.default_rng(self._seed)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
-            members = np.flatnonzero((cells.weights[:, columns].sum(1) > 0) & training)
-            chosen = rng.choice(members, N_REFERENCE, replace=len(members) < N_REFERENCE)
-            module.reference[lineage] = torch.as_tensor(z[chosen])
+            self._refer(lineage, z[(cells.weights[:, columns].sum(1) > 0) & training])
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
+
+    def _smoothed(
+        self,
+        data: StreamedData,
+        lineages: Sequence[int],
+        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+    ) -> StatisticsSplitter:
+        """Smooth the trajectories, start learned initial states from them, and build the loaders of a collocation fit."""
+        module, centre = self.module, data.training.mean
+        samples = data.halves[: len(module.seeds)] or [data.training]
+        curves = [smooth(sample.centred(centre)) for sample in samples]
+        states = np.stack([self._encode(curve.states + centre[:, None]) for curve in curves])
+        derivatives = np.stack([curve.derivatives for curve in curves]) / self._units[1]
+        precision = np.stack([curve.precision for curve in curves])
+        precision /= (precision * derivatives**2).sum((1, 2, 3), keepdims=True)
+        arrays = {"states": states, "derivatives": derivatives, "precision": precision}
+        batch = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+        if module.start_offset is not None:
+            with torch.no_grad():
+                module.start_offset.copy_(batch["states"][0, :, 0] - module.initial_state)
+        module.start_linear({name: tensor.to(module.device) for name, tensor in batch.items()})
+        for lineage in range(len(self.lineages)):
+            own = [m for m, index in enumerate(lineages) if index == lineage]
+            self._refer(lineage, states[0, own].reshape(-1, len(self.genes)))
+        return self._data_splitter_cls(batch, None, indices, steps_per_epoch)
+
+    def _refer(self, lineage: int, states: np.ndarray) -> None:
+        """Keep some states of a lineage, at which its Jacobian is averaged."""
+        rng = np.random.default_rng([self._seed, lineage])
+        chosen = rng.choice(len(states), N_REFERENCE, replace=len(states) < N_REFERENCE)
+        self.module.reference[lineage] = torch.as_tensor(states[chosen])
+
+    def _give_up(self) -> list[int]:
+        """Replicates that cannot be fine-tuned because their trajectories diverge; their weights are set to zero."""
+        found = self.module.diverging()
+        if len(found) == self.module.n_replicates:
+            raise DivergenceError(
+                "The trajectories of every replicate diverge before they are fine-tuned. Raise the strength of the regularizer, "
+                "or fit with the trajectory objective from the start."
+            )
+        if found:
+            strengths = sorted({f"{float(self.module.strength[r]):g}" for r in found})
+            warnings.warn(
+                f"The trajectories of {len(found)} of {self.module.n_replicates} replicates diverge (strengths "
+                f"{', '.join(strengths)}): they are given up, their weights are zero and their errors infinite.",
+                UserWarning,
+                stacklevel=3,
+            )
+            self.module.give_up(found)
+        return found

@@ -22,6 +22,8 @@ Skip = Literal["inner", "outer"]
 _INITIAL_CLOSED = (0.2, 0.5)
 # Damps the output layer at the start, so that untrained trajectories stay near their initial states.
 _OUTPUT_GAIN = 0.1
+# An entry of zero weighs as much as one of this share of the mean: it may come back.
+_SMALLEST = 0.01
 _INITIAL_DECAY = 0.5413  # softplus^-1(1): one e-fold over the length of a trajectory
 
 
@@ -40,7 +42,8 @@ class Architecture:
     inputs
         Variables that may regulate others, ``None`` for all.
     path_weights
-        Weight of the paths of each regulator to each target, targets × regulators, in path penalties; ``None`` for one.
+        Weight of the paths of each regulator to each target, targets × regulators, in path penalties, or networks × targets ×
+        regulators; ``None`` for one.
     skip
         Whether a linear skip is added inside the field, after the integration, or not at all.
     """
@@ -141,7 +144,7 @@ def _path_weights(architecture: Architecture, chain: Sequence[torch.Tensor]) -> 
     weights = architecture.path_weights
     if weights is None or chain[-1].shape[1] != 1 or not architecture.per_target:
         return weights
-    return weights.unsqueeze(1).repeat(len(chain[0]) // architecture.n_vars, 1, 1)
+    return weights.expand(len(chain[0]) // architecture.n_vars, -1, -1).flatten(0, 1).unsqueeze(1)
 
 
 class Field(nn.Module):
@@ -202,6 +205,8 @@ class Field(nn.Module):
         if path_weights is not None and inputs is not None:
             path_weights = path_weights[:, list(inputs)]
         self.register_buffer("path_weights", path_weights, persistent=False)
+        #: Path weights that an adaptive penalty has found, networks × targets × regulators.
+        self.adapted: torch.Tensor | None = None
         self._initialise(seeds)
 
     # Registered buffers, declared for type checkers.
@@ -231,7 +236,30 @@ class Field(nn.Module):
     @property
     def architecture(self) -> Architecture:
         """What the tensors of this field mean."""
-        return Architecture(self.n_vars, len(self.biases), self.per_target, self.inputs, self.path_weights, self.skip)
+        weights = self.path_weights if self.adapted is None else self.adapted
+        return Architecture(self.n_vars, len(self.biases), self.per_target, self.inputs, weights, self.skip)
+
+    def adapt(self, magnitudes: torch.Tensor | None) -> None:
+        r"""Weight every path by the inverse of a magnitude, or as at the start if there is none.
+
+        With :math:`A` the magnitudes and :math:`\bar A` their mean, the weights are proportional to :math:`B_{ij} / (A_{ij} +
+        0.01 \bar A)`, and such that the penalty of :math:`A` itself is the same as with the weights :math:`B` of the model.
+
+        Parameters
+        ----------
+        magnitudes
+            Non-negative, networks × targets × all variables.
+        """
+        if magnitudes is None:
+            self.adapted = None
+            return
+        size = magnitudes if self.inputs is None else magnitudes[..., self.inputs]
+        own = torch.ones_like(size) if self.path_weights is None else self.path_weights.expand_as(size)
+        mean = size.mean((1, 2), keepdim=True)
+        weights = own / (size + _SMALLEST * mean)
+        ratio = (own * size).sum((1, 2), keepdim=True) / (weights * size).sum((1, 2), keepdim=True)
+        # Where nothing is left that costs anything, there is nothing to compare with.
+        self.adapted = torch.where(torch.isfinite(ratio) & (ratio > 0), weights * ratio, own)
 
     @property
     def decay(self) -> torch.Tensor | None:

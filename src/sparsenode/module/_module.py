@@ -10,6 +10,7 @@ import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import nn
 
+from sparsenode._errors import DivergenceError
 from sparsenode.module._field import EffectiveWeights, Field
 from sparsenode.module._layout import Layout
 from sparsenode.module._prune import resized
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
 
+_RIDGE = 1e-4  # of the linear start, as a share of the mean square of an input
+_LARGEST = 1000.0  # states in units of the module beyond which a trajectory is said to diverge
 N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
 
 
@@ -118,6 +121,8 @@ class SparseNODEModule(BaseModuleClass):
         offset = torch.zeros(self.n_replicates, len(lineages), n_vars)
         self.start_offset = nn.Parameter(offset) if learned_start else None
         self._generators: list[torch.Generator] = []
+        #: Whether the gates of test time are used in training too.
+        self.fixed_gates = False
 
     # Registered buffers, declared for type checkers.
     strength: torch.Tensor
@@ -238,15 +243,19 @@ class SparseNODEModule(BaseModuleClass):
         ----------
         tensors
             Statistics of all trajectories, see :class:`sparsenode.objectives.TrajectoryStatistics`, or a batch of coupled
-            cells, see :class:`sparsenode.objectives.Transport`.
+            cells, see :class:`sparsenode.objectives.Transport`, or smoothed trajectories, see
+            :class:`sparsenode.objectives.SmoothedTrajectories`.
 
         Returns
         -------
         The effective weights that were used, and the loss: its ``extra_metrics`` hold the error and the penalty of
         every replicate.
         """
-        effective = self.sample_weights() if self.training else self.field.effective_weights()
-        if "slope" in tensors:
+        sampled = self.training and not self.fixed_gates
+        effective = self.sample_weights() if sampled else self.field.effective_weights()
+        if "derivatives" in tensors:
+            error = self._collocation_error(effective, tensors)
+        elif "slope" in tensors:
             items = self.pair_errors(effective, tensors)
             error = items.sum(1) / self._by_replicate(tensors["weight"]).sum(1)
         else:
@@ -269,6 +278,19 @@ class SparseNODEModule(BaseModuleClass):
         quadratic = (centred * (gram @ centred - 2.0 * cross)).sum((1, 2, 3))
         return (quadratic + square) / null
 
+    def _collocation_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Squared error of the derivatives of the smoothed trajectories, as a share of that of zero."""
+        layout = self.layout(self.lineages)
+        states = layout.spread(tensors["states"].expand(self.n_replicates, -1, -1, -1))
+        span = layout.spread(self.relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate
+        drift = torch.zeros_like(states[:, :, :1])
+        if effective.architecture.skip == "outer":
+            drift = (span * self.drift(states[:, :, 0], effective)).unsqueeze(2)
+            states = states - drift * torch.linspace(0.0, 1.0, states.shape[2], device=self.device).view(-1, 1)
+        found = self.field.evaluate(states.flatten(1, 2), effective).unflatten(1, states.shape[1:3])
+        found = layout.gather(span.unsqueeze(2) * found + drift)
+        return ((found - tensors["derivatives"]).square() * tensors["precision"]).sum((1, 2, 3))
+
     def pair_errors(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Weighted mean over genes of the squared error of the slope of every pair: replicates × pairs."""
         state, slope = tensors["state"], tensors["slope"]
@@ -288,6 +310,59 @@ class SparseNODEModule(BaseModuleClass):
         strength = self.strength_share * self.strength.repeat_interleave(self.n_fields) / self.n_fields
         if self.strength_share > 0:
             self.regularizer.prox(self.field, effective, strength, steps)
+
+    @torch.no_grad()
+    def start_linear(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Start a skip inside the field from the ridge regression of the derivatives of smoothed trajectories.
+
+        What is linear is then at its optimum before training, and the layers have to find the rest only.
+        """
+        if self.field.skip != "inner":
+            return
+        layout, architecture = self.layout(self.lineages), self.field.architecture
+        span = self.relative_span.view(-1, 1, 1) * self.rate
+        states, slopes, precision = (
+            layout.spread(tensor.expand(self.n_replicates, -1, -1, -1)).flatten(1, 2).double()
+            for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"])
+        )
+        inputs = torch.cat([architecture.read(states), torch.ones_like(states[..., :1])], 2)
+        weighted = inputs * precision.mean(2, keepdim=True)
+        gram = weighted.mT @ inputs
+        ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
+        eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+        solution = torch.linalg.solve(gram + ridge * eye, weighted.mT @ slopes).mT.float()
+        self.field.weights[-1].copy_(solution[..., :-1])
+        self.field.biases[-1].copy_(solution[..., -1].reshape(self.field.biases[-1].shape))
+
+    @torch.no_grad()
+    def adapt(self) -> None:
+        """Weight the paths of every network by the inverse of what its path matrix is now."""
+        self.field.adapt(self.field.path_matrix(self.field.effective_weights()))
+
+    @torch.no_grad()
+    def give_up(self, replicates: Sequence[int]) -> None:
+        """Set all weights of some replicates to zero, so that their trajectories are finite."""
+        for parameter in (*self.field.weights, *self.field.biases):
+            parameter.unflatten(0, (self.n_replicates, -1))[list(replicates)] = 0.0
+
+    @torch.no_grad()
+    def diverging(self) -> list[int]:
+        """Replicates whose trajectories leave the finite numbers, or its own size by a factor of 1000."""
+        kept = {name: parameter.detach().clone() for name, parameter in self.field.named_parameters()}
+        knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
+        found = []
+        for replicate in range(self.n_replicates):
+            self.give_up([other for other in range(self.n_replicates) if other != replicate])
+            try:
+                states, _ = self.trajectories(
+                    self.field.effective_weights(), self.start(), self.relative_span, self.lineages, knots
+                )
+                if not bool(states.abs().max() < _LARGEST):
+                    found.append(replicate)
+            except DivergenceError:
+                found.append(replicate)
+            self.field.load_state_dict(kept, strict=False)
+        return found
 
     @torch.no_grad()
     def path_matrix(self) -> torch.Tensor:

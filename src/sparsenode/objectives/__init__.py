@@ -1,5 +1,6 @@
 """Objectives turn registered cells into tensors and a loss; plain arrays only."""
 
+from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
 from sparsenode.objectives._nulls import NullModels
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
@@ -10,11 +11,13 @@ __all__ = [
     "InitialState",
     "NullModels",
     "Pairs",
+    "SmoothedTrajectories",
     "StreamedData",
     "TrajectoryStatistics",
     "Transport",
     "couple_cells",
     "early_cells",
     "initial_weights",
+    "smooth",
     "stream",
 ]

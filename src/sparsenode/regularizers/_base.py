@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ class Regularizer:
     """
 
     name: ClassVar[str]
+    strength: np.ndarray
     gates: Gates | None = None
     #: The linear skip that the method needs, if any.
     skip: Skip | None = None
@@ -45,6 +47,8 @@ class Regularizer:
     proximal: ClassVar[bool] = False
     #: Whether the penalty can weight the paths of each regulator to each target.
     weights_paths: ClassVar[bool] = False
+    #: How often training is repeated with path weights that are the inverse of what the training before has left.
+    adaptive: int = 0
     #: How the strength rises during training, unless ``train`` is told otherwise.
     schedule: ClassVar[Literal["sparse", "iterative"]] = "sparse"
     #: Keys of the papers in ``references.bib`` that the method is from.
@@ -106,6 +110,13 @@ class Regularizer:
         steps
             Step size of every weight in the gradient step, in the shapes of ``field.weights``.
         """
+
+
+def check_adaptive(adaptive: int) -> int:
+    """Number of adaptive rounds, after refusing anything but whole numbers."""
+    if not isinstance(adaptive, Integral) or isinstance(adaptive, bool) or adaptive < 0:
+        raise ValueError(f"Expected `adaptive` to be an integer of at least 0, found {adaptive!r}.")
+    return int(adaptive)
 
 
 def path_norm(effective: EffectiveWeights) -> torch.Tensor:

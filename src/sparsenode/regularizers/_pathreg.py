@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from sparsenode.module import _paths
-from sparsenode.regularizers._base import Regularizer, path_norm, path_sum, soft_threshold_paths
+from sparsenode.regularizers._base import Regularizer, check_adaptive, path_norm, path_sum, soft_threshold_paths
 from sparsenode.regularizers._l0 import check_gates
 
 if TYPE_CHECKING:
@@ -44,11 +44,16 @@ class PathReg(Regularizer):
     shrinkage
         Weight of the second term, :math:`\rho`. It is applied to the weights by a proximal step, which sets them to
         exactly zero, and to the gates by gradient.
+    adaptive
+        Rounds of training after the first one, each with every path weighted by the inverse of its regulator's effect on the
+        target in the round before, as in the adaptive lasso (Zou 2006). It removes small edges that only make up for the
+        shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes ``max_epochs``.
 
     Raises
     ------
     ValueError
-        If ``strength`` or ``shrinkage`` is negative or not finite, or ``gates`` is unknown.
+        If ``strength`` or ``shrinkage`` is negative or not finite, ``gates`` is unknown, or ``adaptive`` is not a whole
+        number.
 
     Notes
     -----
@@ -58,7 +63,7 @@ class PathReg(Regularizer):
     References
     ----------
     Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*,
-    NeurIPS, section 3.
+    NeurIPS, section 3; adaptive weights: Zou (2006), *The adaptive lasso and its oracle properties*, JASA 101.
     """
 
     name = "pathreg"
@@ -67,9 +72,14 @@ class PathReg(Regularizer):
     citations = ("aliee2022sparsity", "louizos2018learning")
 
     def __init__(
-        self, strength: ArrayLike = 0.1, gates: Literal["weight", "unit"] = "unit", shrinkage: float = 0.1
+        self,
+        strength: ArrayLike = 0.1,
+        gates: Literal["weight", "unit"] = "unit",
+        shrinkage: float = 0.1,
+        adaptive: int = 0,
     ) -> None:
         super().__init__(strength)
+        self.adaptive = check_adaptive(adaptive)
         if not (shrinkage >= 0 and shrinkage < float("inf")):
             raise ValueError(f"Expected `shrinkage` to be non-negative and finite, found {shrinkage!r}.")
         self.gates = check_gates(gates)

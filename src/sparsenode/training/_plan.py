@@ -41,6 +41,8 @@ class TrainingPlan(pl.LightningModule):
         start.
     dense_epochs
         See ``schedule``.
+    refit
+        Whether to fit without penalty what is not zero yet; gates are as at test time.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TrainingPlan(pl.LightningModule):
         max_grad_norm: float = 10.0,
         schedule: IterativeSparsification | None = None,
         dense_epochs: int = 0,
+        refit: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -63,6 +66,9 @@ class TrainingPlan(pl.LightningModule):
         self._steps: list[dict[str, torch.Tensor]] = []
         self.schedule = schedule
         self.dense_epochs = dense_epochs
+        self.refit = refit
+        self._n_rounds = 1 if refit else 1 + module.regularizer.adaptive
+        self._alive: list[torch.Tensor] = []
         #: One row per step of the schedule and replicate.
         self.records: list[dict[str, Any]] = []
         self._failures = torch.zeros(0)
@@ -79,14 +85,14 @@ class TrainingPlan(pl.LightningModule):
         others = [p for p in self.module.parameters() if not any(p is gate for gate in gates)]
         groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
         if gates:
-            groups.append({"params": gates, "lr": self.gate_lr})
+            groups.append({"params": gates, "lr": 0.0 if self.refit else self.gate_lr})
         optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay, fused=True)
-        n_steps = int(self.trainer.estimated_stepping_batches)
+        n_steps = int(self.trainer.estimated_stepping_batches) // self._n_rounds
         if self.schedule is not None:
             n_steps = n_steps * self.dense_epochs // (self.dense_epochs + self.schedule.n_epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: _learning_rate_factor(step / max(n_steps - 1, 1)) if step < n_steps else _STEP_RATE,
+            lambda step: _STEP_RATE if self.schedule and step >= n_steps else _rate_in_round(step, n_steps),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -94,15 +100,29 @@ class TrainingPlan(pl.LightningModule):
         """Restart the random streams, so that the same seed gives the same network; gates are sampled from here on."""
         self.module.train()
         self.module.seed_generators()
-        self.module.strength_share = 1.0  # a schedule that was cut short has left its own
+        self.module.strength_share = 0.0 if self.refit else 1.0  # a schedule that was cut short has left its own
+        self.module.fixed_gates = self.refit
+        self.module.field.adapt(None)
+        if self.refit:
+            self._alive = [weight.detach() != 0 for weight in self.module.field.effective_weights().weights]
         self._keep(float("inf"))
         self._failures = torch.zeros(self.module.n_replicates, dtype=torch.int64, device=self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Set the strength in force."""
+        """Set the strength in force, and adapt the weights of the paths between rounds."""
+        if self._n_rounds > 1 and self.current_epoch % (int(self.trainer.max_epochs or 1) // self._n_rounds) == 0:
+            if self.current_epoch > 0:
+                self.module.adapt()
+            self._best_loss = float("inf")  # losses of two rounds are not comparable
         if self.schedule is not None:
             step = self.schedule.step(self.current_epoch, self.dense_epochs)
             self.module.strength_share = self.schedule.shares[step]
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Hold the zeros of a refit."""
+        for weight, alive in zip(self.module.field.weights, self._alive, strict=False):
+            if weight.grad is not None:
+                weight.grad.mul_(alive)
 
     def on_fit_end(self) -> None:
         """Put every replicate back to the last step that it was not stopped at."""
@@ -228,6 +248,11 @@ class TrainingPlan(pl.LightningModule):
     def _keep(self, loss: float) -> None:
         self._best_loss = loss
         self.best_state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+
+
+def _rate_in_round(step: int, n_steps: int) -> float:
+    """Factor of the learning rate; it starts anew in every round."""
+    return _learning_rate_factor(step % max(n_steps, 1) / max(n_steps - 1, 1))
 
 
 def _learning_rate_factor(progress: float) -> float:

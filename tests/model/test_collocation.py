@@ -1,0 +1,180 @@
+"""The collocation objective, adaptive penalties and refits through the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import sparsenode as sn
+from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "key_added": None}
+SETUP = {"time_key": "time", "batch_key": "trial"}
+SERIES = {"initial_state": "learned", "align_batches": False, "n_knots": 33}
+
+
+@pytest.fixture(scope="module")
+def system():
+    return sn.datasets.random_linear_system(n_genes=5, seed=100)
+
+
+@pytest.fixture(scope="module")
+def trials(system):
+    adata = system.simulate(6, 40, noise=0.0, seed=1)
+    sn.SparseNODE.setup_anndata(adata, **SETUP)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def make(trials):
+    """Model that was fitted by collocation."""
+
+    def build(regularizer, epochs=60, **arguments):
+        model = sn.SparseNODE(trials, regularizer, objective="collocation", **SERIES | arguments)
+        model.train(epochs, **QUIET)
+        return model
+
+    return build
+
+
+def _edges(matrix, system):
+    found = np.abs(matrix.loc[system.genes, system.genes].to_numpy())
+    np.fill_diagonal(found, 0.0)
+    truth = system.coefficients.to_numpy().copy()
+    np.fill_diagonal(truth, 0.0)
+    return found, np.abs(truth)
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [CNODE(0.005, adaptive=2), PathReg(0.1, gates="weight", adaptive=2), GroupLasso(0.02, adaptive=2)],
+    ids=lambda r: r.name,
+)
+def test_the_equations_of_a_linear_system(make, system, regularizer):
+    """Support exactly, and after a refit on the trajectories the coefficients."""
+    model = make(regularizer, 70)
+    found, truth = _edges(model.get_adjacency(), system)
+    np.testing.assert_array_equal(found != 0, truth != 0)
+    model.train(20, objective="trajectory", refit=True, plan_kwargs={"lr": 0.005}, **QUIET)
+    found, _ = _edges(model.get_adjacency(weights="jacobian"), system)
+    np.testing.assert_array_equal(found != 0, truth != 0)
+    assert np.linalg.norm(found - truth) < 0.05 * np.linalg.norm(truth)
+    assert model.evaluate().loc["total", "skill"] > 0.9
+
+
+def test_smoothed_trajectories_start_learned_initial_states(make, trials, system):
+    model = make(CNODE(0.01), 1)
+    start = model.module.start()[0].detach().numpy() * model.module.scale.numpy()
+    first = trials.obs["time"] == 0
+    np.testing.assert_allclose(start, trials.X[first], atol=0.05)
+
+
+def test_the_linear_start_is_a_ridge_regression(trials, system):
+    """Before any step, the skip holds the linear system itself, in units of the module."""
+    model = sn.SparseNODE(trials, CNODE(0.0), objective="collocation", hidden=(4,), **SERIES)
+    torch.manual_seed(0)
+    model.train(1, steps_per_epoch=1, plan_kwargs={"lr": 1e-12}, **QUIET)
+    matrix = model.module.field.weights[-1][0].detach().numpy() / float(model.module.time_unit)
+    truth = system.coefficients.to_numpy()
+    assert np.linalg.norm(matrix - truth) < 0.05 * np.linalg.norm(truth)
+
+
+def test_one_field_per_lineage_and_per_seed_starts_from_its_own_cells():
+    """Two lineages with opposite coefficients; half-samples give every seed its own curves."""
+    t = np.tile(np.linspace(0, 2, 200), 2)
+    lineage = np.repeat(["up", "down"], 200)
+    x = np.where(lineage == "up", np.exp(0.5 * t), np.exp(-t))[:, None]
+    rng = np.random.default_rng(0)
+    adata = sn.datasets.random_linear_system(2).simulate(10, 40)
+    adata.X = np.hstack([x, x**2]) + 0.001 * rng.normal(size=(400, 2))
+    adata.obs["t"], adata.obs["lineage"] = t, lineage
+    sn.SparseNODE.setup_anndata(adata, time_key="t", lineage_key="lineage")
+    model = sn.SparseNODE(adata, CNODE(0.0), objective="collocation", fields="lineage", hidden=(3,), n_seeds=2)
+    model.train(40, half_samples=True, **QUIET)
+    velocity = model.get_velocity()[:, 0]
+    up = adata.obs["lineage"].to_numpy() == "up"
+    inner = (t > 0.2) & (t < 1.8)
+    np.testing.assert_allclose(velocity[up & inner], 0.5 * x[up & inner, 0], rtol=0.15)
+    np.testing.assert_allclose(velocity[~up & inner], -x[~up & inner, 0], rtol=0.25, atol=0.03)
+    one, other = model.module.field.weights[-1][0], model.module.field.weights[-1][2]
+    assert not torch.allclose(one, other)
+
+
+def test_adaptive_weights_are_the_inverse_of_the_path_matrix(make):
+    model = make(CNODE([0.01, 0.1], adaptive=1), 5)
+    field = model.module.field
+    matrix = torch.rand(2, 5, 5) + 0.1
+    field.adapt(matrix)
+    own = torch.ones(5, 5).fill_diagonal_(0.0)  # self-edges are free by default
+    expected = own / (matrix + 0.01 * matrix.mean((1, 2), keepdim=True))
+    expected *= (own * matrix).sum((1, 2), keepdim=True) / (expected * matrix).sum((1, 2), keepdim=True)
+    torch.testing.assert_close(field.adapted, expected)
+    # Nothing left to compare with: as at the start.
+    field.adapt(torch.zeros(2, 5, 5))
+    torch.testing.assert_close(field.adapted, own.expand(2, -1, -1))
+    field.adapt(None)
+    assert field.architecture.path_weights is field.path_weights
+
+
+def test_adaptive_rounds_lengthen_the_training(make):
+    model = make(CNODE(0.01, adaptive=2), 4)
+    assert len(model.history["train_loss"]) == 12
+    assert model.module.field.adapted is not None
+    assert "zou2006adaptive" in model.citation()
+
+
+@pytest.mark.parametrize("regularizer", [CNODE(0.1), PathReg(0.3, gates="weight"), PathReg(0.1), LassoNet(0.1)])
+def test_a_refit_holds_zeros_and_gates_and_lowers_the_error(make, regularizer):
+    model = make(regularizer, 15)
+    model.train(3, objective="trajectory", **QUIET)  # as it is, penalised
+    before = [weight.detach().clone() for weight in model.module.field.effective_weights().weights]
+    zeros = [weight == 0 for weight in before]
+    gates = [logits.detach().clone() for logits in model.module.field.gate_logits]
+    penalised = model.get_regularization_path()["train_error"].iloc[0]
+    model.train(10, objective="trajectory", refit=True, **QUIET)
+    after = model.module.field.effective_weights().weights
+    assert all((weight[zero] == 0).all() for weight, zero in zip(after, zeros, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(gates, model.module.field.gate_logits, strict=True))
+    assert model.get_regularization_path()["train_error"].iloc[0] < penalised
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert model.module.fixed_gates is False
+
+
+def test_replicates_that_diverge_are_given_up(make):
+    model = make(CNODE([0.001, 0.01, 0.1]), 3)
+    with torch.no_grad():
+        model.module.field.weights[-1][1] += 60 * torch.eye(5)
+    with pytest.warns(UserWarning, match=r"1 of 3 replicates diverge \(strengths 0.01\)"):
+        model.train(2, objective="trajectory", **QUIET)
+    table = model.get_regularization_path()
+    assert np.isinf(table.loc[1, ["train_error", "validation_error"]].astype(float)).all()
+    assert np.isfinite(table.loc[[0, 2], "validation_error"]).all()
+    assert model.selected_ != 1
+    assert model.select("best", key_added=None).name != 1
+    with torch.no_grad():
+        model.module.field.weights[-1][:] += 60 * torch.eye(5)
+    with pytest.raises(sn.DivergenceError, match="every replicate diverge"):
+        model.train(2, objective="trajectory", **QUIET)
+
+
+def test_sampled_starts_with_an_outer_skip_fit_a_drift(trials):
+    """Where the skip is outside, the states of the field are those without the drift."""
+    model = sn.SparseNODE(trials, LassoNet(0.0, skip="outer"), objective="collocation", **SERIES)
+    model.train(30, schedule="sparse", **QUIET)
+    assert model.get_regularization_path()["train_error"].iloc[0] < 0.2
+
+
+def test_what_cannot_be_combined_is_refused(make, trials):
+    model = sn.SparseNODE(trials, CNODE(0.01, adaptive=1), objective="collocation", **SERIES)
+    with pytest.raises(RuntimeError, match="trained model"):
+        model.train(1, refit=True, **QUIET)
+    with pytest.raises(ValueError, match="adaptive regularizer"):
+        model.train(1, schedule="iterative", **QUIET)
+    with pytest.raises(ValueError, match="early_stopping"):
+        model.train(1, early_stopping=True, **QUIET)
+    for wrong in (-1, 0.5, True):
+        with pytest.raises(ValueError, match="`adaptive`"):
+            CNODE(0.1, adaptive=wrong)
+    with pytest.raises(ValueError, match="held-out cells"):
+        make(CNODE(0.01), 1).select(key_added=None)

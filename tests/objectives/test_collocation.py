@@ -1,0 +1,111 @@
+"""Smoothed trajectories against splines of scipy, closed forms and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.interpolate import CubicHermiteSpline, make_smoothing_spline
+
+from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives import CellTable, smooth, stream
+from sparsenode.objectives._collocation import roughness
+
+N_KNOTS = 33
+
+
+def _statistics(times, x, weights=None, n_knots=N_KNOTS):
+    """Statistics of trajectories given as lists of times and expression."""
+    counts = [len(t) for t in times]
+    starts = np.cumsum([0, *counts])
+    table = np.zeros((starts[-1], len(times)))
+    weight = np.zeros_like(table)
+    for m, t in enumerate(times):
+        rows = slice(starts[m], starts[m + 1])
+        table[rows, m], weight[rows, m] = t, 1.0 if weights is None else weights[m]
+    initial = weight / weight.sum(0)
+    cells = CellTable(table, weight, initial, [np.arange(starts[m], starts[m] + 2) for m in range(len(times))])
+    everything, stacked = np.ones(starts[-1], dtype=bool), np.concatenate(x)
+    return stream([(0, stacked)], cells, everything, ~everything, n_knots, stacked.shape[1]).training
+
+
+def test_roughness_is_the_integral_of_the_squared_third_derivative_and_the_jumps():
+    rng = np.random.default_rng(0)
+    n_knots = 6
+    values, slopes = rng.normal(size=(2, n_knots))
+    knots = np.linspace(0, 1, n_knots)
+    spline, step = CubicHermiteSpline(knots, values, slopes), knots[1]
+    middles = knots[:-1] + step / 2
+    third = (spline.derivative(3)(middles) ** 2).sum() * step
+    second = spline.derivative(2)
+    jumps = [second(k + 1e-9) - second(k - 1e-9) for k in knots[1:-1]]
+    y = np.concatenate([values, slopes])
+    assert y @ roughness(n_knots) @ y == pytest.approx(third + np.square(jumps).sum() / step, rel=1e-5)
+
+
+def test_exact_curves_give_exact_derivatives():
+    """Quadratics cost nothing, and smooth curves without noise are hardly smoothed."""
+    t = np.linspace(0, 1, 60)
+    knots = np.linspace(0, 1, N_KNOTS)
+    found = smooth(_statistics([t], [np.column_stack([1 + 2 * t - 3 * t**2, np.exp(-3 * t)])]))
+    np.testing.assert_allclose(found.states[0, :, 0], 1 + 2 * knots - 3 * knots**2, atol=1e-5)
+    np.testing.assert_allclose(found.derivatives[0, :, 0], 2 - 6 * knots, atol=1e-4)
+    np.testing.assert_allclose(found.states[0, :, 1], np.exp(-3 * knots), atol=1e-5)
+    np.testing.assert_allclose(found.derivatives[0, :, 1], -3 * np.exp(-3 * knots), atol=0.02)
+
+
+def test_the_minimum_is_that_of_the_penalised_error():
+    """Against the normal equations of the cells themselves, at the smoothness that brute force finds best."""
+    rng = np.random.default_rng(1)
+    t = np.sort(rng.uniform(size=80))
+    x = np.sin(5 * t)[:, None] + 0.2 * rng.normal(size=(80, 1))
+    basis = hermite_basis(t, N_KNOTS).toarray()
+    best = (np.inf, None)
+    for smoothness in 10.0 ** np.arange(-16.0, 1.1, 0.5):
+        inverse = np.linalg.inv(basis.T @ basis + len(t) * (smoothness * roughness(N_KNOTS) + 1e-13 * np.eye(66)))
+        hat = basis @ inverse @ basis.T
+        score = np.square(x - hat @ x).sum() / (1 - np.trace(hat) / len(t)) ** 2
+        if score < best[0]:
+            best = (score, inverse @ basis.T @ x, 1 / np.diag(inverse)[N_KNOTS:])
+    found = smooth(_statistics([t], [x]))
+    np.testing.assert_allclose(np.concatenate([found.states[0], found.derivatives[0]]), best[1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.precision[0, :, 0], best[2] / best[2].mean(), rtol=1e-4)
+
+
+def test_noise_is_smoothed_as_well_as_by_scipy():
+    rng = np.random.default_rng(2)
+    t = np.sort(rng.uniform(size=150))
+    knots = np.linspace(0, 1, N_KNOTS)[2:-2]
+    errors = []
+    for _ in range(5):
+        x = np.sin(6 * t) + 0.1 * rng.normal(size=150)
+        found = smooth(_statistics([t], [x[:, None]])).derivatives[0, 2:-2, 0]
+        other = make_smoothing_spline(t, x).derivative()(knots)
+        truth = 6 * np.cos(6 * knots)
+        errors.append([np.sqrt(np.square(d - truth).mean()) for d in (found, other)])
+    ours, scipys = np.mean(errors, 0)
+    assert ours < 1.1 * scipys
+    assert ours < 0.6
+
+
+def test_derivatives_at_the_ends_count_less_and_trajectories_do_not_mix():
+    rng = np.random.default_rng(3)
+    times = [np.sort(rng.uniform(size=n)) for n in (60, 90)]
+    x = [
+        np.column_stack([np.cos((m + 2) * t), t**2]) + 0.05 * rng.normal(size=(len(t), 2)) for m, t in enumerate(times)
+    ]
+    both = smooth(_statistics(times, x))
+    assert both.states.shape == both.derivatives.shape == both.precision.shape == (2, N_KNOTS, 2)
+    assert (both.precision[:, [0, -1]] < 0.5 * both.precision[:, [16]]).all()
+    np.testing.assert_allclose(both.precision.mean((0, 1)), 1.0)
+    truth = np.cos(3 * np.linspace(0, 1, N_KNOTS))
+    assert np.abs(both.states[1, :, 0] - truth).max() < 0.1
+
+
+def test_weights_count_like_repeated_cells():
+    rng = np.random.default_rng(4)
+    t = np.sort(rng.uniform(size=50))
+    x = np.sin(4 * t)[:, None] + 0.1 * rng.normal(size=(50, 1))
+    weights = rng.integers(1, 4, 50).astype(float)
+    repeated = np.repeat(np.arange(50), weights.astype(int))
+    one, other = smooth(_statistics([t], [x], [weights])), smooth(_statistics([t[repeated]], [x[repeated]]))
+    np.testing.assert_allclose(one.states, other.states, atol=1e-8)
