@@ -35,7 +35,7 @@ def project(
 
     Returns
     -------
-    Cells × dimensions, of length 1 at most: a direction and how clear it is, not a speed.
+    Cells × dimensions, without a unit: a direction and how clear it is, not a speed.
     """
     n_neighbors = min(n_neighbors, len(values) - 1)
     # A cell is its own first neighbour, unless another one is the same: both have no direction.

@@ -97,14 +97,14 @@ def stick_figure(
     x = adata.X[rows][:, joints.ravel()]
     observed = np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=float)
     flat = observed.reshape(len(rows), *joints.shape)[chosen] @ view
-    root = flat[:, :1, :] * [1, 0]
+    root = flat[:, bones[~np.isin(bones[:, 0], bones[:, 1]), 0][:1]] * [1, 0]  # the joint that is no child
     drawn = {title: values[:, joints][chosen] @ view - root for title, values in found.items()}
     flat = flat - root
     spacing = 1.1 * max(float(np.ptp(flat[..., 0], axis=1).max()), 0.3)
     shift = (spacing * np.arange(len(chosen)))[:, None, None] * [1, 0]
     low, high = flat[..., 1].min(), flat[..., 1].max()
     scale = 1.6 / (high - low) if high > low else 1.0
-    figure, axes = _common.panels(ax, max(1, len(drawn)), 0.9 + scale * spacing * len(chosen), 2.9, columns=1)
+    figure, axes = _common.panels(ax, max(1, len(drawn)), 0.9 + scale * spacing * len(chosen), 2.6, columns=1)
     late = times > (np.inf if fitted_until is None else fitted_until + 1e-9)
     for axis, title in zip(axes, drawn or [""], strict=True):
         _draw(axis, flat + shift, bones, [_OBSERVED] * len(times), 3.5)

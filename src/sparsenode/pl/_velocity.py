@@ -123,17 +123,19 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shade: str | Non
         "zorder": 1,
     }
     if shade is None:
-        axis.scatter(*places.T, color="0.8", **looks)
+        axis.scatter(places[:, 0], places[:, 1], color="0.8", **looks)
         return
     column = adata.obs[shade]
     if column.dtype.kind in "fiu":
-        points = axis.scatter(*places.T, c=column.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks)
+        points = axis.scatter(
+            places[:, 0], places[:, 1], c=column.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
+        )
         axis.figure.colorbar(points, ax=axis, label=shade, shrink=0.6)
         return
     names = [str(name) for name in column.astype("category").cat.categories]
     colors = _common.category_colors(adata, shade, adata.obs, names)
     shades = [colors.get(str(name), "0.8") for name in column.astype(object)]
-    axis.scatter(*places.T, color=shades, alpha=0.5, **looks)
+    axis.scatter(places[:, 0], places[:, 1], c=shades, alpha=0.5, **looks)
     handles = [Line2D([], [], linestyle="", marker="o", color=colors[name], label=name) for name in names]
     axis.legend(
         handles=handles,
