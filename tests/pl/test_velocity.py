@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -85,12 +87,14 @@ def test_grid_is_empty_where_there_are_no_cells():
 
 
 @pytest.fixture
-def embedded(cells) -> AnnData:
-    cells.obsm["X_umap"] = np.asarray(cells.X)[:, :2] + 0.0
-    return cells
+def embedded(results) -> AnnData:
+    results.obsm["X_umap"] = np.asarray(results.X)[:, :2]
+    return results
 
 
-def test_structure(embedded):
+def test_structure(embedded, tmp_path):
+    embedded.write_h5ad(tmp_path / "cells.h5ad")
+    embedded = anndata.read_h5ad(tmp_path / "cells.h5ad")
     embedded.uns["lineage_colors"] = ["#ff0000", "#0000ff"]
     axis = sn.pl.velocity(embedded)
     points = next(c for c in axis.collections if isinstance(c, PathCollection))
@@ -134,18 +138,16 @@ def test_without_a_lineage_column(fitted_donors):
     assert axis.get_xlabel() == "pca 1"
 
 
-def test_sparse_and_dask(results):
-    results.obsm["X_umap"] = np.asarray(results.X)[:, :2]
-
+def test_sparse_and_dask(embedded):
     def lines():
-        axis = sn.pl.velocity(results)
+        axis = sn.pl.velocity(embedded)
         return next(c for c in axis.collections if isinstance(c, LineCollection)).get_segments()
 
     expected = lines()
     da = pytest.importorskip("dask.array")
-    dense = results.X
+    dense = embedded.X
     for values in (sparse.csr_matrix(dense), da.from_array(dense, chunks=(50, 8))):
-        results.X = values
+        embedded.X = values
         np.testing.assert_allclose(np.concatenate(lines()), np.concatenate(expected), rtol=1e-4)
 
 
@@ -180,10 +182,9 @@ def test_many_cells_are_thinned(monkeypatch):
     ],
     ids=str,
 )
-def test_missing_keys(results, arguments, message):
-    results.obsm["X_umap"] = np.asarray(results.X)[:, :2]
+def test_missing_keys(embedded, arguments, message):
     with pytest.raises(KeyError, match=message):
-        sn.pl.velocity(results, **arguments)
+        sn.pl.velocity(embedded, **arguments)
 
 
 def test_other_errors(results):
@@ -200,7 +201,8 @@ def test_other_errors(results):
         sn.pl.velocity(results)
 
 
-def test_given_axes_and_show(results, shown):
+def test_given_axes_and_show(monkeypatch, results, shown):
+    monkeypatch.setattr(Axes, "streamplot", lambda *_, **__: None)  # takes most of the time
     results.obsm["X_umap"] = np.asarray(results.X)[:, :2]
     figure, axis = plt.subplots()
     assert sn.pl.velocity(results, ax=axis) is axis
