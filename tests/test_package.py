@@ -47,7 +47,8 @@ def test_names():
         assert hasattr(sn, name)
     assert sn.__version__ == version("sparsenode")
     assert {"PathReg", "CNODE", "L0", "NoRegularizer"} <= set(sn.regularizers.__all__)
-    assert set(sn.pl.__all__) == {"adjacency", "history", "network", "regularization_path", "trajectory"}
+    fits = {"adjacency", "history", "intervention", "network", "regularization_path", "skill", "trajectory", "velocity"}
+    assert set(sn.pl.__all__) == fits | {"comparison", "stick_figure"}
     methods = {name.rsplit(".", 1)[1] for name in PUBLIC if name.startswith("sparsenode.SparseNODE.")}
     wanted = {"setup_anndata", "train", "predict", "get_velocity", "get_adjacency", "get_network", "get_sparsity"}
     assert wanted | {"evaluate", "write_results"} <= methods

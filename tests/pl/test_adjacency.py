@@ -4,9 +4,12 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy import sparse
 
 import sparsenode as sn
@@ -129,6 +132,56 @@ def test_nothing_but_zeros(results):
         axis = sn.pl.adjacency(results)
     assert drawn(axis)[0].count() == 0
     axis.figure.canvas.draw()
+
+
+# Groups
+
+
+def sides(axis: Axes) -> list[tuple[list[str], np.ndarray]]:
+    """Names of groups and where they stand, at the top and at the right."""
+    top, right = axis.child_axes
+    named = ((top.get_xticklabels(), top.get_xticks()), (right.get_yticklabels(), right.get_yticks()))
+    return [([label.get_text() for label in labels], ticks) for labels, ticks in named]
+
+
+@pytest.mark.parametrize("cluster", [True, False])
+def test_groups_stand_together(many_genes, cluster):
+    parts = np.array(["leg", "arm", "head"])[np.arange(300) % 3]
+    many_genes.var["part"] = pd.Categorical(parts, categories=["head", "leg", "tail", "arm"])
+    axis = sn.pl.adjacency(many_genes, groupby="part", cluster=cluster, n_top=30)
+    block, rows, columns = drawn(axis)
+    matrix = many_genes.varp["sparsenode_adjacency"].toarray()
+    found = matrix[np.ix_(many_genes.var_names.get_indexer(rows), many_genes.var_names.get_indexer(columns))]
+    np.testing.assert_array_equal(block.filled(0), found)
+    for genes, (names, centres) in zip((columns, rows), sides(axis), strict=True):
+        groups = list(many_genes.var.loc[genes, "part"])
+        assert names == list(dict.fromkeys(groups)) == ["head", "leg", "arm"]
+        assert groups == sorted(groups, key=names.index)
+        for name, centre in zip(names, centres, strict=True):
+            assert centre == np.mean([i for i, group in enumerate(groups) if group == name])
+        if not cluster:
+            numbers = [int(gene[1:]) for gene in genes]
+            assert numbers == sorted(numbers, key=lambda i: (names.index(many_genes.var["part"].iloc[i]), i))
+
+
+def test_colors_of_groups(results):
+    results.var["part"] = pd.Categorical(["a"] * 3 + ["b"] * 5)
+    results.uns["part_colors"] = ["#ff0000", "#00ff00"]
+    axis = sn.pl.adjacency(results, groupby="part")
+    strips = [artist for artist in axis.get_children() if isinstance(artist, Line2D) and not artist.get_clip_on()]
+    assert [to_hex(line.get_color()) for line in strips] == ["#ff0000", "#00ff00"] * 2
+    limits = [tuple(line.get_xdata()) for line in strips[:2]]
+    np.testing.assert_allclose(limits, [(-0.4, 2.4), (2.6, 7.4)])
+    assert axis.get_xlim() == (-0.5, 7.5)
+    assert not any(isinstance(artist, Line2D) for artist in sn.pl.adjacency(results).get_children())
+
+
+def test_genes_without_a_group(results):
+    with pytest.raises(KeyError, match=r"`groupby` to name a column of `adata.var`, found 'part'"):
+        sn.pl.adjacency(results, groupby="part")
+    results.var["part"] = ["a"] * 7 + [None]
+    with pytest.raises(ValueError, match=r"`adata.var\['part'\]`, found none for \['gene7'\]"):
+        sn.pl.adjacency(results, groupby="part")
 
 
 def test_one_gene(make_adata, fit):

@@ -98,9 +98,57 @@ def test_donors_and_memberships(fitted_donors):
     axis = sn.pl.trajectory(adata, "gene1")
     assert [line.get_linestyle() for line in axis.lines] == ["-", "--", "-", "--"]
     assert [to_hex(line.get_color()) for line in axis.lines] == [c.lower() for c in PALETTE[:2] for _ in range(2)]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["erythroid", "myeloid"]
+    legend = axis.get_legend()
+    names, handles = [text.get_text() for text in legend.get_texts()], legend.legend_handles
+    assert names == ["erythroid", "myeloid", "donor0", "donor1"]
+    assert [to_hex(handle.get_color()) for handle in handles[:2]] == [c.lower() for c in PALETTE[:2]]
+    assert [handle.get_linestyle() for handle in handles[2:]] == ["-", "--"]
+    assert legend.get_title().get_text() == "lineage (colour), donor (line)"
     table = adata.obsm["memberships"]
     assert [len(p) for p in points(axis)] == [(table[name] > 0).sum() for name in table]
+
+
+def test_one_of_several_lineages_of_two_donors(fitted_donors):
+    axis = sn.pl.trajectory(fitted_donors.adata.copy(), "gene1", lineages="myeloid")
+    assert {to_hex(line.get_color()) for line in axis.lines} == {PALETTE[1].lower()}
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["donor0", "donor1"]
+    assert axis.get_legend().get_title().get_text() == "donor"
+
+
+@pytest.mark.parametrize("n", [2, 12])
+def test_one_lineage_of_many_batches(n):
+    """Colours are batches, of the cells too."""
+    names = [f"trial{i}" for i in range(n)]
+    trial, times = np.repeat(names, 20), np.tile(np.linspace(0, 1, 20), n)
+    adata = AnnData(
+        np.repeat(np.arange(n, dtype=np.float32), 20)[:, None],
+        pd.DataFrame(
+            {"time": times, "trial": pd.Categorical(trial, categories=names)}, index=np.arange(20 * n).astype(str)
+        ),
+        pd.DataFrame(index=["x"]),
+        uns={
+            "trial_colors": [f"#0000{10 + i}" for i in range(n)],
+            "sparsenode": {
+                "setup": {"time_key": "time", "batch_key": "trial"},
+                "genes": np.array(["x"]),
+                "trajectories": {
+                    "name": np.array([f"all, {name}" for name in names]),
+                    "lineage": np.array(["all"] * n),
+                    "batch": np.array(names),
+                    "times": np.tile(np.linspace(0, 1, 5), (n, 1)),
+                    "values": np.ones((n, 5, 1)) * np.arange(n)[:, None, None],
+                },
+            },
+        },
+    )
+    axis = sn.pl.trajectory(adata, "x")
+    assert [to_hex(line.get_color()) for line in axis.lines] == adata.uns["trial_colors"]
+    assert {line.get_linestyle() for line in axis.lines} == {"-"}
+    (cells,) = axis.collections
+    for color, (_, level) in zip(cells.get_facecolor(), np.asarray(cells.get_offsets()), strict=True):
+        assert to_hex(color) == adata.uns["trial_colors"][int(level)]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
+    assert axis.get_legend().get_title().get_text() == "trial"
 
 
 def test_layer_and_sparse(make_adata, fit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy.integrate import solve_ivp
 
 from sparsenode.model import _checks
 
+STATES = "noise_free"  # layer of the states themselves
 _RTOL, _ATOL = 1e-8, 1e-10
 
 
@@ -116,20 +118,16 @@ class System:
         RuntimeError
             If the integration fails.
         """
-        _checks.at_least("n_trials", n_trials, 1)
-        _checks.at_least("n_times", n_times, 2)
-        _checks.at_least("seed", seed, 0)
-        if t_end is None:
-            t_end = self.t_end
-        _checks.positive("t_end", t_end)
-        if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= float(noise) < float("inf"):
-            raise ValueError(f"Expected `noise` to be a number of at least 0, found {noise!r}.")
-        for_states, for_times, for_noise = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
-        times = _observation_times(for_times, n_trials, n_times, float(t_end), irregular)
-        initial = self.draw_initial(for_states, n_trials)
-        states = np.concatenate([self._integrate(start, at) for start, at in zip(initial, times, strict=True)])
-        observed = states + noise * states.std(0) * for_noise.standard_normal(states.shape)
-        return self._annotate(observed, states, times)
+        return observe(
+            self,
+            lambda start, at: {STATES: self._integrate(start, at)},
+            n_trials,
+            n_times,
+            t_end,
+            noise,
+            irregular,
+            seed,
+        )
 
     def _integrate(self, start: np.ndarray, times: np.ndarray) -> np.ndarray:
         """States at increasing times, the first of which is that of the initial state."""
@@ -146,17 +144,64 @@ class System:
             raise RuntimeError(f"The integration stopped at time {solution.t[-1]:g}: {solution.message}")
         return solution.y.T
 
-    def _annotate(self, observed: np.ndarray, states: np.ndarray, times: np.ndarray) -> AnnData:
-        trials = [f"trial{i}" for i in range(len(times))]
-        names = [f"{trial}_{step}" for trial in trials for step in range(times.shape[1])]
-        trial = pd.Categorical(np.repeat(trials, times.shape[1]), categories=trials)
-        return AnnData(
-            observed,
-            obs=pd.DataFrame({"time": times.ravel(), "trial": trial}, index=names),
-            var=pd.DataFrame(index=self.genes),
-            layers={"noise_free": states},
-            uns={"true_network": self.network.copy()},
-        )
+
+class Observable(Protocol):
+    """What :func:`observe` needs of a system."""
+
+    @property
+    def genes(self) -> list[str]:
+        """Names of the variables."""
+
+    @property
+    def draw_initial(self) -> Callable[[np.random.Generator, int], np.ndarray]:
+        """Initial states from a random generator and a number of trials."""
+
+    @property
+    def t_end(self) -> float:
+        """Length of a trajectory."""
+
+    @property
+    def network(self) -> pd.DataFrame:
+        """True edges."""
+
+
+def observe(
+    system: Observable,
+    solve: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    n_trials: int,
+    n_times: int,
+    t_end: float | None,
+    noise: float,
+    irregular: bool,
+    seed: int,
+) -> AnnData:
+    """Observe a system as :meth:`System.simulate` says; ``solve`` gives layers from an initial state and times."""
+    _checks.at_least("n_trials", n_trials, 1)
+    _checks.at_least("n_times", n_times, 2)
+    _checks.at_least("seed", seed, 0)
+    if t_end is None:
+        t_end = system.t_end
+    _checks.positive("t_end", t_end)
+    if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= float(noise) < float("inf"):
+        raise ValueError(f"Expected `noise` to be a number of at least 0, found {noise!r}.")
+    for_states, for_times, for_noise = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
+    times = _observation_times(for_times, n_trials, n_times, float(t_end), irregular)
+    initial = system.draw_initial(for_states, n_trials)
+    solved = [solve(start, at) for start, at in zip(initial, times, strict=True)]
+    layers = {name: np.concatenate([one[name] for one in solved]) for name in solved[0]}
+    states = layers[STATES]
+    trials = [f"trial{i}" for i in range(n_trials)]
+    trial = pd.Categorical(np.repeat(trials, n_times), categories=trials)
+    return AnnData(
+        states + noise * states.std(0) * for_noise.standard_normal(states.shape),
+        obs=pd.DataFrame(
+            {"time": times.ravel(), "trial": trial},
+            index=[f"{name}_{step}" for name in trials for step in range(n_times)],
+        ),
+        var=pd.DataFrame(index=system.genes),
+        layers=layers,
+        uns={"true_network": system.network.copy()},
+    )
 
 
 def _observation_times(

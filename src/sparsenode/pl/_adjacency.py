@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 
@@ -16,6 +19,7 @@ from sparsenode import _keys
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
+_STRIP = 5  # colours of groups stand this far from the heat map, in points
 
 
 def adjacency(
@@ -26,6 +30,7 @@ def adjacency(
     lineage: str | None = None,
     n_top: int = 40,
     cluster: bool = True,
+    groupby: str | None = None,
     key: str = _keys.KEY_ADDED,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -48,6 +53,9 @@ def adjacency(
         Largest number of rows and of columns that are chosen.
     cluster
         Order rows and columns by hierarchical clustering of their magnitudes.
+    groupby
+        Column of ``adata.var`` such as a body part or a pathway: rows and columns of one group stand together, in the order
+        of the categories, and are clustered within it. Raise ``n_top`` to see whole groups.
     key
         Key of the results, ``key_added`` of the fit.
     ax
@@ -65,9 +73,9 @@ def adjacency(
     Raises
     ------
     KeyError
-        If there are no results under ``key``, or none for ``lineage``.
+        If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     ValueError
-        If a gene is unknown.
+        If a gene is unknown or in no group.
     """
     matrix = _common.adjacency(adata, key, lineage)
     matrix = np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix)
@@ -77,13 +85,80 @@ def adjacency(
     if targets is None:
         rows = np.sort(_common.top_range(np.abs(matrix[:, columns]).sum(1), n_top))
     block = matrix[np.ix_(rows, columns)]
-    if cluster:
-        row_order, column_order = _leaves(np.abs(block)), _leaves(np.abs(block).T)
-        block, rows, columns = block[np.ix_(row_order, column_order)], rows[row_order], columns[column_order]
+    groups = _Groups(adata, groupby)
+    row_order = groups.order(rows, np.abs(block), cluster)
+    column_order = groups.order(columns, np.abs(block).T, cluster)
+    block, rows, columns = block[np.ix_(row_order, column_order)], rows[row_order], columns[column_order]
     size = 2.5 + 0.16 * np.array([min(len(columns), _MAX_LABELS), min(len(rows), _MAX_LABELS)])
     figure, axes = _common.panels(ax, 1, size[0] + 1.2, size[1])
     _draw(axes[0], figure, block, adata.var_names[rows], adata.var_names[columns])
+    groups.draw(axes[0], rows, columns)
     return _common.finish(figure, axes, show, return_fig)
+
+
+class _Groups:
+    """Groups of the genes; without a column, one group that is not drawn."""
+
+    def __init__(self, adata: AnnData, groupby: str | None) -> None:
+        self.names: list[str] = []
+        self.of_gene = np.zeros(adata.n_vars, dtype=np.int64)
+        if groupby is None:
+            return
+        if groupby not in adata.var:
+            raise KeyError(f"Expected `groupby` to name a column of `adata.var`, found {groupby!r}: {list(adata.var)}.")
+        column = adata.var[groupby].astype("category").cat
+        self.of_gene = column.codes.to_numpy(dtype=np.int64)
+        if (self.of_gene < 0).any():
+            missing = list(adata.var_names[self.of_gene < 0][:5])
+            raise ValueError(f"Expected a group of every gene in `adata.var[{groupby!r}]`, found none for {missing}.")
+        self.names = [str(name) for name in column.categories]
+        self.colors = _common.category_colors(adata, groupby, adata.var, self.names)
+
+    def order(self, genes: np.ndarray, values: np.ndarray, cluster: bool) -> np.ndarray:
+        """Positions of the genes in the order of their groups, within each by clustering the rows of ``values``."""
+        members = [np.flatnonzero(self.of_gene[genes] == group) for group in np.unique(self.of_gene[genes])]
+        return np.concatenate([member[_leaves(values[member])] if cluster else member for member in members])
+
+    def draw(self, axis: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Separate the groups by lines, and name them at the top and at the right."""
+        if not self.names:
+            return
+        top, right = axis.secondary_xaxis("top"), axis.secondary_yaxis("right")
+        self._draw_side(axis, top.xaxis, columns, is_top=True)
+        self._draw_side(axis, right.yaxis, rows, is_top=False)
+        for spine in (*top.spines.values(), *right.spines.values()):
+            spine.set_visible(False)
+
+    def _draw_side(self, axis: Axes, side: Axis, genes: np.ndarray, is_top: bool) -> None:
+        groups = self.of_gene[genes]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        ends = np.append(starts[1:], len(genes))
+        names = [self.names[groups[start]] for start in starts]
+        for start in starts[1:]:
+            (axis.axvline if is_top else axis.axhline)(start - 0.5, color="black", linewidth=0.8)
+        width = axis.get_window_extent().width * 72 / axis.figure.dpi / len(genes)  # of a column, in points
+        narrow = any(
+            5 * len(name) > width * (end - start) for name, start, end in zip(names, starts, ends, strict=True)
+        )
+        side.set_ticks((starts + ends - 1) / 2, names)
+        side.set_tick_params(length=0, labelsize=8, labelrotation=90 if is_top and narrow else 0, pad=2 * _STRIP)
+        shift = ScaledTranslation(0, _STRIP / 72, axis.figure.dpi_scale_trans)
+        transform = axis.get_xaxis_transform() + shift
+        if not is_top:
+            shift = ScaledTranslation(_STRIP / 72, 0, axis.figure.dpi_scale_trans)
+            transform = axis.get_yaxis_transform() + shift
+        for name, start, end in zip(names, starts, ends, strict=True):
+            span = (start - 0.4, end - 0.6)
+            axis.add_artist(
+                Line2D(
+                    *(span, (1, 1)) if is_top else ((1, 1), span),
+                    color=self.colors[name],
+                    linewidth=0.8 * _STRIP,
+                    solid_capstyle="butt",
+                    transform=transform,
+                    clip_on=False,
+                )
+            )
 
 
 def _leaves(values: np.ndarray) -> np.ndarray:

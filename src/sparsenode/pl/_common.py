@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,17 +56,22 @@ def gene_positions(adata: AnnData, names: str | Sequence[str], argument: str) ->
 
 def lineage_colors(adata: AnnData, setup: dict[str, Any], lineages: Sequence[str]) -> dict[str, str]:
     """Colour of every lineage: those of ``adata.uns`` where they fit, the palette otherwise."""
-    key = setup.get("lineage_key")
-    if key in adata.obs and f"{key}_colors" in adata.uns and hasattr(adata.obs[key], "cat"):
-        names, colors = map(str, adata.obs[key].cat.categories), adata.uns[f"{key}_colors"]
-        known = dict(zip(names, colors, strict=False))
-        if all(lineage in known for lineage in lineages):
-            return {lineage: str(known[lineage]) for lineage in lineages}
-    return {lineage: PALETTE[i % len(PALETTE)] for i, lineage in enumerate(lineages)}
+    return category_colors(adata, setup.get("lineage_key"), adata.obs, lineages)
 
 
-def panels(ax: Axes | Sequence[Axes] | None, n: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Axes for ``n`` panels: the given ones, or a new grid of at most four columns."""
+def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """Colour of every category of a column: ``adata.uns[f"{key}_colors"]`` where they fit, the palette otherwise."""
+    if key in table and f"{key}_colors" in adata.uns and hasattr(table[key], "cat"):
+        known = dict(zip(map(str, table[key].cat.categories), adata.uns[f"{key}_colors"], strict=False))
+        if all(name in known for name in names):
+            return {name: str(known[name]) for name in names}
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+
+
+def panels(
+    ax: Axes | Sequence[Axes] | None, n: int, width: float, height: float, columns: int = 4
+) -> tuple[Figure, list[Axes]]:
+    """Axes for ``n`` panels: the given ones, or a new grid of at most so many columns."""
     if ax is not None:
         axes = [ax] if isinstance(ax, Axes) else list(ax)
         if len(axes) != n:
@@ -74,7 +80,7 @@ def panels(ax: Axes | Sequence[Axes] | None, n: int, width: float, height: float
         if not isinstance(figure, Figure):
             raise ValueError("Expected axes that belong to a figure.")
         return figure, axes
-    columns = min(n, 4)
+    columns = min(n, columns)
     rows = -(-n // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"

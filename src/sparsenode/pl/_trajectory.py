@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sparsenode import _keys
 from sparsenode.model._expression import expression
@@ -16,6 +18,7 @@ from sparsenode.pl import _common
 
 _N_DEFAULT = 4
 _MAX_POINTS = 3000
+_STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 def trajectory(
@@ -50,7 +53,8 @@ def trajectory(
     Returns
     -------
     Axes, or a list of them if there are several genes. Points are cells, in the units of the data; at most 3000 of each
-    lineage are drawn, spread evenly. Lines are fitted trajectories, dashed for further batches.
+    lineage are drawn, spread evenly. Lines are fitted trajectories. Colours are lineages and line styles batches; if there is
+    one lineage only, colours are batches.
 
     Raises
     ------
@@ -71,39 +75,79 @@ def trajectory(
     else:
         wanted = _common.check_names(genes, model_genes, "genes")
     observations = read_observations(adata, setup["time_key"], setup.get("lineage_key"), setup.get("batch_key"), names)
-    colors = _common.lineage_colors(adata, setup, names)
+    looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
     figure, axes = _common.panels(ax, len(wanted), 3.4, 2.8)
     for axis, gene in zip(axes, wanted, strict=True):
         cells = _gene(adata, setup.get("layer"), gene)
         for lineage in shown:
             members = np.flatnonzero(observations.memberships[:, names.index(lineage)] > 0)
             members = members[:: max(1, -(-len(members) // _MAX_POINTS))]
+            batches = [observations.batch_names[batch] for batch in observations.batches[members]]
             axis.scatter(
                 observations.times[members],
                 cells[members],
                 s=6,
-                color=colors[lineage],
+                color=[looks.color(lineage, batch) for batch in batches],
                 alpha=0.25,
                 linewidths=0,
                 rasterized=True,
             )
-        seen: set[str] = set()
-        for m, lineage in enumerate(map(str, fit["lineage"])):
+        for m, (lineage, batch) in enumerate(zip(map(str, fit["lineage"]), map(str, fit["batch"]), strict=True)):
             if lineage in shown:
                 axis.plot(
                     fit["times"][m],
                     values[m][:, model_genes.index(gene)],
-                    color=colors[lineage],
+                    color=looks.color(lineage, batch),
                     linewidth=2,
-                    linestyle="--" if lineage in seen else "-",
-                    label=None if lineage in seen else lineage,
+                    linestyle=looks.style(batch),
+                    label=fit["name"][m],
                 )
-                seen.add(lineage)
         axis.set(title=gene, xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
         axis.spines[["top", "right"]].set_visible(False)
-    if len(shown) > 1:
-        axes[0].legend(title="lineage", frameon=False, fontsize="small")
+    looks.legend(axes[0], shown)
     return _common.finish(figure, axes, show, return_fig)
+
+
+class _Looks:
+    """Colours and line styles: of lineages and batches, or of batches alone where there is one lineage."""
+
+    def __init__(self, adata: AnnData, setup: dict[str, Any], lineages: list[str], batches: list[str]) -> None:
+        self.batch_key = setup.get("batch_key", "batch")
+        self.batches = batches
+        self.by_batch = len(lineages) == 1 and len(batches) > 1
+        self.colors = (
+            _common.category_colors(adata, self.batch_key, adata.obs, batches)
+            if self.by_batch
+            else _common.lineage_colors(adata, setup, lineages)
+        )
+
+    def color(self, lineage: str, batch: str) -> str:
+        """Colour of a trajectory."""
+        return self.colors[batch if self.by_batch else lineage]
+
+    def style(self, batch: str) -> str:
+        """Line style of a trajectory."""
+        return "-" if self.by_batch else _STYLES[self.batches.index(batch) % len(_STYLES)]
+
+    def legend(self, axis: Axes, lineages: list[str]) -> None:
+        """Name what differs: colours, and line styles with the batches that share them."""
+        colors = self.batches if self.by_batch else lineages if len(lineages) > 1 else []
+        handles = [Line2D([], [], color=self.colors[name], linewidth=2, label=name) for name in colors]
+        title = self.batch_key if self.by_batch else "lineage"
+        if not self.by_batch and len(self.batches) > 1:
+            title = f"lineage (colour), {self.batch_key} (line)" if handles else self.batch_key
+            for i, style in enumerate(_STYLES[: len(self.batches)]):
+                label = ", ".join(self.batches[i :: len(_STYLES)])
+                handles.append(Line2D([], [], color="0.3", linestyle=style, linewidth=1.5, label=label))
+        if handles:
+            axis.legend(
+                handles=handles,
+                title=title,
+                frameon=False,
+                fontsize="small",
+                title_fontsize="small",
+                ncols=1 + len(handles) // 9,
+            )
 
 
 def _gene(adata: AnnData, layer: str | None, gene: str) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""Methods beside each other, a panel per measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sparsenode.pl import _common
+
+_ROW = 0.3  # height of a method, in inches
+_GROUP = 0.16  # and of a group within it
+_SPREAD = 0.7  # share of a method's height that its groups take
+
+
+def comparison(
+    table: pd.DataFrame,
+    measures: str | Sequence[str],
+    *,
+    method: str = "method",
+    groupby: str | None = None,
+    labels: dict[str, str] | None = None,
+    reference: dict[str, float] | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | Axes | list[Axes] | None:
+    """Compare methods: one panel per measure, one row per method, a tick per seed and a bar for their spread.
+
+    Parameters
+    ----------
+    table
+        One row per run, such as a csv of the benchmarks: a column for the method, one per measure, and usually one for the
+        seed, which need not be named. Rows without a value of a measure are left out of its panel.
+    measures
+        Columns to show.
+    method
+        Column with the method. Methods stand in the order of the table, or of the categories, from top to bottom.
+    groupby
+        Column such as a donor, that separates the runs of a method by colour.
+    labels
+        What to write for a measure, with its unit; the name of the column by default.
+    reference
+        Values to mark by a line, by measure: 0 for a skill, for instance.
+    ax
+        Axes to draw on, one per measure.
+    show
+        Show the figure and return nothing.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    Axes, or a list of them if there are several measures. Points are means over runs, bars one standard deviation of
+    the runs to either side.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If the table is empty, a measure has no values, or the number of axes is wrong.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import sparsenode as sn
+    >>> runs = pd.DataFrame({"method": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "mse": [1.0, 1.2, 0.8, 0.9]})
+    >>> axis = sn.pl.comparison(runs, "mse")
+    """
+    wanted = [measures] if isinstance(measures, str) else list(measures)
+    columns = [*wanted, method, *([groupby] if groupby is not None else [])]
+    missing = [column for column in columns if column not in table]
+    if missing or not wanted:
+        raise KeyError(f"Expected the columns {columns} in `table`, found {missing or 'no measure'} missing.")
+    methods, groups = _levels(table[method]), ["all"] if groupby is None else _levels(table[groupby])
+    empty = [measure for measure in wanted if table[measure].notna().sum() == 0]
+    if empty or not methods:
+        raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
+    height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods) + 0.25 * (groupby is not None)
+    figure, axes = _common.panels(ax, len(wanted), 3.2, height)
+    for i, (axis, measure) in enumerate(zip(axes, wanted, strict=True)):
+        for g, group in enumerate(groups):
+            rows = table if groupby is None else table[table[groupby].astype(str) == group]
+            shift = 0.0 if len(groups) == 1 else _SPREAD * (g / (len(groups) - 1) - 0.5)
+            _draw(axis, rows[[method, measure]].dropna(), methods, shift, _common.PALETTE[g % 8], group)
+        if reference is not None and measure in reference:
+            axis.axvline(reference[measure], color="0.5", linewidth=1, linestyle="--", zorder=0)
+        for place in range(0, len(methods), 2):
+            axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=-1)
+        axis.set(xlabel=(labels or {}).get(measure, measure), ylim=(len(methods) - 0.5, -0.5))
+        axis.set_yticks(np.arange(len(methods)), methods if i % 4 == 0 or ax is not None else [""] * len(methods))
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.tick_params(axis="y", length=0)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    if groupby is not None:
+        axes[0].legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(groups)), frameon=False, fontsize=8, title=groupby
+        )
+    return _common.finish(figure, axes, show, return_fig)
+
+
+def _levels(column: pd.Series) -> list[str]:
+    """Values of a column that occur, in the order of the categories or of the rows."""
+    values = column.dropna()
+    if hasattr(values, "cat"):
+        return [str(name) for name in values.cat.remove_unused_categories().cat.categories]
+    return [str(name) for name in pd.unique(values)]
+
+
+def _draw(axis: Axes, runs: pd.DataFrame, methods: list[str], shift: float, color: str, label: str) -> None:
+    """Runs of one group as points, means and standard deviations."""
+    names, values = runs.iloc[:, 0].astype(str).to_numpy(), runs.iloc[:, 1].to_numpy(dtype=float)
+    places = np.array([methods.index(name) for name in names], dtype=float) + shift
+    axis.plot(values, places, "|", color=color, alpha=0.7, markersize=7)
+    means = pd.Series(values).groupby(places).agg(["mean", "std"])
+    axis.errorbar(
+        means["mean"],
+        means.index,
+        xerr=means["std"].fillna(0.0),
+        fmt="o",
+        color=color,
+        markersize=6,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        elinewidth=1.5,
+        label=label,
+    )

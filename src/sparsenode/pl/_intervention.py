@@ -1,0 +1,136 @@
+"""Effects of an intervention against the run without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsenode.pl import _common
+
+_N_DEFAULT = 3
+
+
+class Intervention(Protocol):
+    """What :func:`intervention` reads of a simulation; any object with these attributes will do.
+
+    Parameters
+    ----------
+    times
+        Times of both runs, increasing.
+    genes
+        Names of the genes.
+    trajectories
+        Names of the trajectories.
+    states, baseline
+        Expression with and without the intervention, trajectories × times × genes.
+    """
+
+    @property
+    def times(self) -> Sequence[float] | np.ndarray: ...
+    @property
+    def genes(self) -> Sequence[str]: ...
+    @property
+    def trajectories(self) -> Sequence[str]: ...
+    @property
+    def states(self) -> np.ndarray: ...
+    @property
+    def baseline(self) -> np.ndarray: ...
+
+
+def intervention(
+    simulation: Intervention,
+    *,
+    genes: str | Sequence[str] | None = None,
+    trajectories: str | Sequence[str] | None = None,
+    n_top: int = 20,
+    colors: dict[str, str] | None = None,
+    ax: Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | Axes | list[Axes] | None:
+    """Effects of an intervention: the genes that change most, and their courses with and without it.
+
+    Parameters
+    ----------
+    simulation
+        Result of a simulation: anything with the attributes ``times``, ``genes``, ``trajectories`` (names), and ``states`` and
+        ``baseline``, expression with and without the intervention as trajectories × times × genes.
+    genes
+        Genes whose courses are shown; by default the three with the largest effects.
+    trajectories
+        Trajectories to show, all by default.
+    n_top
+        Number of genes in the first panel.
+    colors
+        Colour of a trajectory; those of the palette by default.
+    ax
+        Axes to draw on: one for the effects and one per gene.
+    show
+        Show the figure and return nothing.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    List of axes. In the first, an effect is the change at the last time, in the units of the data: positive where the
+    intervention raises a gene. The others show courses over time, dashed lines without and solid ones with the intervention.
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit each other, a name is unknown, or the number of axes is wrong.
+    """
+    times, names = np.asarray(simulation.times, dtype=float), [str(gene) for gene in simulation.genes]
+    known = [str(name) for name in simulation.trajectories]
+    states, baseline = (np.asarray(values, dtype=float) for values in (simulation.states, simulation.baseline))
+    shape = (len(known), len(times), len(names))
+    if states.shape != shape or baseline.shape != shape:
+        raise ValueError(
+            f"Expected `states` and `baseline` as trajectories × times × genes, {shape}, found {states.shape} and "
+            f"{baseline.shape}."
+        )
+    shown = known if trajectories is None else _common.check_names(trajectories, known, "trajectories")
+    rows = [known.index(name) for name in shown]
+    effects = (states[:, -1] - baseline[:, -1])[rows]
+    top = _common.top_range(np.abs(effects).max(0), n_top)
+    wanted = [names[i] for i in top[:_N_DEFAULT]] if genes is None else _common.check_names(genes, names, "genes")
+    palette = {name: _common.PALETTE[i % len(_common.PALETTE)] for i, name in enumerate(known)} | (colors or {})
+    figure, axes = _common.panels(ax, 1 + len(wanted), 3.2, max(2.8, 0.8 + 0.19 * len(top)))
+    _draw_effects(axes[0], effects[:, top], [names[i] for i in top], [palette[name] for name in shown])
+    for axis, gene in zip(axes[1:], wanted, strict=True):
+        for name, row in zip(shown, rows, strict=True):
+            column = names.index(gene)
+            axis.plot(times, baseline[row, :, column], color=palette[name], linestyle="--", linewidth=1.2, alpha=0.8)
+            axis.plot(times, states[row, :, column], color=palette[name], linewidth=2)
+        axis.set(title=gene, xlabel="time", ylabel="expression")
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = [
+        Line2D([], [], color="0.3", linewidth=2, label="intervention"),
+        Line2D([], [], color="0.3", linewidth=1.2, linestyle="--", label="unperturbed"),
+    ]
+    if len(shown) > 1:
+        handles += [Line2D([], [], color=palette[name], linewidth=2, label=name) for name in shown]
+    if ax is None:
+        figure.legend(handles=handles, frameon=False, fontsize="small", loc="outside lower center", ncols=6)
+    else:
+        axes[-1].legend(handles=handles, frameon=False, fontsize="small", ncols=1 + len(handles) // 9)
+    return _common.finish(figure, axes, show, return_fig)
+
+
+def _draw_effects(axis: Axes, effects: np.ndarray, names: list[str], colors: list[str]) -> None:
+    """Effects of trajectories × genes, a row per gene, the largest at the top."""
+    places = np.arange(len(names))
+    axis.axvline(0.0, color="0.5", linewidth=1, zorder=0)
+    for i, (values, color) in enumerate(zip(effects, colors, strict=True)):
+        shifted = places + 0.6 * ((i + 0.5) / len(effects) - 0.5)
+        axis.hlines(shifted, 0.0, values, color=color, linewidth=1.5)
+        axis.plot(values, shifted, "o", color=color, markersize=4)
+    axis.set_yticks(places, names, fontsize=8)
+    axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="change at the last time", title="largest effects")
+    axis.tick_params(axis="y", length=0)
+    axis.spines[["top", "right", "left"]].set_visible(False)

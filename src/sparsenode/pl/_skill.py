@@ -1,0 +1,128 @@
+"""Errors of a model beside those of null models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+from sparsenode import _keys
+from sparsenode.pl import _common
+
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
+_ROW = 0.28  # height of a row, in inches
+_FAR = 4.0  # null models further from the best one stand at the edge
+_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+_MAX_TEXT = 40  # rows beyond which nothing is written beside them
+
+
+def skill(
+    scores: AnnData | pd.DataFrame,
+    *,
+    key: str = _keys.KEY_ADDED,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | Axes | list[Axes] | None:
+    r"""Mean squared error of the model beside the null models, one row per trajectory.
+
+    Errors are divided by that of the best null model of the row, so that rows compare: left of the line at 1 the model is
+    better than every null model, and its distance to the line is the skill, :math:`1 - \mathrm{mse} / \mathrm{best\ null}`.
+
+    Parameters
+    ----------
+    scores
+        What :meth:`sparsenode.SparseNODE.evaluate` returns, for the held-out cells or another donor; or cells with the
+        results of a fit, whose scores on held-out cells are shown, or on all cells where none were held out.
+    key
+        Key of the results, ``key_added`` of the fit. Only with cells.
+    ax
+        Axes to draw on.
+    show
+        Show the figure and return nothing.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    Axes, with a logarithmic axis of ratios without units. Null models that are more than four times worse than the best one
+    stand at the right edge, unless the model is as bad. At the right stand the error, in squared units of the data, and
+    the skill.
+
+    Raises
+    ------
+    KeyError
+        If there are no results under ``key``, or a column is missing from the table.
+    ValueError
+        If an error is not a positive number.
+
+    Examples
+    --------
+    >>> sn.pl.skill(model.evaluate(other_donor))  # doctest: +SKIP
+    """
+    if isinstance(scores, AnnData):
+        uns = _common.results(scores, key)
+        scores = pd.DataFrame(uns.get("held_out_scores", uns["scores"]))
+    nulls = [column for column in scores if str(column).startswith("null_")]
+    if "mse" not in scores or not nulls:
+        raise KeyError(
+            f"Expected the columns `mse` and `null_…` of `model.evaluate()` in `scores`, found {list(scores)}."
+        )
+    errors = scores[["mse", *nulls]].to_numpy(dtype=float)
+    if len(errors) == 0 or not np.isfinite(errors).all() or (errors <= 0).any():
+        raise ValueError("Expected rows of finite, positive errors in `scores`, found none or others.")
+    ratios = errors / errors[:, 1:].min(1, keepdims=True)
+    low, high = min(ratios.min(), 0.8) / 1.15, min(ratios.max(), max(_FAR, ratios[:, 0].max())) * 1.15
+    places = np.arange(len(errors))[::-1]
+    figure, axes = _common.panels(ax, 1, 6.0, 1.3 + _ROW * min(len(errors), 2 * _MAX_TEXT))
+    axis = axes[0]
+    axis.axvline(1.0, color="0.5", linewidth=1, zorder=0)
+    axis.hlines(places, ratios[:, 0], 1.0, color=_common.PALETTE[0], linewidth=2, zorder=1)
+    for i, name in enumerate(nulls):
+        axis.plot(
+            np.minimum(ratios[:, 1 + i], high),
+            places,
+            linestyle="",
+            marker=_MARKERS[i % len(_MARKERS)],
+            color="none",
+            markeredgecolor="0.35",
+            markersize=6,
+            clip_on=False,
+            label=str(name).removeprefix("null_"),
+        )
+    axis.plot(ratios[:, 0], places, "o", color=_common.PALETTE[0], markersize=8, label="model", zorder=3)
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(low, high)
+    _label(axis, scores, errors, ratios, places)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(nulls) + 1, 5), frameon=False, fontsize=8)
+    return _common.finish(figure, axes, show, return_fig)
+
+
+def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndarray, places: np.ndarray) -> None:
+    """Ticks, and the numbers beside the rows."""
+    axis.set_xticks([tick for tick in _TICKS if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]])
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel("mean squared error / best null model  (left of 1: better)")
+    axis.set_ylim(-0.7, len(places) - 0.3)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    step = -(-len(places) // (2 * _MAX_TEXT))
+    axis.set_yticks(places[::step], [str(name) for name in scores.index[::step]])
+    if len(places) > _MAX_TEXT:
+        axis.tick_params(axis="y", labelsize=7)
+        return
+    for place, error, ratio in zip(places, errors[:, 0], ratios[:, 0], strict=True):
+        axis.annotate(
+            f"{error:#.2g}   skill {1 - ratio:+.2f}",
+            (1.0, place),
+            (12, 0),
+            xycoords=axis.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+        )

@@ -1,0 +1,148 @@
+"""Fitted velocities on an embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsenode import _keys
+from sparsenode.model._expression import expression
+from sparsenode.pl import _common
+from sparsenode.pl._projection import on_grid, project
+
+_MAX_CELLS = 5000
+
+
+def velocity(
+    adata: AnnData,
+    *,
+    basis: str = "umap",
+    color: str | None = None,
+    n_neighbors: int = 30,
+    key: str = _keys.KEY_ADDED,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> Figure | Axes | list[Axes] | None:
+    r"""Fitted velocities as stream lines on an embedding such as a UMAP.
+
+    A velocity has an entry per gene; on the embedding it points to those of the nearest cells in expression that lie in its
+    direction, weighted by :math:`\exp(\cos / 0.1)` :cite:p:`lamanno2018rna,bergen2020generalizing`. **Embeddings bend**: read directions along
+    well-populated branches only, and no speeds. To quantify fates, hand ``adata.layers["sparsenode_velocity"]`` to CellRank.
+
+    Parameters
+    ----------
+    adata
+        Cells with the results of a fit and an embedding. Of more than 5000 cells, 5000 that are spread evenly are used.
+    basis
+        Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown.
+    color
+        Column of ``adata.obs`` that colours the cells; by default the lineages if they are a column, or else nothing.
+    n_neighbors
+        Number of nearest cells that a velocity may point to.
+    key
+        Key of the results, ``key_added`` of the fit.
+    ax
+        Axes to draw on.
+    show
+        Show the figure and return nothing.
+    return_fig
+        Return the figure instead of the axes.
+
+    Returns
+    -------
+    Axes. Embeddings have no units.
+
+    Raises
+    ------
+    KeyError
+        If there are no results under ``key``, no velocities among them, no such embedding or column.
+    ValueError
+        If there are fewer than three cells, or the embedding has one dimension or values that are not finite.
+    """
+    uns, layer = _common.results(adata, key), _keys.velocity(key)
+    if layer not in adata.layers:
+        raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {list(adata.layers)}.")
+    places = _embedding(adata, basis)
+    setup = uns["setup"]
+    lineage_key = setup.get("lineage_key")
+    shade = color if color is not None else lineage_key if lineage_key in adata.obs else None
+    if shade is not None and shade not in adata.obs:
+        raise KeyError(f"Expected `color` to name a column of `adata.obs`, found {shade!r}: {list(adata.obs)}.")
+    chosen = np.arange(adata.n_obs)[:: max(1, -(-adata.n_obs // _MAX_CELLS))]
+    arrows = project(
+        _dense(expression(adata, setup.get("layer"))[chosen]),
+        _dense(adata.layers[layer][chosen]),
+        places[chosen],
+        n_neighbors,
+    )
+    figure, axes = _common.panels(ax, 1, 4.6, 4.2)
+    axis = axes[0]
+    _draw_cells(axis, adata, places, shade)
+    x, y, u, v = on_grid(places[chosen], arrows)
+    length = np.hypot(u, v)
+    largest = np.nanmax(length) if np.isfinite(length).any() else 0.0
+    if largest > 0:
+        width = 0.4 + 1.2 * np.nan_to_num(length / largest)
+        axis.streamplot(x, y, u, v, color="0.15", linewidth=width, density=1.3, arrowsize=1.0, zorder=2)
+    axis.set(xlabel=f"{basis} 1", ylabel=f"{basis} 2", xticks=[], yticks=[])
+    axis.spines[["top", "right"]].set_visible(False)
+    return _common.finish(figure, axes, show, return_fig)
+
+
+def _embedding(adata: AnnData, basis: str) -> np.ndarray:
+    name = f"X_{basis}" if f"X_{basis}" in adata.obsm else basis
+    if name not in adata.obsm:
+        raise KeyError(f"Expected an embedding in `adata.obsm['X_{basis}']`, found {list(adata.obsm)}.")
+    places = np.asarray(adata.obsm[name], dtype=float)
+    if places.ndim != 2 or places.shape[1] < 2 or len(places) < 3 or not np.isfinite(places).all():
+        raise ValueError(
+            f"Expected at least 3 cells with two finite coordinates in `adata.obsm[{name!r}]`, found shape {places.shape}"
+            f"{'' if np.isfinite(places).all() else ' with values that are not finite'}."
+        )
+    return places[:, :2]
+
+
+def _dense(values: Any) -> np.ndarray:
+    """Rows as a dense array, from dask or sparse ones too."""
+    values = values.compute() if hasattr(values, "compute") else values
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
+
+
+def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shade: str | None) -> None:
+    """Points in the colours of a column, with a legend or a colour bar."""
+    looks: dict[str, Any] = {
+        "s": min(40.0, max(4.0, 2e4 / len(places))),
+        "linewidths": 0,
+        "rasterized": True,
+        "zorder": 1,
+    }
+    if shade is None:
+        axis.scatter(places[:, 0], places[:, 1], color="0.8", **looks)
+        return
+    column = adata.obs[shade]
+    if column.dtype.kind in "fiu":
+        points = axis.scatter(
+            places[:, 0], places[:, 1], c=column.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
+        )
+        axis.figure.colorbar(points, ax=axis, label=shade, shrink=0.6)
+        return
+    names = [str(name) for name in column.astype("category").cat.categories]
+    colors = _common.category_colors(adata, shade, adata.obs, names)
+    shades = [colors.get(str(name), "0.8") for name in column.astype(object)]
+    axis.scatter(places[:, 0], places[:, 1], c=shades, alpha=0.5, **looks)
+    handles = [Line2D([], [], linestyle="", marker="o", color=colors[name], label=name) for name in names]
+    axis.legend(
+        handles=handles,
+        title=shade,
+        frameon=False,
+        fontsize="small",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=1 + len(names) // 16,
+    )

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+import sparsenode as sn
+from sparsenode.pl._common import PALETTE
+
+
+@pytest.fixture
+def runs() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        [
+            (method, donor, seed)
+            for method in ("pathreg", "cnode", "none")
+            for donor in ("d2", "d1")
+            for seed in range(4)
+        ],
+        columns=["method", "donor", "seed"],
+    )
+    return table.assign(mse=generator.uniform(1, 2, 24), skill=generator.normal(size=24))
+
+
+def bars(axis: Axes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Means, places and half lengths of the bars, by group."""
+    result = []
+    for container in axis.containers:
+        assert isinstance(container, ErrorbarContainer)
+        x, y = container.lines[0].get_data()
+        segments = np.array(container.lines[2][0].get_segments())
+        result.append((np.asarray(x, float), np.asarray(y, float), np.ptp(segments[:, :, 0], axis=1) / 2))
+    return result
+
+
+def test_structure(runs):
+    axes = sn.pl.comparison(runs, ["mse", "skill"], labels={"mse": "error (m²)"}, reference={"skill": 0.0})
+    assert [axis.get_xlabel() for axis in axes] == ["error (m²)", "skill"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["pathreg", "cnode", "none"]
+    low, high = axes[0].get_ylim()
+    assert low > high  # the first method is the uppermost
+    for axis, measure in zip(axes, ("mse", "skill"), strict=True):
+        ((means, places, half),) = bars(axis)
+        grouped = runs.groupby("method", sort=False)[measure]
+        np.testing.assert_allclose(means, grouped.mean())
+        np.testing.assert_allclose(half, grouped.std())
+        np.testing.assert_array_equal(places, [0, 1, 2])
+        ticks = axis.lines[0]
+        np.testing.assert_array_equal(ticks.get_xdata(), runs[measure])
+        np.testing.assert_array_equal(ticks.get_ydata(), np.repeat([0, 1, 2], 8))
+    reference = [line.get_xdata() for line in axes[1].lines if line.get_linestyle() == "--"]
+    np.testing.assert_array_equal(reference, [[0, 0]])
+    assert not [line for line in axes[0].lines if line.get_linestyle() == "--"]
+    assert axes[0].get_legend() is None
+
+
+def test_groups(runs):
+    axis = sn.pl.comparison(runs, "mse", groupby="donor")
+    found = bars(axis)
+    assert len(found) == 2
+    for (means, places, _), donor, color in zip(found, ("d2", "d1"), PALETTE, strict=False):
+        expected = runs[runs["donor"] == donor].groupby("method", sort=False)["mse"].mean()
+        np.testing.assert_allclose(means, expected)
+        np.testing.assert_array_equal(np.round(places), [0, 1, 2])
+        container = next(c for c in axis.containers if c.get_label() == donor)
+        assert to_hex(container.lines[0].get_color()) == color.lower()
+    assert (found[0][1] < found[1][1]).all()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["d2", "d1"]
+    assert axis.get_legend().get_title().get_text() == "donor"
+
+
+def test_categories_give_the_order(runs):
+    runs["method"] = pd.Categorical(runs["method"], categories=["none", "other", "cnode", "pathreg"])
+    axis = sn.pl.comparison(runs, "mse")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["none", "cnode", "pathreg"]
+    np.testing.assert_allclose(bars(axis)[0][0][0], runs.loc[runs["method"] == "none", "mse"].mean())
+
+
+def test_another_column_and_missing_values(runs):
+    runs = runs.rename(columns={"method": "penalty"})
+    runs.loc[runs["penalty"] == "cnode", "mse"] = np.nan
+    ((means, places, _),) = bars(sn.pl.comparison(runs, "mse", method="penalty"))
+    np.testing.assert_array_equal(places, [0, 2])
+    np.testing.assert_allclose(means, runs.groupby("penalty", sort=False)["mse"].mean().dropna())
+
+
+def test_one_run_of_a_method(runs):
+    axis = sn.pl.comparison(runs[(runs["seed"] == 0) & (runs["donor"] == "d1")], "mse")
+    np.testing.assert_array_equal(bars(axis)[0][2], [0, 0, 0])
+
+
+def test_names_stand_at_the_left_panel_only(runs):
+    axes = sn.pl.comparison(runs, ["mse", "skill"])
+    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["", "", ""]
+    figure, grid = plt.subplots(1, 2)
+    given = sn.pl.comparison(runs, ["mse", "skill"], ax=grid)
+    assert given == list(grid)
+    assert [label.get_text() for label in grid[1].get_yticklabels()] == ["pathreg", "cnode", "none"]
+    assert sn.pl.comparison(runs, "mse", ax=grid[0], return_fig=True) is figure
+    with pytest.raises(ValueError, match="2 axes, one per panel, found 1"):
+        sn.pl.comparison(runs, ["mse", "skill"], ax=grid[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"measures": "mae"}, KeyError, r"found \['mae'\] missing"),
+        ({"measures": []}, KeyError, "no measure"),
+        ({"measures": "mse", "method": "penalty"}, KeyError, r"found \['penalty'\] missing"),
+        ({"measures": "mse", "groupby": "site"}, KeyError, r"found \['site'\] missing"),
+        ({"measures": ["mse", "nothing"]}, ValueError, r"none for \['nothing'\]"),
+    ],
+    ids=str,
+)
+def test_errors(runs, arguments, error, message):
+    with pytest.raises(error, match=message):
+        sn.pl.comparison(runs.assign(nothing=np.nan), **arguments)
+
+
+def test_show(runs, shown):
+    assert isinstance(sn.pl.comparison(runs, "mse", show=False), Axes)
+    assert isinstance(sn.pl.comparison(runs, "mse", return_fig=True), Figure)
+    assert shown() == 0
+    assert sn.pl.comparison(runs, "mse", show=True) is None
+    assert shown() == 1

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+import sparsenode as sn
+from sparsenode.pl._common import PALETTE
+
+
+def simulation(n_genes: int = 6, trajectories: tuple[str, ...] = ("erythroid", "monocyte")) -> SimpleNamespace:
+    """Gene i changes by i at the last time, up where i is even, and half as much in the next trajectory."""
+    times = np.linspace(2.0, 4.0, 9)
+    generator = np.random.default_rng(0)
+    baseline = generator.normal(size=(len(trajectories), 9, n_genes))
+    change = np.arange(n_genes) * np.where(np.arange(n_genes) % 2 == 0, 1, -1)
+    share = 0.5 ** np.arange(len(trajectories))
+    states = baseline + share[:, None, None] * np.linspace(0, 1, 9)[:, None] * change
+    genes = [f"g{i}" for i in range(n_genes)]
+    return SimpleNamespace(times=times, genes=genes, trajectories=list(trajectories), states=states, baseline=baseline)
+
+
+def test_structure():
+    run = simulation()
+    effects, *courses = sn.pl.intervention(run)
+    assert [label.get_text() for label in effects.get_yticklabels()] == ["g5", "g4", "g3", "g2", "g1", "g0"]
+    dots = [line for line in effects.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots[0].get_xdata(), [-5, 4, -3, 2, -1, 0], atol=1e-12)
+    np.testing.assert_allclose(dots[1].get_xdata(), [-2.5, 2, -1.5, 1, -0.5, 0], atol=1e-12)
+    assert [axis.get_title() for axis in courses] == ["g5", "g4", "g3"]
+    for axis, gene in zip(courses, (5, 4, 3), strict=True):
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("time", "expression")
+        for k in range(2):
+            for line, values, style in (
+                (axis.lines[2 * k], run.baseline, "--"),
+                (axis.lines[2 * k + 1], run.states, "-"),
+            ):
+                np.testing.assert_array_equal(line.get_xdata(), run.times)
+                np.testing.assert_array_equal(line.get_ydata(), values[k, :, gene])
+                assert line.get_linestyle() == style
+                assert to_hex(line.get_color()) == PALETTE[k].lower()
+    (legend,) = effects.figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["intervention", "unperturbed", "erythroid", "monocyte"]
+
+
+def test_chosen_genes_and_trajectories():
+    run = simulation()
+    axes = sn.pl.intervention(run, genes="g1", trajectories="monocyte", n_top=2, colors={"monocyte": "#123456"})
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["g5", "g4"]
+    np.testing.assert_allclose(axes[0].lines[1].get_xdata(), [-2.5, 2])
+    (baseline, states) = axes[1].lines
+    np.testing.assert_array_equal(states.get_ydata(), run.states[1, :, 1])
+    assert to_hex(states.get_color()) == to_hex(baseline.get_color()) == "#123456"
+    assert [t.get_text() for t in axes[0].figure.legends[0].get_texts()] == ["intervention", "unperturbed"]
+
+
+def test_many_genes():
+    effects, *courses = sn.pl.intervention(simulation(300, ("all",)))
+    assert [label.get_text() for label in effects.get_yticklabels()][:2] == ["g299", "g298"]
+    assert len(effects.get_yticklabels()) == 20
+    assert len(courses) == 3
+    assert len(sn.pl.intervention(simulation(1, ("all",)))) == 2
+
+
+def test_given_axes_and_show(shown):
+    figure, grid = plt.subplots(1, 3)
+    assert sn.pl.intervention(simulation(), genes=["g1", "g2"], ax=grid) == list(grid)
+    assert grid[2].get_legend() is not None
+    assert figure.legends == []
+    with pytest.raises(ValueError, match="4 axes, one per panel, found 3"):
+        sn.pl.intervention(simulation(), ax=grid)
+    assert isinstance(sn.pl.intervention(simulation(), return_fig=True), Figure)
+    assert shown() == 0
+    assert sn.pl.intervention(simulation(), show=True) is None
+    assert shown() == 1
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"`genes` to name some of \['g0'.*found \['SOX2'\]"):
+        sn.pl.intervention(simulation(), genes="SOX2")
+    with pytest.raises(ValueError, match=r"`trajectories` to name some of.*found \['lymphoid'\]"):
+        sn.pl.intervention(simulation(), trajectories="lymphoid")
+    run = simulation()
+    run.states = run.states[:, :-1]
+    with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):
+        sn.pl.intervention(run)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import sparsenode as sn
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    """As ``model.evaluate()`` returns them: one row better than all null models, one worse, one much worse."""
+    table = pd.DataFrame(
+        {
+            "n_cells": [3, 4, 5],
+            "mse": [0.5, 2.0, 30.0],
+            "null_zero": [2.0, 9.0, 6.0],
+            "null_mean": [1.0, 1.0, 3.0],
+        },
+        index=pd.Index(["a", "b", "total"], name="trajectory"),
+    )
+    table["skill"] = 1 - table["mse"] / table[["null_zero", "null_mean"]].min(axis=1)
+    return table
+
+
+def points(axis: Axes) -> dict[str, np.ndarray]:
+    """Ratios by label, from the first row down."""
+    lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    return {name: np.asarray(line.get_xdata())[np.argsort(line.get_ydata())[::-1]] for name, line in lines.items()}
+
+
+def test_structure(scores):
+    axis = sn.pl.skill(scores)
+    found = points(axis)
+    assert set(found) == {"model", "zero", "mean"}
+    np.testing.assert_allclose(found["model"], 1 - scores["skill"])
+    np.testing.assert_allclose(found["mean"], [1, 1, 1])
+    rows = dict(zip((label.get_text() for label in axis.get_yticklabels()), axis.get_yticks(), strict=True))
+    assert sorted(rows, key=lambda name: -rows[name]) == ["a", "b", "total"]  # the total is the lowest row
+    assert [text.get_text() for text in axis.texts] == ["0.50   skill +0.50", "2.0   skill -1.00", "30.   skill -9.00"]
+    for text, name in zip(axis.texts, rows, strict=True):
+        assert text.xy[1] == rows[name]
+    assert "best null model" in axis.get_xlabel()
+    assert axis.get_xscale() == "log"
+    axis.figure.canvas.draw()
+    assert {"1", "2"} <= {label.get_text() for label in axis.get_xticklabels()}
+
+
+def test_far_null_models_stand_at_the_edge(scores):
+    axis = sn.pl.skill(scores.iloc[:2])
+    high = axis.get_xlim()[1]
+    assert 4 < high < 9
+    np.testing.assert_allclose(points(axis)["zero"], [2.0, high])
+    np.testing.assert_allclose(points(sn.pl.skill(scores))["zero"], [2.0, 9.0, 2.0])  # the model is further
+
+
+def test_any_null_models(scores):
+    scores["null_persistence"] = scores["null_linear"] = 0.1
+    found = points(sn.pl.skill(scores))
+    assert set(found) == {"model", "zero", "mean", "persistence", "linear"}
+    np.testing.assert_allclose(found["persistence"], 1.0)
+
+
+def test_of_a_fit(cells):
+    axis = sn.pl.skill(cells)
+    stored = cells.uns["sparsenode"]
+    table = stored.get("held_out_scores", stored["scores"])
+    np.testing.assert_allclose(points(axis)["model"], 1 - table["skill"], rtol=1e-6)
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(table.index)
+
+
+def test_evaluation_of_a_model(fitted):
+    table = fitted.evaluate()
+    np.testing.assert_allclose(points(sn.pl.skill(table))["model"], 1 - table["skill"], rtol=1e-6)
+
+
+def test_many_trajectories():
+    table = pd.DataFrame({"mse": np.linspace(1, 2, 300), "null_mean": 1.5}, index=[f"t{i}" for i in range(300)])
+    axis = sn.pl.skill(table)
+    assert len(points(axis)["model"]) == 300
+    assert len(axis.get_yticklabels()) <= 80
+    assert len(axis.texts) == 0
+    assert axis.figure.get_size_inches()[1] < 30
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"mse": None}, KeyError, "`mse`.*found"),
+        ({"null_zero": None, "null_mean": None}, KeyError, "`null_…`"),
+        ({"mse": np.nan}, ValueError, "finite, positive"),
+        ({"null_mean": 0.0}, ValueError, "finite, positive"),
+    ],
+    ids=str,
+)
+def test_errors(scores, change, error, message):
+    table = scores.drop(columns=[name for name, value in change.items() if value is None])
+    table = table.assign(**{name: value for name, value in change.items() if value is not None})
+    with pytest.raises(error, match=message):
+        sn.pl.skill(table)
+
+
+def test_more_errors(scores, adata):
+    with pytest.raises(ValueError, match="found none"):
+        sn.pl.skill(scores.iloc[:0])
+    with pytest.raises(KeyError, match=r"adata.uns\['sparsenode'\]"):
+        sn.pl.skill(adata)
+
+
+def test_given_axes_and_show(scores, shown):
+    figure, axis = plt.subplots()
+    assert sn.pl.skill(scores, ax=axis) is axis
+    assert sn.pl.skill(scores, ax=axis, return_fig=True) is figure
+    assert isinstance(sn.pl.skill(scores, return_fig=True), Figure)
+    assert shown() == 0
+    assert sn.pl.skill(scores, show=True) is None
+    assert shown() == 1

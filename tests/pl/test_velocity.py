@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import anndata
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from scipy import sparse
+from scipy.special import softmax
+
+import sparsenode as sn
+from sparsenode.pl import _projection
+from sparsenode.pl._projection import on_grid, project
+
+# Numerics
+
+
+def one_by_one(values, velocity, embedding, n_neighbors, width):
+    """The formula, cell by cell."""
+    result = np.zeros_like(embedding)
+    for i in range(len(values)):
+        near = np.argsort(np.linalg.norm(values - values[i], axis=1))[1 : n_neighbors + 1]
+        cosines = []
+        for j in near:
+            apart = values[j] - values[i]
+            cosines.append(apart @ velocity[i] / (np.linalg.norm(apart) * np.linalg.norm(velocity[i])))
+        for p, j in zip(softmax(np.array(cosines) / width), near, strict=True):
+            arrow = embedding[j] - embedding[i]
+            result[i] += (p - 1 / n_neighbors) * arrow / np.linalg.norm(arrow)
+    return result
+
+
+@pytest.mark.parametrize("block", [4_000_000, 100])
+def test_projection_is_the_formula(monkeypatch, block):
+    monkeypatch.setattr(_projection, "_BLOCK", block)
+    generator = np.random.default_rng(0)
+    values, velocity, embedding = (generator.normal(size=(40, k)) for k in (5, 5, 2))
+    for n_neighbors, width in ((6, 0.1), (10, 0.5)):
+        expected = one_by_one(values, velocity, embedding, n_neighbors, width)
+        np.testing.assert_allclose(project(values, velocity, embedding, n_neighbors, width), expected)
+
+
+def test_directions_survive_where_nothing_bends():
+    """On a plane within the genes, with velocities in that plane, arrows point where the velocities do."""
+    generator = np.random.default_rng(1)
+    plane = generator.uniform(-1, 1, (800, 2))
+    axes = np.linalg.qr(generator.normal(size=(10, 2)))[0]
+    flow = np.stack([-plane[:, 1], plane[:, 0]], axis=1)
+    arrows = project(plane @ axes.T, flow @ axes.T, plane)
+    inside = np.abs(plane).max(1) < 0.85
+    cosine = (arrows * flow).sum(1) / np.linalg.norm(arrows, axis=1) / np.linalg.norm(flow, axis=1)
+    assert cosine[inside].mean() > 0.95
+    x, y, u, v = on_grid(plane, arrows, n=20)
+    gx, gy = np.meshgrid(x, y)
+    cosine = (-gy * u + gx * v) / np.hypot(u, v) / np.hypot(gx, gy)
+    radius = np.hypot(gx, gy)
+    assert np.nanmin(cosine[(radius > 0.2) & (radius < 0.8)]) > 0.95  # the flow turns about the centre
+
+
+def test_cells_that_do_not_move_and_doubled_cells():
+    generator = np.random.default_rng(0)
+    values, embedding = (
+        np.repeat(generator.normal(size=(20, 4)), 2, axis=0),
+        np.repeat(generator.normal(size=(20, 2)), 2, 0),
+    )
+    arrows = project(values, np.zeros_like(values), embedding, 8)
+    np.testing.assert_allclose(arrows, 0, atol=1e-12)
+    assert np.isfinite(project(values, generator.normal(size=values.shape), embedding, 100)).all()
+
+
+def test_grid_is_empty_where_there_are_no_cells():
+    generator = np.random.default_rng(0)
+    places = np.concatenate([generator.normal(0, 0.1, (200, 2)), generator.normal(3, 0.1, (200, 2))])
+    x, y, u, v = on_grid(places, np.ones((400, 2)))
+    assert np.isnan(u[np.searchsorted(y, 1.5), np.searchsorted(x, 1.5)])
+    near = u[np.searchsorted(y, 3.0), np.searchsorted(x, 3.0)]
+    assert near == pytest.approx(1.0)
+    np.testing.assert_array_equal(np.isnan(u), np.isnan(v))
+
+
+# The plot
+
+
+@pytest.fixture
+def embedded(results) -> AnnData:
+    results.obsm["X_umap"] = np.asarray(results.X)[:, :2]
+    return results
+
+
+def test_structure(embedded, tmp_path):
+    embedded.write_h5ad(tmp_path / "cells.h5ad")
+    embedded = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    embedded.uns["lineage_colors"] = ["#ff0000", "#0000ff"]
+    axis = sn.pl.velocity(embedded)
+    points = next(c for c in axis.collections if isinstance(c, PathCollection))
+    np.testing.assert_allclose(np.asarray(points.get_offsets()), embedded.obsm["X_umap"], rtol=1e-6)
+    expected = np.where(embedded.obs["lineage"] == "erythroid", "#ff0000", "#0000ff")
+    assert [to_hex(color) for color in points.get_facecolor()] == list(expected)
+    assert any(isinstance(c, LineCollection) and len(c.get_segments()) for c in axis.collections)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("umap 1", "umap 2")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["erythroid", "myeloid"]
+    assert axis.get_legend().get_title().get_text() == "lineage"
+
+
+def test_lines_follow_the_velocities(embedded):
+    """All cells move along the first axis of the embedding."""
+    velocity = np.zeros(embedded.shape, dtype=np.float32)
+    velocity[:, 0] = 1.0
+    embedded.layers["sparsenode_velocity"] = velocity
+    axis = sn.pl.velocity(embedded)
+    lines = next(c for c in axis.collections if isinstance(c, LineCollection))
+    steps = np.concatenate([np.diff(segment, axis=0) for segment in lines.get_segments()])
+    assert (steps[:, 0] > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("color", ["dpt_pseudotime", "donor", "flag"])
+def test_colors(embedded, color):
+    embedded.obs["flag"] = np.arange(120) % 2 == 0
+    axis = sn.pl.velocity(embedded, color=color)
+    if color == "dpt_pseudotime":
+        assert axis.figure.axes[1].get_ylabel() == color
+    else:
+        assert axis.get_legend().get_title().get_text() == color
+
+
+def test_without_a_lineage_column(fitted_donors):
+    adata = fitted_donors.adata.copy()
+    adata.obsm["pca"] = np.asarray(adata.X)[:, :3]
+    axis = sn.pl.velocity(adata, basis="pca")
+    points = next(c for c in axis.collections if isinstance(c, PathCollection))
+    assert len({to_hex(color) for color in points.get_facecolor()}) == 1
+    assert axis.get_legend() is None
+    assert axis.get_xlabel() == "pca 1"
+
+
+def test_sparse_and_dask(embedded):
+    def lines():
+        axis = sn.pl.velocity(embedded)
+        return next(c for c in axis.collections if isinstance(c, LineCollection)).get_segments()
+
+    expected = lines()
+    da = pytest.importorskip("dask.array")
+    dense = embedded.X
+    for values in (sparse.csr_matrix(dense), da.from_array(dense, chunks=(50, 8))):
+        embedded.X = values
+        np.testing.assert_allclose(np.concatenate(lines()), np.concatenate(expected), rtol=1e-4)
+
+
+def test_many_cells_are_thinned(monkeypatch):
+    n = 11_000
+    adata = AnnData(
+        sparse.csr_matrix((n, 3), dtype=np.float32),
+        pd.DataFrame(index=np.arange(n).astype(str)),
+        obsm={"X_umap": np.random.default_rng(0).normal(size=(n, 2))},
+        layers={"sparsenode_velocity": np.zeros((n, 3), dtype=np.float32)},
+        uns={"sparsenode": {"setup": {}, "trajectories": {}}},
+    )
+    seen = []
+
+    def count(values, velocity, embedding, n_neighbors):
+        seen.append((values.shape, velocity.shape, embedding.shape))
+        return np.zeros_like(embedding)
+
+    monkeypatch.setattr("sparsenode.pl._velocity.project", count)
+    axis = sn.pl.velocity(adata)
+    ((shape, *_),) = seen
+    assert shape == (3667, 3)
+    assert len(axis.collections[0].get_offsets()) == n
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"basis": "tsne"}, r"adata.obsm\['X_tsne'\].*found \['memberships'"),
+        ({"color": "batch"}, "`color`.*found 'batch'"),
+        ({"key": "other"}, r"adata.uns\['other'\]"),
+    ],
+    ids=str,
+)
+def test_missing_keys(embedded, arguments, message):
+    with pytest.raises(KeyError, match=message):
+        sn.pl.velocity(embedded, **arguments)
+
+
+def test_other_errors(results):
+    with pytest.raises(KeyError, match=r"adata.obsm\['X_umap'\]"):
+        sn.pl.velocity(results)
+    results.obsm["X_umap"] = np.asarray(results.X)[:, :1]
+    with pytest.raises(ValueError, match=r"two finite coordinates.*\(120, 1\)"):
+        sn.pl.velocity(results)
+    results.obsm["X_umap"] = np.full((120, 2), np.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        sn.pl.velocity(results)
+    del results.layers["sparsenode_velocity"]
+    with pytest.raises(KeyError, match=r"adata.layers\['sparsenode_velocity'\]"):
+        sn.pl.velocity(results)
+
+
+def test_given_axes_and_show(monkeypatch, results, shown):
+    monkeypatch.setattr(Axes, "streamplot", lambda *_, **__: None)  # takes most of the time
+    results.obsm["X_umap"] = np.asarray(results.X)[:, :2]
+    figure, axis = plt.subplots()
+    assert sn.pl.velocity(results, ax=axis) is axis
+    assert sn.pl.velocity(results, ax=axis, return_fig=True) is figure
+    assert isinstance(sn.pl.velocity(results, return_fig=True), Figure)
+    assert shown() == 0
+    assert sn.pl.velocity(results, show=True) is None
+    assert shown() == 1
