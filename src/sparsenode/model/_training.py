@@ -17,7 +17,7 @@ from sparsenode.model import _checks
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
-from sparsenode.objectives import NullModels, Transport, couple_cells
+from sparsenode.objectives import Curves, NullModels, StreamedData, Transport, couple_cells
 from sparsenode.training import (
     IterativeSparsification,
     PairsSplitter,
@@ -244,6 +244,8 @@ class TrainingMixin(RegularizationMixin):
             module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
             return splitter
         module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
+        if module.initial_velocity is not None:
+            self._start_second_order(data, spans)
         held_out = None
         if data.validation.weight.sum() > 0:
             held_out = full_batch([data.validation], centre, self._units, data.early)
@@ -251,6 +253,23 @@ class TrainingMixin(RegularizationMixin):
         halves = data.halves[: len(module.seeds)]
         training_batch = full_batch(halves, centre, self._units, data.early) if halves else full
         return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)
+
+    def _start_second_order(self, data: StreamedData, spans: np.ndarray) -> None:
+        """Choose the unit of velocities, and start from the observed slopes and accelerations."""
+        module = self.module
+        if self.is_trained_:
+            return  # training goes on from what was learned
+        curves, scale = Curves.fit(data.training), self._units[1]
+        rate = curves.rate(spans)
+        module.rate.fill_(rate)
+        clock = (spans * rate)[:, None]
+        velocities = data.edges["initial_slope"] / scale / clock
+        arrays = [
+            self._encode(curves.states),
+            curves.slopes / scale / clock[:, None],
+            curves.curvatures / scale / clock[:, None] ** 2,
+        ]
+        module.start_second_order(torch.as_tensor(velocities), *map(torch.as_tensor, arrays))
 
     def _pairs(
         self,

@@ -11,6 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import nn
 
 from sparsenode.module._field import EffectiveWeights, Field
+from sparsenode.module._initial_velocity import InitialVelocity
 from sparsenode.module._layout import Layout
 from sparsenode.module._prune import resized
 from sparsenode.module._solve import Solver, integrate
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
 
+# Steps and learning rate of the regression that second-order fields start from.
+_WARM_UP_STEPS, _WARM_UP_LR = 300, 0.01
 N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
 
 
@@ -29,6 +32,9 @@ class SparseNODEModule(BaseModuleClass):
     There are R replicates (strengths × seeds) and, with one field per lineage, F fields in each; the batch of
     networks has ``R * F`` entries. Inside the module, expression is centred by ``centre`` and
     divided by ``scale``, the field is multiplied by ``rate``, and the time of every trajectory runs over ``[0, 1]``.
+
+    In second order the state holds the variables and their velocities, ``d(x, v) = rate * (v, f(x, v))``: velocities are
+    in units of ``rate``, which makes them as large as the variables.
 
     Parameters
     ----------
@@ -57,7 +63,11 @@ class SparseNODEModule(BaseModuleClass):
     inputs
         Indices of the variables that may regulate others, ``None`` for all.
     path_weights
-        Weights of paths in path penalties, targets × regulators, ``None`` for one.
+        Weights of paths in path penalties, targets × regulators, ``None`` for one; in second order alike for their
+        positions and velocities.
+    order
+        1: the field is the derivative of the variables. 2: that of their velocities, which start from a learned network
+        of the initial state.
     n_knots
         Number of solver outputs per trajectory.
     solver
@@ -81,9 +91,11 @@ class SparseNODEModule(BaseModuleClass):
         skip: bool = False,
         inputs: Sequence[int] | None = None,
         path_weights: torch.Tensor | None = None,
+        order: int = 1,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
+        self.n_vars, self.order = n_vars, order
         self.seeds = [int(seed) for seed in seeds]
         self.n_fields = n_lineages if fields == "lineage" else 1
         self.bootstrap = bootstrap
@@ -93,6 +105,9 @@ class SparseNODEModule(BaseModuleClass):
         self.n_replicates = len(regularizer.strength) * len(self.seeds)
         strength = np.repeat(regularizer.strength, len(self.seeds))
         network_seeds = np.repeat(np.tile(self.seeds, len(regularizer.strength)), self.n_fields)
+        if order == 2:
+            inputs = None if inputs is None else [*inputs, *(n_vars + i for i in inputs)]
+            path_weights = None if path_weights is None else path_weights.repeat(1, 2)
         self.field = Field(
             n_vars,
             hidden,
@@ -103,7 +118,9 @@ class SparseNODEModule(BaseModuleClass):
             regularizer.per_target,
             inputs,
             path_weights,
+            order,
         )
+        self.initial_velocity = InitialVelocity(n_vars, network_seeds.tolist(), self.n_fields) if order == 2 else None
         #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
         self.strength_share = 1.0
         self.register_buffer("strength", torch.as_tensor(strength, dtype=torch.float32))
@@ -163,6 +180,7 @@ class SparseNODEModule(BaseModuleClass):
         lineages: Sequence[int],
         times: torch.Tensor,
         solver: Solver | None = None,
+        initial_velocity: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Integrate trajectories and return states and derivatives at ``times``.
 
@@ -171,7 +189,7 @@ class SparseNODEModule(BaseModuleClass):
         effective
             Effective weights.
         start
-            Initial states, replicates × trajectories × variables, in module units.
+            Initial values of the variables, replicates × trajectories × variables, in module units.
         relative_span
             Length of each trajectory in units of ``time_unit``.
         lineages
@@ -180,31 +198,81 @@ class SparseNODEModule(BaseModuleClass):
             Increasing times in units of each trajectory's length.
         solver
             Method and tolerances, those of training by default.
+        initial_velocity
+            Initial velocities in the shape of ``start``, only in second order; those of the learned network by default.
 
         Returns
         -------
-        States and derivatives, both replicates × trajectories × times × variables.
+        States and derivatives, both replicates × trajectories × times × coordinates of the state.
         """
         layout = self.layout(lineages)
-        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate
+        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate.repeat(self.order)
         field = velocity(effective)
         first = layout.spread(start)
+        if self.initial_velocity is not None:
+            speed = self.initial_velocity(first) if initial_velocity is None else layout.spread(initial_velocity)
+            first = torch.cat([first, speed], 2)
         states = integrate(lambda x: span * field(x), first, times, solver or self.solver)
         derivatives = span.unsqueeze(2) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
         if effective.architecture.skip == "outer":
-            drift = (span * self.drift(first, effective)).unsqueeze(2)
-            states, derivatives = states + drift * times.view(-1, 1), derivatives + drift
+            drift = (span[..., : self.n_vars] * self.drift(first, effective)).unsqueeze(2)
+            along = times.view(-1, 1)
+            if self.order == 1:
+                states, derivatives = states + drift * along, derivatives + drift
+            else:  # a constant acceleration
+                gained, clock = drift * along, span[..., : self.n_vars].unsqueeze(2)
+                states = states + torch.cat([0.5 * clock * gained * along, gained], 3)
+                derivatives = derivatives + torch.cat([clock * gained, drift.expand_as(gained)], 3)
         return layout.gather(states), layout.gather(derivatives)
 
     @staticmethod
     def drift(start: torch.Tensor, effective: EffectiveWeights) -> torch.Tensor:
-        """What a skip after the integration adds to the derivatives: ``S`` times the initial states."""
+        """What a skip after the integration adds to the field: ``S`` times the initial states."""
         return torch.bmm(effective.architecture.read(start), effective.weights[-1].mT)
 
     def start(self) -> torch.Tensor:
-        """Initial states, replicates × trajectories × variables."""
+        """Initial values of the variables, replicates × trajectories × variables."""
         start = self.initial_state.expand(self.n_replicates, -1, -1)
         return start if self.start_offset is None else start + self.start_offset
+
+    def start_second_order(
+        self,
+        initial_velocity: torch.Tensor,
+        states: torch.Tensor,
+        velocities: torch.Tensor,
+        accelerations: torch.Tensor,
+    ) -> None:
+        """Start the network of initial velocities from observed slopes, and the field from observed accelerations.
+
+        A trajectory from an untrained field of accelerations flies off in a straight line, and takes long to come back.
+        So the field is regressed on smooth curves first, without penalty and without solving an equation.
+
+        Parameters
+        ----------
+        initial_velocity
+            Slopes at the start, trajectories × variables.
+        states, velocities, accelerations
+            Curves at some times, trajectories × times × variables.
+        """
+        if self.initial_velocity is None:
+            return
+        layout = self.layout(self.lineages)
+        fields = self.lineages if self.n_fields > 1 else [0] * len(self.lineages)
+        self.initial_velocity.start_from(self.initial_state, initial_velocity.to(self.initial_state), fields)
+        point, wanted = (
+            layout.spread(t.to(self.initial_state).expand(self.n_replicates, -1, -1, -1)).flatten(1, 2)
+            for t in (torch.cat([states, velocities], 2), accelerations)
+        )
+        self.seed_generators()
+        optimizer = torch.optim.Adam(self.field.parameters(), _WARM_UP_LR)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _WARM_UP_STEPS)
+        for _ in range(_WARM_UP_STEPS):
+            optimizer.zero_grad()
+            found = self.field.evaluate(point, self.sample_weights())
+            (found - wanted).square().mean((1, 2)).sum().backward()
+            optimizer.step()
+            schedule.step()
+        optimizer.zero_grad()
 
     def layout(self, lineages: Sequence[int]) -> Layout:
         """Where trajectories of these lineages stand in the batch of networks."""
@@ -212,7 +280,7 @@ class SparseNODEModule(BaseModuleClass):
         return Layout.of(fields, self.n_fields).to(self.device)
 
     def _start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Initial states, replicates × trajectories × variables; bootstrapped from early cells while training."""
+        """Initial values, replicates × trajectories × variables; bootstrapped from early cells while training."""
         start = self.start()
         if not (self.training and self.bootstrap):
             return start
@@ -261,8 +329,9 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
-        states, derivatives = self.trajectories(
-            effective, self._start(tensors), self.relative_span, self.lineages, knots
+        states, derivatives = (
+            values[..., : self.n_vars]
+            for values in self.trajectories(effective, self._start(tensors), self.relative_span, self.lineages, knots)
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
@@ -291,7 +360,7 @@ class SparseNODEModule(BaseModuleClass):
 
     @torch.no_grad()
     def path_matrix(self) -> torch.Tensor:
-        """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` per unit of ``time_unit``: replicates × fields × targets × regulators."""
+        """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` in module units: replicates × fields × targets × coordinates of the state."""
         matrix = self.field.path_matrix(self.field.effective_weights())
         return matrix.unflatten(0, (self.n_replicates, self.n_fields))
 

@@ -1,12 +1,15 @@
 """Objectives turn registered cells into tensors and a loss; plain arrays only."""
 
+from sparsenode.objectives._curves import Curves
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
+from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import NullModels
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
 from sparsenode.objectives._transport import Pairs, Transport, couple_cells
 
 __all__ = [
     "CellTable",
+    "Curves",
     "InitialState",
     "NullModels",
     "Pairs",
@@ -16,5 +19,6 @@ __all__ = [
     "couple_cells",
     "early_cells",
     "initial_weights",
+    "local_weights",
     "stream",
 ]
