@@ -21,7 +21,7 @@ N_STRENGTHS = 6
 EPOCHS = 70  # in each round of the collocation
 REFIT = {"max_epochs": 20, "objective": "trajectory", "refit": True, "plan_kwargs": {"lr": 0.005}}
 ADAPTIVE = 2
-SETTINGS = {"objective": "collocation", "initial_state": "learned", "align_batches": False, "n_knots": 33}
+SETTINGS = {"objective": "collocation", "n_knots": 33}
 # The regularizer from its strengths, and the range of these.
 MODELS: dict[str, tuple[Callable[[np.ndarray], Regularizer], tuple[float, float]]] = {
     "none": (lambda _: NoRegularizer(), (0.0, 0.0)),

@@ -26,6 +26,11 @@ def lineage_adjacency(lineage: str, key_added: str = KEY_ADDED) -> str:
     return f"{key_added}_adjacency_{lineage.replace('/', '_')}"  # h5ad reads a slash as a group
 
 
+def block_adjacency(block: str, key_added: str = KEY_ADDED) -> str:
+    """Key in ``.varp`` for the position or the velocity block of a second-order model."""
+    return f"{key_added}_{block}_adjacency"
+
+
 def frequency(key_added: str = KEY_ADDED) -> str:
     """Key in ``.varp``: share of replicates in which an edge is alive, written where there are several seeds."""
     return f"{key_added}_frequency"

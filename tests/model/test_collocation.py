@@ -11,7 +11,7 @@ from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "key_added": None}
 SETUP = {"time_key": "time", "batch_key": "trial"}
-SERIES = {"initial_state": "learned", "align_batches": False, "n_knots": 33}
+SERIES = {"n_knots": 33}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,23 @@ def test_the_equations_of_a_linear_system(make, system, regularizer):
     np.testing.assert_array_equal(found != 0, truth != 0)
     assert np.linalg.norm(found - truth) < 0.05 * np.linalg.norm(truth)
     assert model.evaluate().loc["total", "skill"] > 0.9
+
+
+def test_the_equations_of_a_second_order_system():
+    """Both blocks exactly, coefficients within 5 %."""
+    system = sn.datasets.second_order_system()
+    adata = system.simulate(6, 100, seed=1)
+    sn.SparseNODE.setup_anndata(adata, **SETUP)
+    penalty = CNODE(0.003, adaptive=2)
+    model = sn.SparseNODE(adata, penalty, objective="collocation", order=2, n_knots=65)
+    model.train(100, **QUIET)
+    model.train(30, objective="trajectory", refit=True, plan_kwargs={"lr": 0.005}, **QUIET)
+    for block in ("position", "velocity"):
+        truth = getattr(system, block)
+        found = model.get_adjacency(block=block, weights="jacobian").loc[truth.index, truth.columns]
+        off = ~np.eye(3, dtype=bool)  # self-edges are free by default
+        np.testing.assert_array_equal((found.to_numpy() != 0)[off], (truth.to_numpy() != 0)[off], block)
+        assert np.linalg.norm(found - truth) < 0.05 * np.linalg.norm(truth)
 
 
 def test_smoothed_trajectories_start_learned_initial_states(make, trials, system):

@@ -20,8 +20,11 @@ from sparsenode.objectives import (
     TrajectoryStatistics,
     early_cells,
     initial_weights,
+    local_weights,
     stream,
 )
+
+_SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,16 @@ class Cells:
         weights = self.initial_weights(method, bandwidth)
         return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
 
+    def slope_weights(self, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
+        """Weight of each cell in the initial slope of each trajectory per unit of its length, cells × trajectories."""
+        everything = np.ones(len(self.times), dtype=bool) if usable is None else usable
+        return local_weights(self.times, self.weights, everything, "start", 1, _SLOPE_DEGREE, bandwidth)
+
+    def initial_slope(self, bandwidth: float) -> np.ndarray:
+        """Initial slope of every trajectory from all cells, per unit of its length, trajectories × genes."""
+        weights = self.slope_weights(bandwidth)
+        return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
+
     def stream(
         self,
         training: np.ndarray,
@@ -109,7 +122,11 @@ class Cells:
             raise ValueError(f"Expected training cells in every trajectory, found none in {lost}. Raise `train_size`.")
         initial = self.initial_weights(method, bandwidth, training)
         table = CellTable(
-            np.clip(self.times, 0.0, 1.0), self.weights, initial, early_cells(initial, np.random.default_rng(seed))
+            np.clip(self.times, 0.0, 1.0),
+            self.weights,
+            initial,
+            early_cells(initial, np.random.default_rng(seed)),
+            {"initial_slope": self.slope_weights(bandwidth, training)},
         )
         return stream(self.chunks(), table, training, validation, n_knots, len(self.genes), halves)
 

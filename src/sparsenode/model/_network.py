@@ -15,6 +15,7 @@ from sparsenode.model._prediction import PredictionMixin
 from sparsenode.objectives import Transport
 
 Weights = Literal["paths", "jacobian", "effect"]
+Block = Literal["position", "velocity"]
 
 _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
 
@@ -34,6 +35,7 @@ class NetworkMixin(PredictionMixin):
         signed: bool = True,
         replicate: int | None = None,
         weights: Weights | None = None,
+        block: Block | None = None,
     ) -> pd.DataFrame:
         r"""Adjacency: how strongly each regulator can change, or does change, the velocity of each target.
 
@@ -56,19 +58,25 @@ class NetworkMixin(PredictionMixin):
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
             edges of all genes comparable. By default ``"effect"`` for a transport fit and ``"paths"`` otherwise, whose
             genes share one scale.
+        block
+            Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
+            regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
+            velocities in a unit that makes them as large as positions; it is zero where both are.
 
         Returns
         -------
-        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime.
+        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime; in
+        second order those of the position block and of the union are per squared unit.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate.
+            If there is no such lineage or replicate, or if a block is asked for in first order.
         """
         self._require_trained()
+        self._check_block(block)
         fields = self._fields(lineage)
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, ("paths", "jacobian", "effect"))
@@ -80,12 +88,9 @@ class NetworkMixin(PredictionMixin):
             else:
                 matrix = np.where(matrix > 0, jacobian, 0.0)
                 matrix = matrix if signed else np.abs(matrix)
-        matrix *= self.module.rate.double().cpu().numpy()[:, None]
-        if chosen != "effect":
-            scale = self._units[1]
-            matrix *= scale[:, None] / scale
+        matrix *= self._edge_units(chosen == "effect", block)
         return pd.DataFrame(
-            matrix / float(self.module.time_unit),
+            self._take_block(matrix, block),
             index=pd.Index(self.genes, name="target"),
             columns=pd.Index(self.genes, name="regulator"),
         )
@@ -97,6 +102,7 @@ class NetworkMixin(PredictionMixin):
         lineage: str | None = None,
         replicate: int | None = None,
         adata: AnnData | None = None,
+        block: Block | None = None,
     ) -> np.ndarray:
         r"""Jacobian of the network at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
 
@@ -110,18 +116,20 @@ class NetworkMixin(PredictionMixin):
             Replicate to use; the selected one by default.
         adata
             Cells to evaluate; those of the model by default.
+        block
+            As in :meth:`get_adjacency`. In second order cells are taken to move like their fitted trajectory.
 
         Returns
         -------
-        Cells × targets × regulators, per unit of pseudotime, genes in the order of ``model.genes``. Only the cells that are
-        asked for are held in memory, so walk through many cells in pieces.
+        Cells × targets × regulators, in the units of :meth:`get_adjacency`, genes in the order of ``model.genes``. Only the
+        cells that are asked for are held in memory, so walk through many cells in pieces.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate, or if genes are missing.
+            If there is no such lineage, replicate or block, or if genes are missing.
         IndexError
             If an index is out of range.
 
@@ -131,26 +139,31 @@ class NetworkMixin(PredictionMixin):
         groups of cells.
         """
         self._require_trained()
+        self._check_block(block)
         cells, fields = self._cells(adata), self._fields(lineage)
         wanted = _checks.cell_indices(indices, len(cells.times))
         states = np.empty((len(wanted), len(self.genes)))
         for first, x in cells.chunks():
             here = (wanted >= first) & (wanted < first + len(x))
             states[here] = x[wanted[here] - first]
-        points = torch.as_tensor(self._encode(states), dtype=torch.float32, device=self.module.device)
-        effective, first = self.module.field.effective_weights(), self._replicate(replicate) * self.module.n_fields
-        scale = self._units[1]
-        factor = (
-            self.module.rate.double().cpu().numpy()[:, None] * scale[:, None] / scale / float(self.module.time_unit)
-        )
+        states = self._encode(states)
+        chosen = self._replicate(replicate)
+        if self.module.order == 2:
+            velocities = self._slopes(cells, wanted, chosen, 1.0 / self._relative(cells)) / self._velocity_unit
+            states = np.concatenate([states, velocities], 1)
+        points = torch.as_tensor(states, dtype=torch.float32, device=self.module.device)
+        effective, first = self.module.field.effective_weights(), chosen * self.module.n_fields
+        factor = self._edge_units(False, block)
         result = np.empty((len(wanted), len(self.genes), len(self.genes)), dtype=np.float32)
         for row in range(len(wanted)):
             point = points[row : row + 1]
             found = [self.module.field.jacobian(point, effective, first + field).cpu().numpy() for field in fields]
-            result[row] = np.mean(found, 0) * factor
+            result[row] = self._take_block(np.mean(found, 0) * factor, block)
         return result
 
-    def get_network(self, lineage: str | None = None, replicate: int | None = None) -> pd.DataFrame:
+    def get_network(
+        self, lineage: str | None = None, replicate: int | None = None, block: Block | None = None
+    ) -> pd.DataFrame:
         """Signed edges with a non-zero weight, strongest first, and how often each of them is found.
 
         Parameters
@@ -158,6 +171,8 @@ class NetworkMixin(PredictionMixin):
         lineage
             As in :meth:`get_adjacency`.
         replicate
+            As in :meth:`get_adjacency`.
+        block
             As in :meth:`get_adjacency`.
 
         Returns
@@ -169,19 +184,23 @@ class NetworkMixin(PredictionMixin):
         ------
         RuntimeError
             If the model is not trained.
+        ValueError
+            If there is no such lineage, replicate or block.
         """
-        adjacency = self.get_adjacency(lineage, replicate=replicate)
+        adjacency = self.get_adjacency(lineage, replicate=replicate, block=block)
         values = adjacency.to_numpy()
         target, source = np.nonzero(values)
         network = pd.DataFrame(
             {"source": self.genes[source], "target": self.genes[target], "weight": values[target, source]}
         )
         if len(self.module.seeds) > 1:
-            network["frequency"] = self.get_edge_frequency(lineage, replicate).to_numpy()[target, source]
+            network["frequency"] = self.get_edge_frequency(lineage, replicate, block).to_numpy()[target, source]
         order = np.argsort(-network["weight"].abs().to_numpy(), kind="stable")
         return network.iloc[order].reset_index(drop=True)
 
-    def get_edge_frequency(self, lineage: str | None = None, replicate: int | None = None) -> pd.DataFrame:
+    def get_edge_frequency(
+        self, lineage: str | None = None, replicate: int | None = None, block: Block | None = None
+    ) -> pd.DataFrame:
         """Share of the replicates of one strength in which each edge is alive.
 
         With ``n_seeds`` replicates these are fits from other starts; with ``train(half_samples=True)`` also on other
@@ -194,6 +213,8 @@ class NetworkMixin(PredictionMixin):
             As in :meth:`get_adjacency`; without it an edge is alive if it is in any lineage.
         replicate
             A replicate of the strength in question; the selected one by default.
+        block
+            As in :meth:`get_adjacency`; without it an edge is alive if it is in either.
 
         Returns
         -------
@@ -204,7 +225,7 @@ class NetworkMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate.
+            If there is no such lineage, replicate or block.
 
         Notes
         -----
@@ -212,12 +233,13 @@ class NetworkMixin(PredictionMixin):
         tell stable edges from others; bounds on false edges are those of the paper only for half-samples.
         """
         self._require_trained()
+        self._check_block(block)
         n_seeds = len(self.module.seeds)
         first = self._replicate(replicate) // n_seeds * n_seeds
         matrix = self.module.path_matrix()[first : first + n_seeds, self._fields(lineage)]
-        alive = (matrix > 0).any(1).double().mean(0).cpu().numpy()
+        alive = self._take_block((matrix > 0).double().cpu().numpy(), block).any(1)
         return pd.DataFrame(
-            alive, index=pd.Index(self.genes, name="target"), columns=pd.Index(self.genes, name="regulator")
+            alive.mean(0), index=pd.Index(self.genes, name="target"), columns=pd.Index(self.genes, name="regulator")
         )
 
     def get_sparsity(
@@ -226,6 +248,7 @@ class NetworkMixin(PredictionMixin):
         lineage: str | None = None,
         tolerance: float = 0.0,
         replicate: int | None = None,
+        block: Block | None = None,
     ) -> pd.Series:
         """Shares of zeros in the network and in the weights.
 
@@ -239,6 +262,9 @@ class NetworkMixin(PredictionMixin):
             Entries of the adjacency up to this count as zero. The paper uses 1e-5 for methods without exact zeros.
         replicate
             Replicate to use; the selected one by default.
+        block
+            Only in second order: the block of the adjacency whose zeros are counted, ``"position"`` or ``"velocity"``; by
+            default the entries of both.
 
         Returns
         -------
@@ -253,12 +279,16 @@ class NetworkMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If no regulator is among the genes.
+            If no regulator is among the genes, or if a block is asked for in first order.
         """
         self._require_trained()
+        self._check_block(block)
         chosen, fields = self._replicate(replicate), self._fields(lineage)
         matrix = self.module.path_matrix()[chosen, fields].cpu().numpy() / float(self.module.time_unit)
-        zero = matrix <= tolerance
+        # Fields × targets × blocks × regulators
+        zero = matrix.reshape(*matrix.shape[:2], self.module.order, -1) <= tolerance
+        if block is not None:
+            zero = zero[:, :, [0 if block == "position" else 1]]
         weights = [
             w.unflatten(0, (self.module.n_replicates, self.module.n_fields, -1))[chosen, fields]
             for w in self.module.field.effective_weights().weights
@@ -267,7 +297,7 @@ class NetworkMixin(PredictionMixin):
         result = {
             "feature": float(zero.mean()),
             "weight": n_zero / sum(w.numel() for w in weights),
-            "regulator": float(zero.all(-2).mean()),
+            "regulator": float(zero.all((1, 2)).mean()),
         }
         if regulators is not None:
             known = self.genes.isin(list(regulators))
@@ -280,6 +310,36 @@ class NetworkMixin(PredictionMixin):
             result["spurious"] = float(zero[..., ~known].mean()) if not known.all() else float("nan")
         return pd.Series(result, name="sparsity")
 
+    def _check_block(self, block: str | None) -> None:
+        """Refuse blocks that there are not."""
+        if block is None:
+            return
+        if self.module.order == 1:
+            raise ValueError(
+                f"Expected no `block` of a first-order model, found {block!r}: it has no velocity block. Leave it out."
+            )
+        _checks.choice("block", block, ("position", "velocity"))
+
+    def _take_block(self, matrix: np.ndarray, block: Block | None) -> np.ndarray:
+        """Columns of one block, or the stronger of both for each edge; in first order all columns."""
+        if self.module.order == 1:
+            return matrix
+        position, velocity = np.split(matrix, 2, axis=-1)
+        if block is None:
+            return np.where(np.abs(position) >= np.abs(velocity), position, velocity)
+        return position if block == "position" else velocity
+
+    def _edge_units(self, effect: bool, block: Block | None) -> np.ndarray:
+        """What a path or Jacobian in module units is multiplied by, targets × coordinates of the state."""
+        module, scale = self.module, self._units[1]
+        rate = module.rate.double().cpu().numpy() / float(module.time_unit)
+        units = np.tile(rate[:, None] ** module.order, (1, len(scale)))
+        if not effect:
+            units = units * (scale[:, None] / scale)
+            if block == "velocity":
+                units = units / rate
+        return np.tile(units, (1, module.order))
+
     def _fields(self, lineage: str | None) -> list[int]:
         """Fields that belong to a lineage, or all."""
         if lineage is None:
@@ -290,19 +350,23 @@ class NetworkMixin(PredictionMixin):
 
     @torch.no_grad()
     def _mean_jacobian(self, fields: Sequence[int], replicate: int | None) -> np.ndarray:
-        """Jacobian averaged along the fitted trajectories of the fields, or over cells, targets × regulators."""
+        """Jacobian averaged along the fitted trajectories of the fields, or over cells, targets × coordinates of the state."""
         module, chosen = self.module, self._replicate(replicate)
         transported = self.objective != "trajectory"
         if transported:
             states = module.reference.cpu().numpy()
         else:
-            states = self._encode(self._integrate(None, replicate=replicate).states[:, ::_KNOTS_PER_SIGN])
+            fitted = self._integrate(None, replicate=replicate)
+            states = self._encode(fitted.states[:, ::_KNOTS_PER_SIGN])
+            if module.order == 2:
+                clock = module.relative_span.cpu().numpy()[:, None, None] * self._velocity_unit
+                states = np.concatenate([states, fitted.derivatives[:, ::_KNOTS_PER_SIGN] / clock], 2)
         lineages = list(range(len(states))) if transported else module.lineages
         effective = module.field.effective_weights()
-        total = np.zeros((len(self.genes), len(self.genes)))
+        total = np.zeros((len(self.genes), states.shape[2]))
         for field in fields:
             on_field = [m for m, lineage in enumerate(lineages) if module.n_fields == 1 or lineage == field]
-            points = torch.as_tensor(states[on_field].reshape(-1, len(self.genes)), dtype=torch.float32)
+            points = torch.as_tensor(states[on_field].reshape(-1, states.shape[2]), dtype=torch.float32)
             network = chosen * module.n_fields + field
             jacobian = module.field.jacobian(points.to(module.device), effective, network)
             total += jacobian.cpu().numpy()

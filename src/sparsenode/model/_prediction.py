@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from anndata import AnnData
+from scipy.interpolate import CubicSpline
 from scvi.model.base import BaseModelClass
 
 from sparsenode.model import _checks, _expression
@@ -39,7 +40,7 @@ class FittedTrajectories:
     end
         Last time on the grid, in units of each trajectory's length.
     states, derivatives
-        Expression and its derivative in those units, trajectories × times × genes.
+        Expression and its derivative per length of the trajectory, trajectories × times × genes.
     initial_state
         Initial states, trajectories × genes.
     """
@@ -54,6 +55,11 @@ class FittedTrajectories:
         basis = hermite_basis(np.clip(times, 0.0, self.end) / self.end, self.states.shape[1])
         knots = np.concatenate([self.states[trajectory], self.end * self.derivatives[trajectory]])
         return basis @ knots
+
+    def slope_at(self, trajectory: int, times: np.ndarray) -> np.ndarray:
+        """Derivative per length of the trajectory at any times up to ``end``, times × genes."""
+        grid = np.linspace(0.0, self.end, self.states.shape[1])
+        return CubicSpline(grid, self.derivatives[trajectory])(np.clip(times, 0.0, self.end))
 
 
 class PredictionMixin(BaseModelClass):
@@ -155,7 +161,8 @@ class PredictionMixin(BaseModelClass):
             initial = self._encode(cells.initial_state(self._initial_state, self._initial_bandwidth))
             start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
             start = start.expand(module.n_replicates, -1, -1)
-            lineages, relative = cells.lineages, self._relative_spans(cells)
+            lineages = cells.lineages
+            relative = torch.as_tensor(self._relative(cells), dtype=torch.float32, device=module.device)
         grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
@@ -168,19 +175,20 @@ class PredictionMixin(BaseModelClass):
                 tight,
             )
         offset, scale = self._units
+        states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
         arrays = [arrays[0] + offset, arrays[1], arrays[2] + offset]
         return [FittedTrajectories(end, *(array[r] for array in arrays)) for r in range(module.n_replicates)]
 
-    def _relative_spans(self, cells: Cells) -> torch.Tensor:
-        """Lengths of another AnnData's trajectories in units of the module's time."""
+    def _relative(self, cells: Cells) -> np.ndarray:
+        """Length of each trajectory of some cells in units of the module's time."""
         module = self.module
+        if self._is_training_data(cells):
+            return module.relative_span.cpu().numpy()
         if self._align_batches:
             known = dict(zip(module.lineages, module.relative_span.tolist(), strict=True))
-            spans = [known[lineage] for lineage in cells.lineages]
-        else:
-            spans = (cells.spans / float(module.time_unit)).tolist()
-        return torch.as_tensor(spans, dtype=torch.float32, device=module.device)
+            return np.array([known[lineage] for lineage in cells.lineages])
+        return cells.spans / float(module.time_unit)
 
     def _predict_cells(self, cells: Cells, fitted: FittedTrajectories) -> np.ndarray:
         """Weighted mean over a cell's trajectories of its predictions, cells × genes."""
@@ -195,7 +203,10 @@ class PredictionMixin(BaseModelClass):
     def get_velocity(
         self, adata: AnnData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
     ) -> np.ndarray:
-        """Fitted vector field at the observed expression of cells: expression per unit of pseudotime.
+        """Velocity of cells, expression per unit of pseudotime: the fitted vector field at their observed expression.
+
+        In second order the field gives accelerations, and velocities of cells are not observed: it is then the velocity of
+        the fitted trajectory at the time of each cell, whatever its expression.
 
         Parameters
         ----------
@@ -225,8 +236,10 @@ class PredictionMixin(BaseModelClass):
         self._require_trained()
         module, cells = self.module, self._cells(adata)
         chosen = self._replicate(replicate)
-        own = self._is_training_data(cells)
-        relative = (module.relative_span if own else self._relative_spans(cells)).cpu().numpy()
+        if module.order == 2:
+            wanted = _checks.cell_indices(indices, len(cells.times))
+            return self._slopes(cells, wanted, chosen, 1.0 / cells.spans).astype(np.float32)
+        relative = self._relative(cells)
         # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
         rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
         effective = module.field.effective_weights()
@@ -252,6 +265,19 @@ class PredictionMixin(BaseModelClass):
             result[position[rows]] = velocity * rates
         return result[back]
 
+    def _slopes(self, cells: Cells, wanted: np.ndarray, replicate: int, clocks: np.ndarray) -> np.ndarray:
+        """Slopes of the fitted trajectories at the times of cells, cells × genes: weighted over their trajectories.
+
+        ``clocks`` is what slopes per length of each trajectory are multiplied by.
+        """
+        fitted = self._integrate(cells, replicate=replicate)
+        result = np.zeros((len(wanted), len(self.genes)))
+        share = cells.weights[wanted] / cells.weights[wanted].sum(1, keepdims=True) * clocks
+        for m in range(cells.weights.shape[1]):
+            members = np.flatnonzero(share[:, m])
+            result[members] += share[members, m, None] * fitted.slope_at(m, cells.times[wanted[members], m])
+        return result
+
     @torch.no_grad()
     def _drift(self, cells: Cells, replicate: int) -> np.ndarray:
         """What a skip after the integration adds to the velocities of each trajectory, trajectories × genes."""
@@ -268,6 +294,11 @@ class PredictionMixin(BaseModelClass):
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
         """Centre and scale of the module, both genes."""
         return self.module.centre.double().cpu().numpy(), self.module.scale.double().cpu().numpy()
+
+    @property
+    def _velocity_unit(self) -> np.ndarray:
+        """What the velocities of a second-order state are multiplied by, per unit of the module's time, genes."""
+        return self._units[1] * self.module.rate.double().cpu().numpy()
 
     def _encode(self, x: np.ndarray) -> np.ndarray:
         """Expression in the units of the module."""

@@ -145,7 +145,8 @@ class RegularizationMixin(ResultsMixin):
         spurious = np.full(module.n_replicates, np.nan)
         if regulators is not None and len(regulators) < len(self.genes):
             others = np.setdiff1d(np.arange(len(self.genes)), regulators)
-            zero = (module.path_matrix()[..., others] == 0).double()
+            blocks = [others + block * len(self.genes) for block in range(module.order)]
+            zero = (module.path_matrix()[..., np.concatenate(blocks)] == 0).double()
             spurious = zero.mean((1, 2, 3)).cpu().numpy()
         return pd.DataFrame(
             {
@@ -250,7 +251,9 @@ class RegularizationMixin(ResultsMixin):
 
         field = self.module.field
         effective = field.effective_weights()
-        x = torch.zeros(field.n_networks, len(self.module.lineages), field.n_vars, device=self.module.device)
+        x = torch.zeros(
+            field.n_networks, len(self.module.lineages), field.architecture.n_state, device=self.module.device
+        )
         seconds = []
         for _ in range(repeats):
             start = perf_counter()

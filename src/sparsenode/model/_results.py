@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Number
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from scipy import sparse
 from sparsenode import _keys
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
-from sparsenode.model._network import NetworkMixin
+from sparsenode.model._network import Block, NetworkMixin
 
 if TYPE_CHECKING:
     from sparsenode.model._data import Cells
@@ -49,10 +49,11 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         Nothing, but writes
 
         - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
-          one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``,
+          one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``. In second order these hold the union,
+          and ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]`` its blocks,
         - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
         - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
-        - ``.layers["{key_added}_velocity"]``: the vector field at every cell,
+        - ``.layers["{key_added}_velocity"]``: velocity of every cell, as in :meth:`get_velocity`,
         - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
           plots.
 
@@ -77,14 +78,18 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         order = np.argsort(positions)
         fitted = self._integrate(cells)
         frequency = _keys.frequency(key_added)
-        for stale in [key for key in target.varp if key.startswith(_keys.adjacency(key_added)) or key == frequency]:
+        blocks = {block: _keys.block_adjacency(block, key_added) for block in get_args(Block)}
+        others = {frequency, *blocks.values()}
+        for stale in [key for key in target.varp if key.startswith(_keys.adjacency(key_added)) or key in others]:
             del target.varp[stale]
         if len(self.module.seeds) > 1:
             found = self.get_edge_frequency().to_numpy()[np.ix_(order, order)]
             target.varp[frequency] = sparse.csr_matrix(found.astype(np.float32))
-        for lineage, key in self._adjacency_keys(key_added).items():
-            matrix = self.get_adjacency(lineage).to_numpy()[np.ix_(order, order)]
-            target.varp[key] = sparse.csr_matrix(matrix.astype(np.float32))
+        adjacencies = {key: self.get_adjacency(name) for name, key in self._adjacency_keys(key_added).items()}
+        if self.module.order == 2:
+            adjacencies |= {key: self.get_adjacency(block=block) for block, key in blocks.items()}
+        for key, adjacency in adjacencies.items():
+            target.varp[key] = sparse.csr_matrix(adjacency.to_numpy()[np.ix_(order, order)].astype(np.float32))
         if target.n_obs * target.n_vars <= MAX_DENSE:
             target.obsm[_keys.trajectory(key_added)] = self._predict_cells(cells, fitted)[:, order]
             target.layers[_keys.velocity(key_added)] = self.get_velocity(target)[:, order]

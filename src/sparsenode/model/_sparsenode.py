@@ -32,6 +32,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "decay": True,
         "skip": False,
         "self_edges": "penalised",
+        "initial_state": "kernel",
+        "initial_bandwidth": 0.2,
+        "align_batches": True,
     },
     "collocation": {
         "regularizer": "pathreg",
@@ -40,6 +43,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "decay": False,
         "skip": True,
         "self_edges": "free",
+        "initial_state": "learned",
+        "initial_bandwidth": 0.1,
+        "align_batches": False,
     },
     "transport": {
         "regularizer": CNODE(0.07),
@@ -48,8 +54,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "decay": False,
         "skip": True,
         "self_edges": "free",
+        "initial_state": "kernel",
+        "initial_bandwidth": 0.2,
+        "align_batches": True,
     },
 }
+# Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
+_SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
 
 
 class SparseNODE(TrainingMixin):
@@ -78,13 +89,18 @@ class SparseNODE(TrainingMixin):
         ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for networks, which it finds far better.
         Expression is then standardised per gene. ``"collocation"``: regress the derivatives of smoothed trajectories on their
         states; for time series with little noise, whose equations it recovers, and as a start for the trajectories.
+    order
+        1: :math:`dx/dt = f(x) - \gamma \odot x`. 2: :math:`d^2x/dt^2 = f(x, v) - \gamma \odot v` with :math:`v = dx/dt` and
+        :math:`v(0) = g(x(0))` from a small learned network :math:`g` of the initial state; for motion and other time
+        series with inertia. The network then has a position and a velocity block, see :meth:`get_adjacency`. Not with
+        the transport objective, which needs observed velocities.
     fields
         ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
         one with transport, which found networks better.
     decay
-        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network. By default with
-        trajectories; with transport free self-edges take that part.
+        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
+        damping. By default with trajectories; with transport free self-edges take that part.
     skip
         Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
         helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
@@ -107,16 +123,18 @@ class SparseNODE(TrainingMixin):
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory.
         ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
-        earliest observation; for time series, where that one is as good as any other.
+        earliest observation; for time series, where that one is as good as any other, and so the default in second
+        order. Learned are positions; initial velocities are those that :math:`g` gives there.
     initial_bandwidth
-        Standard deviation of that Gaussian, as a share of the trajectory.
+        Standard deviation of that Gaussian, as a share of the trajectory: 0.2 by default. In second order also of the one
+        in which initial slopes are estimated, from which training starts, and 0.1 by default.
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
         cloud of starts. By default it does, unless initial states are learned.
     align_batches
         Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
         predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
-        donors. Set it to ``False`` where time has a unit that all batches share.
+        donors. Set it to ``False`` where time has a unit that all batches share, which is the default in second order.
     n_knots
         Solver outputs per trajectory; cells are interpolated between them with cubic Hermite polynomials.
     solver
@@ -160,6 +178,7 @@ class SparseNODE(TrainingMixin):
         hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
         objective: Literal["trajectory", "transport", "collocation"] | Transport = "trajectory",
+        order: Literal[1, 2] = 1,
         fields: Literal["shared", "lineage"] | None = None,
         decay: bool | None = None,
         skip: bool | None = None,
@@ -168,10 +187,10 @@ class SparseNODE(TrainingMixin):
         hard_prior: bool = False,
         path_weights: pd.DataFrame | None = None,
         self_edges: SelfEdges | None = None,
-        initial_state: InitialState = "kernel",
-        initial_bandwidth: float = 0.2,
+        initial_state: InitialState | None = None,
+        initial_bandwidth: float | None = None,
         bootstrap: bool | None = None,
-        align_batches: bool = True,
+        align_batches: bool | None = None,
         n_knots: int = 17,
         solver: str = "dopri5",
         rtol: float = 1e-3,
@@ -184,12 +203,22 @@ class SparseNODE(TrainingMixin):
         self.objective: Literal["trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
-        defaults = _DEFAULTS[self._objective_name]
+        if order not in (1, 2) or isinstance(order, bool):
+            raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
+        if order == 2 and isinstance(self.objective, Transport):
+            raise ValueError(
+                "Expected `objective='trajectory'` with `order=2`, found transport: it regresses accelerations on positions "
+                "and velocities, and the velocities of cells are not observed."
+            )
+        defaults = _DEFAULTS[self._objective_name] | (_SECOND_ORDER if order == 2 else {})
         penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
         hidden = defaults["hidden"] if hidden is None else hidden
         fields = defaults["fields"] if fields is None else fields
         decay = defaults["decay"] if decay is None else decay
         skip = defaults["skip"] if skip is None else skip
+        initial_state = defaults["initial_state"] if initial_state is None else initial_state
+        initial_bandwidth = defaults["initial_bandwidth"] if initial_bandwidth is None else initial_bandwidth
+        align_batches = defaults["align_batches"] if align_batches is None else align_batches
         if self_edges is None:
             self_edges = defaults["self_edges"] if penalty.weights_paths else "penalised"
         _checks.choice("fields", fields, ("shared", "lineage"))
@@ -254,6 +283,7 @@ class SparseNODE(TrainingMixin):
             skip=skip,
             inputs=self._regulators,
             path_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+            order=order,
         )
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None

@@ -18,7 +18,7 @@ from sparsenode.model import _checks
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
-from sparsenode.objectives import NullModels, StreamedData, Transport, couple_cells, smooth
+from sparsenode.objectives import NullModels, SmoothedTrajectories, StreamedData, Transport, couple_cells, smooth
 from sparsenode.training import (
     IterativeSparsification,
     PairsSplitter,
@@ -267,8 +267,11 @@ class TrainingMixin(RegularizationMixin):
         module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
         if splitter is not None:
             return splitter
+        curves = self._smooth(data) if fitted == "collocation" or module.order == 2 else []
+        if module.initial_velocity is not None:
+            self._start_second_order(data, curves[0], spans)
         if fitted == "collocation":
-            return self._smoothed(data, cells.lineages, indices, steps_per_epoch)
+            return self._collocation(data, curves, cells.lineages, spans, indices, steps_per_epoch)
         held_out = None
         if data.validation.weight.sum() > 0:
             held_out = full_batch([data.validation], centre, self._units, data.early)
@@ -276,6 +279,24 @@ class TrainingMixin(RegularizationMixin):
         halves = data.halves[: len(module.seeds)]
         training_batch = full_batch(halves, centre, self._units, data.early) if halves else full
         return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)
+
+    def _smooth(self, data: StreamedData) -> list[SmoothedTrajectories]:
+        """Smoothed trajectories of all training cells, or of those of every seed."""
+        return [smooth(sample) for sample in data.halves[: len(self.module.seeds)] or [data.training]]
+
+    def _start_second_order(self, data: StreamedData, curves: SmoothedTrajectories, spans: np.ndarray) -> None:
+        """Choose the unit of velocities, and start from the observed slopes and accelerations."""
+        module = self.module
+        if self.is_trained_:
+            return  # training goes on from what was learned
+        module.rate.fill_(curves.rate(spans))
+        clock = spans[:, None] * module.rate.double().cpu().numpy()
+        module.start_velocity(torch.as_tensor(data.edges["initial_slope"] / self._units[1] / clock))
+        if self._objective_name == "trajectory":
+            batch = self._collocation_batch([curves], spans)
+            batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
+            module.start_linear(batch)
+            module.start_accelerations(batch)
 
     def _pairs(
         self,
@@ -308,31 +329,42 @@ class TrainingMixin(RegularizationMixin):
             buffer.copy_(torch.as_tensor(values))
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
 
-    def _smoothed(
+    def _collocation(
         self,
         data: StreamedData,
+        curves: Sequence[SmoothedTrajectories],
         lineages: Sequence[int],
+        spans: np.ndarray,
         indices: tuple[np.ndarray, np.ndarray, np.ndarray],
         steps_per_epoch: int,
     ) -> StatisticsSplitter:
-        """Smooth the trajectories, start learned initial states from them, and build the loaders of a collocation fit."""
-        module, centre = self.module, data.training.mean
-        samples = data.halves[: len(module.seeds)] or [data.training]
-        curves = [smooth(sample.centred(centre)) for sample in samples]
-        states = np.stack([self._encode(curve.states + centre[:, None]) for curve in curves])
-        derivatives = np.stack([curve.derivatives for curve in curves]) / self._units[1]
-        precision = np.stack([curve.precision for curve in curves])
-        precision /= (precision * derivatives**2).sum((1, 2, 3), keepdims=True)
-        arrays = {"states": states, "derivatives": derivatives, "precision": precision}
-        batch = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+        """Start learned initial states and linear skips from smoothed trajectories, and build the loaders."""
+        module = self.module
+        batch = self._collocation_batch(curves, spans)
         if module.start_offset is not None:
             with torch.no_grad():
-                module.start_offset.copy_(batch["states"][0, :, 0] - module.initial_state)
-        module.start_linear({name: tensor.to(module.device) for name, tensor in batch.items()})
+                module.start_offset.copy_(batch["states"][0, :, 0, : module.n_vars] - module.initial_state)
+        if not self.is_trained_:
+            module.start_linear({name: tensor.to(module.device) for name, tensor in batch.items()})
         for lineage in range(len(self.lineages)):
             own = [m for m, index in enumerate(lineages) if index == lineage]
-            self._refer(lineage, states[0, own].reshape(-1, len(self.genes)))
+            self._refer(lineage, batch["states"][0, own].flatten(0, 1).numpy())
         return self._data_splitter_cls(batch, None, indices, steps_per_epoch)
+
+    def _collocation_batch(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> dict[str, torch.Tensor]:
+        """Tensors of a collocation fit in module units: states, and what the field adds to them over the trajectory."""
+        module, scale = self.module, self._units[1]
+        clock = (spans[:, None] * module.rate.double().cpu().numpy())[:, None]
+        states = np.stack([self._encode(curve.states) for curve in curves])
+        derivatives = np.stack([curve.derivatives for curve in curves]) / scale
+        precision = np.stack([curve.precision for curve in curves])
+        if module.order == 2:
+            states = np.concatenate([states, derivatives / clock], 3)
+            derivatives = np.stack([curve.curvatures for curve in curves]) / scale / clock
+            precision = np.stack([curve.curvature_precision for curve in curves])
+        precision /= (precision * derivatives**2).sum((1, 2, 3), keepdims=True)
+        arrays = {"states": states, "derivatives": derivatives, "precision": precision}
+        return {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
 
     def _refer(self, lineage: int, states: np.ndarray) -> None:
         """Keep some states of a lineage, at which its Jacobian is averaged."""

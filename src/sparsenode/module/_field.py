@@ -24,7 +24,9 @@ _INITIAL_CLOSED = (0.2, 0.5)
 _OUTPUT_GAIN = 0.1
 # An entry of zero weighs as much as one of this share of the mean: it may come back.
 _SMALLEST = 0.01
-_INITIAL_DECAY = 0.5413  # softplus^-1(1): one e-fold over the length of a trajectory
+# softplus^-1 of the initial rates: decay by one e-fold over the length of a trajectory, damping of a tenth of that, since
+# it adds to the velocity block of the network.
+_INITIAL_DECAY = {1: 0.5413, 2: -2.2522}
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,21 @@ class Architecture:
     Parameters
     ----------
     n_vars
-        Size of the state, d.
+        Number of variables, d.
     n_layers
         Number of layers. Where there is a skip, its matrix stands after those of the layers in every list.
     per_target
         Whether each target has a network of its own; its tensors then lie one after the other on the leading axis.
     inputs
-        Variables that may regulate others, ``None`` for all.
+        Coordinates of the state that the field reads, ``None`` for all.
     path_weights
-        Weight of the paths of each regulator to each target, targets × regulators, in path penalties, or networks × targets ×
-        regulators; ``None`` for one.
+        Weight of the paths of each input to each target, targets × inputs, in path penalties, or networks × targets × inputs;
+        ``None`` for one.
     skip
         Whether a linear skip is added inside the field, after the integration, or not at all.
+    order
+        1: the state holds the variables, and the field is their derivative. 2: it holds the variables, then their
+        velocities, and the field is the derivative of these.
     """
 
     n_vars: int
@@ -54,13 +59,23 @@ class Architecture:
     inputs: torch.Tensor | None = None
     path_weights: torch.Tensor | None = None
     skip: Skip | None = None
+    order: int = 1
+
+    @property
+    def n_state(self) -> int:
+        """Number of coordinates of the state."""
+        return self.order * self.n_vars
+
+    def top(self, x: torch.Tensor) -> torch.Tensor:
+        """The part of the state whose derivative the field is: variables, or their velocities."""
+        return x if self.order == 1 else x[..., self.n_vars :]
 
     def chains(self, matrices: Sequence[torch.Tensor]) -> list[Sequence[torch.Tensor]]:
         """Matrices in series: those of the layers, and the skip by itself."""
         return [chain for chain in (matrices[: self.n_layers], matrices[self.n_layers :]) if len(chain) > 0]
 
     def read(self, x: torch.Tensor) -> torch.Tensor:
-        """The inputs of the field among the variables, the last axis."""
+        """The inputs of the field among the coordinates of the state, the last axis."""
         return x if self.inputs is None else x.index_select(-1, self.inputs)
 
     def split(self, h: torch.Tensor) -> torch.Tensor:
@@ -153,7 +168,7 @@ class Field(nn.Module):
     Parameters
     ----------
     n_vars
-        Size of the state, d.
+        Number of variables, d.
     hidden
         Widths of the hidden layers.
     seeds
@@ -161,16 +176,20 @@ class Field(nn.Module):
     gates
         One gate per weight, one per input unit of each layer, or none.
     decay
-        Whether each variable has a learned rate of linear decay, :math:`\gamma > 0`.
+        Whether each variable has a learned rate of linear decay, :math:`\gamma > 0`; in second order of damping,
+        :math:`-\gamma \odot v`.
     skip
         Whether there is a linear skip :math:`S`: added to the field, or after the integration; see
         :class:`~sparsenode.module.SparseNODEModule`.
     per_target
         Whether every target has a network of its own.
     inputs
-        Indices of the variables that may regulate others, all by default.
+        Indices of the coordinates of the state that the field reads, all by default.
     path_weights
-        Weights of paths in path penalties, targets × all variables, one by default.
+        Weights of paths in path penalties, targets × all coordinates of the state, one by default.
+    order
+        1: :math:`dx/dt = f(x) - \gamma \odot x`. 2: :math:`d^2x/dt^2 = f([x, v]) - \gamma \odot v` with
+        :math:`v = dx/dt`.
     """
 
     def __init__(
@@ -184,10 +203,11 @@ class Field(nn.Module):
         per_target: bool = False,
         inputs: Sequence[int] | None = None,
         path_weights: torch.Tensor | None = None,
+        order: int = 1,
     ) -> None:
         super().__init__()
-        self.n_vars, self.skip, self.per_target, self.gates = n_vars, skip, per_target, gates
-        n_inputs = n_vars if inputs is None else len(inputs)
+        self.n_vars, self.skip, self.per_target, self.gates, self.order = n_vars, skip, per_target, gates, order
+        n_inputs = order * n_vars if inputs is None else len(inputs)
         n, n_small = len(seeds), len(seeds) * (n_vars if per_target else 1)
         sizes = [n_inputs, *hidden, 1 if per_target else n_vars]
         shapes = [(n_small, out, inp) for inp, out in zip(sizes[:-1], sizes[1:], strict=True)]
@@ -200,7 +220,7 @@ class Field(nn.Module):
             for count, out, inp in shapes
             if gates is not None
         )
-        self.raw_decay = nn.Parameter(torch.full((n, 1, n_vars), _INITIAL_DECAY)) if decay else None
+        self.raw_decay = nn.Parameter(torch.full((n, 1, n_vars), _INITIAL_DECAY[order])) if decay else None
         self.register_buffer("inputs", None if inputs is None else torch.as_tensor(list(inputs)), persistent=False)
         if path_weights is not None and inputs is not None:
             path_weights = path_weights[:, list(inputs)]
@@ -237,7 +257,7 @@ class Field(nn.Module):
     def architecture(self) -> Architecture:
         """What the tensors of this field mean."""
         weights = self.path_weights if self.adapted is None else self.adapted
-        return Architecture(self.n_vars, len(self.biases), self.per_target, self.inputs, weights, self.skip)
+        return Architecture(self.n_vars, len(self.biases), self.per_target, self.inputs, weights, self.skip, self.order)
 
     def adapt(self, magnitudes: torch.Tensor | None) -> None:
         r"""Weight every path by the inverse of a magnitude, or as at the start if there is none.
@@ -248,7 +268,7 @@ class Field(nn.Module):
         Parameters
         ----------
         magnitudes
-            Non-negative, networks × targets × all variables.
+            Non-negative, networks × targets × all coordinates of the state.
         """
         if magnitudes is None:
             self.adapted = None
@@ -289,7 +309,7 @@ class Field(nn.Module):
 
     @staticmethod
     def evaluate(x: torch.Tensor, effective: EffectiveWeights) -> torch.Tensor:
-        """Derivatives at ``x``, networks × points × variables."""
+        """Derivatives of the variables, or of their velocities, at states ``x``: networks × points × variables."""
         architecture, layers = effective.architecture, effective.layers
         inputs = h = architecture.read(x)
         for layer, (weight, bias) in enumerate(zip(layers, effective.layer_biases, strict=True)):
@@ -301,11 +321,11 @@ class Field(nn.Module):
         h = architecture.merge(h)
         if architecture.skip == "inner":
             h = torch.baddbmm(h, inputs, effective.weights[-1].mT)
-        return h if effective.decay is None else torch.addcmul(h, effective.decay, x, value=-1)
+        return h if effective.decay is None else torch.addcmul(h, effective.decay, architecture.top(x), value=-1)
 
     @staticmethod
     def jacobian(x: torch.Tensor, effective: EffectiveWeights, network: int) -> torch.Tensor:
-        """Jacobian of one network, without the decay, averaged over points × variables: targets × regulators.
+        """Jacobian of one network, without the decay, averaged over points × state: targets × coordinates of the state.
 
         A skip that is added after the integration counts like one inside the field.
         """
@@ -329,7 +349,7 @@ class Field(nn.Module):
 
     @staticmethod
     def path_matrix(effective: EffectiveWeights) -> torch.Tensor:
-        """Path matrices ``|W^L| ⋯ |W^1|``, plus the magnitude of the skip: networks × targets × regulators."""
+        """Path matrices ``|W^L| ⋯ |W^1|``, plus the magnitude of the skip: networks × targets × coordinates."""
         architecture = effective.architecture
         layers = _paths.product([weight.abs() for weight in effective.weights[: architecture.n_layers]])
         matrix = layers.reshape(-1, architecture.n_vars, layers.shape[2])
@@ -339,9 +359,9 @@ class Field(nn.Module):
 
 
 def _all_columns(architecture: Architecture, matrix: torch.Tensor) -> torch.Tensor:
-    """Put the columns of the inputs in their places among those of all variables, the others zero."""
+    """Put the columns of the inputs in their places among those of the whole state, the others zero."""
     if architecture.inputs is None:
         return matrix
-    full = matrix.new_zeros(*matrix.shape[:-1], architecture.n_vars)
+    full = matrix.new_zeros(*matrix.shape[:-1], architecture.n_state)
     full[..., architecture.inputs] = matrix
     return full

@@ -12,6 +12,7 @@ from torch import nn
 
 from sparsenode._errors import DivergenceError
 from sparsenode.module._field import EffectiveWeights, Field
+from sparsenode.module._initial_velocity import InitialVelocity
 from sparsenode.module._layout import Layout
 from sparsenode.module._prune import resized
 from sparsenode.module._solve import Solver, integrate
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _RIDGE = 1e-4  # of the linear start, as a share of the mean square of an input
 _LARGEST = 1000.0  # states in units of the module beyond which a trajectory is said to diverge
+# Steps and learning rate of the regression that second-order fields start from.
+_WARM_UP_STEPS, _WARM_UP_LR = 300, 0.01
 N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
 
 
@@ -32,6 +35,9 @@ class SparseNODEModule(BaseModuleClass):
     There are R replicates (strengths × seeds) and, with one field per lineage, F fields in each; the batch of
     networks has ``R * F`` entries. Inside the module, expression is centred by ``centre`` and
     divided by ``scale``, the field is multiplied by ``rate``, and the time of every trajectory runs over ``[0, 1]``.
+
+    In second order the state holds the variables and their velocities, ``d(x, v) = rate * (v, f(x, v))``: velocities are
+    in units of ``rate``, which makes them as large as the variables.
 
     Parameters
     ----------
@@ -60,7 +66,11 @@ class SparseNODEModule(BaseModuleClass):
     inputs
         Indices of the variables that may regulate others, ``None`` for all.
     path_weights
-        Weights of paths in path penalties, targets × regulators, ``None`` for one.
+        Weights of paths in path penalties, targets × regulators, ``None`` for one; in second order alike for their
+        positions and velocities.
+    order
+        1: the field is the derivative of the variables. 2: that of their velocities, which start from a learned network
+        of the initial state.
     n_knots
         Number of solver outputs per trajectory.
     solver
@@ -84,9 +94,11 @@ class SparseNODEModule(BaseModuleClass):
         skip: bool = False,
         inputs: Sequence[int] | None = None,
         path_weights: torch.Tensor | None = None,
+        order: int = 1,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
+        self.n_vars, self.order = n_vars, order
         self.seeds = [int(seed) for seed in seeds]
         self.n_fields = n_lineages if fields == "lineage" else 1
         self.bootstrap = bootstrap
@@ -96,6 +108,9 @@ class SparseNODEModule(BaseModuleClass):
         self.n_replicates = len(regularizer.strength) * len(self.seeds)
         strength = np.repeat(regularizer.strength, len(self.seeds))
         network_seeds = np.repeat(np.tile(self.seeds, len(regularizer.strength)), self.n_fields)
+        if order == 2:
+            inputs = None if inputs is None else [*inputs, *(n_vars + i for i in inputs)]
+            path_weights = None if path_weights is None else path_weights.repeat(1, 2)
         self.field = Field(
             n_vars,
             hidden,
@@ -106,14 +121,16 @@ class SparseNODEModule(BaseModuleClass):
             regularizer.per_target,
             inputs,
             path_weights,
+            order,
         )
+        self.initial_velocity = InitialVelocity(n_vars, network_seeds.tolist(), self.n_fields) if order == 2 else None
         #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
         self.strength_share = 1.0
         self.register_buffer("strength", torch.as_tensor(strength, dtype=torch.float32))
         self.register_buffer("centre", torch.zeros(n_vars))
         self.register_buffer("scale", torch.ones(n_vars))
         self.register_buffer("rate", torch.ones(n_vars))
-        self.register_buffer("reference", torch.zeros(n_lineages, N_REFERENCE, n_vars))
+        self.register_buffer("reference", torch.zeros(n_lineages, N_REFERENCE, n_vars * order))
         self.register_buffer("initial_state", torch.zeros(len(lineages), n_vars))
         self.register_buffer("relative_span", torch.ones(len(lineages)))
         self.register_buffer("time_unit", torch.ones((), dtype=torch.float64))
@@ -168,6 +185,7 @@ class SparseNODEModule(BaseModuleClass):
         lineages: Sequence[int],
         times: torch.Tensor,
         solver: Solver | None = None,
+        initial_velocity: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Integrate trajectories and return states and derivatives at ``times``.
 
@@ -176,7 +194,7 @@ class SparseNODEModule(BaseModuleClass):
         effective
             Effective weights.
         start
-            Initial states, replicates × trajectories × variables, in module units.
+            Initial values of the variables, replicates × trajectories × variables, in module units.
         relative_span
             Length of each trajectory in units of ``time_unit``.
         lineages
@@ -185,31 +203,80 @@ class SparseNODEModule(BaseModuleClass):
             Increasing times in units of each trajectory's length.
         solver
             Method and tolerances, those of training by default.
+        initial_velocity
+            Initial velocities in the shape of ``start``, only in second order; those of the learned network by default.
 
         Returns
         -------
-        States and derivatives, both replicates × trajectories × times × variables.
+        States and derivatives, both replicates × trajectories × times × coordinates of the state.
         """
         layout = self.layout(lineages)
-        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate
+        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate.repeat(self.order)
         field = velocity(effective)
         first = layout.spread(start)
+        if self.initial_velocity is not None:
+            speed = self.initial_velocity(first) if initial_velocity is None else layout.spread(initial_velocity)
+            first = torch.cat([first, speed], 2)
         states = integrate(lambda x: span * field(x), first, times, solver or self.solver)
         derivatives = span.unsqueeze(2) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
         if effective.architecture.skip == "outer":
-            drift = (span * self.drift(first, effective)).unsqueeze(2)
-            states, derivatives = states + drift * times.view(-1, 1), derivatives + drift
+            gained, gain = self._gains(first, span, times, effective)
+            states, derivatives = states + gained, derivatives + gain
         return layout.gather(states), layout.gather(derivatives)
 
     @staticmethod
     def drift(start: torch.Tensor, effective: EffectiveWeights) -> torch.Tensor:
-        """What a skip after the integration adds to the derivatives: ``S`` times the initial states."""
+        """What a skip after the integration adds to the field: ``S`` times the initial states."""
         return torch.bmm(effective.architecture.read(start), effective.weights[-1].mT)
 
+    def _gains(
+        self, first: torch.Tensor, span: torch.Tensor, times: torch.Tensor, effective: EffectiveWeights
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a skip after the integration adds to states and derivatives: networks × trajectories × times × coordinates."""
+        clock = span[..., : self.n_vars].unsqueeze(2)
+        drift = clock * self.drift(first, effective).unsqueeze(2)
+        along = times.view(-1, 1)
+        gained = drift * along
+        if self.order == 1:
+            return gained, drift.expand_as(gained)
+        # A constant acceleration.
+        return (
+            torch.cat([0.5 * clock * gained * along, gained], 3),
+            torch.cat([clock * gained, drift.expand_as(gained)], 3),
+        )
+
     def start(self) -> torch.Tensor:
-        """Initial states, replicates × trajectories × variables."""
+        """Initial values of the variables, replicates × trajectories × variables."""
         start = self.initial_state.expand(self.n_replicates, -1, -1)
         return start if self.start_offset is None else start + self.start_offset
+
+    def start_velocity(self, initial_velocity: torch.Tensor) -> None:
+        """Start the network of initial velocities from observed slopes, trajectories × variables."""
+        if self.initial_velocity is None:
+            return
+        fields = self.lineages if self.n_fields > 1 else [0] * len(self.lineages)
+        self.initial_velocity.start_from(self.initial_state, initial_velocity.to(self.initial_state), fields)
+
+    def start_accelerations(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Start a field of accelerations from those of smoothed trajectories.
+
+        A trajectory from an untrained field of accelerations flies off in a straight line, and takes long to come back.
+        So the field is regressed on smooth curves first, without penalty and without solving an equation.
+
+        Parameters
+        ----------
+        tensors
+            As for a collocation fit.
+        """
+        self.seed_generators()
+        optimizer = torch.optim.Adam(self.field.parameters(), _WARM_UP_LR)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _WARM_UP_STEPS)
+        for _ in range(_WARM_UP_STEPS):
+            optimizer.zero_grad()
+            self._collocation_error(self.sample_weights(), tensors).sum().backward()
+            optimizer.step()
+            schedule.step()
+        optimizer.zero_grad()
 
     def layout(self, lineages: Sequence[int]) -> Layout:
         """Where trajectories of these lineages stand in the batch of networks."""
@@ -217,7 +284,7 @@ class SparseNODEModule(BaseModuleClass):
         return Layout.of(fields, self.n_fields).to(self.device)
 
     def _start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Initial states, replicates × trajectories × variables; bootstrapped from early cells while training."""
+        """Initial values, replicates × trajectories × variables; bootstrapped from early cells while training."""
         start = self.start()
         if not (self.training and self.bootstrap):
             return start
@@ -270,8 +337,9 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
-        states, derivatives = self.trajectories(
-            effective, self._start(tensors), self.relative_span, self.lineages, knots
+        states, derivatives = (
+            values[..., : self.n_vars]
+            for values in self.trajectories(effective, self._start(tensors), self.relative_span, self.lineages, knots)
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
@@ -279,17 +347,22 @@ class SparseNODEModule(BaseModuleClass):
         return (quadratic + square) / null
 
     def _collocation_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Squared error of the derivatives of the smoothed trajectories, as a share of that of zero."""
+        """Squared error of the derivatives of the smoothed trajectories, as a share of that of zero.
+
+        In second order these are the derivatives of the velocities.
+        """
         layout = self.layout(self.lineages)
-        states = layout.spread(tensors["states"].expand(self.n_replicates, -1, -1, -1))
+        states = layout.spread(self._by_replicate(tensors["states"]).expand(self.n_replicates, -1, -1, -1))
         span = layout.spread(self.relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate
-        drift = torch.zeros_like(states[:, :, :1])
+        gain: torch.Tensor | float = 0.0
         if effective.architecture.skip == "outer":
-            drift = (span * self.drift(states[:, :, 0], effective)).unsqueeze(2)
-            states = states - drift * torch.linspace(0.0, 1.0, states.shape[2], device=self.device).view(-1, 1)
+            times = torch.linspace(0.0, 1.0, states.shape[2], device=self.device)
+            gained, gain = self._gains(states[:, :, 0], span.repeat(1, 1, self.order), times, effective)
+            states, gain = states - gained, gain[..., -self.n_vars :]
         found = self.field.evaluate(states.flatten(1, 2), effective).unflatten(1, states.shape[1:3])
-        found = layout.gather(span.unsqueeze(2) * found + drift)
-        return ((found - tensors["derivatives"]).square() * tensors["precision"]).sum((1, 2, 3))
+        found = layout.gather(span.unsqueeze(2) * found + gain)
+        wanted, precision = (self._by_replicate(tensors[name]) for name in ("derivatives", "precision"))
+        return ((found - wanted).square() * precision).sum((1, 2, 3))
 
     def pair_errors(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Weighted mean over genes of the squared error of the slope of every pair: replicates × pairs."""
@@ -322,7 +395,7 @@ class SparseNODEModule(BaseModuleClass):
         layout, architecture = self.layout(self.lineages), self.field.architecture
         span = self.relative_span.view(-1, 1, 1) * self.rate
         states, slopes, precision = (
-            layout.spread(tensor.expand(self.n_replicates, -1, -1, -1)).flatten(1, 2).double()
+            layout.spread(self._by_replicate(tensor).expand(self.n_replicates, -1, -1, -1)).flatten(1, 2).double()
             for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"])
         )
         inputs = torch.cat([architecture.read(states), torch.ones_like(states[..., :1])], 2)
@@ -366,7 +439,7 @@ class SparseNODEModule(BaseModuleClass):
 
     @torch.no_grad()
     def path_matrix(self) -> torch.Tensor:
-        """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` per unit of ``time_unit``: replicates × fields × targets × regulators."""
+        """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` in module units: replicates × fields × targets × coordinates of the state."""
         matrix = self.field.path_matrix(self.field.effective_weights())
         return matrix.unflatten(0, (self.n_replicates, self.n_fields))
 

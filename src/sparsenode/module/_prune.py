@@ -19,7 +19,8 @@ def prune_field(field: Field) -> tuple[Field, dict[str, list[int]]]:
 
     Returns
     -------
-    The smaller field, and ``hidden``: its widths, and ``inputs``: the variables that it reads.
+    The smaller field, and ``hidden``: its widths, and ``inputs``: the coordinates of the state that it
+    reads.
     """
     effective = field.effective_weights()
     layers = effective.weights[: len(field.biases)]
@@ -31,7 +32,7 @@ def prune_field(field: Field) -> tuple[Field, dict[str, list[int]]]:
         for live, width in zip(alive, widths, strict=True)
     ]
     inputs = _used_inputs(field, effective)
-    positions = torch.arange(field.n_vars, device=inputs.device) if field.inputs is None else field.inputs
+    positions = torch.arange(field.architecture.n_state, device=inputs.device) if field.inputs is None else field.inputs
     names = [int(i) for i in positions[inputs]]
     new = resized(field, widths, names)
     rows = [*units, None]
@@ -61,8 +62,9 @@ def resized(field: Field, hidden: list[int], inputs: list[int]) -> Field:
     """New field like another one, with other widths and inputs."""
     weights = field.path_weights
     if weights is not None:
-        known = range(field.n_vars) if field.inputs is None else field.inputs.tolist()
-        full = weights.new_ones(field.n_vars, field.n_vars)
+        n_state = field.architecture.n_state
+        known = range(n_state) if field.inputs is None else field.inputs.tolist()
+        full = weights.new_ones(field.n_vars, n_state)
         full[:, list(known)] = weights
         weights = full
     new = Field(
@@ -75,6 +77,7 @@ def resized(field: Field, hidden: list[int], inputs: list[int]) -> Field:
         field.per_target,
         inputs,
         weights,
+        field.order,
     )
     return new.to(device=field.weights[0].device, dtype=field.weights[0].dtype)
 

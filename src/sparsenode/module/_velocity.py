@@ -27,7 +27,7 @@ class _Evaluate(torch.autograd.Function):
         skip: torch.Tensor | None,
         *parameters: torch.Tensor,
     ) -> Any:
-        """Derivatives at ``x``; the parameters are the weights of all layers, then the biases."""
+        """The field at ``x``; the parameters are the weights of all layers, then the biases."""
         n = len(parameters) // 2
         weights, biases = parameters[:n], parameters[n:]
         inputs = [architecture.read(x)]
@@ -41,7 +41,7 @@ class _Evaluate(torch.autograd.Function):
             derivatives = torch.baddbmm(derivatives, inputs[0], skip.mT)
         ctx.tape, ctx.architecture, ctx.decay, ctx.skip = tape, architecture, decay, skip
         ctx.save_for_backward(x, *inputs, *weights)
-        return derivatives if decay is None else derivatives.addcmul_(decay, x, value=-1)
+        return derivatives if decay is None else derivatives.addcmul_(decay, architecture.top(x), value=-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
@@ -59,9 +59,9 @@ class _Evaluate(torch.autograd.Function):
         if ctx.skip is not None:
             state = torch.baddbmm(state, gradient, ctx.skip)
         if architecture.inputs is not None:
-            state = torch.zeros_like(gradient).index_add_(2, architecture.inputs, state)
+            state = torch.zeros_like(x).index_add_(2, architecture.inputs, state)
         if ctx.decay is not None:
-            state.addcmul_(ctx.decay, gradient, value=-1)
+            architecture.top(state).addcmul_(ctx.decay, gradient, value=-1)
         return (None, None, state, None, None, *([None] * (2 * n)))
 
 
@@ -98,7 +98,7 @@ class _Gather(torch.autograd.Function):
         decay = None
         if ctx.has_decay:
             state = inputs[0] if ctx.architecture.inputs is None else torch.cat(states, 1)
-            decay = -(output * state).sum(1, keepdim=True)
+            decay = -(output * ctx.architecture.top(state)).sum(1, keepdim=True)
         ctx.tape.clear()
         skip = torch.bmm(output.mT, inputs[0]) if ctx.has_skip else None
         weights = [torch.bmm(g.mT, x) for g, x in zip(gradients, inputs, strict=True)]
@@ -106,11 +106,12 @@ class _Gather(torch.autograd.Function):
 
 
 def velocity(effective: EffectiveWeights) -> Callable[[torch.Tensor], torch.Tensor]:
-    """:meth:`Field.evaluate` as a function of the state alone, for solves.
+    """Derivative of the state as a function of the state alone, for solves: that of :meth:`Field.evaluate`.
 
     A solve evaluates the field some twenty times on a few points each. Were every evaluation differentiated by itself,
     most of the time would go into adding up gradients of the size of the weights; here one product over all points
-    does it. Results are the same up to rounding. The graph can be differentiated once.
+    does it. Results are the same up to rounding. The graph can be differentiated once. In second order the
+    derivatives of the variables are their velocities, which are part of the state.
     """
     tape: _Tape = []
     architecture = effective.architecture
@@ -118,4 +119,8 @@ def velocity(effective: EffectiveWeights) -> Callable[[torch.Tensor], torch.Tens
     decay, skip, *parameters = _Gather.apply(
         tape, architecture, effective.decay, inner, *effective.layers, *effective.layer_biases
     )
-    return lambda x: _Evaluate.apply(tape, architecture, x, decay, skip, *parameters)
+
+    def top(x: torch.Tensor) -> torch.Tensor:
+        return _Evaluate.apply(tape, architecture, x, decay, skip, *parameters)
+
+    return top if architecture.order == 1 else lambda x: torch.cat([architecture.top(x), top(x)], -1)

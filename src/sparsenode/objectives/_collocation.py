@@ -19,16 +19,32 @@ class SmoothedTrajectories:
 
     Parameters
     ----------
-    states, derivatives
-        Values and derivatives at the knots, per length of the trajectory: trajectories × knots × variables.
-    precision
-        Inverse variance of the derivatives up to a factor for each variable, of mean one: trajectories × knots ×
-        variables. It is small at the ends, where derivatives are hardly determined.
+    states, derivatives, curvatures
+        Values and the first two derivatives at the knots, per length of the trajectory: trajectories × knots × variables.
+    precision, curvature_precision
+        Inverse variances of the derivatives up to a factor for each variable, of mean one: trajectories × knots ×
+        variables. They are small at the ends, where derivatives are hardly determined.
     """
 
     states: np.ndarray
     derivatives: np.ndarray
+    curvatures: np.ndarray
     precision: np.ndarray
+    curvature_precision: np.ndarray
+
+    def rate(self, spans: np.ndarray) -> float:
+        """How fast trajectories move in the unit of ``spans``: the size of their velocities over that of their deviations.
+
+        It is the angular frequency of an oscillation.
+
+        Parameters
+        ----------
+        spans
+            Length of each trajectory.
+        """
+        moved = np.square(self.derivatives / spans[:, None, None]).mean()
+        deviated = np.square(self.states - self.states.mean(1, keepdims=True)).mean()
+        return float(np.sqrt(moved / deviated))
 
 
 def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
@@ -41,13 +57,15 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
     Parameters
     ----------
     statistics
-        Statistics of the cells.
+        Statistics of the cells, uncentred.
 
     References
     ----------
     Craven and Wahba (1979), *Smoothing noisy data with spline functions*, Numerische Mathematik 31; Ramsay and Silverman
     (2005), *Functional data analysis*, chapter 5.
     """
+    mean = statistics.mean
+    statistics = statistics.centred(mean)
     gram, cross = statistics.gram, statistics.cross
     n_trajectories, size, n_vars = cross.shape
     penalty = roughness(size // 2)
@@ -60,20 +78,38 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
         left = 1.0 - freedom / statistics.weight.sum()
         error[index] = np.maximum(fit, 0.0) / left**2 if left > 1e-6 else np.inf
     chosen = error.argmin(0)
-    solution, variance = np.empty_like(cross), np.empty((n_trajectories, size // 2, n_vars))
+    n_knots, second = size // 2, _second_derivative(size // 2)
+    solution, variance = np.empty_like(cross), np.empty((2, n_trajectories, n_knots, n_vars))
     for index in np.unique(chosen):
         own = chosen == index
         inverse = _inverse(gram, statistics.weight, _GRID[index], penalty)
         solution[:, :, own] = inverse @ cross[:, :, own]
-        variance[:, :, own] = np.diagonal(inverse, axis1=1, axis2=2)[:, size // 2 :, None]
-    precision = 1.0 / variance
-    return SmoothedTrajectories(
-        solution[:, : size // 2], solution[:, size // 2 :], precision / precision.mean((0, 1), keepdims=True)
-    )
+        variance[0][:, :, own] = np.diagonal(inverse, axis1=1, axis2=2)[:, n_knots:, None]
+        variance[1][:, :, own] = np.einsum("ki,mij,kj->mk", second, inverse, second)[:, :, None]
+    precision = 1.0 / np.maximum(variance, np.finfo(float).tiny)
+    precision /= precision.mean((1, 2), keepdims=True)
+    states, derivatives = solution[:, :n_knots] + mean[:, None], solution[:, n_knots:]
+    return SmoothedTrajectories(states, derivatives, second @ solution, *precision)
 
 
 def roughness(n_knots: int) -> np.ndarray:
     """Quadratic form of the roughness of a cubic Hermite spline on ``[0, 1]``, 2K × 2K for values and derivatives."""
+    step = 1.0 / (n_knots - 1)
+    left, right = _second_derivatives(n_knots)
+    third = (right - left) / step
+    jump = left[1:] - right[:-1]
+    return step * third.T @ third + jump.T @ jump / step
+
+
+def _second_derivative(n_knots: int) -> np.ndarray:
+    """Second derivative at the knots, the mean of both sides: K × 2K."""
+    left, right = _second_derivatives(n_knots)
+    ends = np.concatenate([left, right[-1:]]), np.concatenate([left[:1], right])
+    return 0.5 * (ends[0] + ends[1])
+
+
+def _second_derivatives(n_knots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Second derivatives at the left and at the right end of every interval, intervals × 2K each."""
     step, n = 1.0 / (n_knots - 1), n_knots - 1
     left, right = np.zeros((2, n, 2 * n_knots))
     rows = np.arange(n)
@@ -85,9 +121,7 @@ def roughness(n_knots: int) -> np.ndarray:
         strict=True,
     ):
         left[rows, column], right[rows, column] = start, end
-    third = (right - left) / step
-    jump = left[1:] - right[:-1]
-    return step * third.T @ third + jump.T @ jump / step
+    return left, right
 
 
 def _inverse(gram: np.ndarray, weight: np.ndarray, smoothness: float, penalty: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import sparse
@@ -29,12 +29,15 @@ class CellTable:
         Weight of each cell in the initial state of each trajectory, cells × trajectories; columns sum to one.
     early
         Cells to bootstrap the initial state of each trajectory from.
+    edges
+        Weights of each cell in further sums for each trajectory, cells × trajectories, by name.
     """
 
     times: np.ndarray
     weights: np.ndarray
     initial_weights: np.ndarray
     early: list[np.ndarray]
+    edges: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class StreamedData:
         Expression of the cells to bootstrap from, one array per trajectory.
     bin_weight, bin_total
         Weight and weighted sum of the training cells in ``N_BINS`` time bins: M × bins and M × bins × d.
+    edges
+        The further sums, M × d, by name.
     """
 
     training: TrajectoryStatistics
@@ -124,6 +129,7 @@ class StreamedData:
     early: list[np.ndarray]
     bin_weight: np.ndarray
     bin_total: np.ndarray
+    edges: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class _Accumulator:
@@ -184,6 +190,7 @@ def stream(
     masks = {"training": training, "validation": validation} | {f"half {i}": mask for i, mask in enumerate(halves)}
     accumulators = {name: _Accumulator(n_trajectories, n_knots, n_vars) for name in masks}
     initial = np.zeros((n_trajectories, n_vars))
+    edges = {name: np.zeros((n_trajectories, n_vars)) for name in cells.edges}
     bin_weight = np.zeros((n_trajectories, N_BINS))
     bin_total = np.zeros((n_trajectories, N_BINS, n_vars))
     early = [np.zeros((len(rows), n_vars)) for rows in cells.early]
@@ -194,6 +201,8 @@ def stream(
         shift = x.mean(0) if shift is None else shift
         shifted = x - shift
         initial += cells.initial_weights[rows].T @ x
+        for name, edge_weights in cells.edges.items():
+            edges[name] += edge_weights[rows].T @ x
         for m in range(n_trajectories):
             in_trajectory = cells.weights[rows, m] > 0
             for name, mask in masks.items():
@@ -220,4 +229,5 @@ def stream(
         early=early,
         bin_weight=bin_weight,
         bin_total=bin_total,
+        edges=edges,
     )

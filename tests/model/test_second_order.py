@@ -1,0 +1,253 @@
+"""Second-order models on systems with a known solution, and against the field integrated by scipy."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+
+import sparsenode as sn
+
+OMEGA = 2 * np.pi / 3.0  # a period of three units of time
+PHASES = np.array([0.0, 0.8, 1.6])
+POSITION = np.array([[-4.0, 0.0, 2.0], [0.0, -2.0, 0.0], [0.0, -3.0, -5.0]])
+VELOCITY = np.array([[-0.4, 0.0, 0.0], [0.9, -0.3, 0.0], [0.0, 0.0, -0.5]])
+
+
+def trials(states: np.ndarray, times: np.ndarray, first: int = 0) -> AnnData:
+    """Trials × times × variables as observations."""
+    n, length, d = states.shape
+    names = pd.Categorical(np.repeat([f"trial{first + k}" for k in range(n)], length))
+    obs = pd.DataFrame({"time": np.tile(times, n), "trial": names}, index=[f"{k}" for k in range(n * length)])
+    return AnnData(states.reshape(-1, d), obs, pd.DataFrame(index=[f"x{j}" for j in range(d)]))
+
+
+def linear(times: np.ndarray, n_trials: int = 4, seed: int = 0) -> np.ndarray:
+    """Exact solutions of x'' = POSITION x + VELOCITY x', trials × times × variables."""
+    system = np.block([[np.zeros((3, 3)), np.eye(3)], [POSITION, VELOCITY]])
+    positions = np.random.default_rng(seed).normal(size=(n_trials, 3))
+    starts = np.hstack([positions, positions @ np.array([[0, 1, 0], [0.5, 0, 0], [0, 0, -1.0]])])
+    return np.array([[(expm(system * t) @ start)[:3] for t in times] for start in starts])
+
+
+def fit(adata: AnnData, epochs: int = 30, train: dict | None = None, **model) -> sn.SparseNODE:
+    sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    fitted = sn.SparseNODE(adata, order=2, **({"hidden": (8,), "n_knots": 9} | model))
+    quick = {"max_epochs": epochs, "accelerator": "cpu", "enable_progress_bar": False}
+    fitted.train(**(quick | (train or {})))
+    return fitted
+
+
+TIMES = np.linspace(1.0, 3.5, 40)
+
+
+@pytest.fixture(scope="module")
+def model() -> sn.SparseNODE:
+    """A linear system with a linear skip and two strengths. Not to be changed."""
+    return fit(
+        trials(linear(TIMES - 1.0, 8), TIMES),
+        regularizer=sn.regularizers.CNODE([0.003, 0.3]),
+        skip=True,
+        decay=False,
+        fields="shared",
+        train={"plan_kwargs": {"lr": 0.03}},
+    )
+
+
+@pytest.fixture(scope="module")
+def oscillator() -> sn.SparseNODE:
+    times = np.linspace(0, 3.0, 40)
+    states = np.cos(OMEGA * times[None, :, None] + PHASES[:, None, None])
+    options = {"skip": True, "decay": False, "hidden": (4,), "train": {"plan_kwargs": {"lr": 0.03}}}
+    return fit(trials(states, times), regularizer=sn.regularizers.CNODE(0.01), **options)
+
+
+def test_the_harmonic_oscillator_is_recovered(oscillator):
+    position = oscillator.get_adjacency(block="position", weights="jacobian").iloc[0, 0]
+    assert position == pytest.approx(-(OMEGA**2), rel=0.05)
+    assert abs(oscillator.get_adjacency(block="velocity", weights="jacobian").iloc[0, 0]) < 0.05 * OMEGA
+    assert float(oscillator.module.rate[0]) / float(oscillator.module.time_unit) == pytest.approx(OMEGA, rel=0.02)
+    with pytest.warns(UserWarning, match="Extrapolating"):
+        found = oscillator.predict(times=np.linspace(0, 4.5, 10))
+    expected = np.cos(OMEGA * np.linspace(0, 4.5, 10)[None] + PHASES[:, None])
+    np.testing.assert_allclose(found[..., 0], expected, atol=0.15)
+    slopes = -OMEGA * np.sin(OMEGA * np.tile(np.linspace(0, 3.0, 40), 3) + np.repeat(PHASES, 40))
+    np.testing.assert_allclose(oscillator.get_velocity()[:, 0], slopes, atol=0.15 * OMEGA)
+
+
+def test_coefficients_are_in_the_units_of_the_data(model):
+    position = model.get_adjacency(block="position", weights="jacobian", replicate=0).to_numpy()
+    velocity = model.get_adjacency(block="velocity", weights="jacobian", replicate=0).to_numpy()
+    assert np.abs(position - POSITION).max() < 0.15 * np.abs(POSITION).max()
+    assert np.abs(velocity - VELOCITY).max() < 0.4
+    assert model.regularization_path_["train_error"][0] < 5e-3
+
+
+def test_predictions_solve_the_equation(model):
+    """The field at test time, with weights as matrices, integrated by scipy in units of the data."""
+    module = model.module
+    effective = module.field.effective_weights()
+    first, last, skip = (w[0].detach().double().numpy() for w in effective.weights)
+    b1, b2 = (b[0].detach().double().numpy() for b in effective.biases)
+    scale, unit, rate = float(module.scale[0]), float(module.time_unit), float(module.rate[0])
+
+    def rhs(_, s):
+        z = np.concatenate([s[:3] / scale, s[3:] / scale / rate * unit])
+        h = z @ first.T + b1
+        h = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
+        return np.concatenate([s[3:], scale * rate**2 / unit**2 * ((h @ last.T + b2)[0] + skip @ z)])
+
+    starts = module.start()[0].detach()
+    speeds = module.initial_velocity(module.start().detach())[0].detach().double().numpy() * scale * rate / unit
+    found = model.predict(times=TIMES, replicate=0)
+    for m in range(8):
+        start = np.concatenate([starts[m].double().numpy() * scale, speeds[m]])
+        solution = solve_ivp(rhs, (TIMES[0], TIMES[-1]), start, t_eval=TIMES, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(found[m], solution.y[:3].T, atol=2e-3)
+        rows = slice(40 * m, 40 * (m + 1))
+        np.testing.assert_allclose(model.predict(replicate=0)[rows], solution.y[:3].T, atol=2e-3)
+        np.testing.assert_allclose(model.get_velocity(replicate=0)[rows], solution.y[3:].T, atol=2e-2)
+
+
+def test_union_and_blocks(model):
+    position, velocity, union = (
+        model.get_adjacency(block=block, replicate=1).to_numpy() for block in ("position", "velocity", None)
+    )
+    assert (position == 0).any()
+    assert (velocity == 0).any()
+    frequency = float(model.module.rate[0]) / float(model.module.time_unit)
+    comparable = velocity * frequency
+    np.testing.assert_allclose(union, np.where(np.abs(position) >= np.abs(comparable), position, comparable), rtol=1e-6)
+    np.testing.assert_array_equal(union == 0, (position == 0) & (velocity == 0))
+    for block, matrix in (("position", position), ("velocity", velocity), (None, union)):
+        network = model.get_network(replicate=1, block=block)
+        assert len(network) == (matrix != 0).sum()
+        np.testing.assert_array_equal(model.get_edge_frequency(replicate=1, block=block), matrix != 0)
+    zeros = np.concatenate([position, velocity], 1) == 0
+    sparsity = model.get_sparsity(replicate=1)
+    assert sparsity["feature"] == pytest.approx(zeros.mean())
+    assert sparsity["feature"] == pytest.approx(model.regularization_path_["feature_sparsity"][1])
+    assert sparsity["regulator"] == pytest.approx((zeros[:, :3] & zeros[:, 3:]).all(0).mean())
+    assert model.get_sparsity(replicate=1, block="velocity")["feature"] == pytest.approx((velocity == 0).mean())
+
+
+@pytest.mark.parametrize("block", ["position", "velocity", None])
+def test_jacobians_of_cells(model, block):
+    """Central differences of the acceleration; cells move like their trajectory."""
+    cells = [3, 77]
+    found = model.get_jacobian(cells, replicate=1, block=block)
+    assert found.shape == (2, 3, 3)
+    mean = model.get_adjacency(weights="jacobian", replicate=1, block=block).to_numpy()
+    assert (found[:, mean == 0] == 0).all()
+    np.testing.assert_allclose(found.mean(0), mean, atol=0.3 * np.abs(mean).max())
+
+
+def test_a_zero_in_a_block_is_a_zero_jacobian_everywhere(model):
+    rng = np.random.default_rng(0)
+    other = trials(20 * rng.normal(size=(1, 12, 3)), np.linspace(0, 1, 12))
+    for block in ("position", "velocity"):
+        zero = model.get_adjacency(block=block, replicate=1).to_numpy() == 0
+        jacobian = model.get_jacobian(np.arange(12), adata=other, replicate=1, block=block)
+        assert (jacobian[:, zero] == 0).all()
+
+
+def test_written_results(model):
+    adata = model.adata.copy()
+    model.write_results(adata)
+    for block, key in ((None, ""), ("position", "position_"), ("velocity", "velocity_")):
+        expected = model.get_adjacency(block=block).to_numpy()
+        np.testing.assert_allclose(adata.varp[f"sparsenode_{key}adjacency"].toarray(), expected, rtol=1e-6)
+    assert adata.uns["sparsenode"]["parameters"]["order"] == 2
+    adata.varp["sparsenode_position_adjacency"] = sparse.csr_matrix((3, 3))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    other = sn.SparseNODE(adata, hidden=(4,), n_knots=5)
+    other.train(max_epochs=1, steps_per_epoch=1, accelerator="cpu", enable_progress_bar=False)
+    assert list(adata.varp) == ["sparsenode_adjacency"]
+    with pytest.raises(ValueError, match="block"):
+        other.get_adjacency(block="position")
+
+
+def test_saved_and_loaded(model, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=model.adata)
+    np.testing.assert_array_equal(loaded.predict(), model.predict())
+    np.testing.assert_array_equal(loaded.get_adjacency(block="velocity"), model.get_adjacency(block="velocity"))
+
+
+def test_pruned_saved_and_trained_on(tmp_path):
+    model = fit(
+        trials(linear(TIMES, 2), TIMES),
+        epochs=10,
+        regularizer=sn.regularizers.GroupLasso([0.5]),
+        hidden=(4,),
+        regulators=["x0", "x2"],
+        self_edges="free",
+    )
+    before = model.predict()
+    model.prune()
+    np.testing.assert_allclose(model.predict(), before, atol=1e-4)
+    assert (model.get_adjacency()["x1"] == 0).all()
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=model.adata)
+    np.testing.assert_array_equal(loaded.predict(), model.predict())
+    loaded.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+
+
+def test_new_trials_are_not_stretched(model):
+    """A trial of twice the length is predicted on the same clock: its first half is that of the short one."""
+    times = np.linspace(0, 2.5, 30)
+    states = linear(np.linspace(0, 5.0, 59), 1, seed=7)
+    short, long = trials(states[:, :30], times), trials(states, np.linspace(0, 5.0, 59))
+    np.testing.assert_allclose(model.predict(long)[:30], model.predict(short), atol=2e-3)
+
+
+METHODS = [
+    *("none", "l0", "pathreg", "grouplasso", "lassonet"),
+    sn.regularizers.LassoNet(0.01, skip="outer"),
+    sn.regularizers.PathReg(0.1, gates="weight"),
+]
+
+
+@pytest.mark.parametrize("regularizer", METHODS, ids=str)
+def test_every_method_fits_with_lineages_and_replicates(regularizer):
+    adata = trials(linear(TIMES, 2), TIMES)
+    adata.obs["kind"] = pd.Categorical(np.repeat(["a", "b"], 40))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="kind", batch_key="trial")
+    model = sn.SparseNODE(adata, regularizer, order=2, hidden=(4,), n_knots=5, n_seeds=2)
+    model.train(max_epochs=1, steps_per_epoch=2, accelerator="cpu", enable_progress_bar=False, schedule="sparse")
+    assert np.isfinite(model.evaluate()["mse"]).all()
+    assert adata.varp["sparsenode_adjacency_a"].shape == (3, 3)
+    assert model.get_adjacency("a", block="velocity").shape == (3, 3)
+
+
+def test_training_goes_on_from_what_was_learned(oscillator):
+    adata = oscillator.adata.copy()
+    model = fit(adata, epochs=2, regularizer="none")
+    before = model.module.initial_velocity.bias.detach().clone()
+    model.train(max_epochs=1, steps_per_epoch=1, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"lr": 1e-9})
+    np.testing.assert_allclose(model.module.initial_velocity.bias.detach(), before, atol=1e-6)
+
+
+def test_what_cannot_be_combined(oscillator):
+    adata = oscillator.adata
+    with pytest.raises(ValueError, match="velocities of cells are not observed"):
+        sn.SparseNODE(adata, order=2, objective="transport")
+    for order in (0, 3, "2", True, None):
+        with pytest.raises(ValueError, match="Expected `order` to be 1 or 2"):
+            sn.SparseNODE(adata, order=order)
+    with pytest.raises(ValueError, match="block"):
+        oscillator.get_network(block="positions")
+
+
+def test_defaults_of_first_order_are_as_before(adata):
+    sn.SparseNODE.setup_anndata(adata)
+    first, second = sn.SparseNODE(adata), sn.SparseNODE(adata, order=2)
+    assert (first._initial_state, first._initial_bandwidth, first._align_batches) == ("kernel", 0.2, True)
+    assert (second._initial_state, second._initial_bandwidth, second._align_batches) == ("learned", 0.1, False)
+    assert inspect.signature(sn.SparseNODE).parameters["order"].default == 1

@@ -1,0 +1,51 @@
+"""The network of initial velocities, against scikit-learn's ridge regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import Ridge
+
+from sparsenode.module._initial_velocity import _RIDGE, InitialVelocity
+
+
+def test_it_starts_from_a_ridge_regression_per_field():
+    generator = torch.Generator().manual_seed(0)
+    starts, slopes = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
+    fields = [0, 1, 0, 0, 1, 1, 0]
+    network = InitialVelocity(3, [0, 0, 1, 1], n_fields=2).double()
+    network.start_from(starts, slopes, fields)
+    for field in (0, 1):
+        own = [m for m, of in enumerate(fields) if of == field]
+        x = starts[own].numpy() - starts[own].numpy().mean(0)
+        spread = np.sqrt(np.square(x).mean())
+        ridge = Ridge(alpha=_RIDGE * 3).fit(x / spread, slopes[own].numpy())
+        found = network(starts[own].expand(4, -1, -1))[field::2].detach().numpy()
+        for replicate in found:
+            np.testing.assert_allclose(replicate, ridge.predict(x / spread), rtol=1e-9)
+
+
+def test_one_trajectory_gives_its_slope():
+    network = InitialVelocity(3, [0], 1).double()
+    start, slope = torch.tensor([[1.0, -2.0, 0.5]]).double(), torch.tensor([[3.0, 0.1, -1.0]]).double()
+    network.start_from(start, slope, [0])
+    torch.testing.assert_close(network(start[None])[0], slope)
+
+
+def test_networks_do_not_depend_on_the_batch_and_can_learn_what_is_not_linear():
+    batch, alone = InitialVelocity(2, [4, 9], 1).double(), InitialVelocity(2, [9], 1).double()
+    x = torch.linspace(-2, 2, 40, dtype=torch.float64)
+    x = torch.stack([x, torch.cos(2 * x)], 1)
+    wanted = torch.stack([x[:, 0].abs(), x[:, 0] * x[:, 1]], 1)
+    for network in (batch, alone):
+        network.start_from(x, wanted, [0] * 40)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+        points = x.expand(len(network.bias), -1, -1)
+        first = float((network(points) - wanted).square().mean().detach())
+        for _ in range(400):
+            optimizer.zero_grad()
+            (network(points) - wanted).square().mean((1, 2)).sum().backward()
+            optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(batch(x.expand(2, -1, -1))[1], alone(x[None])[0], rtol=1e-6, atol=1e-8)
+        assert float((alone(x[None])[0] - wanted).square().mean()) < 0.1 * first
