@@ -35,6 +35,7 @@ _TRANSPORT_LR = 0.02
 class TrainingMixin(RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
+    data_range_: np.ndarray | None
     _data_splitter_cls = StatisticsSplitter
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
@@ -236,6 +237,7 @@ class TrainingMixin(RegularizationMixin):
         with torch.no_grad():
             module.time_unit.fill_(unit)
             module.relative_span.copy_(torch.as_tensor(spans))
+        self.data_range_ = data.range
         self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
         if transport is not None:
             splitter = self._pairs(
