@@ -290,3 +290,23 @@ def test_failed_integration_says_when():
     )
     with pytest.raises(RuntimeError, match="integration stopped at time"):
         system.simulate(n_trials=1)
+
+
+def test_held_genes_of_a_linear_system_in_closed_form():
+    """With gene 1 held at c, the others follow dx/dt = A' x + c a, whose solution the matrix exponential gives."""
+    system = random_linear_system(n_genes=4, density=0.5, seed=3)
+    natural, held = (system.simulate(n_trials=2, n_times=6, seed=1, clamp=c) for c in (None, {"gene1": 1.5}))
+    matrix = system.coefficients.to_numpy().copy()
+    matrix[1] = 0.0
+    for trial in range(2):
+        rows = slice(6 * trial, 6 * trial + 6)
+        start = natural.X[rows][0].copy()
+        start[1] = 1.5
+        expected = [expm(matrix * t) @ start for t in held.obs["time"].iloc[rows]]
+        np.testing.assert_allclose(held.X[rows], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("clamp", [{"gene9": 1.0}, {"gene1": np.inf}])
+def test_held_genes_that_are_refused(clamp):
+    with pytest.raises(ValueError, match="clamp"):
+        random_linear_system(n_genes=4, seed=3).simulate(clamp=clamp)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Protocol
@@ -82,6 +82,7 @@ class System:
         noise: float = 0.0,
         irregular: bool = False,
         seed: int = 0,
+        clamp: Mapping[str, float] | None = None,
     ) -> AnnData:
         """Observe the system from several initial states.
 
@@ -101,6 +102,9 @@ class System:
         seed
             Seed of initial states, times and noise. These are drawn apart: the same seed gives the same trajectories at
             any noise, and the same initial states for any times.
+        clamp
+            Genes that are held at a value from the start on; their derivative is zero, and the others see that value. Initial
+            states of the others are those without it.
 
         Returns
         -------
@@ -118,21 +122,30 @@ class System:
         RuntimeError
             If the integration fails.
         """
-        return observe(
-            self,
-            lambda start, at: {STATES: self._integrate(start, at)},
-            n_trials,
-            n_times,
-            t_end,
-            noise,
-            irregular,
-            seed,
-        )
+        held = self._held(clamp)
 
-    def _integrate(self, start: np.ndarray, times: np.ndarray) -> np.ndarray:
+        def solve(start: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
+            start[list(held)] = list(held.values())
+            return {STATES: self._integrate(start, at, list(held))}
+
+        return observe(self, solve, n_trials, n_times, t_end, noise, irregular, seed)
+
+    def _held(self, clamp: Mapping[str, float] | None) -> dict[int, float]:
+        """Positions and values of held genes."""
+        held = {} if clamp is None else dict(clamp)
+        for name, value in held.items():
+            if name not in self.genes or not np.isfinite(value):
+                raise ValueError(
+                    f"Expected `clamp` to map genes like {self.genes[:3]} to finite numbers, found {name!r}: {value!r}."
+                )
+        return {self.genes.index(name): float(value) for name, value in held.items()}
+
+    def _integrate(self, start: np.ndarray, times: np.ndarray, held: list[int]) -> np.ndarray:
         """States at increasing times, the first of which is that of the initial state."""
+        free = np.ones(len(start))
+        free[held] = 0.0
         solution = solve_ivp(
-            lambda _, x: self.field(x[None])[0],
+            lambda _, x: free * self.field(x[None])[0],
             (times[0], times[-1]),
             start,
             method="DOP853",

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
@@ -17,6 +18,7 @@ from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
+from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
@@ -63,7 +65,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
 
 
-class SparseNODE(TrainingMixin):
+class SparseNODE(SimulationMixin, TrainingMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
 
     Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to the mean expression trajectory of every lineage
@@ -289,6 +291,7 @@ class SparseNODE(TrainingMixin):
         self.sparsification_: pd.DataFrame | None = None
         self.pruned_: dict[str, list[int]] | None = None
         self.null_models_: NullModels | None = None
+        self.data_range_: np.ndarray | None = None
         self.selected_: int = 0
         self._given_up: list[int] = []
         self._model_summary_string = (

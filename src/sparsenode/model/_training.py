@@ -37,6 +37,7 @@ _LEARNING_RATES = {"trajectory": {}, "transport": {"lr": 0.02}, "collocation": {
 class TrainingMixin(RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
+    data_range_: np.ndarray | None
     _data_splitter_cls = StatisticsSplitter
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
@@ -259,6 +260,7 @@ class TrainingMixin(RegularizationMixin):
         with torch.no_grad():
             module.time_unit.fill_(unit)
             module.relative_span.copy_(torch.as_tensor(spans))
+        self.data_range_ = data.range
         self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
         splitter: StatisticsSplitter | None = None
         if fitted == "transport" and isinstance(self.objective, Transport):

@@ -186,6 +186,7 @@ class SparseNODEModule(BaseModuleClass):
         times: torch.Tensor,
         solver: Solver | None = None,
         initial_velocity: torch.Tensor | None = None,
+        free: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Integrate trajectories and return states and derivatives at ``times``.
 
@@ -205,6 +206,8 @@ class SparseNODEModule(BaseModuleClass):
             Method and tolerances, those of training by default.
         initial_velocity
             Initial velocities in the shape of ``start``, only in second order; those of the learned network by default.
+        free
+            One for each variable that moves, zero for those that are held where they start; all move by default.
 
         Returns
         -------
@@ -213,6 +216,8 @@ class SparseNODEModule(BaseModuleClass):
         layout = self.layout(lineages)
         span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate.repeat(self.order)
         field = velocity(effective)
+        if free is not None:
+            span = span * free.repeat(self.order)
         first = layout.spread(start)
         if self.initial_velocity is not None:
             speed = self.initial_velocity(first) if initial_velocity is None else layout.spread(initial_velocity)

@@ -120,6 +120,8 @@ class StreamedData:
         Weight and weighted sum of the training cells in ``N_BINS`` time bins: M × bins and M × bins × d.
     edges
         The further sums, M × d, by name.
+    range
+        Smallest and largest value of each variable among the training cells, 2 × d.
     """
 
     training: TrajectoryStatistics
@@ -129,7 +131,8 @@ class StreamedData:
     early: list[np.ndarray]
     bin_weight: np.ndarray
     bin_total: np.ndarray
-    edges: dict[str, np.ndarray] = field(default_factory=dict)
+    edges: dict[str, np.ndarray]
+    range: np.ndarray
 
 
 class _Accumulator:
@@ -195,12 +198,16 @@ def stream(
     bin_total = np.zeros((n_trajectories, N_BINS, n_vars))
     early = [np.zeros((len(rows), n_vars)) for rows in cells.early]
     shift: np.ndarray | None = None
+    low, high = np.full(n_vars, np.inf), np.full(n_vars, -np.inf)
     for first, x in chunks:
         rows = slice(first, first + len(x))
         # Any constant near the data guards the sums of squares against cancellation.
         shift = x.mean(0) if shift is None else shift
         shifted = x - shift
         initial += cells.initial_weights[rows].T @ x
+        if training[rows].any():
+            low = np.minimum(low, x[training[rows]].min(0))
+            high = np.maximum(high, x[training[rows]].max(0))
         for name, edge_weights in cells.edges.items():
             edges[name] += edge_weights[rows].T @ x
         for m in range(n_trajectories):
@@ -230,4 +237,5 @@ def stream(
         bin_weight=bin_weight,
         bin_total=bin_total,
         edges=edges,
+        range=np.stack([low, high]),
     )

@@ -1,0 +1,296 @@
+"""What the fitted equation says about interventions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sparsenode.model._prediction import PredictionMixin
+from sparsenode.module import Solver
+
+_TOLERANCE = 1e-5
+_MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
+_N_TIMES = 101
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Trajectories with and without an intervention, from the same starts.
+
+    Parameters
+    ----------
+    times
+        Times since the start, in units of pseudotime, shape times.
+    perturbed, unperturbed
+        States, starts × times × genes, in the units of the data; genes in the order of ``model.genes``.
+    held
+        Value at which each gene of the intervention is held, indexed by its name; empty without an intervention.
+    effects
+        One row per start and gene, with the columns ``start``, ``gene``, ``held`` (whether the gene is part of the
+        intervention), and the difference perturbed minus unperturbed in the units of the data: ``final`` at the last time,
+        ``mean`` over time, and ``peak`` where it is largest in magnitude.
+    """
+
+    times: np.ndarray
+    perturbed: np.ndarray
+    unperturbed: np.ndarray
+    held: pd.Series
+    effects: pd.DataFrame
+
+
+class SimulationMixin(PredictionMixin):
+    """The method :meth:`simulate` of :class:`sparsenode.SparseNODE`."""
+
+    data_range_: np.ndarray | None
+
+    def simulate(
+        self,
+        x0: np.ndarray | pd.DataFrame | None = None,
+        times: Sequence[float] | np.ndarray | None = None,
+        *,
+        knockout: str | Sequence[str] = (),
+        overexpress: str | Sequence[str] | Mapping[str, float] = (),
+        clamp: Mapping[str, float] | None = None,
+        v0: np.ndarray | None = None,
+        lineage: str | None = None,
+        replicate: int | None = None,
+    ) -> Simulation:
+        """Simulate interventions: genes that are held at a value while all others follow the fitted equation.
+
+        A held gene starts at its value, its derivative is zero, and the other genes see that value from the start on. Any
+        number of genes can be held at once.
+
+        Parameters
+        ----------
+        x0
+            Starts, starts × genes or one start, in the units of the data and the order of ``model.genes``; a data frame is
+            matched by column name, and its index names the starts. By default the initial states of the model's
+            trajectories.
+        times
+            Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
+            longest trajectory.
+        knockout
+            Genes held at zero in the units of the data. For standardised data zero is the mean: use ``clamp``.
+        overexpress
+            Genes held at the highest value along the fitted trajectories, or a mapping from genes to the fold of that
+            value.
+        clamp
+            Mapping from genes to the value at which they are held, in the units of the data.
+        v0
+            Initial velocities in second order, in the shape of ``x0`` and units of the data per unit of pseudotime; by
+            default those of the learned network at ``x0``. An intervention does not change them, but for held genes,
+            which do not move.
+        lineage
+            Lineage whose field moves the starts. It is needed with ``x0`` if every lineage has its own field; without
+            ``x0`` it restricts the starts to its trajectories.
+        replicate
+            Replicate to use; the selected one by default.
+
+        Returns
+        -------
+        Both runs and the effects; see ``Simulation``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        DivergenceError
+            If a solution leaves the finite numbers.
+        KeyError
+            If a name is no gene of the model.
+        ValueError
+            If a gene is named twice, or a value, shape or time is out of range.
+
+        Notes
+        -----
+        The field was fitted to unperturbed trajectories, so effects are extrapolations, and a warning says which genes leave
+        the range of the training data. An effect is as good as the network: ``evaluate`` and reference networks
+        should speak for the fit first. Do not read effects of genes that no edge leaves as evidence of no effect in the
+        cell: the penalty may have closed a path that is there.
+        """
+        self._require_trained()
+        chosen = self._replicate(replicate)
+        held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
+        starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
+        grid = self._simulation_times(times)
+        speed = self._start_velocities(v0, starts, lineages, clocks)
+        runs = [self._run(starts, speed, lineages, clocks, grid, values) for values in (None, held)]
+        unperturbed, perturbed = (run[chosen] for run in runs)
+        self._warn_out_of_range(perturbed)
+        return Simulation(grid, perturbed, unperturbed, held, self._effects(grid, perturbed - unperturbed, names, held))
+
+    def _held(
+        self,
+        knockout: str | Sequence[str],
+        overexpress: str | Sequence[str] | Mapping[str, float],
+        clamp: Mapping[str, float],
+        replicate: int,
+    ) -> pd.Series:
+        """Held value of every gene of an intervention."""
+        off = [knockout] if isinstance(knockout, str) else list(knockout)
+        names = [overexpress] if isinstance(overexpress, str) else overexpress
+        folds = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
+        everything = [*off, *folds, *clamp]
+        unknown = [name for name in everything if name not in self.genes]
+        if unknown:
+            raise KeyError(f"Expected genes of the model, found {unknown[:5]}. They look like {list(self.genes[:3])}.")
+        twice = sorted({name for name in everything if everything.count(name) > 1})
+        if twice:
+            raise ValueError(f"Expected every gene once among the interventions, found {twice} more than once.")
+        values = dict.fromkeys(off, 0.0)
+        if folds:
+            highest = self._integrate(None, replicate=replicate).states.max((0, 1))
+            for name, fold in folds.items():
+                top = highest[self.genes.get_loc(name)]
+                if not (top > 0 and np.isfinite(fold) and fold > 0):
+                    raise ValueError(
+                        f"Expected a positive fold of a positive highest value to overexpress {name!r}, found {fold!r} of "
+                        f"{top:.4g}. Use `clamp` for other values."
+                    )
+                values[name] = float(fold) * float(top)
+        for name, value in clamp.items():
+            if not np.isfinite(value):
+                raise ValueError(f"Expected a finite value to clamp {name!r} at, found {value!r}.")
+            values[name] = float(value)
+        return pd.Series(values, dtype=float, name="held")
+
+    def _starts(
+        self, x0: np.ndarray | pd.DataFrame | None, lineage: str | None, replicate: int
+    ) -> tuple[np.ndarray, list[str], list[int], np.ndarray]:
+        """Starts × genes, their names and lineages, and the module's time per unit of their pseudotime."""
+        if lineage is not None and lineage not in self.lineages:
+            raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
+        if x0 is None:
+            kept = np.flatnonzero([lineage in (None, name) for name in self.trajectories["lineage"]])
+            states = self._integrate(None, replicate=replicate).initial_state[kept]
+            spans = (self.trajectories["end"] - self.trajectories["start"]).to_numpy(float)
+            clocks = self.module.relative_span.double().cpu().numpy() / spans
+            names = [str(name) for name in self.trajectories.index[kept]]
+            return states, names, [self.module.lineages[m] for m in kept], clocks[kept]
+        if lineage is None and self.module.n_fields > 1:
+            raise ValueError(f"Expected a `lineage` with `x0`, found none: each of {self.lineages} has its own field.")
+        if isinstance(x0, pd.DataFrame):
+            missing = [gene for gene in self.genes if gene not in x0.columns]
+            if missing:
+                raise ValueError(f"Expected all genes of the model as columns of `x0`, missing are {missing[:5]}.")
+            names, x0 = [str(name) for name in x0.index], x0[list(self.genes)].to_numpy()
+        else:
+            names = [str(row) for row in range(len(np.atleast_2d(x0)))]
+        states = np.atleast_2d(np.asarray(x0, dtype=np.float64))
+        if states.ndim != 2 or states.shape[1] != len(self.genes) or not np.isfinite(states).all() or len(states) == 0:
+            raise ValueError(
+                f"Expected `x0` to be finite, of shape (starts, {len(self.genes)}), found shape {states.shape}."
+            )
+        index = 0 if lineage is None else self.lineages.index(lineage)
+        clock = np.full(len(states), 1.0 / float(self.module.time_unit))
+        return states, names, [index] * len(states), clock
+
+    def _simulation_times(self, times: Sequence[float] | np.ndarray | None) -> np.ndarray:
+        """Checked times since the start."""
+        if times is None:
+            return np.linspace(0.0, float((self.trajectories["end"] - self.trajectories["start"]).max()), _N_TIMES)
+        grid = np.asarray(times, dtype=np.float64)
+        increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
+        if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
+            raise ValueError(
+                "Expected `times` to be finite, increasing numbers from 0 on, the last one above 0: they count from the start."
+            )
+        return grid
+
+    @torch.no_grad()
+    def _start_velocities(
+        self, v0: np.ndarray | None, starts: np.ndarray, lineages: list[int], clocks: np.ndarray
+    ) -> torch.Tensor | None:
+        """Initial velocities in module units, replicates × starts × genes; ``None`` in first order."""
+        module = self.module
+        if module.initial_velocity is None:
+            if v0 is not None:
+                raise ValueError("Expected no `v0` in first order, where velocities are no part of the state.")
+            return None
+        if v0 is None:
+            layout = module.layout(lineages)
+            return layout.gather(module.initial_velocity(layout.spread(self._replicated(self._encode(starts)))))
+        given = np.atleast_2d(np.asarray(v0, dtype=np.float64))
+        if given.shape != starts.shape or not np.isfinite(given).all():
+            raise ValueError(
+                f"Expected `v0` to be finite, of the shape {starts.shape} of the starts, found {given.shape}."
+            )
+        return self._replicated(given / clocks[:, None] / self._velocity_unit)
+
+    def _replicated(self, values: np.ndarray) -> torch.Tensor:
+        """Values on the device of the module, the same for every replicate."""
+        tensor = torch.as_tensor(values, dtype=torch.float32, device=self.module.device)
+        return tensor.expand(self.module.n_replicates, *tensor.shape)
+
+    @torch.no_grad()
+    def _run(
+        self,
+        starts: np.ndarray,
+        speed: torch.Tensor | None,
+        lineages: list[int],
+        clocks: np.ndarray,
+        times: np.ndarray,
+        held: pd.Series | None,
+    ) -> np.ndarray:
+        """States of all replicates, replicates × starts × times × genes, in the units of the data."""
+        module, free = self.module, None
+        if held is not None and len(held) > 0:
+            positions = self.genes.get_indexer(held.index)
+            starts = starts.copy()
+            starts[:, positions] = held.to_numpy()
+            free = torch.ones(len(self.genes), device=module.device)
+            free[torch.as_tensor(positions)] = 0.0
+            speed = None if speed is None else speed * free
+        grid = np.unique(np.append(0.0, times))
+        horizon = self._replicated(grid[-1] * clocks)[0]
+        scaled = torch.as_tensor(grid / grid[-1], dtype=torch.float32, device=module.device)
+        tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
+        states, _ = module.trajectories(
+            module.field.effective_weights(),
+            self._replicated(self._encode(starts)),
+            horizon,
+            lineages,
+            scaled,
+            tight,
+            speed,
+            free,
+        )
+        offset, scale = self._units
+        states = states[:, :, len(grid) - len(times) :, : module.n_vars]
+        return states.cpu().numpy().astype(np.float64) * scale + offset
+
+    def _warn_out_of_range(self, states: np.ndarray) -> None:
+        if self.data_range_ is None:
+            return
+        low, high = self.data_range_
+        margin = _MARGIN * (high - low)
+        outside = ((states < low - margin) | (states > high + margin)).any((0, 1))
+        if outside.any():
+            names = [str(name) for name in self.genes[outside]]
+            warnings.warn(
+                f"{len(names)} of {len(self.genes)} genes leave the range of the training data: {names[:5]}"
+                f"{' and more' if len(names) > 5 else ''}. Nothing that was observed supports the field there.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _effects(self, times: np.ndarray, difference: np.ndarray, names: list[str], held: pd.Series) -> pd.DataFrame:
+        n_starts, _, n_genes = difference.shape
+        peak = np.take_along_axis(difference, np.abs(difference).argmax(1)[:, None], 1)[:, 0]
+        span = times[-1] - times[0]
+        mean = np.trapezoid(difference, times, axis=1) / span if span > 0 else difference[:, 0]
+        return pd.DataFrame(
+            {
+                "start": np.repeat(np.asarray(names, dtype=object), n_genes),
+                "gene": np.tile(self.genes.to_numpy(), n_starts),
+                "held": np.tile(self.genes.isin(held.index), n_starts),
+                "final": difference[:, -1].ravel(),
+                "mean": mean.ravel(),
+                "peak": peak.ravel(),
+            }
+        )

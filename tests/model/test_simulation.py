@@ -1,0 +1,177 @@
+"""Interventions: against scipy on the same field with held genes, and against systems never seen under intervention."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy.integrate import solve_ivp
+
+import sparsenode as sn
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*leave the range of the training data.*")
+
+
+@pytest.fixture(scope="module")
+def second_order() -> sn.SparseNODE:
+    """Two coordinates in order two, with damping and an inner skip."""
+    times = np.linspace(0, 2, 30)
+    states = np.stack([np.column_stack([np.cos(3 * times + p), np.sin(2 * times + p)]) for p in (0.0, 0.7)])
+    obs = pd.DataFrame({"time": np.tile(times, 2), "trial": pd.Categorical(np.repeat(["a", "b"], 30))})
+    obs.index = obs.index.astype(str)
+    adata = AnnData(states.reshape(-1, 2), obs, pd.DataFrame(index=["p", "q"]))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    model = sn.SparseNODE(adata, "none", order=2, hidden=(6,), n_knots=9, skip=True)
+    model.train(max_epochs=10, accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+def test_without_an_intervention_it_is_the_fitted_trajectory(fitted):
+    simulation = fitted.simulate()
+    assert simulation.perturbed.shape == simulation.unperturbed.shape == (2, 101, 8)
+    np.testing.assert_array_equal(simulation.perturbed, simulation.unperturbed)
+    assert (simulation.effects[["final", "mean", "peak"]] == 0).all(None)
+    assert len(simulation.held) == 0
+    for m, (_, row) in enumerate(fitted.trajectories.iterrows()):
+        times = np.linspace(0, row["end"] - row["start"], 5)
+        simulation = fitted.simulate(times=times)
+        np.testing.assert_allclose(simulation.unperturbed[m], fitted.predict(times=row["start"] + times)[m], atol=1e-3)
+
+
+@pytest.mark.parametrize("lineage", [0, 1])
+def test_held_genes_against_scipy(fitted, numpy_field, lineage):
+    field, name = numpy_field(fitted, lineage), fitted.lineages[lineage]
+    start = fitted.simulate(times=[0.0, 1.0], lineage=name).unperturbed[0, 0]
+    held = {"gene1": 0.0, "gene2": 0.9, "gene4": 2.0 * fitted.predict()[:, 4].max()}
+    free = np.array([gene not in held for gene in fitted.genes])
+    begin = np.where(free, start, [held.get(gene, 0.0) for gene in fitted.genes])
+    times = np.linspace(0, 1.5, 7)
+    solution = solve_ivp(lambda _, x: free * field(x)[0], (0, 1.5), begin, t_eval=times, rtol=1e-8, atol=1e-8)
+    found = fitted.simulate(
+        times=times, knockout="gene1", clamp={"gene2": 0.9}, overexpress={"gene4": 2.0}, lineage=name
+    )
+    np.testing.assert_allclose(found.perturbed[0], solution.y.T, atol=2e-3)
+    pd.testing.assert_series_equal(
+        found.held, pd.Series(held, name="held"), rtol=1e-3, check_index=True, check_like=True
+    )
+    assert np.ptp(found.perturbed[0][:, ~free], axis=0).max() < 1e-6
+    # The same from given starts, two at once, and with columns in another order
+    starts = pd.DataFrame([start, start + 0.1], index=["one", "two"], columns=fitted.genes)[fitted.genes[::-1]]
+    given = fitted.simulate(starts, times, knockout="gene1", clamp={"gene2": 0.9, "gene4": held["gene4"]}, lineage=name)
+    np.testing.assert_allclose(given.perturbed[0], found.perturbed[0], atol=2e-3)
+    assert given.effects["start"].unique().tolist() == ["one", "two"]
+
+
+def test_effects_are_differences(fitted):
+    found = fitted.simulate(clamp={"gene0": 3.0}, times=np.linspace(0.0, 1.4, 30))
+    difference = found.perturbed - found.unperturbed
+    table = found.effects
+    assert list(table.columns) == ["start", "gene", "held", "final", "mean", "peak"]
+    assert table["start"].unique().tolist() == list(fitted.trajectories.index)
+    np.testing.assert_array_equal(table["final"].to_numpy().reshape(2, 8), difference[:, -1])
+    np.testing.assert_array_equal(np.abs(table["peak"]).to_numpy().reshape(2, 8), np.abs(difference).max(1))
+    expected = np.trapezoid(difference, found.times, axis=1) / 1.4
+    np.testing.assert_allclose(table["mean"].to_numpy().reshape(2, 8), expected)
+    assert table.loc[table["held"], "gene"].unique().tolist() == ["gene0"]
+
+
+def test_a_gene_without_edges_has_no_effect(adata, fit):
+    model = fit(adata, regulators=["gene0", "gene1"])
+    found = model.simulate(clamp={"gene5": 2.0}).effects
+    assert (found.loc[found["gene"] != "gene5", ["final", "mean", "peak"]].abs() < 1e-6).all(None)
+    assert (model.simulate(clamp={"gene0": 2.0}).effects.loc[lambda t: ~t["held"], "peak"].abs() > 1e-4).any()
+
+
+def test_second_order_against_scipy(second_order):
+    model, module = second_order, second_order.module
+    effective = module.field.effective_weights()
+    first, last, skip = (w[0].detach().double().numpy() for w in effective.weights)
+    b1, b2 = (b[0].detach().double().numpy() for b in effective.biases)
+    decay = effective.decay[0].detach().double().numpy()
+    scale, clock = float(module.scale[0]), float(module.rate[0]) / float(module.time_unit)
+
+    def rhs(_, s):
+        z = np.concatenate([s[:2], s[2:] / clock]) / scale
+        h = z @ first.T + b1
+        h = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
+        slope = scale * clock**2 * ((h @ last.T + b2)[0] + skip @ z - (decay * z[2:])[0])
+        return np.array([s[2], 0.0, slope[0], 0.0])  # q is held
+
+    times, v0 = np.linspace(0, 1.5, 6), np.array([[0.3, -4.0]])
+    solution = solve_ivp(rhs, (0, 1.5), [0.5, 0.8, 0.3, 0.0], t_eval=times, rtol=1e-9, atol=1e-9)
+    found = model.simulate(np.array([0.5, -0.1]), times, clamp={"q": 0.8}, v0=v0)
+    np.testing.assert_allclose(found.perturbed[0], solution.y[:2].T, atol=2e-3)
+    # Without v0 it is that of the network, which the intervention does not change.
+    default = model.simulate(times=[0.0, 1e-3], clamp={"q": 0.8})
+    slopes = np.diff(default.perturbed - default.unperturbed, axis=1)[:, 0, 0]
+    np.testing.assert_allclose(slopes, 0.0, atol=1e-4)
+    with pytest.raises(ValueError, match="v0"):
+        model.simulate(np.array([0.5, -0.1]), v0=[1.0])
+
+
+@pytest.mark.parametrize("kind", ["linear", "hill"])
+def test_effects_on_systems_never_seen_under_intervention(kind):
+    """Correlated with the truth, and closer to it than no effect."""
+    make = {"linear": sn.datasets.random_linear_system, "hill": sn.datasets.random_hill_system}[kind]
+    system = make(n_genes=4, density=0.3, seed=3)
+    adata = system.simulate(n_trials=16, n_times=20, seed=0)
+    sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    model = sn.SparseNODE(
+        adata,
+        sn.regularizers.CNODE(0.001),
+        hidden=(16,),
+        skip=True,
+        decay=False,
+        initial_state="learned",
+        align_batches=False,
+    )
+    quick = {"max_epochs": 30, "accelerator": "cpu", "enable_progress_bar": False, "plan_kwargs": {"lr": 0.03}}
+    model.train(**quick, key_added=None)
+    times = np.linspace(0, system.t_end, 20)
+    true, found = [], []
+    natural = system.simulate(n_trials=3, n_times=20, seed=9)
+    starts = natural.X[::20]
+    for gene in system.genes:
+        value = float(np.quantile(adata[:, gene].X, 0.9))
+        changed = system.simulate(n_trials=3, n_times=20, seed=9, clamp={gene: value})
+        others = [g != gene for g in system.genes]
+        true.append((changed.X - natural.X).reshape(3, 20, -1)[..., others])
+        run = model.simulate(starts, times, clamp={gene: value})
+        found.append((run.perturbed - run.unperturbed)[..., others])
+    true, found = np.concatenate(true).ravel(), np.concatenate(found).ravel()
+    assert np.abs(true).max() > 0.3
+    assert np.corrcoef(true, found)[0, 1] > 0.8
+    assert np.square(true - found).sum() < 0.5 * np.square(true).sum()
+
+
+def test_a_state_out_of_the_range_of_the_data_is_reported(fitted):
+    with pytest.warns(UserWarning, match=r"\d of 8 genes leave the range of the training data: .*'gene3'"):
+        fitted.simulate(clamp={"gene3": 50.0}, times=[0.0, 0.2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.simulate(clamp={"gene3": 0.5 * fitted.data_range_[:, 3].sum()}, times=[0.0, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"knockout": "SOX"}, KeyError, "genes of the model"),
+        ({"knockout": "gene1", "clamp": {"gene1": 1.0}}, ValueError, "once"),
+        ({"clamp": {"gene1": np.nan}}, ValueError, "finite"),
+        ({"overexpress": {"gene1": -1.0}}, ValueError, "fold"),
+        ({"x0": np.zeros(8)}, ValueError, "lineage"),
+        ({"x0": np.zeros(3), "lineage": "myeloid"}, ValueError, "shape"),
+        ({"x0": pd.DataFrame([[1.0]], columns=["gene0"]), "lineage": "myeloid"}, ValueError, "missing"),
+        ({"lineage": "other"}, ValueError, "lineage"),
+        ({"times": [1.0, 0.5]}, ValueError, "increasing"),
+        ({"times": [-1.0, 0.5]}, ValueError, "from 0"),
+        ({"times": [0.0]}, ValueError, "above 0"),
+        ({"v0": np.zeros((2, 8))}, ValueError, "first order"),
+    ],
+)
+def test_what_is_refused(fitted, arguments, error, message):
+    with pytest.raises(error, match=message):
+        fitted.simulate(**arguments)
