@@ -44,7 +44,7 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     table = table[table["feature"].isin(FEATURES)]
     names = _attribute(table["attributes"], gene_attribute)
     if gene_attribute != "gene_id":
-        names = names.fillna(_attribute(table["attributes"], "gene_id"))
+        names = names.where(names.notna(), _attribute(table["attributes"], "gene_id"))
     if names.isna().any():
         raise ValueError(
             f"Expected the attribute {gene_attribute!r} or 'gene_id' in every row, found neither in {int(names.isna().sum())} "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from os import PathLike
@@ -27,7 +29,7 @@ def scan_motifs(
     fasta: str | PathLike[str],
     motifs: str | Mapping[str, np.ndarray] = "JASPAR2024",
     species: int | Sequence[int] = 9606,
-    pvalue: float = 5e-5,
+    pvalue: float = 1e-4,
 ) -> pd.DataFrame:
     """Find the motifs of transcription factors in the sequence of peaks.
 
@@ -49,7 +51,8 @@ def scan_motifs(
     species
         Taxonomy identifiers of the species whose motifs are taken from JASPAR, human by default.
     pvalue
-        Share of random positions that match.
+        Share of random positions that match, at most. Motifs of k positions can have no hit below 4 to the power of -k: the default,
+        which is that of FIMO, suits seven positions and more. A warning is logged for shorter ones.
 
     Returns
     -------
@@ -75,6 +78,9 @@ def scan_motifs(
         raise ValueError(f"Expected `pvalue` to be in (0, 1), found {pvalue!r}.")
     coordinates = peak_coordinates(peaks)
     counts = _jaspar(motifs, species) if isinstance(motifs, str) else _check_counts(motifs)
+    short = sorted({name for name, matrix in counts if 4.0 ** -len(matrix) > pvalue})
+    if short:
+        logger.warning("%d motifs are too short to match at `pvalue` %g, such as %s.", len(short), pvalue, short[:5])
     names = sorted({factor for name, _ in counts for factor in name.split("::")})
     columns = {factor: position for position, factor in enumerate(names)}
     hits = np.zeros((len(coordinates), len(names)), dtype=bool)
@@ -107,12 +113,15 @@ def _jaspar(release: str, species: int | Sequence[int]) -> list[tuple[str, np.nd
     if release not in releases:
         raise ValueError(f"Expected `motifs` to be counts or one of {sorted(releases)}, found {release!r}.")
     wanted = [str(species)] if isinstance(species, int) else [str(item) for item in species]
-    found = pyjaspar.jaspardb(release=release).fetch_motifs(collection="CORE", species=wanted)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Zero motifs")  # an error below
+        found = pyjaspar.jaspardb(release=release).fetch_motifs(collection="CORE", species=wanted)
     if not found:
         raise ValueError(
             f"Expected motifs of the species {wanted} in {release}, found none. Human is 9606, mouse 10090."
         )
-    return [(motif.name, np.array([motif.counts[base] for base in _BASES], dtype=float).T) for motif in found]
+    named = [(re.sub(r"\(var\.\d+\)$", "", motif.name), motif) for motif in found]
+    return [(name, np.array([motif.counts[base] for base in _BASES], dtype=float).T) for name, motif in named]
 
 
 def _check_counts(motifs: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
@@ -177,13 +186,17 @@ def _one_hot(sequences: Sequence[str]) -> np.ndarray:
 def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]], pvalue: float) -> Iterator[np.ndarray]:
     """For every motif, the positions of the sequences that hold it on either strand."""
     encoded = _one_hot(sequences)
-    width = encoded.shape[2]
+    width, lengths = encoded.shape[2], np.array([len(sequence) for sequence in sequences])
     usable = {str(k): _shares(counts).T for k, (_, counts) in enumerate(motifs) if len(counts) <= width}
     tables = _require("memelite").fimo(usable, encoded, threshold=pvalue) if usable else []
     found = dict(zip(usable, tables, strict=True))
     for k in range(len(motifs)):
         hits = found.get(str(k))
-        yield np.zeros(0, dtype=np.int64) if hits is None else np.unique(hits["sequence_name"].to_numpy(dtype=np.int64))
+        if hits is None:
+            yield np.zeros(0, dtype=np.int64)
+            continue
+        rows = hits["sequence_name"].to_numpy(dtype=np.int64)
+        yield np.unique(rows[hits["end"].to_numpy() <= lengths[rows]])
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:
