@@ -61,7 +61,7 @@ def annotation(mdata: MuData, name: str, key: str, argument: str, attributes: tu
         for attribute in attributes
         if key in getattr(mdata, attribute) and not (attribute == "obsm" and key in mdata.mod)
     ]
-    if own and shared and not _same(own[0], shared[0]):
+    if own and shared and not same_values(own[0], shared[0]):
         raise ValueError(
             f"Expected one {key!r} for `{argument}`, found different values in modality {name!r} and in `mdata`. Remove one, "
             f"for instance `del mdata.obs[{key!r}]`."
@@ -86,7 +86,8 @@ def _rows(mdata: MuData, adata: AnnData, values: object) -> object:
     return values[positions]  # type: ignore[index]
 
 
-def _same(one: object, other: object) -> bool:
+def same_values(one: object, other: object) -> bool:
+    """Whether two columns or tables hold the same, missing values included."""
     if type(one) is not type(other) and not (hasattr(one, "shape") and hasattr(other, "shape")):
         return False
     first, second = np.asarray(one), np.asarray(other)

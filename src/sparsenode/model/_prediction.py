@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from anndata import AnnData
-from scvi.model.base import BaseModelClass
+from mudata import MuData
 
 from sparsenode.model import _checks, _expression
 from sparsenode.model._data import Cells
+from sparsenode.model._mudata import MuDataMixin
 from sparsenode.model._observations import read_observations
 from sparsenode.module import Solver
 from sparsenode.module._solve import hermite_basis
@@ -56,7 +57,7 @@ class FittedTrajectories:
         return basis @ knots
 
 
-class PredictionMixin(BaseModelClass):
+class PredictionMixin(MuDataMixin):
     """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
 
     module: SparseNODEModule
@@ -70,7 +71,7 @@ class PredictionMixin(BaseModelClass):
 
     def predict(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         times: Sequence[float] | np.ndarray | None = None,
         replicate: int | None = None,
     ) -> np.ndarray:
@@ -193,7 +194,7 @@ class PredictionMixin(BaseModelClass):
 
     @torch.no_grad()
     def get_velocity(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
+        self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
     ) -> np.ndarray:
         """Fitted vector field at the observed expression of cells: expression per unit of pseudotime.
 
@@ -282,12 +283,14 @@ class PredictionMixin(BaseModelClass):
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 
-    def _cells(self, adata: AnnData | None = None) -> Cells:
+    def _cells(self, adata: AnnData | MuData | None = None) -> Cells:
         """Cells of the model's AnnData, or of another one with the same genes and lineages."""
         keys = self.registry["setup_args"]
         target = self.adata if adata is None else adata
         if target is None:
             raise ValueError("Expected `adata`, found none: the model was loaded without data.")
+        if isinstance(target, MuData):
+            target = self._from_mudata(target)
         if not isinstance(target, AnnData):
             raise TypeError(f"Expected `adata` to be an AnnData object, found {type(target).__name__}.")
         if target is not self.adata:
