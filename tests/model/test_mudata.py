@@ -160,7 +160,11 @@ def test_two_modalities_are_one_state(make_adata, fit):
 def test_results_of_two_modalities(make_adata, tmp_path):
     mdata = bundle(make_adata())
     rna, atac = mdata["rna"], mdata["atac"]
+    train(mdata)
+    assert "sparsenode_adjacency" in rna.varp
     model = train(mdata, JOINT, n_seeds=2)
+    assert "sparsenode" not in rna.uns
+    assert not rna.varp
     mdata.write_h5mu(tmp_path / "cells.h5mu")
     read = mudata.read_h5mu(tmp_path / "cells.h5mu")
     predicted = pd.DataFrame(model.predict(), rna.obs_names, model.genes)

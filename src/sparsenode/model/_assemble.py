@@ -216,8 +216,12 @@ def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str]
         place = np.asarray(mdata.varmap[name]).ravel()
         positions[columns[place[place > 0] - 1]] = np.flatnonzero(place > 0)
     stems = (_keys.adjacency(key_added), _keys.frequency(key_added))
-    for stale in [key for key in mdata.varp if str(key).startswith(stems)]:
-        del mdata.varp[stale]
+    parts = [mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)]
+    for part in parts:
+        part.uns.pop(key_added, None)  # of an earlier fit of this modality alone
+    for data in (mdata, *parts):
+        for stale in [key for key in data.varp if str(key).startswith(stems)]:
+            del data.varp[stale]
     for key in [key for key in joined.varp if str(key).startswith(stems)]:
         block = joined.varp[key].tocoo()
         shape = (mdata.n_vars, mdata.n_vars)

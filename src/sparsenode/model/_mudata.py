@@ -74,6 +74,10 @@ class MuDataMixin(BaseModelClass):
         **kwargs
             ``source_registry``, passed by :meth:`load`.
 
+        Returns
+        -------
+        Nothing, but registers the data, and writes annotations that lie elsewhere into the modality of the expression.
+
         Raises
         ------
         KeyError
