@@ -76,11 +76,11 @@ def test_not_an_anndata(other):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_mudata_is_refused(adata):
+def test_mudata_needs_its_own_set_up(adata):
     mudata = MuData({"rna": adata})
     with pytest.raises(TypeError, match="AnnData object, found MuData"):
         sn.SparseNODE.setup_anndata(mudata)
-    with pytest.raises(TypeError, match="AnnData.*found MuData"):
+    with pytest.raises(ValueError, match="setup_mudata"):
         sn.SparseNODE(mudata)
 
 

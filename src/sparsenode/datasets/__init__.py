@@ -5,6 +5,7 @@ from sparsenode.datasets._hill_system import random_hill_system
 from sparsenode.datasets._krumsiek11 import krumsiek11, krumsiek11_network
 from sparsenode.datasets._linear_system import random_linear_system
 from sparsenode.datasets._motion_capture import read_motion_capture
+from sparsenode.datasets._multiome import simulated_multiome
 from sparsenode.datasets._second_order import SecondOrderSystem, random_second_order_system, second_order_system
 from sparsenode.datasets._systems import System
 
@@ -19,4 +20,5 @@ __all__ = [
     "random_second_order_system",
     "read_motion_capture",
     "second_order_system",
+    "simulated_multiome",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 
 from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
@@ -27,7 +28,7 @@ class EvaluationMixin(PredictionMixin):
     null_models_: NullModels | None
 
     def evaluate(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
+        self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
     ) -> pd.DataFrame:
         r"""Mean squared error of the predicted trajectories, beside null models that know no dynamics.
 

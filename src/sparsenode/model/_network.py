@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 
 from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
@@ -101,7 +102,7 @@ class NetworkMixin(PredictionMixin):
         indices: Sequence[int] | np.ndarray,
         lineage: str | None = None,
         replicate: int | None = None,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         block: Block | None = None,
     ) -> np.ndarray:
         r"""Jacobian of the network at single cells, :math:`\partial f_i / \partial x_j`, without the decay.

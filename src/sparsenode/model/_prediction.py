@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scipy.interpolate import CubicSpline
-from scvi.model.base import BaseModelClass
 
 from sparsenode.model import _checks, _expression
 from sparsenode.model._data import Cells
+from sparsenode.model._mudata import MuDataMixin
 from sparsenode.model._observations import read_observations
 from sparsenode.module import Solver
 from sparsenode.module._solve import hermite_basis
@@ -62,7 +63,7 @@ class FittedTrajectories:
         return CubicSpline(grid, self.derivatives[trajectory])(np.clip(times, 0.0, self.end))
 
 
-class PredictionMixin(BaseModelClass):
+class PredictionMixin(MuDataMixin):
     """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
 
     module: SparseNODEModule
@@ -76,7 +77,7 @@ class PredictionMixin(BaseModelClass):
 
     def predict(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         times: Sequence[float] | np.ndarray | None = None,
         replicate: int | None = None,
     ) -> np.ndarray:
@@ -201,7 +202,7 @@ class PredictionMixin(BaseModelClass):
 
     @torch.no_grad()
     def get_velocity(
-        self, adata: AnnData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
+        self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
     ) -> np.ndarray:
         """Velocity of cells, expression per unit of pseudotime: the fitted vector field at their observed expression.
 
@@ -313,12 +314,14 @@ class PredictionMixin(BaseModelClass):
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 
-    def _cells(self, adata: AnnData | None = None) -> Cells:
+    def _cells(self, adata: AnnData | MuData | None = None) -> Cells:
         """Cells of the model's AnnData, or of another one with the same genes and lineages."""
         keys = self.registry["setup_args"]
         target = self.adata if adata is None else adata
         if target is None:
             raise ValueError("Expected `adata`, found none: the model was loaded without data.")
+        if isinstance(target, MuData):
+            target = self._from_mudata(target)
         if not isinstance(target, AnnData):
             raise TypeError(f"Expected `adata` to be an AnnData object, found {type(target).__name__}.")
         if target is not self.adata:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _keys
@@ -32,7 +33,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     sparsification_: pd.DataFrame | None
     _regulators: list[int] | None
 
-    def write_results(self, adata: AnnData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
+    def write_results(self, adata: AnnData | MuData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
         """Write network, trajectories, velocities and scores into an AnnData; :meth:`train` calls it.
 
         Results of an earlier fit under the same key are replaced.
@@ -56,6 +57,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         - ``.layers["{key_added}_velocity"]``: velocity of every cell, as in :meth:`get_velocity`,
         - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
           plots.
+
+        With MuData they go to the modality of the expression. Where two modalities were fitted together, each gets its own part of
+        ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp``, over the variables of all modalities.
 
         With more than 2e8 entries (cells × genes) the dense results are left out, with a warning.
 
@@ -103,6 +107,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 stacklevel=3,
             )
         target.uns[key_added] = self._summary(cells, fitted)
+        self._share(target, adata, key_added)
 
     def _adjacency_keys(self, key_added: str) -> dict[str | None, str]:
         """Lineage (``None`` for all) and key of every adjacency that is written."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
@@ -76,7 +77,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     ----------
     adata
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
-        called with its defaults and a warning says so.
+        called with its defaults and a warning says so. Or MuData, after :meth:`setup_mudata`.
     regularizer
         ``"pathreg"`` by default, or ``CNODE(0.07)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
         ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
@@ -175,7 +176,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         regularizer: str | Regularizer | None = None,
         hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
@@ -245,6 +246,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
+        if isinstance(adata, MuData):
+            adata = self._registered(adata)
         if adata is not None and not isinstance(adata, AnnData):
             raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
         if adata is not None and self._get_most_recent_anndata_manager(adata) is None:

@@ -1,3 +1,18 @@
-"""Preprocessing."""
+"""Preprocessing: from counts to trajectories, and from chromatin and motifs to a reference network."""
 
-__all__: list[str] = []
+from sparsenode.pp._annotation import read_annotation
+from sparsenode.pp._assign_peaks import assign_peaks
+from sparsenode.pp._min_max_scale import min_max_scale
+from sparsenode.pp._motifs import scan_motifs
+from sparsenode.pp._prepare_trajectories import prepare_trajectories
+from sparsenode.pp._reference_network import ReferenceNetwork, reference_network
+
+__all__ = [
+    "ReferenceNetwork",
+    "assign_peaks",
+    "min_max_scale",
+    "prepare_trajectories",
+    "read_annotation",
+    "reference_network",
+    "scan_motifs",
+]

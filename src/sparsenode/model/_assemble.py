@@ -1,0 +1,230 @@
+"""From modalities to the AnnData that is fitted, and results back into the modalities."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+from sparsenode import _keys
+from sparsenode.model._expression import expression
+from sparsenode.model._modalities import annotation, modality, same_values
+
+EXPRESSION, REGULATORS = "layer", "regulator_layer"
+_ANNOTATIONS = {"time_key": ("obs",), "lineage_key": ("obs", "obsm"), "batch_key": ("obs",)}
+_ARGUMENTS = (EXPRESSION, REGULATORS, *_ANNOTATIONS)
+_UNEVEN = 10.0  # ratio of variances beyond which one modality is most of the error
+MODALITY, FEATURE = "modality", "feature"
+logger = logging.getLogger("sparsenode")
+
+
+def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """The modality of every argument that names one, with that of the expression.
+
+    Raises
+    ------
+    TypeError
+        If the data are no MuData.
+    KeyError
+        If a modality is not there.
+    ValueError
+        If an argument is unknown, if the data are a view, or if the modality of the expression is not said.
+    """
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"Expected `mdata` to be a MuData object, found {type(mdata).__name__}.")
+    if mdata.is_view:
+        raise ValueError(
+            "Expected `mdata` to be no view, found one: results could not be written to it. Call `.copy()`."
+        )
+    named = {str(argument): str(name) for argument, name in (modalities or {}).items()}
+    unknown = [argument for argument in named if argument not in _ARGUMENTS]
+    if unknown:
+        raise ValueError(f"Expected the keys of `modalities` to be among {list(_ARGUMENTS)}, found {unknown}.")
+    if EXPRESSION not in named:
+        if len(mdata.mod) > 1:
+            raise ValueError(
+                f"Expected `modalities` to name the modality of the expression, found none for {EXPRESSION!r}. Pass for instance "
+                f"`modalities={{'layer': {next(iter(mdata.mod))!r}}}`; there are {list(mdata.mod)}."
+            )
+        named[EXPRESSION] = next(iter(mdata.mod))
+    for argument, name in named.items():
+        modality(mdata, name, f"modalities[{argument!r}]")
+    if named.get(REGULATORS) == named[EXPRESSION]:
+        raise ValueError(f"Expected two modalities in `modalities`, found {named[EXPRESSION]!r} for both.")
+    return named
+
+
+def assemble(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
+    """The AnnData to fit: the modality of the expression itself, or a new one that joins it with another.
+
+    Parameters
+    ----------
+    mdata
+        Modalities.
+    setup
+        Arguments of :meth:`sparsenode.SparseNODE.setup_mudata`, checked.
+
+    Returns
+    -------
+    Cells in the order of the modality of the expression. Annotations that lie elsewhere are brought into its ``obs`` and
+    ``obsm``. Joined variables are named ``modality:name``, ``.var`` holds both parts, a boolean column for each modality, and
+    the boolean columns of both.
+    """
+    name = setup["modalities"][EXPRESSION]
+    adata = modality(mdata, name, "modalities")
+    if REGULATORS in setup["modalities"]:
+        adata = _join(mdata, setup)
+    for argument, attributes in _ANNOTATIONS.items():
+        key = setup[argument]
+        if key is not None:
+            _bring(mdata, adata, name, setup["modalities"].get(argument), key, argument, attributes)
+    return adata
+
+
+def _bring(
+    mdata: MuData,
+    adata: AnnData,
+    name: str,
+    source: str | None,
+    key: str,
+    argument: str,
+    attributes: tuple[str, ...],
+) -> None:
+    """Write an annotation into the AnnData to fit, unless it is there."""
+    if source is None:
+        values: Any = annotation(mdata, name, key, argument, attributes)
+    else:
+        values = _of_other(mdata, adata, source, key, argument, attributes)
+    held = adata.obs if isinstance(values, pd.Series) else adata.obsm
+    if key in held:
+        if not same_values(held[key], values):
+            raise ValueError(
+                f"Expected `{argument}` of modality {source!r} not to differ from that of modality {name!r}, found {key!r} with other "
+                "values in both. Rename or remove one of them."
+            )
+        return
+    if isinstance(values, pd.DataFrame):
+        values = values.set_axis(adata.obs_names)
+    held[key] = values.array if isinstance(values, pd.Series) else values
+    logger.info("Wrote %r into the modality %r.", key, name)
+
+
+def _of_other(mdata: MuData, adata: AnnData, source: str, key: str, argument: str, attributes: tuple[str, ...]) -> Any:
+    """Annotation of another modality for the cells of the AnnData."""
+    other = modality(mdata, source, argument)
+    positions = other.obs_names.get_indexer(adata.obs_names)
+    if (positions < 0).any():
+        raise ValueError(
+            f"Expected all cells in modality {source!r}, which holds `{argument}`, found {int((positions < 0).sum())} missing."
+        )
+    for attribute in attributes:
+        if key in getattr(other, attribute):
+            values = getattr(other, attribute)[key]
+            return values.iloc[positions] if isinstance(values, pd.Series | pd.DataFrame) else values[positions]
+    raise KeyError(f"Expected `{argument}` in modality {source!r}, found no {key!r}.")
+
+
+def _join(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
+    """Two modalities side by side: a copy of their values."""
+    names = [setup["modalities"][argument] for argument in (EXPRESSION, REGULATORS)]
+    first, second = (modality(mdata, name, "modalities") for name in names)
+    _check_cells(first, second, names)
+    order = second.obs_names.get_indexer(first.obs_names)
+    blocks = [expression(first, setup[EXPRESSION]), expression(second, setup[REGULATORS])[order]]
+    _warn_uneven(blocks, names)
+    if all(sparse.issparse(block) for block in blocks):
+        joined = sparse.hstack(blocks, format="csr")
+    else:
+        joined = np.hstack([block.toarray() if sparse.issparse(block) else np.asarray(block) for block in blocks])
+    var = pd.concat([_variables(adata, name) for adata, name in zip((first, second), names, strict=True)])
+    for column in var.columns.difference([MODALITY, FEATURE]):
+        var[column] = var[column].eq(True).astype(bool)  # false where only the other modality has it
+    for name in names:
+        var[name] = (var[MODALITY] == name).to_numpy()
+    adata = AnnData(joined, obs=first.obs.copy(), var=var, obsm=dict(first.obsm))
+    adata.uns.update({key: value for key, value in first.uns.items() if str(key).endswith("_colors")})
+    if setup[EXPRESSION] is not None:
+        adata.layers[setup[EXPRESSION]] = adata.X  # the same array under the name that is read
+    return adata
+
+
+def _variables(adata: AnnData, name: str) -> pd.DataFrame:
+    """Boolean columns of the variables, under names that hold the modality."""
+    boolean = [column for column in adata.var if pd.api.types.is_bool_dtype(adata.var[column])]
+    table = adata.var[boolean].copy()
+    table[MODALITY], table[FEATURE] = name, adata.var_names.astype(str)
+    return table.set_axis([f"{name}:{feature}" for feature in adata.var_names])
+
+
+def _check_cells(first: AnnData, second: AnnData, names: list[str]) -> None:
+    backed = [name for name, adata in zip(names, (first, second), strict=True) if adata.isbacked]
+    if backed:
+        raise ValueError(
+            f"Expected modalities in memory to fit two together, found {backed} backed. Read them into memory."
+        )
+    shared = first.obs_names.intersection(second.obs_names)
+    if len(shared) < max(first.n_obs, second.n_obs):
+        raise ValueError(
+            f"Expected the same cells in {names[0]!r} and {names[1]!r} to fit them together, found {first.n_obs - len(shared)} only "
+            f"in the one and {second.n_obs - len(shared)} only in the other. Keep those of both: "
+            f"`shared = mdata[{names[0]!r}].obs_names.intersection(mdata[{names[1]!r}].obs_names); mdata = mdata[shared].copy()`."
+        )
+
+
+def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
+    """Warn where one modality varies so much more that the other hardly counts."""
+    variances = []
+    for block in blocks:
+        mean = np.asarray(block.mean(0)).ravel()
+        square = block.multiply(block) if sparse.issparse(block) else np.asarray(block) ** 2
+        variances.append(float((np.asarray(square.mean(0)).ravel() - mean**2).mean()))
+    low, high = int(np.argmin(variances)), int(np.argmax(variances))
+    if variances[high] > _UNEVEN * variances[low]:
+        warnings.warn(
+            f"{names[high]!r} varies {variances[high] / max(variances[low], 1e-300):.3g} times as much as {names[low]!r}: with "
+            "`objective='trajectory'` its error is most of what is fitted. Scale both alike, for instance with "
+            "`sn.pp.min_max_scale`.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:
+    """Write the results of a joint fit into the modalities, and what concerns both into the MuData."""
+    trajectory, velocity = _keys.trajectory(key_added), _keys.velocity(key_added)
+    positions = np.full(joined.n_vars, -1)
+    for argument in (EXPRESSION, REGULATORS):
+        name = modalities[argument]
+        adata = mdata.mod[name]
+        columns = np.flatnonzero(joined.var[MODALITY] == name)
+        rows = joined.obs_names.get_indexer(adata.obs_names)
+        for source, target, key in (
+            (joined.obsm, adata.obsm, trajectory),
+            (joined.layers, adata.layers, velocity),
+        ):
+            if key in source:
+                target[key] = np.asarray(source[key])[np.ix_(rows, columns)]
+            else:
+                target.pop(key, None)
+        place = np.asarray(mdata.varmap[name]).ravel()
+        positions[columns[place[place > 0] - 1]] = np.flatnonzero(place > 0)
+    stems = (_keys.adjacency(key_added), _keys.frequency(key_added))
+    parts = [mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)]
+    for part in parts:
+        part.uns.pop(key_added, None)  # of an earlier fit of this modality alone
+    for data in (mdata, *parts):
+        for stale in [key for key in data.varp if str(key).startswith(stems)]:
+            del data.varp[stale]
+    for key in [key for key in joined.varp if str(key).startswith(stems)]:
+        block = joined.varp[key].tocoo()
+        shape = (mdata.n_vars, mdata.n_vars)
+        entries = (block.data, (positions[block.row], positions[block.col]))
+        mdata.varp[key] = sparse.csr_matrix(entries, shape=shape)
+    mdata.uns[key_added] = joined.uns[key_added]

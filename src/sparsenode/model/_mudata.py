@@ -1,0 +1,244 @@
+"""MuData in, MuData out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from mudata import MuData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data._constants import _SCVI_UUID_KEY
+from scvi.model.base import BaseModelClass
+from scvi.model.base._constants import SAVE_KEYS
+
+from sparsenode import _keys
+from sparsenode.model._assemble import EXPRESSION, REGULATORS, assemble, check_modalities, spread_results
+from sparsenode.model._fields import ExpressionField, TrajectoryField
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class MuDataManager(AnnDataManager):
+    """Manager of the AnnData that is fitted, which knows the MuData that it comes from."""
+
+    mdata: MuData | None = None
+
+
+class MuDataMixin(BaseModelClass):
+    """Methods of :class:`sparsenode.SparseNODE` for MuData."""
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        layer: str | None = None,
+        time_key: str = _keys.TIME_KEY,
+        lineage_key: str | None = None,
+        batch_key: str | None = None,
+        regulator_layer: str | None = None,
+        modalities: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register expression of one modality, or of two together, with pseudotime, lineages and batches.
+
+        Everything afterwards is as with AnnData: ``SparseNODE(mdata)``, and ``predict``, ``evaluate`` and ``get_velocity`` take
+        another MuData with the same modalities. Of one modality, ``model.adata`` is the modality itself, and results are written
+        into it: plot with ``mdata["rna"]``.
+
+        Two modalities are fitted together if ``modalities`` names one for ``regulator_layer``: activities of transcription
+        factors, or accessibilities of genes. Both are states of one field, and regulate themselves and each other; pass
+        ``regulators="atac"``, the name of the modality, to let only its variables regulate. Variables are then named
+        ``modality:name``, also in ``regulators`` and ``prior``, and :meth:`get_adjacency_blocks` splits the adjacency. **Their values
+        are copied** into ``model.adata``, which the plots take. Results are written back into both modalities.
+
+        Parameters
+        ----------
+        mdata
+            Modalities. Not a view.
+        layer
+            Layer with the expression, ``.X`` of the modality if ``None``.
+        time_key, lineage_key, batch_key
+            As in :meth:`setup_anndata`. Keys are looked up in the modality that ``modalities`` names for them; without one, in that
+            of the expression and in ``mdata.obs`` and ``mdata.obsm``. What is found elsewhere is written into the modality of the
+            expression, under the same key.
+        regulator_layer
+            Layer of the second modality, its ``.X`` if ``None``. Without a modality for it, there is no second one.
+        modalities
+            Modality of each argument, ``{"layer": "rna", "time_key": "rna"}`` for instance. That of ``layer`` is needed unless there is
+            only one modality.
+        **kwargs
+            ``source_registry``, passed by :meth:`load`.
+
+        Returns
+        -------
+        Nothing, but registers the data, and writes annotations that lie elsewhere into the modality of the expression.
+
+        Raises
+        ------
+        KeyError
+            If a modality or key is not there.
+        TypeError
+            If ``mdata`` is no MuData.
+        ValueError
+            If a key has different values in the modality and in ``mdata``; if two modalities do not have the same cells; if
+            ``mdata`` is a view; and as in :meth:`setup_anndata`.
+
+        Examples
+        --------
+        >>> import sparsenode as sn
+        >>> from mudata import MuData
+        >>> mdata = MuData({"rna": sn.datasets.krumsiek11()})
+        >>> sn.SparseNODE.setup_mudata(mdata, time_key="simulation_time", lineage_key="lineage")
+        >>> model = sn.SparseNODE(mdata)
+        """
+        modalities = check_modalities(mdata, modalities)
+        if regulator_layer is not None and REGULATORS not in modalities:
+            raise ValueError("Expected a modality for `regulator_layer` in `modalities`, found none.")
+        setup_method_args = cls._get_setup_method_args(**locals())
+        adata = assemble(mdata, setup_method_args["setup_args"])
+        manager = MuDataManager(
+            fields=[ExpressionField(REGISTRY_KEYS.X_KEY, layer), TrajectoryField(time_key, lineage_key, batch_key)],
+            setup_method_args=setup_method_args,
+        )
+        manager.register_fields(adata, **kwargs)
+        manager.mdata = mdata
+        mdata.uns[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY]
+        cls.register_manager(manager)
+
+    @property
+    def mdata(self) -> MuData | None:
+        """The MuData of the model; ``None`` if it was made from AnnData or loaded without data."""
+        return getattr(self._adata_manager, "mdata", None)
+
+    @property
+    def _modalities(self) -> dict[str, str]:
+        """Modalities that are fitted, by the argument that named them; empty with AnnData."""
+        return self.registry["setup_args"].get("modalities") or {}
+
+    @property
+    def _is_joint(self) -> bool:
+        return REGULATORS in self._modalities
+
+    @classmethod
+    def _registered(cls, mdata: MuData) -> AnnData:
+        """The AnnData that was assembled when the MuData was set up."""
+        manager = cls._setup_adata_manager_store.get(mdata.uns.get(_SCVI_UUID_KEY))
+        if manager is None or getattr(manager, "mdata", None) is not mdata:
+            raise ValueError(
+                "Expected a MuData that was set up, found one that was not, or a copy. Call `SparseNODE.setup_mudata(mdata, …)` "
+                "first."
+            )
+        return manager.adata
+
+    def _from_mudata(self, mdata: MuData) -> AnnData:
+        """The AnnData of the model's MuData, or one assembled alike from another."""
+        if mdata is self.mdata:
+            return self.adata
+        if not self._modalities:
+            raise TypeError(
+                "Expected an AnnData object, found MuData: the model was set up with AnnData. Pass a modality, `mdata['rna']`."
+            )
+        setup = self.registry["setup_args"]
+        check_modalities(mdata, setup["modalities"])
+        return assemble(mdata, setup)
+
+    def _validate_anndata(self, adata: AnnData | MuData | None = None, *args: Any, **kwargs: Any) -> AnnData:
+        """Used by :meth:`load`, which passes what it was given."""
+        return super()._validate_anndata(
+            self._from_mudata(adata) if isinstance(adata, MuData) else adata, *args, **kwargs
+        )
+
+    def _share(self, joined: AnnData, data: AnnData | MuData | None, key_added: str) -> None:
+        """Write results of a joint fit into the MuData that the cells come from."""
+        mdata = data if isinstance(data, MuData) else self.mdata if joined is self.adata else None
+        if self._is_joint and mdata is not None:
+            spread_results(joined, mdata, self._modalities, key_added)
+
+    def get_adjacency_blocks(self, lineage: str | None = None, **kwargs: Any) -> dict[tuple[str, str], pd.DataFrame]:
+        """Adjacency of two modalities that were fitted together, as four blocks.
+
+        Parameters
+        ----------
+        lineage
+            As in :meth:`get_adjacency`.
+        **kwargs
+            Further arguments of :meth:`get_adjacency`.
+
+        Returns
+        -------
+        Block by modality of the targets and modality of the regulators: ``blocks["rna", "atac"]`` holds how ``atac`` regulates ``rna``.
+        The index is named ``target``, the columns ``regulator``, both with the names that the modality has.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained.
+        ValueError
+            If the model does not hold two modalities.
+        """
+        if not self._is_joint:
+            raise ValueError("Expected a model of two modalities, found one. Name a second in `setup_mudata`.")
+        adjacency = self.get_adjacency(lineage, **kwargs)  # type: ignore[attr-defined]
+        parts = {self._modalities[argument] for argument in (EXPRESSION, REGULATORS)}
+        where = {part: np.flatnonzero(adjacency.index.str.startswith(f"{part}:")) for part in parts}
+        return {
+            (target, regulator): adjacency.iloc[where[target], where[regulator]]
+            .rename(index=lambda name, part=target: name[len(part) + 1 :])
+            .rename(columns=lambda name, part=regulator: name[len(part) + 1 :])
+            for target in parts
+            for regulator in parts
+        }
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> Any:
+        """Names of the variables, by modality with MuData.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            Not used; scvi-tools passes it.
+
+        Returns
+        -------
+        Array of names, or dictionary of arrays.
+        """
+        if self.mdata is None:
+            return super().get_var_names(legacy_mudata_format)
+        fitted = [self._modalities[argument] for argument in (EXPRESSION, REGULATORS) if argument in self._modalities]
+        return {name: self.mdata.mod[name].var_names.astype(str).to_numpy() for name in fitted}
+
+    def save(
+        self,
+        dir_path: str,
+        prefix: str | None = None,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save the model, with its data if wanted; :meth:`load` reads it.
+
+        Parameters
+        ----------
+        dir_path
+            Folder, which must not exist.
+        prefix
+            Beginning of the names of the files.
+        overwrite
+            Write into a folder that exists.
+        save_anndata
+            Save the data too, AnnData or MuData.
+        **kwargs
+            Further arguments of :meth:`scvi.model.base.BaseModelClass.save`.
+
+        Raises
+        ------
+        ValueError
+            If the folder exists.
+        """
+        super().save(dir_path, prefix, overwrite, save_anndata=save_anndata and self.mdata is None, **kwargs)
+        if save_anndata and self.mdata is not None:
+            self.mdata.write(Path(dir_path) / f"{prefix or ''}{SAVE_KEYS.MDATA_FNAME}")

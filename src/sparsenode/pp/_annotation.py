@@ -1,0 +1,117 @@
+"""Gene annotation: genes, transcripts and exons with coordinates."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import bioframe
+import numpy as np
+import pandas as pd
+
+FEATURES = ("gene", "transcript", "exon")
+COLUMNS = ("chrom", "start", "end", "strand", "gene", "feature")
+
+
+def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name") -> pd.DataFrame:
+    """Read genes, transcripts and exons from a GTF file, such as those of GENCODE and Ensembl.
+
+    Take the annotation that the reads were mapped with: other releases name genes differently and move their ends.
+
+    Parameters
+    ----------
+    path
+        GTF file, plain or compressed (``.gz``).
+    gene_attribute
+        Attribute with the names of the genes, as they stand in ``var_names`` of the expression: ``"gene_name"`` or
+        ``"gene_id"``. Rows without it get their ``gene_id``.
+
+    Returns
+    -------
+    One row per gene, transcript and exon, with the columns ``chrom``, ``start``, ``end``, ``strand``, ``gene`` and
+    ``feature``. Coordinates are 0-based and half-open, as in BED files: the ``start`` of the GTF minus one, and its ``end``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds no genes, or if rows have neither the attribute nor a ``gene_id``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"Expected `path` to be a GTF file, found no file at {str(path)!r}.")
+    table = bioframe.read_table(str(path), schema="gtf", comment="#", dtype={"chrom": str})
+    table = table[table["feature"].isin(FEATURES)]
+    names = _attribute(table["attributes"], gene_attribute)
+    if gene_attribute != "gene_id":
+        names = names.where(names.notna(), _attribute(table["attributes"], "gene_id"))
+    if names.isna().any():
+        raise ValueError(
+            f"Expected the attribute {gene_attribute!r} or 'gene_id' in every row, found neither in {int(names.isna().sum())} "
+            f"of {len(names)}, such as {table['attributes'][names.isna()].iloc[0]!r}. Is it a GTF file, not GFF3?"
+        )
+    result = pd.DataFrame(
+        {
+            "chrom": table["chrom"].astype(str),
+            "start": table["start"].astype(np.int64) - 1,
+            "end": table["end"].astype(np.int64),
+            "strand": table["strand"].astype(str),
+            "gene": names.astype(str),
+            "feature": table["feature"].astype(str),
+        }
+    ).reset_index(drop=True)
+    return check_annotation(result, str(path))
+
+
+def _attribute(attributes: pd.Series, name: str) -> pd.Series:
+    return attributes.str.extract(rf'(?:^|;)\s*{name} "([^"]*)"', expand=False).replace("", np.nan)
+
+
+def check_annotation(annotation: pd.DataFrame, name: str = "annotation") -> pd.DataFrame:
+    """The annotation with the columns in order, after refusing what cannot be used.
+
+    Raises
+    ------
+    TypeError
+        If it is not a table.
+    KeyError
+        If columns are missing.
+    ValueError
+        If there are no genes, or if coordinates, strands or features are none.
+    """
+    if not isinstance(annotation, pd.DataFrame):
+        raise TypeError(
+            f"Expected `{name}` to be a data frame or the path of a GTF file, found {type(annotation).__name__}. "
+            "`pp.read_annotation` reads a GTF."
+        )
+    missing = [column for column in COLUMNS if column not in annotation]
+    if missing:
+        raise KeyError(f"Expected the columns {list(COLUMNS)} in `{name}`, {missing} not found in {list(annotation)}.")
+    table = annotation[list(COLUMNS)].reset_index(drop=True)
+    for column in ("chrom", "strand", "gene", "feature"):
+        table[column] = table[column].astype(str)
+    for feature in ("gene", "exon"):
+        if not (table["feature"] == feature).any():
+            raise ValueError(
+                f"Expected rows whose `feature` is 'gene' and rows whose `feature` is 'exon' in `{name}`, found "
+                f"{sorted(set(table['feature']))[:5]}. Without {feature}s peaks cannot be assigned."
+            )
+    check_intervals(table, name)
+    strange = sorted(set(table["strand"]) - {"+", "-"})
+    if strange:
+        raise ValueError(f"Expected the strands '+' and '-' in `{name}`, found {strange[:5]}. Remove these rows.")
+    return table
+
+
+def check_intervals(table: pd.DataFrame, name: str) -> None:
+    """Refuse coordinates that are no integers, and intervals without a base."""
+    for column in ("start", "end"):
+        if not pd.api.types.is_integer_dtype(table[column]) or table[column].isna().any():
+            raise ValueError(f"Expected integers in the column {column!r} of `{name}`, found {table[column].dtype}.")
+    wrong = (table["start"] < 0) | (table["end"] <= table["start"])
+    if wrong.any():
+        row = table[wrong].iloc[0]
+        raise ValueError(
+            f"Expected `0 <= start < end` in `{name}`, found {int(wrong.sum())} other rows, such as "
+            f"{row['chrom']}:{row['start']}-{row['end']}. Coordinates are 0-based and half-open."
+        )

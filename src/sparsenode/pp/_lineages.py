@@ -1,0 +1,82 @@
+"""Lineages of cells: from cell types, or from fate probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+SINGLE_LINEAGE = "all"
+
+
+def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequence[str]], groupby: str) -> pd.DataFrame:
+    """Membership of every cell in every lineage, true or false; a cell type may belong to several.
+
+    Raises
+    ------
+    ValueError
+        If a lineage is empty or a string, or names cell types that no cell has.
+    """
+    if not lineages:
+        raise ValueError("Expected at least one lineage in `lineages`, found none.")
+    labels = cell_types.astype(object).where(cell_types.notna(), None).map(str, na_action="ignore")
+    present = sorted(set(labels.dropna()))
+    for name, types in lineages.items():
+        if isinstance(types, str) or len(types) == 0:
+            raise ValueError(f"Expected a list of cell types for the lineage {name!r}, found {types!r}.")
+        unknown = [str(item) for item in types if str(item) not in present]
+        if unknown:
+            raise ValueError(
+                f"Expected the cell types of the lineage {name!r} in `adata.obs[{groupby!r}]`, found no cells of {unknown}. "
+                f"There are {present[:20]}."
+            )
+    members = {str(name): labels.isin([str(item) for item in types]) for name, types in lineages.items()}
+    return pd.DataFrame(members, index=cell_types.index)
+
+
+def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
+    """Fate probabilities as a table with a column per lineage; missing values are zero.
+
+    CellRank leaves them as an array that carries its names, and after a file was written and read as a plain one, whose
+    names are the categories of the terminal states.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table.
+    ValueError
+        If values are negative, or if columns have no names.
+    """
+    if key not in adata.obsm:
+        raise KeyError(
+            f"Expected `lineages` to be cell types by lineage or a key of `adata.obsm`, found {key!r}. There are "
+            f"{list(adata.obsm.keys())}; CellRank writes 'lineages_fwd'."
+        )
+    table = adata.obsm[key]
+    if isinstance(table, pd.DataFrame):
+        names, values = [str(name) for name in table.columns], table.to_numpy(dtype=np.float64)
+    else:
+        names = _names(adata, key, table)
+        values = np.asarray(table, dtype=np.float64)
+    values = np.nan_to_num(values, nan=0.0)
+    if (values < 0).any() or not np.isfinite(values).all():
+        raise ValueError(f"Expected fate probabilities `adata.obsm[{key!r}]` to be finite and not negative.")
+    return pd.DataFrame(values, adata.obs_names, names)
+
+
+def _names(adata: AnnData, key: str, table: object) -> list[str]:
+    names = getattr(table, "names", None)
+    if names is not None:
+        return [str(name) for name in names]
+    n_columns = np.asarray(table).shape[1]
+    states = key.replace("lineages", "term_states")
+    if states in adata.obs and isinstance(adata.obs[states].dtype, pd.CategoricalDtype):
+        categories = [str(name) for name in adata.obs[states].cat.categories]
+        if len(categories) == n_columns:
+            return categories
+    raise ValueError(
+        f"Expected names of the {n_columns} lineages in `adata.obsm[{key!r}]`, found an array without any. Make it a data frame: "
+        f"`adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, columns=[…])`."
+    )

@@ -1,0 +1,91 @@
+"""Scaling of genes, recorded so that other cells can be scaled alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+
+from sparsenode.model._expression import check_expression, chunks, gene_positions
+
+
+def min_max_scale(
+    adata: AnnData, layer: str | None = None, reference: AnnData | None = None, key_added: str = "min_max"
+) -> None:
+    r"""Scale every gene to ``[0, 1]``, or as it was scaled in other cells.
+
+    .. math:: y = \frac{x - \mathrm{low}}{\mathrm{high} - \mathrm{low}}
+
+    with the smallest and the largest expression of the gene over all cells. Every gene then has the same range, so weak genes
+    count as much as strong ones in the error of a fit, and so does their noise. One extreme cell sets the range of a gene: do not
+    use it on counts that are not log-transformed.
+
+    Parameters
+    ----------
+    adata
+        Cells to scale.
+    layer
+        Layer with the expression, ``adata.X`` by default.
+    reference
+        Cells that were scaled before; their ranges are used, matched by gene name. New donors scaled by the ranges of the
+        training data may leave ``[0, 1]``, and are not clipped.
+    key_added
+        Layer that is written: ``SparseNODE.setup_anndata(adata, layer="min_max")``.
+
+    Returns
+    -------
+    Nothing, but writes
+
+    - ``.layers[key_added]``: scaled expression, dense; zero for genes whose range is zero,
+    - ``.var["{key_added}_low"]``, ``.var["{key_added}_high"]``: the range that was used.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer, or if ``reference`` was not scaled.
+    TypeError
+        If expression is not numeric.
+    ValueError
+        If expression is NaN or infinite, if gene names repeat, if genes are missing in ``reference``, or if ``key_added`` is the
+        layer that is read.
+
+    Examples
+    --------
+    >>> import sparsenode as sn
+    >>> adata, donor = sn.datasets.krumsiek11()[:480].copy(), sn.datasets.krumsiek11()[480:].copy()
+    >>> sn.pp.min_max_scale(adata)
+    >>> sn.pp.min_max_scale(donor, reference=adata)
+    """
+    check_expression(adata, layer)
+    if key_added == layer:
+        raise ValueError(
+            f"Expected `key_added` to be another layer than the one that is read, found {key_added!r} twice."
+        )
+    low_key, high_key = f"{key_added}_low", f"{key_added}_high"
+    if reference is None:
+        low, high = value_range(adata, layer)
+    else:
+        absent = [key for key in (low_key, high_key) if key not in reference.var]
+        if absent:
+            raise KeyError(
+                f"Expected ranges in `reference.var`, {absent} not found. Call `sn.pp.min_max_scale(reference, "
+                f"key_added={key_added!r})` first."
+            )
+        positions = gene_positions(reference, list(adata.var_names))
+        low, high = (reference.var[key].to_numpy(dtype=np.float64)[positions] for key in (low_key, high_key))
+    scaled = np.empty(adata.shape, dtype=np.float32)
+    for first, x in chunks(adata, layer, np.arange(adata.n_vars)):
+        scaled[first : first + len(x)] = scale(x, low, high)
+    adata.layers[key_added] = scaled
+    adata.var[low_key], adata.var[high_key] = low, high
+
+
+def value_range(adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest expression of every gene."""
+    lows, highs = zip(*((x.min(0), x.max(0)) for _, x in chunks(adata, layer, np.arange(adata.n_vars))), strict=True)
+    return np.min(lows, axis=0), np.max(highs, axis=0)
+
+
+def scale(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Values as shares of the ranges of their columns, zero where a range is zero."""
+    width = high - low
+    return np.where(width > 0, (x - low) / np.where(width > 0, width, 1.0), 0.0)

@@ -1,0 +1,205 @@
+"""Motifs in peaks: matched in the sequence, from a packaged collection or given as counts."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sparsenode.pp._peaks import peak_coordinates
+
+_BASES = "ACGT"
+_CHUNK_BASES = 10_000_000  # in memory at a time, a few bytes each
+_PSEUDOCOUNT = 0.1
+logger = logging.getLogger("sparsenode")
+
+
+def scan_motifs(
+    peaks: AnnData,
+    fasta: str | PathLike[str],
+    motifs: str | Mapping[str, np.ndarray] = "JASPAR2024",
+    species: int | Sequence[int] = 9606,
+    pvalue: float = 1e-4,
+) -> pd.DataFrame:
+    """Find the motifs of transcription factors in the sequence of peaks.
+
+    A motif is in a peak if a position on either strand scores at least as high as the share ``pvalue`` of random sequences
+    with equal shares of the four bases. Motifs say where a factor could bind: factors of one family share them, and many
+    hits are never bound. Needs the extra ``motifs``: ``pip install "sparsenode[motifs]"``. The first call compiles for half a
+    minute.
+
+    Parameters
+    ----------
+    peaks
+        Peaks as variables, with coordinates as in :func:`assign_peaks`.
+    fasta
+        Sequence of the genome that the reads were mapped to. An index is written beside it (``.fai``) if there is none.
+    motifs
+        Release of JASPAR :cite:p:`rauluseviciute2024jaspar` whose collection CORE is taken, ``"JASPAR2024"`` for instance; or
+        counts by name of the factor, each positions × 4 in the order A, C, G, T. Several factors of one motif are joined by
+        ``::``, and each of them gets its hits.
+    species
+        Taxonomy identifiers of the species whose motifs are taken from JASPAR, human by default.
+    pvalue
+        Share of random positions that match, at most. Motifs of k positions can have no hit below 4 to the power of -k: the default,
+        which is that of FIMO, suits seven positions and more. A warning is logged for shorter ones.
+
+    Returns
+    -------
+    Peaks × factors, true where a motif of the factor is in the peak. Factors are named as in the collection. Other names in your
+    expression, such as those of another species, need renaming: ``hits.rename(columns=str.capitalize)``. To keep it with the
+    data: ``mdata["atac"].varm["motifs"] = hits``.
+
+    Raises
+    ------
+    ImportError
+        If the extra is not installed.
+    FileNotFoundError
+        If there is no FASTA file.
+    ValueError
+        If peaks have no coordinates, if chromosomes or ends of peaks are not in the FASTA, if there are no motifs, if counts
+        are none, if an argument is out of range, or if no motif matched.
+
+    Notes
+    -----
+    The scan is that of FIMO :cite:p:`grant2011fimo`, as implemented in memelite.
+    """
+    if not isinstance(pvalue, Real) or not 0 < float(pvalue) < 1:
+        raise ValueError(f"Expected `pvalue` to be in (0, 1), found {pvalue!r}.")
+    coordinates = peak_coordinates(peaks)
+    counts = _jaspar(motifs, species) if isinstance(motifs, str) else _check_counts(motifs)
+    short = sorted({name for name, matrix in counts if 4.0 ** -len(matrix) > pvalue})
+    if short:
+        logger.warning("%d motifs are too short to match at `pvalue` %g, such as %s.", len(short), pvalue, short[:5])
+    names = sorted({factor for name, _ in counts for factor in name.split("::")})
+    columns = {factor: position for position, factor in enumerate(names)}
+    hits = np.zeros((len(coordinates), len(names)), dtype=bool)
+    for positions, sequences in _chunks(coordinates, fasta):
+        for (name, _), found in zip(counts, _matches(sequences, counts, float(pvalue)), strict=True):
+            for factor in name.split("::"):
+                hits[positions[found], columns[factor]] = True
+    if not hits.any():
+        raise ValueError(
+            f"Expected motifs in the peaks, none of {len(counts)} matched in {len(coordinates)} peaks. Check that the FASTA is the "
+            f"genome of the peaks, or raise `pvalue`, {pvalue:g}."
+        )
+    logger.info("%d of %d factors have a motif in %d peaks.", int(hits.any(0).sum()), len(names), len(hits))
+    return pd.DataFrame(hits, index=peaks.var_names, columns=names)
+
+
+def _require(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"`scan_motifs` needs {module!r}, which is not installed. Call `pip install 'sparsenode[motifs]'`."
+        ) from error
+
+
+def _jaspar(release: str, species: int | Sequence[int]) -> list[tuple[str, np.ndarray]]:
+    """Names and counts of the collection CORE of a release."""
+    pyjaspar = _require("pyjaspar")
+    releases = pyjaspar.jaspardb().get_releases()
+    if release not in releases:
+        raise ValueError(f"Expected `motifs` to be counts or one of {sorted(releases)}, found {release!r}.")
+    wanted = [str(species)] if isinstance(species, int) else [str(item) for item in species]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Zero motifs")  # an error below
+        found = pyjaspar.jaspardb(release=release).fetch_motifs(collection="CORE", species=wanted)
+    if not found:
+        raise ValueError(
+            f"Expected motifs of the species {wanted} in {release}, found none. Human is 9606, mouse 10090."
+        )
+    named = [(re.sub(r"\(var\.\d+\)$", "", motif.name), motif) for motif in found]
+    return [(name, np.array([motif.counts[base] for base in _BASES], dtype=float).T) for name, motif in named]
+
+
+def _check_counts(motifs: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    if not isinstance(motifs, Mapping) or len(motifs) == 0:
+        raise ValueError(
+            f"Expected `motifs` to be a release of JASPAR or counts by name, found {type(motifs).__name__}."
+        )
+    result = []
+    for name, counts in motifs.items():
+        matrix = np.asarray(counts, dtype=float)
+        if matrix.ndim != 2 or matrix.shape[1] != 4 or len(matrix) == 0:
+            raise ValueError(
+                f"Expected counts of {name!r} of shape positions × 4, found {matrix.shape}. Transpose them?"
+            )
+        if not (np.isfinite(matrix).all() and (matrix >= 0).all() and (matrix.sum(1) > 0).all()):
+            raise ValueError(f"Expected counts of {name!r} to be finite, not negative, and some at every position.")
+        result.append((str(name), matrix))
+    return result
+
+
+def _chunks(coordinates: pd.DataFrame, fasta: str | PathLike[str]) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Positions of peaks, and their sequences in upper case, a few million bases at a time."""
+    if not Path(fasta).is_file():
+        raise FileNotFoundError(f"Expected `fasta` to be a FASTA file, found no file at {str(fasta)!r}.")
+    genome = _require("pyfaidx").Fasta(str(fasta), as_raw=True, sequence_always_upper=True)
+    lengths = {record.name: len(record) for record in genome}
+    _check_sequences(coordinates, lengths)
+    length = (coordinates["end"] - coordinates["start"]).to_numpy()
+    order = np.argsort(length, kind="stable")  # sequences of one chunk are padded to the longest
+    chunk = np.cumsum(length[order]) // _CHUNK_BASES
+    rows = list(coordinates[["chrom", "start", "end"]].itertuples(index=False))
+    for number in np.unique(chunk):
+        positions = order[chunk == number]
+        yield positions, [str(genome[rows[i][0]][rows[i][1] : rows[i][2]]) for i in positions]
+    genome.close()
+
+
+def _check_sequences(coordinates: pd.DataFrame, lengths: Mapping[str, int]) -> None:
+    ends = coordinates["chrom"].map(lengths)
+    if ends.isna().any():
+        raise ValueError(
+            f"Expected the chromosomes of all peaks in the FASTA, {int(ends.isna().sum())} peaks are on others: "
+            f"{sorted(set(coordinates['chrom'][ends.isna()]))[:3]}; the FASTA has {list(lengths)[:3]}. Rename or remove them."
+        )
+    beyond = coordinates["end"] > ends
+    if beyond.any():
+        row = coordinates[beyond].iloc[0]
+        raise ValueError(
+            f"Expected peaks within the FASTA, found {int(beyond.sum())} beyond the end of their chromosome, such as "
+            f"{row['chrom']}:{row['start']}-{row['end']} of {lengths[row['chrom']]} bases. Is it the genome of the peaks?"
+        )
+
+
+def _one_hot(sequences: Sequence[str]) -> np.ndarray:
+    """Sequences × bases × positions; zero where the base is not known, and beyond the end of shorter sequences."""
+    width = max(len(sequence) for sequence in sequences)
+    letters = np.frombuffer("".join(s.ljust(width, "N") for s in sequences).encode("ascii"), dtype=np.uint8)
+    letters = letters.reshape(len(sequences), 1, width)
+    return (letters == np.frombuffer(_BASES.encode(), dtype=np.uint8)[:, None]).astype(np.int8)
+
+
+def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]], pvalue: float) -> Iterator[np.ndarray]:
+    """For every motif, the positions of the sequences that hold it on either strand."""
+    encoded = _one_hot(sequences)
+    width, lengths = encoded.shape[2], np.array([len(sequence) for sequence in sequences])
+    usable = {str(k): _shares(counts).T for k, (_, counts) in enumerate(motifs) if len(counts) <= width}
+    tables = _require("memelite").fimo(usable, encoded, threshold=pvalue) if usable else []
+    found = dict(zip(usable, tables, strict=True))
+    for k in range(len(motifs)):
+        hits = found.get(str(k))
+        if hits is None:
+            yield np.zeros(0, dtype=np.int64)
+            continue
+        rows = hits["sequence_name"].to_numpy(dtype=np.int64)
+        yield np.unique(rows[hits["end"].to_numpy() <= lengths[rows]])
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Share of every base at every position."""
+    smooth = counts + _PSEUDOCOUNT
+    return smooth / smooth.sum(1, keepdims=True)

@@ -1,0 +1,305 @@
+"""From counts to pseudotime-ordered cells in lineages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+
+from sparsenode import _keys
+from sparsenode.model import _checks
+from sparsenode.model._expression import expression, place, require_finite
+from sparsenode.pp._lineages import SINGLE_LINEAGE, lineages_of_cell_types, lineages_of_fates
+
+_MIN_CELLS = 20
+_LOGGED = 20.0  # log counts are smaller than this, counts have larger values
+logger = logging.getLogger("sparsenode")
+
+
+def prepare_trajectories(
+    adata: AnnData,
+    root: str,
+    lineages: Mapping[str, Sequence[str]] | str | None = None,
+    groupby: str = "cell_type",
+    batch_key: str | None = None,
+    layer: str | None = None,
+    n_top_genes: int = 500,
+    keep_genes: Sequence[str] = (),
+    n_pcs: int = 50,
+    n_neighbors: int = 15,
+    n_diffusion_components: int = 15,
+    seed: int = 0,
+) -> AnnData:
+    """From counts to what :meth:`sparsenode.SparseNODE.setup_anndata` takes: genes, pseudotime and lineages.
+
+    The steps are those of Aliee et al. :cite:p:`aliee2022sparsity`, each of them scanpy's :cite:p:`wolf2018scanpy`:
+
+    1. drop cells that belong to no lineage,
+    2. divide counts by the library size (:func:`scanpy.pp.normalize_total`) and take ``log1p``,
+    3. select highly variable genes in each batch, take their union, and add ``keep_genes``,
+    4. principal components, neighbours, diffusion map, and diffusion pseudotime :cite:p:`haghverdi2016diffusion` from the
+       root over all batches together,
+    5. drop cells that the root cannot reach.
+
+    Batches are not corrected, as in the paper: corrected expression is no expression. Where batches lie apart, diffusion
+    pseudotime orders them one behind the other; then prepare every batch by itself. Do not use it for data without a
+    beginning, such as cell cycles, nor where you trust another pseudotime: ``setup_anndata`` takes any.
+
+    Parameters
+    ----------
+    adata
+        Counts, cells × genes, filtered for quality. They are not changed.
+    root
+        Where pseudotime starts: the name of a cell; or a cell type, of which the cell nearest to the mean of the type in diffusion
+        space is taken, since extreme cells are often outliers.
+    lineages
+        Cell types of every lineage; a cell type may belong to several, as stem cells do. Or the name of a table of fate
+        probabilities in ``adata.obsm``, ``"lineages_fwd"`` if CellRank made it. By default all cells are one lineage.
+    groupby
+        Column of ``adata.obs`` with the cell types. Cells without one belong to no lineage.
+    batch_key
+        Column of ``adata.obs`` with the donor, sample or site.
+    layer
+        Layer with the counts, ``adata.X`` by default.
+    n_top_genes
+        Number of highly variable genes of each batch.
+    keep_genes
+        Genes to keep in any case, transcription factors for instance. Those that are not in the data are in the report.
+    n_pcs, n_neighbors, n_diffusion_components
+        As in :func:`scanpy.pp.pca`, :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.diffmap`; the first is lowered to what few
+        cells or genes allow.
+    seed
+        Seed of principal components, neighbours and diffusion map.
+
+    Returns
+    -------
+    The kept cells × selected genes, with
+
+    - ``.X``: log-normalised expression, and ``.layers["counts"]``: the counts,
+    - ``.obs["dpt_pseudotime"]``: from 0 to 1,
+    - ``.obsm["lineages"]``: membership or probability of every cell in each lineage,
+    - ``.obsm["X_pca"]``, ``.obsm["X_diffmap"]`` and the neighbour graph,
+    - ``.var["highly_variable"]``: in any batch, and ``.var["kept"]``: listed in ``keep_genes``,
+    - ``.uns["prepare_trajectories"]``: the report. ``cells`` counts cells by what became of them: ``kept``, ``unassigned``
+      (in no lineage) and ``unreachable`` (from the root); ``lineages`` counts the cells of each lineage; ``root`` is the
+      name of the root cell; ``missing_genes`` lists genes of ``keep_genes`` that are not there.
+
+    Raises
+    ------
+    KeyError
+        If a column, layer, table or root is not there.
+    TypeError
+        If ``adata`` is no AnnData.
+    ValueError
+        If values are no counts; if cell types are missing; if fewer than 20 cells are left; if no gene of ``keep_genes`` is in the
+        data; if a lineage loses all cells; or if an argument is out of range.
+
+    Examples
+    --------
+    >>> import sparsenode as sn
+    >>> mdata = sn.datasets.simulated_multiome()
+    >>> adata = sn.pp.prepare_trajectories(mdata["rna"], "stem", mdata.uns["lineages"], batch_key="donor")
+    >>> sn.SparseNODE.setup_anndata(adata, lineage_key="lineages", batch_key="donor")
+    """
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+    for name, value, least in (
+        ("n_top_genes", n_top_genes, 1),
+        ("n_pcs", n_pcs, 2),
+        ("n_neighbors", n_neighbors, 2),
+        ("n_diffusion_components", n_diffusion_components, 3),
+        ("seed", seed, 0),
+    ):
+        _checks.at_least(name, value, least)
+    if not adata.obs_names.is_unique or not adata.var_names.is_unique:
+        raise ValueError(
+            "Expected unique names of cells and genes, found repeated ones. Call `adata.obs_names_make_unique()` and "
+            "`adata.var_names_make_unique()`."
+        )
+    check_counts(adata, layer)
+    _check_keys(adata, root, lineages, groupby, batch_key)
+    listed, missing = _listed_genes(adata, keep_genes)
+    memberships = _memberships(adata, lineages, groupby)
+    assigned: np.ndarray = (memberships.to_numpy() > 0).sum(1) > 0
+    if root in adata.obs_names and not assigned[adata.obs_names.get_loc(root)]:
+        raise ValueError(f"Expected the root cell {root!r} to belong to a lineage, found it in none. Choose another.")
+    if assigned.sum() < _MIN_CELLS:
+        raise ValueError(f"Expected at least {_MIN_CELLS} cells in lineages, found {int(assigned.sum())}.")
+    result = _normalised(adata, assigned, layer, memberships)
+    batches = None if batch_key is None else result.obs[batch_key].astype(str)
+    result.var["highly_variable"] = _variable_genes(result, batches, n_top_genes)
+    result.var["kept"] = result.var_names.isin(listed)
+    result = result[:, result.var["highly_variable"] | result.var["kept"]].copy()
+    _diffuse(result, n_pcs, n_neighbors, n_diffusion_components, seed)
+    start = _root_position(result, root, groupby)
+    result.uns["iroot"] = start
+    root_name = str(result.obs_names[start])
+    sc.tl.dpt(result, n_dcs=min(n_diffusion_components, result.obsm["X_diffmap"].shape[1]))
+    reached = np.isfinite(result.obs[_keys.TIME_KEY].to_numpy())
+    if reached.sum() < _MIN_CELLS:
+        raise ValueError(
+            f"Expected the root {root_name!r} to reach at least {_MIN_CELLS} cells, found {int(reached.sum())}: the neighbour graph "
+            "falls apart. Raise `n_neighbors`, or choose another root."
+        )
+    result = result[reached].copy()
+    result.uns["iroot"] = int(result.obs_names.get_loc(root_name))
+    _report(result, assigned, reached, root_name, missing)
+    return result
+
+
+def check_counts(adata: AnnData, layer: str | None) -> None:
+    """Refuse what has been scaled or logged; values that were only divided by a library size pass."""
+    x = expression(adata, layer)
+    values = x.data if sparse.issparse(x) else np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"Expected numeric counts in {place(layer)}, found dtype {values.dtype}.")
+    if values.size == 0 or adata.n_obs == 0 or adata.n_vars == 0:
+        raise ValueError(
+            f"Expected counts in {place(layer)}, found {adata.n_obs} cells × {adata.n_vars} genes without any."
+        )
+    require_finite(values, layer)
+    hint = "Counts often lie in `adata.layers['counts']` (pass `layer='counts'`) or in `adata.raw.to_adata()`."
+    if values.min() < 0:
+        raise ValueError(f"Expected counts in {place(layer)}, found negative values: they were scaled. {hint}")
+    whole = (values[:1_000_000] == np.rint(values[:1_000_000])).all() if values.ndim == 1 else _whole(values)
+    if not whole and values.max() < _LOGGED:
+        raise ValueError(
+            f"Expected counts in {place(layer)}, found fractions up to {values.max():.3g}: they look log-transformed. {hint}"
+        )
+
+
+def _whole(values: np.ndarray) -> bool:
+    rows = values[:1000]
+    return bool((rows == np.rint(rows)).all())
+
+
+def _check_keys(
+    adata: AnnData, root: str, lineages: Mapping[str, Sequence[str]] | str | None, groupby: str, batch_key: str | None
+) -> None:
+    """Refuse keys that are not there."""
+    if batch_key is not None:
+        if batch_key not in adata.obs:
+            raise KeyError(
+                f"Expected `batch_key` to be a column of `adata.obs`, found {batch_key!r}. {_columns(adata)}"
+            )
+        if adata.obs[batch_key].isna().any():
+            raise ValueError(
+                f"Expected every cell to have a batch, found missing values in `adata.obs[{batch_key!r}]`."
+            )
+    if isinstance(lineages, Mapping) and groupby not in adata.obs:
+        raise KeyError(f"Expected `groupby` to be a column of `adata.obs`, found {groupby!r}. {_columns(adata)}")
+    types = set(adata.obs[groupby].dropna().astype(str)) if groupby in adata.obs else set()
+    if root not in adata.obs_names and root not in types:
+        raise KeyError(
+            f"Expected `root` to be the name of a cell or a cell type of `adata.obs[{groupby!r}]`, found {root!r}. Cells look like "
+            f"{list(adata.obs_names[:2])}, cell types are {sorted(types)[:20]}."
+        )
+
+
+def _columns(adata: AnnData) -> str:
+    return f"There are {[str(name) for name in adata.obs.columns][:20]}."
+
+
+def _listed_genes(adata: AnnData, keep_genes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Genes to keep that are in the data, and those that are not."""
+    if isinstance(keep_genes, str):
+        raise ValueError(f"Expected `keep_genes` to be a list of names, found the string {keep_genes!r}.")
+    wanted = list(dict.fromkeys(str(gene) for gene in keep_genes))
+    listed = [gene for gene in wanted if gene in adata.var_names]
+    if wanted and not listed:
+        raise ValueError(
+            f"Expected genes of `keep_genes` in the data, found none of {len(wanted)}. Genes look like "
+            f"{list(adata.var_names[:3])}, yours like {wanted[:3]}."
+        )
+    return listed, [gene for gene in wanted if gene not in adata.var_names]
+
+
+def _memberships(adata: AnnData, lineages: Mapping[str, Sequence[str]] | str | None, groupby: str) -> pd.DataFrame:
+    if lineages is None:
+        return pd.DataFrame({SINGLE_LINEAGE: np.ones(adata.n_obs, dtype=bool)}, index=adata.obs_names)
+    if isinstance(lineages, str):
+        return lineages_of_fates(adata, lineages)
+    return lineages_of_cell_types(adata.obs[groupby], lineages, groupby)
+
+
+def _normalised(adata: AnnData, assigned: np.ndarray, layer: str | None, memberships: pd.DataFrame) -> AnnData:
+    """Assigned cells with log-normalised expression; counts in a layer."""
+    chosen = adata[assigned]
+    counts = expression(chosen, layer).copy()
+    if not sparse.issparse(counts):
+        counts = np.asarray(counts)
+    result = AnnData(counts.astype(np.float32), obs=chosen.obs.copy(), var=adata.var.copy())
+    result.layers["counts"] = counts
+    result.uns.update({key: value for key, value in adata.uns.items() if str(key).endswith("_colors")})
+    sc.pp.normalize_total(result)
+    sc.pp.log1p(result)
+    result.obsm["lineages"] = memberships[assigned].copy()
+    return result
+
+
+def _variable_genes(adata: AnnData, batches: pd.Series | None, n_top_genes: int) -> np.ndarray:
+    """Genes that are highly variable in any batch."""
+    groups = [np.ones(adata.n_obs, dtype=bool)] if batches is None else [batches == name for name in batches.unique()]
+    chosen = np.zeros(adata.n_vars, dtype=bool)
+    for group in groups:
+        batch = AnnData(adata.X[np.flatnonzero(group)], uns={"log1p": {"base": None}})
+        seen = np.asarray((batch.X > 0).sum(0)).ravel() > 0
+        if seen.sum() <= n_top_genes:
+            chosen |= seen
+            continue
+        found = sc.pp.highly_variable_genes(batch[:, seen].copy(), n_top_genes=n_top_genes, inplace=False)
+        chosen[np.flatnonzero(seen)[found["highly_variable"].to_numpy()]] = True
+    return chosen
+
+
+def _diffuse(adata: AnnData, n_pcs: int, n_neighbors: int, n_components: int, seed: int) -> None:
+    """Principal components, neighbour graph and diffusion map."""
+    possible = min(n_pcs, min(adata.shape) - 1)
+    sc.pp.pca(adata, n_comps=possible, mask_var=None, random_state=seed)
+    sc.pp.neighbors(adata, n_neighbors=min(n_neighbors, adata.n_obs - 1), n_pcs=possible, random_state=seed)
+    sc.tl.diffmap(adata, n_comps=min(n_components, adata.n_obs - 2), random_state=seed)
+
+
+def _root_position(adata: AnnData, root: str, groupby: str) -> int:
+    """The root cell, or the one in the middle of a cell type."""
+    if root in adata.obs_names:
+        return int(adata.obs_names.get_loc(root))
+    own = np.flatnonzero(adata.obs[groupby].astype(str) == root)
+    if len(own) == 0:
+        raise ValueError(f"Expected cells of the root {root!r} in a lineage, found none. Add it to `lineages`.")
+    # Scaled like this, Euclidean distance is the distance that diffusion pseudotime measures.
+    values = np.asarray(adata.uns["diffmap_evals"], dtype=np.float64)
+    moving = values < 1 - 1e-6
+    points = adata.obsm["X_diffmap"][np.ix_(own, moving)] * (values[moving] / (1 - values[moving]))
+    return int(own[np.linalg.norm(points - points.mean(0), axis=1).argmin()])
+
+
+def _report(adata: AnnData, assigned: np.ndarray, reached: np.ndarray, root: str, missing: Sequence[str]) -> None:
+    """Say what became of the cells, in ``uns`` and in the log."""
+    memberships = adata.obsm["lineages"].to_numpy() > 0
+    lineages = pd.Series(memberships.sum(0), index=adata.obsm["lineages"].columns)
+    empty = [str(name) for name in lineages.index[lineages == 0]]
+    if empty:
+        raise ValueError(
+            f"Expected cells in every lineage, all cells of {empty} are unreachable from the root {root!r}. Raise `n_neighbors`, or "
+            "leave these lineages out."
+        )
+    cells = {
+        "kept": adata.n_obs,
+        "unassigned": int((~assigned).sum()),
+        "unreachable": int((~reached).sum()),
+    }
+    adata.uns["prepare_trajectories"] = {
+        "cells": cells,
+        "lineages": {str(name): int(count) for name, count in lineages.items()},
+        "root": root,
+        "missing_genes": np.asarray(list(missing), dtype=str),
+    }
+    logger.info("Cells: %s. Lineages: %s. Genes: %d. Root: %s.", cells, lineages.to_dict(), adata.n_vars, root)
+    if missing:
+        logger.warning("%d genes of `keep_genes` are not in the data, such as %s.", len(missing), list(missing[:5]))

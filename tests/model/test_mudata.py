@@ -1,0 +1,254 @@
+"""MuData: the same fit as with AnnData, from wherever the annotations are, and back into the modalities."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
+
+import sparsenode as sn
+
+SETUP = {"lineage_key": "lineage", "modalities": {"layer": "rna"}}
+QUICK = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_progress_bar": False}
+SMALL = {"hidden": (8, 8), "n_knots": 5}
+
+
+@pytest.fixture(autouse=True)
+def _pull_nothing():
+    with mudata.set_options(pull_on_update=False):
+        yield
+
+
+def bundle(rna: AnnData, n_peaks: int = 3) -> MuData:
+    """Expression beside a modality whose cells stand in another order, and whose variables share a name with a gene."""
+    generator = np.random.default_rng(3)
+    order = generator.permutation(rna.n_obs)
+    x = (rna.X[:, :n_peaks] + generator.normal(0, 0.1, (rna.n_obs, n_peaks)))[order].astype(np.float32)
+    names = [rna.var_names[0], *(f"region{k}" for k in range(1, n_peaks))]
+    atac = AnnData(x, obs=pd.DataFrame(index=rna.obs_names[order]), var=pd.DataFrame(index=names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that repeat
+        return MuData({"atac": atac, "rna": rna})
+
+
+@pytest.fixture
+def mdata(adata) -> MuData:
+    return bundle(adata)
+
+
+def train(mdata: MuData, setup: dict | None = None, **model) -> sn.SparseNODE:
+    sn.SparseNODE.setup_mudata(mdata, **(SETUP if setup is None else setup))
+    fitted = sn.SparseNODE(mdata, **(SMALL | model))
+    fitted.train(**QUICK)
+    return fitted
+
+
+JOINT = {"lineage_key": "lineage", "modalities": {"layer": "rna", "regulator_layer": "atac"}}
+
+
+def test_is_the_fit_of_the_anndata(make_adata, fit):
+    model = train(bundle(make_adata()))
+    plain = fit(make_adata())
+    assert model.adata is model.mdata["rna"]
+    np.testing.assert_array_equal(model.get_adjacency(), plain.get_adjacency())
+    np.testing.assert_array_equal(model.predict(), plain.predict())
+    pd.testing.assert_frame_equal(model.evaluate(), plain.evaluate())
+    for attribute in ("varp", "obsm", "layers"):
+        for key, value in getattr(plain.adata, attribute).items():
+            if str(key).startswith("sparsenode"):
+                found = getattr(model.mdata["rna"], attribute)[key]
+                np.testing.assert_array_equal(*(v.toarray() if sparse.issparse(v) else v for v in (found, value)))
+
+
+@pytest.mark.parametrize("place", ["mdata", "other"])
+def test_annotations_from_elsewhere(make_adata, place):
+    keys = {"time_key": "dpt_pseudotime", "lineage_key": "lineage", "batch_key": "donor"}
+    expected = train(bundle(make_adata(n_donors=2)), SETUP | keys).get_adjacency()
+    mdata = bundle(make_adata(n_donors=2))
+    rna, atac = mdata["rna"], mdata["atac"]
+    obs = rna.obs[list(keys.values())].copy()
+    rna.obs = rna.obs.drop(columns=obs.columns)
+    named = {"layer": "rna"}
+    if place == "mdata":
+        for key in obs:
+            mdata.obs[key] = obs[key].reindex(mdata.obs_names)
+    else:
+        atac.obs = obs.reindex(atac.obs_names)
+        named |= dict.fromkeys(keys, "atac")
+    np.testing.assert_array_equal(train(mdata, {"modalities": named} | keys).get_adjacency(), expected)
+    pd.testing.assert_frame_equal(rna.obs[obs.columns], obs, check_categorical=False)
+
+
+def test_memberships_of_the_whole(make_adata):
+    setup = {"lineage_key": "memberships", "modalities": {"layer": "rna"}}
+    expected = train(bundle(make_adata()), setup).get_adjacency()
+    mdata = bundle(make_adata())
+    table = mdata["rna"].obsm.pop("memberships")
+    mdata.obsm["memberships"] = table.reindex(mdata.obs_names)
+    np.testing.assert_array_equal(train(mdata, setup).get_adjacency(), expected)
+
+
+def test_results_survive_a_file(mdata, tmp_path):
+    model = train(mdata)
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    read = mudata.read_h5mu(tmp_path / "cells.h5mu")["rna"]
+    np.testing.assert_array_equal(read.varp["sparsenode_adjacency"].toarray(), model.get_adjacency().astype(np.float32))
+    np.testing.assert_array_equal(read.obsm["sparsenode_trajectory"], mdata["rna"].obsm["sparsenode_trajectory"])
+    assert dict(read.uns["sparsenode"]["setup"]["modalities"]) == {"layer": "rna"}
+    assert sn.pl.trajectory(read, genes=[read.var_names[0]], show=False) is not None
+
+
+@pytest.mark.parametrize("setup", [SETUP, JOINT], ids=["one", "joint"])
+def test_save_and_load(mdata, setup, tmp_path):
+    model = train(mdata, setup)
+    model.save(tmp_path / "model", save_anndata=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*var_names.*does not match")
+        loaded = sn.SparseNODE.load(tmp_path / "model")
+        again = sn.SparseNODE.load(tmp_path / "model", adata=mdata)
+    assert isinstance(loaded.mdata, MuData)
+    for other in (loaded, again):
+        np.testing.assert_array_equal(other.get_adjacency(), model.get_adjacency())
+        np.testing.assert_array_equal(other.predict(), model.predict())
+        assert list(other.genes) == list(model.genes)
+    loaded.train(**QUICK)
+    assert "sparsenode_trajectory" in loaded.mdata["rna"].obsm
+
+
+def test_other_donors(make_adata, fit):
+    model, plain = train(bundle(make_adata())), fit(make_adata())
+    other, same = bundle(make_adata(seed=5)), make_adata(seed=5)
+    pd.testing.assert_frame_equal(model.evaluate(other), plain.evaluate(same))
+    np.testing.assert_array_equal(model.predict(other), plain.predict(same))
+    np.testing.assert_array_equal(model.get_velocity(other), plain.get_velocity(same))
+    model.write_results(other, key_added="new")
+    assert "new_adjacency" in other["rna"].varp
+    assert "new" not in model.mdata["rna"].uns
+    with pytest.raises(TypeError, match="set up with AnnData"):
+        plain.predict(other)
+
+
+def test_two_modalities_are_one_state(make_adata, fit):
+    mdata = bundle(make_adata())
+    rna, atac = mdata["rna"], mdata["atac"]
+    model = train(mdata, JOINT)
+    names = [*(f"rna:{n}" for n in rna.var_names), *(f"atac:{n}" for n in atac.var_names)]
+    assert list(model.genes) == names
+    cells = rna.copy()
+    both = AnnData(
+        np.hstack([rna.X, atac[rna.obs_names].X]), obs=cells.obs, var=pd.DataFrame(index=names), obsm=dict(cells.obsm)
+    )
+    plain = fit(both)
+    np.testing.assert_array_equal(model.get_adjacency(), plain.get_adjacency())
+    np.testing.assert_array_equal(model.predict(), plain.predict())
+    blocks = model.get_adjacency_blocks()
+    assert set(blocks) == {(t, r) for t in ("rna", "atac") for r in ("rna", "atac")}
+    n = rna.n_vars
+    np.testing.assert_array_equal(blocks["rna", "atac"], plain.get_adjacency().iloc[:n, n:])
+    np.testing.assert_array_equal(blocks["atac", "rna"], plain.get_adjacency().iloc[n:, :n])
+    assert list(blocks["rna", "atac"].columns) == list(atac.var_names)
+    assert list(blocks["rna", "atac"].index) == list(rna.var_names)
+
+
+def test_results_of_two_modalities(make_adata, tmp_path):
+    mdata = bundle(make_adata())
+    rna, atac = mdata["rna"], mdata["atac"]
+    train(mdata)
+    assert "sparsenode_adjacency" in rna.varp
+    model = train(mdata, JOINT, n_seeds=2)
+    assert "sparsenode" not in rna.uns
+    assert not rna.varp
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    read = mudata.read_h5mu(tmp_path / "cells.h5mu")
+    predicted = pd.DataFrame(model.predict(), rna.obs_names, model.genes)
+    velocity = pd.DataFrame(model.get_velocity(), rna.obs_names, model.genes)
+    for name, adata in (("rna", rna), ("atac", atac)):
+        columns = [f"{name}:{n}" for n in adata.var_names]
+        expected = predicted.loc[adata.obs_names, columns]
+        np.testing.assert_array_equal(read[name].obsm["sparsenode_trajectory"], expected)
+        np.testing.assert_array_equal(read[name].layers["sparsenode_velocity"], velocity.loc[adata.obs_names, columns])
+    order = [f"atac:{n}" for n in atac.var_names] + [f"rna:{n}" for n in rna.var_names]  # of the MuData
+    for lineage in (None, *model.lineages):
+        key = "sparsenode_adjacency" if lineage is None else f"sparsenode_adjacency_{lineage}"
+        expected = model.get_adjacency(lineage).loc[order, order].astype(np.float32)
+        np.testing.assert_array_equal(read.varp[key].toarray(), expected)
+    assert "sparsenode_frequency" in read.varp
+    assert "scores" in read.uns["sparsenode"]
+    other = bundle(make_adata(seed=4))
+    model.write_results(other)
+    assert other["atac"].obsm["sparsenode_trajectory"].shape == atac.shape
+
+
+def test_the_second_modality_regulates(mdata):
+    mdata["rna"].var["is_tf"] = [True] + [False] * 7
+    mdata["rna"].X = sparse.csr_matrix(mdata["rna"].X)
+    model = train(mdata, JOINT, regulators="atac")
+    adjacency = model.get_adjacency().to_numpy()
+    assert (adjacency[:, :8] == 0).all()
+    assert (adjacency[:, 8:] != 0).any()
+    again = sn.SparseNODE(mdata, **SMALL, regulators="is_tf")
+    assert again._regulators == [0]
+    prior = pd.DataFrame({"source": [f"atac:{mdata['atac'].var_names[1]}"], "target": ["rna:gene3"]})
+    weighted = sn.SparseNODE(mdata, **SMALL, regularizer="cnode", prior=prior)
+    assert weighted.module is not None
+
+
+def test_layers_of_both(mdata):
+    expected = train(mdata, JOINT).get_adjacency()
+    for name in ("rna", "atac"):
+        mdata[name].layers["values"] = mdata[name].X.copy()
+        mdata[name].X = np.zeros_like(mdata[name].X)
+    found = train(mdata, JOINT | {"layer": "values", "regulator_layer": "values"}).get_adjacency()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_warns_of_uneven_modalities(mdata):
+    mdata["atac"].X = 100 * mdata["atac"].X
+    with pytest.warns(UserWarning, match="'atac' varies .* times as much as 'rna'"):
+        sn.SparseNODE.setup_mudata(mdata, **JOINT)
+
+
+def test_writes_what_it_brings_into_the_log(mdata, caplog):
+    mdata.obs["time"] = mdata["rna"].obs["dpt_pseudotime"].reindex(mdata.obs_names)
+    with caplog.at_level(logging.INFO, "sparsenode"):
+        sn.SparseNODE.setup_mudata(mdata, time_key="time", modalities={"layer": "rna"})
+    assert "Wrote 'time' into the modality 'rna'" in caplog.text
+
+
+def test_refuses_what_it_cannot_set_up(mdata, adata):
+    def refuse(error, match, data=mdata, **setup):
+        with pytest.raises(error, match=match):
+            sn.SparseNODE.setup_mudata(data, **(SETUP | setup))
+
+    refuse(TypeError, "MuData object, found AnnData", adata)
+    refuse(ValueError, "modality of the expression.*'layer': 'atac'", modalities=None)
+    refuse(KeyError, r"'gex'.*\['atac', 'rna'\]", modalities={"layer": "gex"})
+    refuse(ValueError, r"found \['expression'\]", modalities={"expression": "rna"})
+    refuse(ValueError, "found 'rna' for both", modalities={"layer": "rna", "regulator_layer": "rna"})
+    refuse(ValueError, "modality for `regulator_layer`", regulator_layer="values")
+    refuse(KeyError, "`time_key`.*'age'.*in neither", time_key="age")
+    refuse(KeyError, "modality 'atac', found no 'dpt_pseudotime'", modalities={"layer": "rna", "time_key": "atac"})
+    refuse(KeyError, "'counts'", layer="counts")
+    refuse(ValueError, "found one: results could not be written", mdata[:50])
+    fewer = MuData({"rna": mdata["rna"], "atac": mdata["atac"][:100].copy()})
+    refuse(ValueError, "found 20 only in the one and 0 only in the other", fewer, **JOINT)
+    refuse(ValueError, "found 20 missing", fewer, modalities={"layer": "rna", "time_key": "atac"})
+    with pytest.raises(ValueError, match=r"Call `SparseNODE.setup_mudata"):
+        sn.SparseNODE(mdata)
+    mdata.obs["dpt_pseudotime"] = 1.0
+    refuse(ValueError, "different values in modality 'rna' and in `mdata`")
+    del mdata.obs["dpt_pseudotime"]
+    mdata["atac"].obs["lineage"] = "other"
+    refuse(ValueError, "found 'lineage' with other values", modalities={"layer": "rna", "lineage_key": "atac"})
+    sn.SparseNODE.setup_mudata(mdata, **SETUP)
+    with pytest.raises(ValueError, match="or a copy"):
+        sn.SparseNODE(mdata.copy())
+    with pytest.raises(ValueError, match="model of two modalities"):
+        sn.SparseNODE(mdata, **SMALL).get_adjacency_blocks()

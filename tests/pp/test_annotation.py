@@ -1,0 +1,43 @@
+"""GTF files."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from sparsenode import pp
+
+GTF = """#!genome-build GRCh38
+1\thavana\tgene\t11869\t14409\t.\t+\t.\tgene_id "ENSG1"; gene_version "5"; gene_name "DDX11L1"; tag "x";
+1\thavana\ttranscript\t12010\t13670\t.\t+\t.\tgene_id "ENSG1"; transcript_id "T1"; gene_name "DDX11L1";
+1\thavana\texon\t12010\t12057\t.\t+\t.\tgene_id "ENSG1"; gene_name "DDX11L1"; exon_number "1";
+1\thavana\tCDS\t12010\t12057\t.\t+\t0\tgene_id "ENSG1"; gene_name "DDX11L1";
+1\thavana\tgene\t20000\t21000\t.\t-\t.\tgene_id "ENSG2"; gene_version "1";
+"""
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_reads_genes_transcripts_and_exons(tmp_path, compressed):
+    path = tmp_path / ("genes.gtf.gz" if compressed else "genes.gtf")
+    path.write_bytes(gzip.compress(GTF.encode()) if compressed else GTF.encode())
+    assert pp.read_annotation(path).to_numpy().tolist() == [
+        ["1", 11868, 14409, "+", "DDX11L1", "gene"],
+        ["1", 12009, 13670, "+", "DDX11L1", "transcript"],
+        ["1", 12009, 12057, "+", "DDX11L1", "exon"],
+        ["1", 19999, 21000, "-", "ENSG2", "gene"],
+    ]
+    assert pp.read_annotation(path, "gene_id")["gene"].tolist() == ["ENSG1", "ENSG1", "ENSG1", "ENSG2"]
+
+
+def test_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        pp.read_annotation(tmp_path / "none.gtf")
+    gff = tmp_path / "genes.gff3"
+    gff.write_text("1\thavana\tgene\t5\t10\t.\t+\t.\tID=gene:ENSG1;Name=A\n")
+    with pytest.raises(ValueError, match="not GFF3"):
+        pp.read_annotation(gff)
+    empty = tmp_path / "cds.gtf"
+    empty.write_text(GTF.splitlines()[4] + "\n")
+    with pytest.raises(ValueError, match="`feature` is 'gene'"):
+        pp.read_annotation(empty)

@@ -1,0 +1,70 @@
+"""Scaling, against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from sklearn.preprocessing import MinMaxScaler
+
+from sparsenode import pp
+
+
+@pytest.fixture
+def donors(make_adata) -> tuple[AnnData, AnnData]:
+    return make_adata(seed=1), make_adata(seed=2)
+
+
+def test_as_scikit_learn_and_recorded_for_other_donors(donors):
+    one, other = donors
+    other = other[:, ::-1].copy()
+    scaler = MinMaxScaler().fit(one.X.astype(float))
+    raw = one.X.copy()
+    pp.min_max_scale(one)
+    pp.min_max_scale(other, reference=one)
+    np.testing.assert_allclose(one.layers["min_max"], scaler.transform(raw.astype(float)), atol=1e-6)
+    expected = scaler.transform(other.X[:, ::-1].astype(float))[:, ::-1]
+    np.testing.assert_allclose(other.layers["min_max"], expected, atol=1e-5)
+    assert expected.min() < 0 or expected.max() > 1
+    np.testing.assert_array_equal(one.X, raw)
+    np.testing.assert_array_equal(other.var["min_max_low"].to_numpy()[::-1], one.var["min_max_low"])
+
+
+def test_sparse_layers_and_constant_genes(donors):
+    adata, _ = donors
+    adata.X[:, 3] = 2.0
+    adata.layers["sparse"] = sparse.csc_matrix(adata.X)
+    pp.min_max_scale(adata, key_added="dense")
+    pp.min_max_scale(adata, layer="sparse", key_added="own")
+    np.testing.assert_array_equal(adata.layers["dense"], adata.layers["own"])
+    assert (adata.layers["own"][:, 3] == 0).all()
+
+
+def test_survives_a_file(donors, tmp_path):
+    import anndata
+
+    one, other = donors
+    pp.min_max_scale(one)
+    one.write_h5ad(tmp_path / "one.h5ad")
+    pp.min_max_scale(other, reference=anndata.read_h5ad(tmp_path / "one.h5ad"))
+    again = other.layers["min_max"].copy()
+    pp.min_max_scale(other, reference=one)
+    np.testing.assert_array_equal(other.layers["min_max"], again)
+
+
+def test_refuses_what_it_cannot_scale(donors):
+    one, other = donors
+    with pytest.raises(KeyError, match=r"\['min_max_low', 'min_max_high'\] not found"):
+        pp.min_max_scale(other, reference=one)
+    pp.min_max_scale(one)
+    other.var_names = ["new", *other.var_names[1:]]
+    with pytest.raises(ValueError, match="1 are missing"):
+        pp.min_max_scale(other, reference=one)
+    with pytest.raises(ValueError, match="'min_max' twice"):
+        pp.min_max_scale(one, layer="min_max")
+    with pytest.raises(KeyError, match="'nothing'"):
+        pp.min_max_scale(one, layer="nothing")
+    one.X[0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        pp.min_max_scale(one)

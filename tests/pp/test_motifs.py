@@ -1,0 +1,126 @@
+"""Motifs in sequences, against a search word by word."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from sparsenode import pp
+
+BASES = "ACGT"
+COMPLEMENT = str.maketrans(BASES, BASES[::-1])
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory) -> tuple:
+    """Two chromosomes, one of them in lower case and with unknown bases."""
+    rng = np.random.default_rng(0)
+    one, two = ("".join(rng.choice(list(BASES), 3000)) for _ in range(2))
+    two = two[:500].lower() + "N" * 40 + two[540:]
+    path = tmp_path_factory.mktemp("genome") / "genome.fa"
+    lines = [
+        f">{name} any text\n" + "\n".join(s[k : k + 60] for k in range(0, len(s), 60))
+        for name, s in (("chr1", one), ("chr2", two))
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    intervals = [("chr1", s, s + w) for s, w in zip(range(0, 2900, 90), itertools.cycle([30, 71, 8, 3]), strict=False)]
+    intervals += [("chr2", s, s + 60) for s in range(450, 1200, 50)]
+    names = [f"{c}:{s}-{e}" for c, s, e in intervals]
+    sequences = {"chr1": one, "chr2": two.upper()}
+    words = [sequences[c][s:e] for c, s, e in intervals]
+    return path, AnnData(np.zeros((1, len(names))), var=pd.DataFrame(index=names)), words
+
+
+def exact_words(counts: np.ndarray, share: float) -> set[str]:
+    """The best-scoring words that make up at most this share of all words; the score must be clear."""
+    smooth = (counts + 0.1) / (counts + 0.1).sum(1, keepdims=True)
+    words = list(itertools.product(range(4), repeat=len(counts)))
+    scores = np.array([sum(np.log2(4 * smooth[k, base]) for k, base in enumerate(word)) for word in words])
+    order = np.argsort(-scores)
+    n = int(share * len(words))
+    assert scores[order[n - 1]] - scores[order[n]] > 0.5  # far more than what scores are rounded to
+    return {"".join(BASES[b] for b in words[k]) for k in order[:n]}
+
+
+def test_as_word_by_word(genome):
+    path, peaks, sequences = genome
+    strict = 20.0 * np.eye(4)[[0, 1, 2, 0]]
+    loose = np.array([[9, 1, 1, 1], [1, 9, 1, 1], [14, 0, 0, 14], [0, 20, 0, 0]])
+    either = {}
+    for name, counts, share in (("strict", strict, 1 / 4**4), ("loose", loose, 2 / 4**4)):
+        words = exact_words(counts, share)
+        either[name] = words | {word.translate(COMPLEMENT)[::-1] for word in words}
+    expected = {name: np.array([any(w in s for w in words) for s in sequences]) for name, words in either.items()}
+    assert all(0 < found.sum() < len(found) for found in expected.values())
+    for name, counts, pvalue in (("strict", strict, 1.5 / 4**4), ("loose", loose, 2.5 / 4**4)):
+        hits = pp.scan_motifs(peaks, path, {name: counts}, pvalue=pvalue)
+        np.testing.assert_array_equal(hits[name], expected[name])
+        assert list(hits.index) == list(peaks.var_names)
+
+
+def test_factors_that_share_a_motif(genome):
+    path, peaks, _ = genome
+    one, two = 20 * np.eye(4)[[0, 1, 2, 3]], 20 * np.eye(4)[[3, 3, 1, 1]]
+    alone = pp.scan_motifs(peaks, path, {"A": one, "B": two}, pvalue=0.005)
+    joined = pp.scan_motifs(peaks, path, {"A::B": one, "B": two}, pvalue=0.005)
+    np.testing.assert_array_equal(joined["A"], alone["A"])
+    np.testing.assert_array_equal(joined["B"], alone["A"] | alone["B"])
+
+
+def test_both_strands_and_ends_of_peaks(tmp_path):
+    word = "ACGTTGCAAC"
+    counts = 50 * np.eye(4)[[BASES.index(b) for b in word]]
+    path = tmp_path / "g.fa"
+    path.write_text(">c\n" + "T" * 20 + word + "T" * 20 + word.translate(COMPLEMENT)[::-1] + "T" * 20 + "\n")
+    names = ["c:20-30", "c:21-40", "c:10-29", "c:50-60", "c:45-65", "c:0-20"]
+    hits = pp.scan_motifs(AnnData(np.zeros((1, 6)), var=pd.DataFrame(index=names)), path, {"F": counts}, pvalue=2e-6)
+    assert hits["F"].tolist() == [True, False, False, True, True, False]
+
+
+def test_packaged_collection(tmp_path, caplog):
+    path = tmp_path / "g.fa"
+    path.write_text(">chr1\n" + "CC" * 40 + "ACAGATTAGAA" + "CC" * 40 + "\n")
+    peaks = AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["chr1:60-120", "chr1:100-160"]))
+    with caplog.at_level("WARNING", "sparsenode"):
+        hits = pp.scan_motifs(peaks, path)
+    assert "too short to match" in caplog.text
+    assert hits["GATA1"].tolist() == [True, False]
+    assert not any("::" in name for name in hits.columns)
+    assert hits.shape[1] > 500
+
+
+def test_refuses_what_it_cannot_scan(genome):
+    path, peaks, _ = genome
+    counts = np.ones((3, 4))
+    with pytest.raises(FileNotFoundError, match="FASTA"):
+        pp.scan_motifs(peaks, "nowhere.fa", {"F": counts})
+    with pytest.raises(ValueError, match=r"\['chrX'\]; the FASTA has \['chr1', 'chr2'\]"):
+        pp.scan_motifs(AnnData(np.zeros((1, 1)), var=pd.DataFrame(index=["chrX:5-10"])), path, {"F": counts})
+    with pytest.raises(ValueError, match="chr1:2990-3010 of 3000 bases"):
+        pp.scan_motifs(AnnData(np.zeros((1, 1)), var=pd.DataFrame(index=["chr1:2990-3010"])), path, {"F": counts})
+    with pytest.raises(ValueError, match="positions × 4, found"):
+        pp.scan_motifs(peaks, path, {"F": np.ones((4, 3))})
+    with pytest.raises(ValueError, match="finite, not negative"):
+        pp.scan_motifs(peaks, path, {"F": np.zeros((3, 4))})
+    with pytest.raises(ValueError, match="JASPAR2024"):
+        pp.scan_motifs(peaks, path, "JASPAR1999")
+    with pytest.raises(ValueError, match=r"species \['1'\]"):
+        pp.scan_motifs(peaks, path, species=1)
+    with pytest.raises(ValueError, match="`pvalue`"):
+        pp.scan_motifs(peaks, path, {"F": counts}, pvalue=0)
+    with pytest.raises(ValueError, match="none of 1 matched"):
+        pp.scan_motifs(peaks, path, {"F": 50 * np.eye(4)[[0] * 12]}, pvalue=1e-7)
+    with pytest.raises(ValueError, match="release of JASPAR or counts"):
+        pp.scan_motifs(peaks, path, {})
+
+
+def test_says_what_to_install(genome, monkeypatch):
+    path, peaks, _ = genome
+    monkeypatch.setitem(sys.modules, "memelite", None)
+    with pytest.raises(ImportError, match=r"sparsenode\[motifs\]"):
+        pp.scan_motifs(peaks, path, {"F": np.ones((3, 4))})

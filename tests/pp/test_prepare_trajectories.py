@@ -1,0 +1,202 @@
+"""From counts to trajectories."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+from scipy.stats import spearmanr
+
+import sparsenode as sn
+from sparsenode import pp
+
+
+@pytest.fixture(scope="module")
+def prepared(counts) -> AnnData:
+    rna = counts["rna"]
+    factors = [*rna.var_names[rna.var["is_tf"]], "TF_unknown"]
+    return pp.prepare_trajectories(
+        rna, "stem", counts.uns["lineages"], batch_key="donor", n_top_genes=100, keep_genes=factors
+    )
+
+
+def test_recovers_time_and_lineages(counts, prepared):
+    rna = counts["rna"]
+    for name, types in counts.uns["lineages"].items():
+        member = prepared.obsm["lineages"][name].to_numpy()
+        np.testing.assert_array_equal(member, prepared.obs["cell_type"].isin(types))
+        fate = member & (prepared.obs["true_lineage"] == name).to_numpy()
+        rho = spearmanr(prepared.obs["dpt_pseudotime"][fate], prepared.obs["true_time"][fate])[0]
+        assert rho > 0.9
+    time = prepared.obs["dpt_pseudotime"]
+    assert time.min() == 0
+    assert time.max() == 1
+    assert prepared.obs["cell_type"].iloc[prepared.uns["iroot"]] == "stem"
+    assert time.iloc[prepared.uns["iroot"]] == 0
+    assert list(prepared.obs_names) == list(rna.obs_names)
+
+
+def test_expression_is_log_normalised_counts(counts, prepared):
+    raw = counts["rna"].X.toarray()
+    size = raw.sum(1, keepdims=True)
+    expected = pd.DataFrame(np.log1p(raw / size * np.median(size)), columns=counts["rna"].var_names)
+    np.testing.assert_allclose(prepared.X.toarray(), expected[prepared.var_names], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(
+        prepared.layers["counts"].toarray(), pd.DataFrame(raw, columns=expected.columns)[prepared.var_names]
+    )
+
+
+def test_genes_are_the_union_over_batches_and_the_listed(counts, prepared):
+    assert set(counts["rna"].var_names[counts["rna"].var["is_tf"]]) <= set(prepared.var_names)
+    full = counts["rna"].copy()
+    sc.pp.normalize_total(full)
+    sc.pp.log1p(full)
+    expected = set()
+    for donor in full.obs["donor"].cat.categories:
+        found = sc.pp.highly_variable_genes(full[full.obs["donor"] == donor].copy(), n_top_genes=100, inplace=False)
+        expected |= set(full.var_names[found["highly_variable"]])
+    assert set(prepared.var_names[prepared.var["highly_variable"]]) == expected
+    assert set(prepared.var_names) == expected | set(prepared.var_names[prepared.var["kept"]])
+
+
+def test_report(prepared):
+    report = prepared.uns["prepare_trajectories"]
+    assert report["cells"] == {"kept": 600, "unassigned": 0, "unreachable": 0}
+    assert report["missing_genes"].tolist() == ["TF_unknown"]
+    assert report["root"] == prepared.obs_names[prepared.uns["iroot"]]
+
+
+def test_fits_and_survives_a_file(prepared, tmp_path):
+    prepared.write_h5ad(tmp_path / "prepared.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "prepared.h5ad")
+    assert adata.uns["prepare_trajectories"]["cells"]["kept"] == 600
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineages", batch_key="donor")
+    model = sn.SparseNODE(adata, hidden=(4,))
+    assert model.lineages == ["erythroid", "myeloid"]
+
+
+def test_unassigned_and_unreachable_cells_are_dropped_and_counted(counts):
+    rna = counts["rna"].copy()
+    rna.layers["raw"] = rna.X.copy()
+    island = np.flatnonzero(rna.obs["cell_type"] == "late_myeloid")
+    values = rna.layers["raw"].tolil()
+    values[island] = 0
+    values[np.ix_(island, range(200, 300))] = 50
+    rna.layers["raw"] = values.tocsr()
+    lineages = {"both": ["stem", "early_erythroid", "late_myeloid"], "none": ["stem"]}
+    adata = pp.prepare_trajectories(rna, "stem", lineages, layer="raw", n_neighbors=5)
+    kinds = rna.obs["cell_type"].value_counts()
+    cells = adata.uns["prepare_trajectories"]["cells"]
+    assert cells["unassigned"] == kinds["late_erythroid"] + kinds["early_myeloid"]
+    assert cells["unreachable"] == kinds["late_myeloid"]
+    assert cells["kept"] == adata.n_obs == kinds["stem"] + kinds["early_erythroid"]
+    assert np.isfinite(adata.obs["dpt_pseudotime"]).all()
+    assert adata.uns["prepare_trajectories"]["lineages"] == {"both": adata.n_obs, "none": kinds["stem"]}
+    with pytest.raises(ValueError, match=r"all cells of \['island'\] are unreachable"):
+        pp.prepare_trajectories(rna, "stem", lineages | {"island": ["late_myeloid"]}, layer="raw", n_neighbors=5)
+
+
+class Lineage(np.ndarray):
+    """What CellRank leaves: an array that carries its names."""
+
+    names = ("ery", "mye")
+
+
+@pytest.mark.parametrize("kind", ["lineage", "frame", "array"])
+def test_fate_probabilities(counts, kind):
+    rna = counts["rna"].copy()
+    values = np.random.default_rng(0).dirichlet([1, 1], rna.n_obs)
+    values[:7] = np.nan
+    if kind == "frame":
+        rna.obsm["lineages_fwd"] = pd.DataFrame(values, rna.obs_names, ["ery", "mye"])
+    elif kind == "lineage":
+        rna.obsm["lineages_fwd"] = values.view(Lineage)
+    else:
+        rna.obsm["lineages_fwd"] = values
+        with pytest.raises(ValueError, match="names of the 2 lineages"):
+            pp.prepare_trajectories(rna, "stem", "lineages_fwd")
+        rna.obs["term_states_fwd"] = pd.Categorical([None, "mye", "ery"] * 200, categories=["ery", "mye"])
+    adata = pp.prepare_trajectories(rna, "stem", "lineages_fwd")
+    np.testing.assert_array_equal(adata.obsm["lineages"].to_numpy(), values[7:])
+    assert list(adata.obsm["lineages"].columns) == ["ery", "mye"]
+    assert adata.uns["prepare_trajectories"]["cells"]["unassigned"] == 7
+
+
+def test_one_lineage_a_root_cell_and_dense_counts(counts):
+    rna = counts["rna"].copy()
+    rna.X = rna.X.toarray()
+    root = rna.obs_names[int(rna.obs["true_time"].argmin())]
+    adata = pp.prepare_trajectories(rna, root)
+    assert adata.obs["dpt_pseudotime"][root] == 0
+    assert list(adata.obsm["lineages"].columns) == ["all"]
+    again = pp.prepare_trajectories(rna, root)
+    pd.testing.assert_series_equal(adata.obs["dpt_pseudotime"], again.obs["dpt_pseudotime"])
+    assert "dpt_pseudotime" not in rna.obs
+
+
+def test_refuses_what_it_cannot_prepare(counts):
+    rna = counts["rna"]
+    lineages = counts.uns["lineages"]
+    logged = sc.pp.log1p(rna, copy=True)
+    with pytest.raises(ValueError, match="they look log-transformed.*layer='counts'"):
+        pp.prepare_trajectories(logged, "stem", lineages)
+    with pytest.raises(ValueError, match="negative values: they were scaled"):
+        pp.prepare_trajectories(AnnData(np.full((30, 3), -1.0), obs=rna.obs[:30]), "stem")
+    with pytest.raises(KeyError, match="'HSC'.*cell types are"):
+        pp.prepare_trajectories(rna, "HSC", lineages)
+    with pytest.raises(ValueError, match=r"no cells of \['B'\].*early_erythroid"):
+        pp.prepare_trajectories(rna, "stem", {"b": ["stem", "B"]})
+    with pytest.raises(ValueError, match="list of cell types for the lineage 'b', found 'stem'"):
+        pp.prepare_trajectories(rna, "stem", {"b": "stem"})
+    with pytest.raises(KeyError, match="'clusters'"):
+        pp.prepare_trajectories(rna, rna.obs_names[0], lineages, groupby="clusters")
+    with pytest.raises(KeyError, match="CellRank writes 'lineages_fwd'"):
+        pp.prepare_trajectories(rna, "stem", "lineages_fwd")
+    with pytest.raises(KeyError, match="'site'"):
+        pp.prepare_trajectories(rna, "stem", batch_key="site")
+    with pytest.raises(ValueError, match=r"yours like \['GATA1'\]"):
+        pp.prepare_trajectories(rna, "stem", keep_genes=["GATA1"])
+    with pytest.raises(ValueError, match="found the string"):
+        pp.prepare_trajectories(rna, "stem", keep_genes="GATA1")
+    with pytest.raises(ValueError, match="cells of the root 'stem' in a lineage"):
+        pp.prepare_trajectories(rna, "stem", {"late": ["late_erythroid", "early_erythroid"]})
+    stem = rna.obs_names[rna.obs["cell_type"] == "stem"][0]
+    with pytest.raises(ValueError, match="root cell"):
+        pp.prepare_trajectories(rna, stem, {"late": ["late_erythroid", "early_erythroid"]})
+    with pytest.raises(ValueError, match="at least 20 cells in lineages, found 8"):
+        pp.prepare_trajectories(rna[rna.obs["cell_type"] == "stem"][:8], "stem")
+    with pytest.raises(TypeError, match="MuData"):
+        pp.prepare_trajectories(counts, "stem")
+    with pytest.raises(ValueError, match="`n_pcs`"):
+        pp.prepare_trajectories(rna, "stem", n_pcs=1)
+
+
+def test_shapes_of_known_data_sets():
+    """scanpy's pbmc68k_reduced is scaled: told so; its raw part is logged: told so. A shape like paul15 passes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pbmc = sc.datasets.pbmc68k_reduced()
+    with pytest.raises(ValueError, match="negative values: they were scaled"):
+        pp.prepare_trajectories(pbmc, "CD34+", groupby="bulk_labels")
+    with pytest.raises(ValueError, match="log-transformed"):
+        pp.prepare_trajectories(pbmc.raw.to_adata(), "CD34+", groupby="bulk_labels")
+    generator = np.random.default_rng(0)
+    times = generator.uniform(size=500)
+    mean = generator.lognormal(-1, 1, 900) * np.exp(2 * np.sin(3 * times[:, None] + generator.uniform(0, 6, 900)))
+    paul = AnnData(
+        sparse.csr_matrix(generator.poisson(mean).astype(np.float64)),
+        obs=pd.DataFrame(
+            {"paul15_clusters": pd.Categorical.from_codes((times * 4).astype(int), ["7MEP", "8", "9", "10GMP"])}
+        ),
+    )
+    adata = pp.prepare_trajectories(
+        paul, "7MEP", {"gmp": ["7MEP", "8", "9", "10GMP"]}, groupby="paul15_clusters", n_top_genes=300
+    )
+    assert adata.shape == (500, 300)
+    assert spearmanr(adata.obs["dpt_pseudotime"], times)[0] > 0.9

@@ -1,0 +1,169 @@
+"""Reference networks, against a direct search and the truth of a simulation."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from mudata import MuData
+
+import sparsenode as sn
+from sparsenode import pp
+
+
+@pytest.fixture(scope="module")
+def reference(normalised) -> pp.ReferenceNetwork:
+    arguments = (normalised.uns["annotation"], normalised.uns["lineages"])
+    return pp.reference_network(normalised, "cell_type", "motifs", *arguments, max_pvalue=0.05)
+
+
+def edges(table: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(table["source"], table["target"], strict=True))
+
+
+def test_recovers_what_can_be_recovered(normalised, reference):
+    truth = normalised.uns["true_network"]
+    recoverable = truth[truth["recoverable"]]
+    assert 0 < len(recoverable) < len(truth)
+    tables = {tuple(types): reference.lineages[name] for name, types in normalised.uns["lineages"].items()}
+    tables[tuple(truth["cell_type"].unique())] = reference.union
+    for types, table in tables.items():
+        wanted = edges(recoverable[recoverable["cell_type"].isin(types)])
+        found = edges(table)
+        assert len(found & wanted) / len(found) > 0.95
+        assert len(found & wanted) / len(wanted) > 0.95
+
+
+def test_as_a_direct_search(normalised):
+    """The recipe in loops, with scanpy's own tables."""
+    n_genes, n_peaks = 60, 250
+    network = pp.reference_network(
+        normalised, "cell_type", "motifs", normalised.uns["annotation"], n_genes=n_genes, n_peaks=n_peaks
+    )
+    top = {}
+    for name, n in (("rna", n_genes), ("atac", n_peaks)):
+        adata = normalised[name].copy()
+        sc.tl.rank_genes_groups(adata, "cell_type", method="t-test")
+        top[name] = {k: set(list(adata.uns["rank_genes_groups"]["names"][k])[:n]) for k in network.cell_types}
+    motifs = normalised["atac"].varm["motifs"]
+    assigned = pp.assign_peaks(normalised["atac"], normalised.uns["annotation"])
+    for cell_type, table in network.cell_types.items():
+        support: dict[tuple[str, str], int] = {}
+        for row in assigned.itertuples():
+            if row.peak in top["atac"][cell_type] and row.gene in top["rna"][cell_type]:
+                for factor in motifs.columns[motifs.loc[row.peak]]:
+                    if factor in top["rna"][cell_type]:
+                        support[factor, row.gene] = support.get((factor, row.gene), 0) + 1
+        found = dict(zip(zip(table["source"], table["target"], strict=True), table["n_peaks"], strict=True))
+        assert found == support
+
+
+def test_lineages_merge_their_cell_types(normalised, reference):
+    for name, types in normalised.uns["lineages"].items():
+        table = reference.lineages[name].set_index(["source", "target"])
+        parts = [reference.cell_types[cell_type].set_index(["source", "target"])["n_peaks"] for cell_type in types]
+        assert set(table.index) == set(itertools.chain(*(part.index for part in parts)))
+        for edge, row in table.iterrows():
+            values = [part[edge] for part in parts if edge in part.index]
+            assert (row["n_cell_types"], row["n_peaks"]) == (len(values), max(values))
+    assert edges(reference.union) == set().union(*map(edges, reference.cell_types.values()))
+
+
+def test_is_ready_for_model_and_scores(counts, reference, fit):
+    rna = counts["rna"]
+    adata = pp.prepare_trajectories(
+        rna, "stem", counts.uns["lineages"], n_top_genes=80, keep_genes=reference.regulators
+    )
+    model = fit(
+        adata,
+        {"lineage_key": "lineages"},
+        regularizer=sn.regularizers.CNODE(0.05),
+        prior=reference.union,
+        regulators=reference.regulators,
+        fields="shared",
+    )
+    assert 0 <= model.get_sparsity(regulators=reference.regulators)["spurious"] <= 1
+    scores = sn.tl.evaluate_network(model.get_network(), reference.lineages["erythroid"], reference.regulators)
+    assert scores["n_true"] == sum(s != t for s, t in edges(reference.lineages["erythroid"]))
+    assert np.isnan(scores["sign_accuracy"])
+
+
+def test_data_and_motifs_are_left_alone(normalised):
+    before = {name: (list(a.uns), list(a.obs), list(a.varm)) for name, a in normalised.mod.items()}
+    motifs = normalised["atac"].varm["motifs"]
+    shuffled = motifs.sample(frac=1, random_state=0).iloc[:, ::-1].astype(int) * 3
+    arguments = {"annotation": normalised.uns["annotation"], "n_genes": 50, "n_peaks": 200}
+    one = pp.reference_network(normalised, "cell_type", shuffled, **arguments)
+    other = pp.reference_network(normalised, "cell_type", "motifs", **arguments)
+    pd.testing.assert_frame_equal(one.union, other.union)
+    assert one.regulators == other.regulators
+    assert before == {name: (list(a.uns), list(a.obs), list(a.varm)) for name, a in normalised.mod.items()}
+
+
+def test_cell_types_of_the_whole_and_modalities_with_other_cells(normalised, reference):
+    rna, atac = normalised["rna"][100:].copy(), normalised["atac"][:500].copy()
+    labels = normalised["rna"].obs["cell_type"].astype(str)
+    for adata in (rna, atac):
+        del adata.obs["cell_type"]
+    mdata = MuData({"gex": rna, "peaks": atac})
+    mdata.obs["cell_type"] = labels.reindex(mdata.obs_names)
+    arguments = {"annotation": normalised.uns["annotation"], "expression": "gex", "accessibility": "peaks"}
+    found = pp.reference_network(mdata, "cell_type", "motifs", max_pvalue=0.05, **arguments)
+    assert len(edges(found.union) & edges(reference.union)) > 0.9 * len(edges(reference.union))
+
+
+def test_warns_when_nothing_is_selected(normalised):
+    with pytest.warns(UserWarning, match="All 310 genes are selected.*max_pvalue=0.05"):
+        pp.reference_network(normalised, "cell_type", "motifs", normalised.uns["annotation"], n_peaks=100)
+
+
+def test_refuses_what_it_cannot_use(counts, normalised, tmp_path):
+    annotation = normalised.uns["annotation"]
+    motifs = normalised["atac"].varm["motifs"]
+
+    def build(mdata=normalised, groupby="cell_type", motifs=motifs, annotation=annotation, **arguments):
+        return pp.reference_network(mdata, groupby, motifs, annotation, **({"max_pvalue": 0.05} | arguments))
+
+    with pytest.raises(TypeError, match="MuData"):
+        build(normalised["rna"])
+    with pytest.raises(KeyError, match=r"`accessibility`.*'chromatin'.*\['rna', 'atac'\]"):
+        build(accessibility="chromatin")
+    with pytest.raises(ValueError, match="found integers up to .*: counts"):
+        build(counts)
+    with pytest.raises(KeyError, match="`groupby`.*'leiden'"):
+        build(groupby="leiden")
+    with pytest.raises(ValueError, match=r"fewer of \['B'\]"):
+        build(lineages={"b": ["stem", "B"]})
+    with pytest.raises(ValueError, match="found a string"):
+        build(lineages={"b": "stem"})
+    with pytest.raises(KeyError, match="'hits'"):
+        build(motifs="hits")
+    with pytest.raises(TypeError, match="data frame with peaks as index"):
+        build(motifs=motifs.to_numpy())
+    with pytest.raises(ValueError, match="to name peaks"):
+        build(motifs=motifs.reset_index(drop=True).rename(str))
+    with pytest.raises(ValueError, match=r"str.capitalize"):
+        build(motifs=motifs.rename(columns=str.lower))
+    with pytest.raises(ValueError, match="none matched"):
+        build(motifs=motifs & False)
+    with pytest.raises(ValueError, match="more than once|twice"):
+        build(motifs=pd.concat([motifs, motifs]))
+    with pytest.raises(ValueError, match=r"peaks are on \['chr1', 'chr2', 'chr3'\], genes on \['1', '2', '3'\]"):
+        build(annotation=annotation.assign(chrom=annotation["chrom"].str.removeprefix("chr")))
+    with pytest.raises(ValueError, match="gene_attribute"):
+        build(annotation=annotation.assign(gene="ENSG" + annotation["gene"]))
+    with pytest.raises(FileNotFoundError, match="GTF"):
+        build(annotation=tmp_path / "none.gtf")
+    with pytest.raises(ValueError, match="`n_peaks`"):
+        build(n_peaks=0)
+    nameless = normalised["atac"].copy()
+    nameless.var = pd.DataFrame(index=[f"peak{k}" for k in range(nameless.n_vars)])
+    with pytest.raises(ValueError, match="'peak0'.*'chrom', 'start' and 'end'"):
+        build(MuData({"rna": normalised["rna"], "atac": nameless}), motifs=motifs.set_axis(nameless.var_names))
+    missing = normalised["rna"].copy()
+    missing.obs["cell_type"] = missing.obs["cell_type"].where(np.arange(missing.n_obs) > 2)
+    with pytest.raises(ValueError, match="3 of 600 missing"):
+        build(MuData({"rna": missing, "atac": normalised["atac"]}))
