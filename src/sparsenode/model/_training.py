@@ -130,21 +130,12 @@ class TrainingMixin(RegularizationMixin):
             raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
         plan_kwargs = {**_LEARNING_RATES[fitted], **(plan_kwargs or {}), "refit": refit}
         iterative = None if refit and schedule is None else self._schedule(schedule)
-        if iterative is not None and (adaptive or refit):
-            raise ValueError(
-                "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
-                "where they hold it. Take `schedule='sparse'`."
-            )
         if adaptive and early_stopping:
             raise ValueError(
                 "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
             )
         if iterative is not None:
-            if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
-                raise ValueError(
-                    "Expected neither `early_stopping` nor `check_val_every_n_epoch` with an iterative schedule, which stops by "
-                    "itself and needs the held-out error of every epoch. Leave them out, or take `schedule='sparse'`."
-                )
+            _check_iterative(bool(adaptive or refit), early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         max_epochs *= 1 + adaptive
@@ -392,3 +383,17 @@ class TrainingMixin(RegularizationMixin):
             )
             self.module.give_up(found)
         return found
+
+
+def _check_iterative(holds_strength: bool, early_stopping: bool, trainer_kwargs: dict[str, Any]) -> None:
+    """Refuse what does not go together with an iterative schedule."""
+    if holds_strength:
+        raise ValueError(
+            "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
+            "where they hold it. Take `schedule='sparse'`."
+        )
+    if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
+        raise ValueError(
+            "Expected neither `early_stopping` nor `check_val_every_n_epoch` with an iterative schedule, which stops by "
+            "itself and needs the held-out error of every epoch. Leave them out, or take `schedule='sparse'`."
+        )

@@ -426,21 +426,26 @@ class SparseNODEModule(BaseModuleClass):
     @torch.no_grad()
     def diverging(self) -> list[int]:
         """Replicates whose trajectories leave the finite numbers, or its own size by a factor of 1000."""
+        if self._stays_finite():
+            return []
         kept = {name: parameter.detach().clone() for name, parameter in self.field.named_parameters()}
-        knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
         found = []
         for replicate in range(self.n_replicates):
             self.give_up([other for other in range(self.n_replicates) if other != replicate])
-            try:
-                states, _ = self.trajectories(
-                    self.field.effective_weights(), self.start(), self.relative_span, self.lineages, knots
-                )
-                if not bool(states.abs().max() < _LARGEST):
-                    found.append(replicate)
-            except DivergenceError:
+            if not self._stays_finite():
                 found.append(replicate)
             self.field.load_state_dict(kept, strict=False)
         return found
+
+    def _stays_finite(self) -> bool:
+        """Whether all trajectories can be integrated."""
+        knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
+        effective = self.field.effective_weights()
+        try:
+            states, _ = self.trajectories(effective, self.start(), self.relative_span, self.lineages, knots)
+        except DivergenceError:
+            return False
+        return bool(states.abs().max() < _LARGEST)
 
     @torch.no_grad()
     def path_matrix(self) -> torch.Tensor:
