@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
-import mudata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -168,8 +168,7 @@ def simulated_multiome(
     rna, atac = _draw_expression(design, names, cells, generator), _draw_accessibility(design, cells, generator)
     rna.var["is_tf"] = rna.var_names.isin(motifs.columns)
     atac.varm["motifs"] = motifs
-    with mudata.set_options(pull_on_update=False):  # the default from mudata 0.4 on
-        mdata = MuData({"rna": rna, "atac": atac})
+    mdata = _bundle({"rna": rna, "atac": atac})
     mdata.uns["annotation"] = annotation_table(genome)
     mdata.uns["lineages"] = {name: list(types) for name, types in _LINEAGES.items()}
     columns = ["source", "target", "peak", "cell_type", "region", "recoverable"]
@@ -317,3 +316,12 @@ def _depths(cells: pd.DataFrame, generator: np.random.Generator) -> np.ndarray:
     donor = cells["donor"].cat.codes.to_numpy()
     donors = generator.lognormal(0, 0.2, donor.max() + 1)
     return generator.lognormal(0, 0.25, len(cells)) * donors[donor]
+
+
+def _bundle(modalities: dict[str, AnnData]) -> MuData:
+    """Modalities without columns of their own in the whole, which mudata before 0.4 copies there and warns about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        mdata = MuData(modalities)
+        mdata.obs, mdata.var = pd.DataFrame(index=mdata.obs_names), pd.DataFrame(index=mdata.var_names)
+    return mdata

@@ -343,7 +343,9 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             than 10 cells in a batch; if gene names repeat; if expression is NaN or infinite; if there are no cells.
         """
         if not isinstance(adata, AnnData):
-            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+            raise TypeError(
+                f"Expected `adata` to be an AnnData object, found {type(adata).__name__}. MuData has `setup_mudata`."
+            )
         setup_method_args = cls._get_setup_method_args(**locals())
         _check_if_view(adata, copy_if_view=True)
         manager = AnnDataManager(
