@@ -294,7 +294,7 @@ def test_failed_integration_says_when():
 
 def test_held_genes_of_a_linear_system_in_closed_form():
     """With gene 1 held at c, the others follow dx/dt = A' x + c a, whose solution the matrix exponential gives."""
-    system = random_linear_system(n_genes=4, density=0.5, seed=3)
+    system = sn.datasets.random_linear_system(n_genes=4, density=0.5, seed=3)
     natural, held = (system.simulate(n_trials=2, n_times=6, seed=1, clamp=c) for c in (None, {"gene1": 1.5}))
     matrix = system.coefficients.to_numpy().copy()
     matrix[1] = 0.0
@@ -309,4 +309,4 @@ def test_held_genes_of_a_linear_system_in_closed_form():
 @pytest.mark.parametrize("clamp", [{"gene9": 1.0}, {"gene1": np.inf}])
 def test_held_genes_that_are_refused(clamp):
     with pytest.raises(ValueError, match="clamp"):
-        random_linear_system(n_genes=4, seed=3).simulate(clamp=clamp)
+        sn.datasets.random_linear_system(n_genes=4, seed=3).simulate(clamp=clamp)
