@@ -23,7 +23,6 @@ from sparsenode.objectives import (
     local_weights,
     stream,
 )
-from sparsenode.objectives._nulls import BANDWIDTH
 
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
 
@@ -112,9 +111,13 @@ class Cells:
         method: InitialState,
         bandwidth: float,
         seed: int,
+        end_bandwidth: float,
         halves: Sequence[np.ndarray] = (),
     ) -> StreamedData:
-        """Accumulate the statistics of training and held-out cells in one pass over the expression."""
+        """Accumulate the statistics of training and held-out cells in one pass over the expression.
+
+        ``end_bandwidth`` is that of values and slopes at the ends of trajectories, for which held-out cells count too.
+        """
         lost = [
             name
             for name, weight in zip(self.trajectories.index, self.weights[training].sum(0), strict=True)
@@ -130,8 +133,8 @@ class Cells:
             early_cells(initial, np.random.default_rng(seed)),
             {
                 "initial_slope": self.slope_weights(bandwidth, training),
-                "last": local_weights(self.times, self.weights, training, 1.0, 0, 1, BANDWIDTH),
-                "last_slope": local_weights(self.times, self.weights, training, 1.0, 1, 1, BANDWIDTH),
+                "last": local_weights(self.times, self.weights, training | validation, 1.0, 0, 1, end_bandwidth),
+                "last_slope": local_weights(self.times, self.weights, training | validation, 1.0, 1, 1, end_bandwidth),
             },
         )
         return stream(self.chunks(), table, training, validation, n_knots, len(self.genes), halves)

@@ -69,7 +69,8 @@ class EvaluationMixin(PredictionMixin):
         - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. It is positive if the model beats all of them.
 
         With ``forecast`` the null models are instead ``null_persistence``: the value at the end of the training trajectory,
-        held; ``null_linear``: extrapolated with its slope there, both by local linear regression with a bandwidth of 0.05; and
+        held; ``null_linear``: extrapolated with its slope there, both by local linear regression with a bandwidth of 0.05, or in second order
+        over the last four frames; and
         ``null_mean``: the mean of that trajectory.
 
         Raises

@@ -33,7 +33,7 @@ def local_weights(
     degree
         Degree of the polynomial; lower where there are fewer times than it needs.
     bandwidth
-        Standard deviation of the kernel; more where it would hold fewer than ``2 * (degree + 1)`` times.
+        Standard deviation of the kernel; more where fewer than ``2 * (degree + 1)`` times are within twice of it.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def local_weights(
         order = min(degree, len(distinct) - 1)
         if order < derivative:
             continue  # one time only: no slope
-        width = max(bandwidth, distinct[min(2 * (degree + 1), len(distinct)) - 1])
+        width = max(bandwidth, distinct[min(2 * (degree + 1), len(distinct)) - 1] / 2)
         u = distance / width
         kernel = weights[rows, m] * np.exp(-0.5 * u**2)
         root = np.sqrt(kernel)
