@@ -36,7 +36,7 @@ def linear(times: np.ndarray, n_trials: int = 4, seed: int = 0) -> np.ndarray:
     return np.array([[(expm(system * t) @ start)[:3] for t in times] for start in starts])
 
 
-def fit(adata: AnnData, epochs: int = 30, train: dict | None = None, **model) -> sn.SparseNODE:
+def fit_second(adata: AnnData, epochs: int = 30, train: dict | None = None, **model) -> sn.SparseNODE:
     sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
     fitted = sn.SparseNODE(adata, order=2, **({"hidden": (8,), "n_knots": 9} | model))
     quick = {"max_epochs": epochs, "accelerator": "cpu", "enable_progress_bar": False}
@@ -50,7 +50,7 @@ TIMES = np.linspace(1.0, 3.5, 40)
 @pytest.fixture(scope="module")
 def model() -> sn.SparseNODE:
     """A linear system with a linear skip and two strengths. Not to be changed."""
-    return fit(
+    return fit_second(
         trials(linear(TIMES - 1.0, 8), TIMES),
         regularizer=sn.regularizers.CNODE([0.003, 0.3]),
         skip=True,
@@ -65,7 +65,7 @@ def oscillator() -> sn.SparseNODE:
     times = np.linspace(0, 3.0, 40)
     states = np.cos(OMEGA * times[None, :, None] + PHASES[:, None, None])
     options = {"skip": True, "decay": False, "hidden": (4,), "train": {"plan_kwargs": {"lr": 0.03}}}
-    return fit(trials(states, times), regularizer=sn.regularizers.CNODE(0.01), **options)
+    return fit_second(trials(states, times), regularizer=sn.regularizers.CNODE(0.01), **options)
 
 
 def test_the_harmonic_oscillator_is_recovered(oscillator):
@@ -181,7 +181,7 @@ def test_saved_and_loaded(model, tmp_path):
 
 
 def test_pruned_saved_and_trained_on(tmp_path):
-    model = fit(
+    model = fit_second(
         trials(linear(TIMES, 2), TIMES),
         epochs=10,
         regularizer=sn.regularizers.GroupLasso([0.5]),
@@ -207,6 +207,72 @@ def test_new_trials_are_not_stretched(model):
     np.testing.assert_allclose(model.predict(long)[:30], model.predict(short), atol=2e-3)
 
 
+# Forecasts, and trials that were never seen
+
+
+def test_forecasts_of_the_oscillator(oscillator):
+    """Against the closed form: what is scored, on which clock, and beside what."""
+    times = np.linspace(1.5, 4.5, 31)
+    states = np.cos(OMEGA * times[None, :, None] + PHASES[:, None, None])
+    later = trials(states, times)
+    table = oscillator.evaluate(later, forecast=True)
+    assert list(table.columns) == ["n_cells", "mse", "null_persistence", "null_linear", "null_mean", "skill"]
+    assert (table["n_cells"] == [15, 15, 15, 45]).all()
+    with pytest.warns(UserWarning, match="Extrapolating"):
+        predicted = oscillator.predict(times=times[16:])
+    squares = np.square(predicted - states[:, 16:])[..., 0].mean(1)
+    np.testing.assert_allclose(table["mse"], [*squares, squares.mean()], rtol=0.02)
+    for k in range(3):
+        last = np.cos(OMEGA * 3.0 + PHASES[k])
+        before, width = np.linspace(-1, 0, 40), 1.5 / 39
+        slope, end = np.polyfit(
+            before, oscillator.adata.X[40 * k : 40 * k + 40, 0], 1, w=np.exp(-0.25 * (before / width) ** 2)
+        )
+        expected = np.square(last - states[k, 16:, 0]).mean()
+        assert table["null_persistence"].iloc[k] == pytest.approx(expected, rel=0.15)
+        expected = np.square(end + slope * (times[16:] / 3.0 - 1.0) - states[k, 16:, 0]).mean()
+        assert table["null_linear"].iloc[k] == pytest.approx(expected, rel=1e-3)
+    assert table.loc["total", "skill"] > 0.9
+    best = table[["null_persistence", "null_linear", "null_mean"]].min(axis=1)
+    np.testing.assert_allclose(table["skill"], 1 - table["mse"] / best)
+
+
+def test_forecasts_need_cells_that_are_later_and_known_trials(oscillator):
+    with pytest.raises(ValueError, match="later than the training trajectories"):
+        oscillator.evaluate(forecast=True)
+    times = np.linspace(2.0, 5.0, 12)
+    with pytest.raises(ValueError, match="new ones: \\['trial7'\\]"):
+        oscillator.evaluate(trials(np.cos(times)[None, :, None], times, first=7), forecast=True)
+    with pytest.raises(ValueError, match="observed"):
+        oscillator.evaluate(forecast=True, initial_velocity="observed")
+
+
+def test_unseen_trials_start_with_velocities_of_the_network_or_their_own(oscillator):
+    """A phase at which the velocity is not what the training trials have at that position."""
+    times = np.linspace(10.0, 13.0, 60)
+    states = np.cos(OMEGA * (times - 10.0) - 0.4)[None, :, None]
+    new = trials(states, times, first=5)
+    network = oscillator.evaluate(new)
+    observed = oscillator.evaluate(new, initial_velocity="observed")
+    assert "null_linear" in network
+    linear = states[0, 0] - OMEGA * np.sin(-0.4) * (times - 10.0)[:, None]
+    assert network.loc["total", "null_linear"] == pytest.approx(np.square(linear - states[0]).mean(), rel=0.25)
+    assert observed.loc["total", "mse"] < 0.1 * network.loc["total", "mse"]
+    found = oscillator.predict(new, initial_velocity="observed")
+    np.testing.assert_allclose(np.square(found - states[0]).mean(), observed.loc["total", "mse"], rtol=1e-3)
+
+
+def test_first_order_forecasts_but_has_no_initial_velocities(adata, fit):
+    early = adata[adata.obs["dpt_pseudotime"] < 1.6].copy()
+    model = fit(early)
+    table = model.evaluate(adata, forecast=True)
+    assert table.loc["total", "n_cells"] == (
+        (adata.obs["dpt_pseudotime"] > model.trajectories["end"].reindex(adata.obs["lineage"]).to_numpy()).sum()
+    )
+    with pytest.raises(ValueError, match="first order"):
+        model.evaluate(initial_velocity="observed")
+
+
 METHODS = [
     *("none", "l0", "pathreg", "grouplasso", "lassonet"),
     sn.regularizers.LassoNet(0.01, skip="outer"),
@@ -228,7 +294,7 @@ def test_every_method_fits_with_lineages_and_replicates(regularizer):
 
 def test_training_goes_on_from_what_was_learned(oscillator):
     adata = oscillator.adata.copy()
-    model = fit(adata, epochs=2, regularizer="none")
+    model = fit_second(adata, epochs=2, regularizer="none")
     before = model.module.initial_velocity.bias.detach().clone()
     model.train(max_epochs=1, steps_per_epoch=1, accelerator="cpu", enable_progress_bar=False, plan_kwargs={"lr": 1e-9})
     np.testing.assert_allclose(model.module.initial_velocity.bias.detach(), before, atol=1e-6)

@@ -3,10 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsenode.objectives import CellTable, NullModels, stream
-from sparsenode.objectives._nulls import BANDWIDTH, NULL_NAMES
+from sparsenode.objectives import CellTable, NullModels, local_weights, stream
+from sparsenode.objectives._nulls import BANDWIDTH
 
 LINEAGES = [0, 1, 0]
+
+
+def at_the_end(times, weights, usable):
+    """Weights of the cells in values and slopes at the ends of the trajectories."""
+    pairs = (("last", 0), ("last_slope", 1))
+    return {name: local_weights(times, weights, usable, 1.0, order, 1, BANDWIDTH) for name, order in pairs}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,9 @@ def training():
 @pytest.fixture(scope="module")
 def nulls(cells, training):
     times, weights, x = cells
-    table = CellTable(times, weights, weights / weights.sum(0), [np.arange(5)] * 3)
+    table = CellTable(
+        times, weights, weights / weights.sum(0), [np.arange(5)] * 3, at_the_end(times, weights, training)
+    )
     return NullModels.fit(stream([(0, x)], table, training, ~training, 5, 3), LINEAGES, 2)
 
 
@@ -61,7 +69,7 @@ def test_smoothed_curve_is_a_kernel_mean_of_the_cells(nulls, cells, training, li
 def test_predictions_of_all_null_models(nulls):
     initial = np.array([1.0, 2.0, 3.0])
     found = nulls.predict(1, np.array([0.1, 0.9]), initial)
-    assert tuple(found) == NULL_NAMES
+    assert tuple(found) == ("null_zero", "null_initial", "null_mean", "null_smoothed")
     for prediction in found.values():
         np.broadcast_to(prediction, (2, 3))
     assert not found["null_zero"].any()
@@ -80,10 +88,23 @@ def test_prediction_is_continuous_and_flat_beyond_the_ends(nulls):
 def test_a_gap_wider_than_the_kernel_is_bridged():
     times = np.concatenate([np.linspace(0, 0.1, 20), np.linspace(0.9, 1, 20)])[:, None]
     x = np.where(times < 0.5, 1.0, 3.0)
-    table = CellTable(times, np.ones_like(times), np.full_like(times, 1 / 40), [np.arange(5)])
-    everything = np.ones(40, dtype=bool)
+    everything, ones = np.ones(40, dtype=bool), np.ones_like(times)
+    table = CellTable(times, ones, ones / 40, [np.arange(5)], at_the_end(times, ones, everything))
     nulls = NullModels.fit(stream([(0, x)], table, everything, ~everything, 5, 1), [0], 1)
     found = nulls.predict(0, np.array([0.05, 0.5, 0.95]), np.zeros(1))["null_smoothed"]
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[[0, 2], 0], [1.0, 3.0], atol=1e-6)
     assert 1.0 <= found[1, 0] <= 3.0
+
+
+@pytest.mark.parametrize("trajectory", [0, 1, 2])
+def test_forecasts_go_on_from_the_end_of_each_trajectory(nulls, cells, training, trajectory):
+    times, weights, x = cells
+    kernel = weights[:, trajectory] * training * np.exp(-0.5 * ((times[:, trajectory] - 1) / BANDWIDTH) ** 2)
+    slope, last = np.polyfit(times[:, trajectory] - 1, x, 1, w=np.sqrt(kernel))
+    found = nulls.forecast(trajectory, np.array([1.0, 1.5, 3.0]))
+    assert list(found) == ["null_persistence", "null_linear", "null_mean"]
+    np.testing.assert_allclose(found["null_persistence"], last, rtol=1e-8)
+    np.testing.assert_allclose(found["null_linear"], last + np.array([[0.0], [0.5], [2.0]]) * slope, rtol=1e-7)
+    own = weights[:, trajectory] * training
+    np.testing.assert_allclose(found["null_mean"], own @ x / own.sum(), rtol=1e-10)

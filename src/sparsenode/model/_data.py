@@ -65,7 +65,8 @@ class Cells:
         """Arrange cells by trajectory, given the trajectories of the model or those of the data."""
         table = observations.trajectories() if trajectories is None else trajectories
         lineages = [observations.lineage_names.index(name) for name in table["lineage"]]
-        batches = np.array([observations.batch_names.index(name) for name in table["batch"]])
+        known = {name: index for index, name in enumerate(observations.batch_names)}
+        batches = np.array([known.get(name, -1) for name in table["batch"]])
         in_batch = observations.batches[:, None] == batches[None, :]
         weights = observations.memberships[:, lineages] * in_batch
         start, end = table["start"].to_numpy(float), table["end"].to_numpy(float)
@@ -95,7 +96,7 @@ class Cells:
     def slope_weights(self, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
         """Weight of each cell in the initial slope of each trajectory per unit of its length, cells × trajectories."""
         everything = np.ones(len(self.times), dtype=bool) if usable is None else usable
-        return local_weights(self.times, self.weights, everything, "start", 1, _SLOPE_DEGREE, bandwidth)
+        return local_weights(self.times, self.weights, everything, 0.0, 1, _SLOPE_DEGREE, bandwidth)
 
     def initial_slope(self, bandwidth: float) -> np.ndarray:
         """Initial slope of every trajectory from all cells, per unit of its length, trajectories × genes."""
@@ -110,9 +111,13 @@ class Cells:
         method: InitialState,
         bandwidth: float,
         seed: int,
+        end_bandwidth: float,
         halves: Sequence[np.ndarray] = (),
     ) -> StreamedData:
-        """Accumulate the statistics of training and held-out cells in one pass over the expression."""
+        """Accumulate the statistics of training and held-out cells in one pass over the expression.
+
+        ``end_bandwidth`` is that of values and slopes at the ends of trajectories, for which held-out cells count too.
+        """
         lost = [
             name
             for name, weight in zip(self.trajectories.index, self.weights[training].sum(0), strict=True)
@@ -126,7 +131,11 @@ class Cells:
             self.weights,
             initial,
             early_cells(initial, np.random.default_rng(seed)),
-            {"initial_slope": self.slope_weights(bandwidth, training)},
+            {
+                "initial_slope": self.slope_weights(bandwidth, training),
+                "last": local_weights(self.times, self.weights, training | validation, 1.0, 0, 1, end_bandwidth),
+                "last_slope": local_weights(self.times, self.weights, training | validation, 1.0, 1, 1, end_bandwidth),
+            },
         )
         return stream(self.chunks(), table, training, validation, n_knots, len(self.genes), halves)
 

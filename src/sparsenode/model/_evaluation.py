@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from sparsenode.model import _checks
-from sparsenode.model._prediction import PredictionMixin
-from sparsenode.objectives._nulls import NULL_NAMES
+from sparsenode.model._prediction import InitialVelocities, PredictionMixin
 
 if TYPE_CHECKING:
     from sparsenode.model._data import Cells
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sparsenode.objectives import NullModels
 
 TOTAL = "total"
+_LATER = 1e-9  # times within rounding of the end of a trajectory are no forecasts
+Nulls = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 
 
 class EvaluationMixin(PredictionMixin):
@@ -28,7 +30,12 @@ class EvaluationMixin(PredictionMixin):
     null_models_: NullModels | None
 
     def evaluate(
-        self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
+        self,
+        adata: AnnData | MuData | None = None,
+        indices: Sequence[int] | None = None,
+        replicate: int | None = None,
+        forecast: bool = False,
+        initial_velocity: InitialVelocities = "network",
     ) -> pd.DataFrame:
         r"""Mean squared error of the predicted trajectories, beside null models that know no dynamics.
 
@@ -41,6 +48,12 @@ class EvaluationMixin(PredictionMixin):
             Cells to score, all by default; ``model.validation_indices`` are the held-out ones.
         replicate
             Replicate to use; the selected one by default.
+        forecast
+            Continue the trajectories of the model: cells of ``adata`` belong to them by lineage and batch, and those later
+            than their last cell are scored, the others left out. Otherwise every trajectory of ``adata`` is a new
+            one that starts from its own early cells at its own first time.
+        initial_velocity
+            As in :meth:`predict`; not with ``forecast``.
 
         Returns
         -------
@@ -53,14 +66,22 @@ class EvaluationMixin(PredictionMixin):
         - ``null_initial``: for the initial state, held,
         - ``null_mean``: for the mean of the lineage in the training data,
         - ``null_smoothed``: for the training cells of the lineage, smoothed over time with a Gaussian of bandwidth 0.05,
+        - ``null_linear``, only in second order: for the initial state and the slope of the early cells, extrapolated,
         - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. It is positive if the model beats all of them.
+
+        With ``forecast`` the null models are instead ``null_persistence``: the value at the end of the training trajectory,
+        held; ``null_linear``: extrapolated with its slope there, both by local linear regression with a bandwidth of 0.05, or in second order
+        over the last four frames; and
+        ``null_mean``: the mean of that trajectory.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If genes are missing, a lineage is new, or no cell is left.
+            If genes are missing, a lineage is new, or no cell is left; with ``forecast`` also if a batch is new.
+        DivergenceError
+            If a solution leaves the finite numbers, as long forecasts may.
 
         Notes
         -----
@@ -68,39 +89,68 @@ class EvaluationMixin(PredictionMixin):
         held-out cells, or better at another donor.
         """
         self._require_trained()
-        cells = self._cells(adata)
+        observed = self._observed(initial_velocity)
+        if forecast and observed:
+            raise ValueError("Expected `initial_velocity='network'` with `forecast`, found 'observed'.")
+        cells = self._cells(adata, continued=forecast)
         chosen = np.zeros(len(cells.times), dtype=bool)
         chosen[_checks.cell_indices(indices, len(chosen))] = True
         if not chosen.any():
             raise ValueError("Expected cells to evaluate, found none in `indices`.")
-        errors, n_cells, weight = self._squared_errors(cells, self._integrate(cells, replicate=replicate), chosen)
-        present = n_cells > 0
-        table = pd.DataFrame(errors[present] / (weight[present, None] * len(self.genes)), columns=["mse", *NULL_NAMES])
-        table.insert(0, "n_cells", n_cells[present])
-        table.index = pd.Index(cells.trajectories.index[present], name="trajectory")
-        table.loc[TOTAL] = [n_cells.sum(), *(errors.sum(0) / (weight.sum() * len(self.genes)))]
-        table["n_cells"] = table["n_cells"].astype(np.int64)
-        table["skill"] = 1.0 - table["mse"] / table[list(NULL_NAMES)].min(axis=1)
-        return table
+        if forecast:
+            later = (cells.times > 1.0 + _LATER) & (cells.weights > 0) & chosen[:, None]
+            if not later.any():
+                raise ValueError(
+                    "Expected cells later than the training trajectories to forecast, found none: these end at "
+                    f"{self.trajectories['end'].max():g} or before."
+                )
+            cells = replace(cells, weights=np.where(later, cells.weights, 0.0))
+            fitted = self._integrate(None, float(cells.times[later].max()), replicate)
+        else:
+            fitted = self._integrate(cells, replicate=replicate, observed=observed)
+        return self._scores(cells, fitted, chosen, self._nulls(cells, fitted, forecast))
 
-    def _squared_errors(
-        self, cells: Cells, fitted: FittedTrajectories, chosen: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weighted sums of squared errors, trajectories × (model, null models), and the numbers and weights of cells."""
-        if self.null_models_ is None:
+    def _nulls(self, cells: Cells, fitted: FittedTrajectories, forecast: bool) -> Nulls:
+        """Predictions of the null models for times in one of the trajectories."""
+        nulls = self.null_models_
+        if nulls is None:
             raise RuntimeError("Expected null models, found none. Call `train()` first.")
+        if forecast:
+            return nulls.forecast
+        slopes = cells.initial_slope(self._initial_bandwidth) if self.module.order == 2 else None
+
+        def predict(m: int, times: np.ndarray) -> dict[str, np.ndarray]:
+            found = nulls.predict(cells.lineages[m], times, fitted.initial_state[m])
+            if slopes is not None:
+                found["null_linear"] = fitted.initial_state[m] + times[:, None] * slopes[m]
+            return found
+
+        return predict
+
+    def _scores(self, cells: Cells, fitted: FittedTrajectories, chosen: np.ndarray, nulls: Nulls) -> pd.DataFrame:
+        """The table of :meth:`evaluate`."""
         n = len(cells.lineages)
-        errors, n_cells, weight = np.zeros((n, 1 + len(NULL_NAMES))), np.zeros(n, dtype=np.int64), np.zeros(n)
+        n_cells, weight = np.zeros(n, dtype=np.int64), np.zeros(n)
+        errors: dict[str, np.ndarray] = {}
         for first, x in cells.chunks():
             rows = slice(first, first + len(x))
-            for m, lineage in enumerate(cells.lineages):
+            for m in range(n):
                 members = (cells.weights[rows, m] > 0) & chosen[rows]
                 if not members.any():
                     continue
                 times, w = cells.times[rows, m][members], cells.weights[rows, m][members]
-                nulls = self.null_models_.predict(lineage, times, fitted.initial_state[m])
-                for column, prediction in enumerate([fitted.at(m, times), *(nulls[name] for name in NULL_NAMES)]):
-                    errors[m, column] += w @ np.square(x[members] - prediction).sum(1)
+                predictions = {"mse": fitted.at(m, times), **nulls(m, times)}
+                for name, prediction in predictions.items():
+                    squares = w @ np.square(x[members] - prediction).sum(1)
+                    errors.setdefault(name, np.zeros(n))[m] += squares
                 n_cells[m] += members.sum()
                 weight[m] += w.sum()
-        return errors, n_cells, weight
+        present = n_cells > 0
+        sums = pd.DataFrame(errors, index=pd.Index(cells.trajectories.index, name="trajectory"))[present]
+        table = sums.div(weight[present] * len(self.genes), axis=0)
+        table.insert(0, "n_cells", n_cells[present])
+        table.loc[TOTAL] = [n_cells.sum(), *(sums.sum() / (weight.sum() * len(self.genes)))]
+        table["n_cells"] = table["n_cells"].astype(np.int64)
+        names = [name for name in errors if name != "mse"]
+        table["skill"] = 1.0 - table["mse"] / table[names].min(axis=1)
+        return table

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sparsenode.module import SparseNODEModule
     from sparsenode.objectives import InitialState
 
+InitialVelocities = Literal["network", "observed"]
 _GRID = 100  # intervals of the dense grid per length of a trajectory
 _TOLERANCE = 1e-5
 
@@ -80,6 +81,7 @@ class PredictionMixin(MuDataMixin):
         adata: AnnData | MuData | None = None,
         times: Sequence[float] | np.ndarray | None = None,
         replicate: int | None = None,
+        initial_velocity: InitialVelocities = "network",
     ) -> np.ndarray:
         """Predicted expression, of cells or along the fitted trajectories.
 
@@ -93,6 +95,9 @@ class PredictionMixin(MuDataMixin):
             before the start of a trajectory its initial state is returned.
         replicate
             Replicate to use; the selected one by default.
+        initial_velocity
+            Only in second order and with ``adata``. ``"network"``: trajectories start with the velocity that the learned
+            network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them.
 
         Returns
         -------
@@ -110,9 +115,12 @@ class PredictionMixin(MuDataMixin):
             If genes are missing, a lineage is new, or both ``adata`` and ``times`` are given.
         """
         self._require_trained()
+        observed = self._observed(initial_velocity)
         if times is None:
             cells = self._cells(adata)
-            return self._predict_cells(cells, self._integrate(cells, replicate=replicate))
+            return self._predict_cells(cells, self._integrate(cells, replicate=replicate, observed=observed))
+        if observed:
+            raise ValueError("Expected `initial_velocity='network'` with `times`, found 'observed'. Pass `adata`.")
         if adata is not None:
             raise ValueError("Expected one of `adata` and `times`, found both.")
         return self._predict_times(np.asarray(times, dtype=np.float64), replicate)
@@ -148,13 +156,24 @@ class PredictionMixin(MuDataMixin):
         """Whether these are the cells that the initial states were taken from."""
         return cells.adata is self.adata and cells.trajectories.equals(self.trajectories)
 
-    def _integrate(self, cells: Cells | None, end: float = 1.0, replicate: int | None = None) -> FittedTrajectories:
+    def _observed(self, initial_velocity: str) -> bool:
+        """Whether initial velocities are those of early cells."""
+        _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
+        if initial_velocity == "observed" and self.module.order == 1:
+            raise ValueError(
+                "Expected no `initial_velocity` in first order, where velocities are no part of the state."
+            )
+        return initial_velocity == "observed"
+
+    def _integrate(
+        self, cells: Cells | None, end: float = 1.0, replicate: int | None = None, observed: bool = False
+    ) -> FittedTrajectories:
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
-        return self._integrate_all(cells, end)[self._replicate(replicate)]
+        return self._integrate_all(cells, end, observed)[self._replicate(replicate)]
 
     @torch.no_grad()
-    def _integrate_all(self, cells: Cells | None, end: float = 1.0) -> list[FittedTrajectories]:
-        """The trajectories of every replicate."""
+    def _integrate_all(self, cells: Cells | None, end: float = 1.0, observed: bool = False) -> list[FittedTrajectories]:
+        """The trajectories of every replicate, with the observed initial slopes of the cells if asked for."""
         module = self.module
         lineages, relative = module.lineages, module.relative_span
         start = module.start()
@@ -164,6 +183,11 @@ class PredictionMixin(MuDataMixin):
             start = start.expand(module.n_replicates, -1, -1)
             lineages = cells.lineages
             relative = torch.as_tensor(self._relative(cells), dtype=torch.float32, device=module.device)
+        speed = None
+        if observed and cells is not None:
+            slopes = cells.initial_slope(self._initial_bandwidth) / self._relative(cells)[:, None] / self._velocity_unit
+            speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
+            speed = speed.expand(module.n_replicates, -1, -1)
         grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
@@ -174,6 +198,7 @@ class PredictionMixin(MuDataMixin):
                 lineages,
                 grid,
                 tight,
+                speed,
             )
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
@@ -314,8 +339,11 @@ class PredictionMixin(MuDataMixin):
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 
-    def _cells(self, adata: AnnData | MuData | None = None) -> Cells:
-        """Cells of the model's AnnData, or of another one with the same genes and lineages."""
+    def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
+        """Cells of the model's AnnData, or of another one with the same genes and lineages.
+
+        ``continued`` cells belong to the trajectories of the model, on whose clock their times are.
+        """
         keys = self.registry["setup_args"]
         target = self.adata if adata is None else adata
         if target is None:
@@ -329,6 +357,15 @@ class PredictionMixin(MuDataMixin):
         observations = read_observations(
             target, keys["time_key"], keys["lineage_key"], keys["batch_key"], self.lineages
         )
+        if continued:
+            known = set(self.trajectories["batch"])
+            new = [name for name in observations.batch_names if name not in known]
+            if new:
+                raise ValueError(
+                    f"Expected batches of the model, {sorted(known)}, to forecast, found new ones: {new}. Evaluate new "
+                    "trials from their own start, without `forecast`."
+                )
+            return Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories)
         return Cells.arrange(target, keys["layer"], self.genes, observations)
 
     def _require_trained(self) -> None:

@@ -19,6 +19,7 @@ from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
 from sparsenode.objectives import NullModels, SmoothedTrajectories, StreamedData, Transport, couple_cells, smooth
+from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import (
     IterativeSparsification,
     PairsSplitter,
@@ -236,6 +237,8 @@ class TrainingMixin(RegularizationMixin):
             self._initial_state,
             self._initial_bandwidth,
             self._seed,
+            # Frames of a time series lie dense on smooth curves: there a few are enough, and more would blur them.
+            BANDWIDTH if module.order == 1 else 0.0,
             self._half_samples(training) if half_samples and fitted != "transport" else [],
         )
         centre = data.training.mean

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 
@@ -11,15 +9,15 @@ def local_weights(
     times: np.ndarray,
     weights: np.ndarray,
     usable: np.ndarray,
-    edge: Literal["start", "end"],
+    at: float,
     derivative: int,
     degree: int,
     bandwidth: float,
 ) -> np.ndarray:
-    r"""Weight of each cell in the value or slope of each trajectory at one of its ends.
+    r"""Weight of each cell in the value or slope of each trajectory at one time, such as one of its ends.
 
-    The estimate is that of a local polynomial regression with half a Gaussian as kernel (Fan and Gijbels 1996), which
-    unlike a kernel mean has no bias where the trajectory rises or falls. It is linear in expression, hence a weight per
+    The estimate is that of a local polynomial regression with a Gaussian kernel (Fan and Gijbels 1996), which unlike a
+    kernel mean has no bias at the ends, where the trajectory rises or falls. It is linear in expression, hence a weight per
     cell.
 
     Parameters
@@ -28,14 +26,14 @@ def local_weights(
         Cells × trajectories; times in units of the length of the trajectory.
     usable
         Mask over cells, usually the training cells.
-    edge
-        The earliest or the latest usable cell of the trajectory.
+    at
+        Time of the estimate, 0 for the start and 1 for the end.
     derivative
         0 for the value, 1 for the slope.
     degree
         Degree of the polynomial; lower where there are fewer times than it needs.
     bandwidth
-        Standard deviation of the kernel; more where it would hold fewer than ``2 * (degree + 1)`` times.
+        Standard deviation of the kernel; more where fewer than ``2 * (degree + 1)`` times are within twice of it.
 
     Returns
     -------
@@ -44,13 +42,12 @@ def local_weights(
     result = np.zeros_like(weights)
     for m in range(weights.shape[1]):
         rows = np.flatnonzero((weights[:, m] > 0) & usable)
-        at = times[rows, m].min() if edge == "start" else times[rows, m].max()
         distance = times[rows, m] - at
         distinct = np.unique(np.abs(distance))
         order = min(degree, len(distinct) - 1)
         if order < derivative:
             continue  # one time only: no slope
-        width = max(bandwidth, distinct[min(2 * (degree + 1), len(distinct)) - 1])
+        width = max(bandwidth, distinct[min(2 * (degree + 1), len(distinct)) - 1] / 2)
         u = distance / width
         kernel = weights[rows, m] * np.exp(-0.5 * u**2)
         root = np.sqrt(kernel)

@@ -10,7 +10,6 @@ import numpy as np
 from sparsenode.objectives._statistics import N_BINS, StreamedData
 
 BANDWIDTH = 0.05
-NULL_NAMES = ("null_zero", "null_initial", "null_mean", "null_smoothed")
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,16 @@ class NullModels:
         Mean expression, lineages × variables.
     smoothed
         Kernel-smoothed expression at the centres of equal time bins, lineages × bins × variables.
+    trajectory_mean, last, last_slope
+        Mean of every trajectory, its value at its end and its slope there per unit of its length, both by local linear
+        regression: trajectories × variables.
     """
 
     mean: np.ndarray
     smoothed: np.ndarray
+    trajectory_mean: np.ndarray
+    last: np.ndarray
+    last_slope: np.ndarray
 
     @classmethod
     def fit(cls, data: StreamedData, lineages: Sequence[int], n_lineages: int) -> NullModels:
@@ -55,7 +60,29 @@ class NullModels:
                 for t, w, m in zip(total, weight, mean, strict=True)
             ]
         )
-        return cls(mean, smoothed)
+        last, last_slope = data.edges["last"], data.edges["last_slope"]
+        return cls(mean, smoothed, data.training.mean, last, last_slope)
+
+    def forecast(self, trajectory: int, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Predictions for cells of one of the training trajectories, beyond its end.
+
+        Parameters
+        ----------
+        trajectory
+            Index of the trajectory.
+        times
+            Times of the cells in units of the trajectory, n.
+
+        Returns
+        -------
+        Arrays that broadcast to n × d, by name.
+        """
+        beyond = np.asarray(times)[:, None] - 1.0
+        return {
+            "null_persistence": self.last[trajectory],
+            "null_linear": self.last[trajectory] + beyond * self.last_slope[trajectory],
+            "null_mean": self.trajectory_mean[trajectory],
+        }
 
     def predict(self, lineage: int, times: np.ndarray, initial_state: np.ndarray) -> dict[str, np.ndarray]:
         """Predictions of every null model for cells of one lineage.
