@@ -23,6 +23,7 @@ from sparsenode.objectives import (
     local_weights,
     stream,
 )
+from sparsenode.objectives._nulls import BANDWIDTH
 
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
 
@@ -111,8 +112,8 @@ class Cells:
         method: InitialState,
         bandwidth: float,
         seed: int,
-        end_bandwidth: float,
         halves: Sequence[np.ndarray] = (),
+        end_bandwidth: float = BANDWIDTH,
     ) -> StreamedData:
         """Accumulate the statistics of training and held-out cells in one pass over the expression.
 

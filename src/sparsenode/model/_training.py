@@ -237,9 +237,9 @@ class TrainingMixin(RegularizationMixin):
             self._initial_state,
             self._initial_bandwidth,
             self._seed,
+            self._half_samples(training) if half_samples and fitted != "transport" else [],
             # Frames of a time series lie dense on smooth curves: there a few are enough, and more would blur them.
             BANDWIDTH if module.order == 1 else 0.0,
-            self._half_samples(training) if half_samples and fitted != "transport" else [],
         )
         centre = data.training.mean
         null = data.training.centred(centre).square.sum()
