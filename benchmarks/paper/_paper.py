@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,12 @@ import matplotlib  # noqa: E402
 from _common import save  # noqa: E402, F401
 
 from sparsenode import DivergenceError  # noqa: E402
-from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg, Regularizer  # noqa: E402
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
     "key_added": None,
     "enable_progress_bar": False,
     "enable_model_summary": False,
-}
-METHODS: dict[str, Callable[..., Regularizer]] = {
-    "base": lambda _=0.0: NoRegularizer(),
-    "L0": L0,
-    "C-NODE": CNODE,
-    "PathReg": PathReg,
-    "LassoNet inner": lambda strength: LassoNet(strength, skip="inner"),
-    "LassoNet outer": lambda strength: LassoNet(strength, skip="outer"),
-    "GroupLasso": GroupLasso,
 }
 
 
@@ -45,8 +36,20 @@ def arguments(description: str | None) -> Any:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     parser = _common.parser(description)
     parser.set_defaults(output=HERE / "results")
+    parser.add_argument("--minutes", type=float, default=28.0, help="start no fit later than this")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     _common.add_data_argument(parser)
     return parser
+
+
+def within(plan: Sequence[Any], options: Any) -> Iterator[Any]:
+    """Entries of a plan, in its order, until the time is over; says how many were left out."""
+    start = time.monotonic()
+    for index, entry in enumerate(plan):
+        if time.monotonic() - start > 60 * options.minutes:
+            print(f"time is over: {len(plan) - index} of {len(plan)} fits left out", flush=True)
+            return
+        yield entry
 
 
 def attempt(call: Callable[[], Any], otherwise: Any) -> Any:
