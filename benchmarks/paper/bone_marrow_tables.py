@@ -74,8 +74,10 @@ def main() -> None:
     folder = options.data / "bone_marrow"
     factors = pd.read_csv(folder / "transcription_factors.csv")["gene"].tolist()
     seeds = range(FIRST_SEED, FIRST_SEED + (1 if options.quick else options.seeds))
-    names = ["PathReg", "base"] if options.quick else [*dict.fromkeys(["PathReg", "C-NODE", *METHODS])]
-    plan = [(seed, name, protocol) for seed in seeds for name in names for protocol in ("paper", "recommended")]
+    names = (
+        ["PathReg", "base"] if options.quick else [*dict.fromkeys(["PathReg", "LassoNet inner", "C-NODE", *METHODS])]
+    )
+    plan = [(seed, name, protocol) for seed in seeds for protocol in ("paper", "recommended") for name in names]
     rows: list[dict] = []
     kept = None
     for seed, name, protocol in _paper.within(plan, options):

@@ -114,7 +114,8 @@ def main() -> None:
     seeds = range(1 if options.quick else options.seeds)
     fixed = sn.datasets.second_order_system()
     few = ["C-NODE", "PathReg", "base, paper", "base"]
-    plan = [("fixed", fixed, 0.0, False, method, seed) for seed in seeds for method in few]
+    plan = [("fixed", fixed, 0.0, False, method, seed) for seed in seeds for method in few[:3]]
+    plan += [("fixed", fixed, 0.0, False, "base", seed) for seed in seeds]
     plan += [("fixed", fixed, 0.0, False, method, 0) for method in METHODS if method not in few]
     if not options.quick:
         for seed in range(options.seeds):
