@@ -1,0 +1,80 @@
+"""What the scripts of this folder share: the methods of the paper, quiet training, errors beside null models, figures."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # for `_common`, which all benchmarks share
+
+import _common  # noqa: E402
+import matplotlib  # noqa: E402
+from _common import save  # noqa: E402, F401
+
+from sparsenode import DivergenceError  # noqa: E402
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "key_added": None,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def arguments(description: str | None) -> Any:
+    """Parser of a script: ``--quick``, ``--output`` and ``--data``; and no chatter of the trainer."""
+    matplotlib.use("Agg")
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    parser = _common.parser(description)
+    parser.set_defaults(output=HERE / "results")
+    parser.add_argument("--minutes", type=float, default=28.0, help="start no fit later than this")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    _common.add_data_argument(parser)
+    return parser
+
+
+def within(plan: Sequence[Any], options: Any) -> Iterator[Any]:
+    """Entries of a plan, in its order, until the time is over; says how many were left out."""
+    start = time.monotonic()
+    for index, entry in enumerate(plan):
+        if time.monotonic() - start > 60 * options.minutes:
+            print(f"time is over: {len(plan) - index} of {len(plan)} fits left out", flush=True)
+            return
+        yield entry
+
+
+def attempt(call: Callable[[], Any], otherwise: Any) -> Any:
+    """Result of a call, or something else where the solution or the training diverges."""
+    try:
+        return call()
+    except DivergenceError:
+        return otherwise
+
+
+def mse(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Mean squared error, infinite where the prediction is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = float(np.square(np.asarray(prediction, dtype=float) - truth).mean())
+    return value if np.isfinite(value) else float("inf")
+
+
+def skills(error: float, nulls: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Error, null models, and the skill over each and over the best of them."""
+    result = {f"{prefix}_mse": error} | {f"{prefix}_{name}": value for name, value in nulls.items()}
+    result |= {f"{prefix}_skill_{name}": 1 - error / value for name, value in nulls.items()}
+    return result | {f"{prefix}_skill": 1 - error / min(nulls.values())}
+
+
+def save_figure(figure: Any, name: str, options: Any) -> None:
+    """Write a figure beside the table, unless ``--quick``."""
+    if not options.quick:
+        figure.savefig(options.output / f"{name}.png", dpi=110, bbox_inches="tight")
