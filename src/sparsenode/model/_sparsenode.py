@@ -37,7 +37,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "regularizer": CNODE(0.07),
         "hidden": (32, 32),
         "fields": "shared",
-        "decay": False,
+        "decay": True,
         "skip": True,
         "self_edges": "free",
     },
