@@ -219,9 +219,9 @@ def pair_batch(
     slope, total = np.zeros((len(start), z.shape[1])), np.zeros(len(start))
     for kind in np.unique(pairs.kind):
         own = np.flatnonzero(pairs.kind == kind)
-        moved = (pairs.coupling[own] @ z - z[pairs.start[own]]) / (
-            pairs.duration[own] * spans[pairs.trajectory[own]]
-        )[:, None]
+        moved = (pairs.coupling[own] @ z - z[pairs.start[own]]) / (pairs.duration[own] * spans[pairs.trajectory[own]])[
+            :, None
+        ]
         # Displacements over short lags are mostly noise.
         share = 1.0 / max(float(moved.var(0).mean()), np.finfo(float).tiny)
         slope[place[own]] += share * moved  # a cell starts one pair of a kind in a trajectory

@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "self_edges": "penalised",
     },
     "transport": {
-        "regularizer": CNODE(0.07),
+        "regularizer": CNODE(0.1),
         "hidden": (32, 32),
         "fields": "shared",
         "decay": True,
@@ -57,7 +57,7 @@ class SparseNODE(TrainingMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so.
     regularizer
-        ``"pathreg"`` by default, or ``CNODE(0.07)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
+        ``"pathreg"`` by default, or ``CNODE(0.1)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
         ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
         ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
@@ -74,8 +74,7 @@ class SparseNODE(TrainingMixin):
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
         one with transport, which found networks better.
     decay
-        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network. By default with
-        trajectories; with transport free self-edges take that part.
+        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network.
     skip
         Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
         helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.

@@ -283,4 +283,6 @@ class TrainingMixin(RegularizationMixin):
             module.reference[lineage] = torch.as_tensor(z[chosen])
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
+        if len(batch["state"]) <= transport.batch_size:
+            return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch)
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
