@@ -145,7 +145,7 @@ def test_slopes_are_regressed_at_the_start_of_pairs(cells):
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-def test_genes_that_regulate_nothing_may_depend_on_themselves():
+def test_co_expression_does_not_look_like_repression():
     """Two genes that only share their noise: without a decay, the target's fall to the mean looks like repression."""
     rng = np.random.default_rng(5)
     shared = rng.normal(size=(900, 1))
@@ -157,8 +157,7 @@ def test_genes_that_regulate_nothing_may_depend_on_themselves():
         model = sn.SparseNODE(adata, objective="transport", regulators=["0"], decay=decay)
         model.train(train_size=1.0, key_added=None, **QUIET)
         edge[decay] = model.get_adjacency().loc["1", "0"]
-    assert edge[False] < 0
-    assert abs(edge[None]) < 0.3 * abs(edge[False])
+    assert edge[False] < 0 < edge[None]
 
 
 def test_small_data_are_fitted_in_full_batches(cells):

@@ -74,7 +74,9 @@ class SparseNODE(TrainingMixin):
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
         one with transport, which found networks better.
     decay
-        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network.
+        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network. With
+        transport it is the part of the displacement that leads back to the mean: without it, targets that are no
+        ``regulators`` seem to be repressed by all that they are co-expressed with.
     skip
         Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
         helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.

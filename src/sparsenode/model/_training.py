@@ -261,7 +261,7 @@ class TrainingMixin(RegularizationMixin):
         half_samples: bool,
         indices: tuple[np.ndarray, np.ndarray, np.ndarray],
         steps_per_epoch: int,
-    ) -> PairsSplitter:
+    ) -> StatisticsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
         x, mean, deviation = standardisation(cells, training)

@@ -59,7 +59,8 @@ class Transport:
     Memory grows with cells × genes, for every trajectory a cell is in, and with the square of the cells in a window: keep
     these below 10,000. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
     cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, or on
-    expression that was imputed.
+    expression that was imputed. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
+    coupled with similar ones: compare with :func:`sparsenode.tl.shuffle_time`.
 
     References
     ----------
