@@ -217,7 +217,10 @@ def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.nd
 def pair_batch(
     pairs: Pairs, z: np.ndarray, cells: Cells, spans: np.ndarray, samples: Sequence[np.ndarray], rate: np.ndarray | None
 ) -> tuple[dict[str, torch.Tensor], np.ndarray]:
-    """Tensors of all pairs of a transport fit, in module units, and the rate of every gene.
+    """Tensors of a transport fit, in module units, and the rate of every gene.
+
+    The displacements of a cell over several lags and windows become their mean, weighted by the inverse of their
+    variance: the squared error to the mean differs from that to all of them by a constant.
 
     Parameters
     ----------
@@ -236,20 +239,35 @@ def pair_batch(
 
     Returns
     -------
-    ``state`` and ``slope``, pairs × genes, ``weight``, one or seeds × pairs, ``lineage``; and the rate.
+    ``state`` and ``slope``, n × genes, ``weight``, one or seeds × n, ``lineage``, where n counts every cell once in each of its
+    trajectories; and the rate.
     """
-    state = z[pairs.start]
-    slope = (pairs.coupling @ z - state) / (pairs.duration * spans[pairs.trajectory])[:, None]
-    weight = cells.weights[pairs.start, pairs.trajectory].copy()
-    for kind in np.unique(pairs.kind):  # displacements over short lags are mostly noise
-        weight[pairs.kind == kind] /= max(float(slope[pairs.kind == kind].var(0).mean()), np.finfo(float).tiny)
+    place, start, trajectory = _places(pairs, len(z))
+    slope, total = np.zeros((len(start), z.shape[1])), np.zeros(len(start))
+    for kind in np.unique(pairs.kind):
+        own = np.flatnonzero(pairs.kind == kind)
+        moved = (pairs.coupling[own] @ z - z[pairs.start[own]]) / (pairs.duration[own] * spans[pairs.trajectory[own]])[
+            :, None
+        ]
+        # Displacements over short lags are mostly noise.
+        share = 1.0 / max(float(moved.var(0).mean()), np.finfo(float).tiny)
+        slope[place[own]] += share * moved  # a cell starts one pair of a kind in a trajectory
+        total[place[own]] += share
+    slope /= total[:, None]
+    weight = total * cells.weights[start, trajectory]
     weight /= weight.mean()
     if rate is None:
         mean = np.average(slope, axis=0, weights=weight)
         rate = np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=weight))
         rate = np.where(rate > 0, rate, 1.0)
-    seen = np.stack([mask[pairs.start] for mask in samples]) if len(samples) else np.ones((1, len(weight)))
-    lineage = np.asarray(cells.lineages)[pairs.trajectory]
-    arrays = {"state": state, "slope": slope / rate, "weight": weight * seen}
+    seen = np.stack([mask[start] for mask in samples]) if len(samples) else np.ones((1, len(weight)))
+    lineage = np.asarray(cells.lineages)[trajectory]
+    arrays = {"state": z[start], "slope": slope / rate, "weight": weight * seen}
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
     return tensors | {"lineage": torch.as_tensor(lineage)}, rate
+
+
+def _places(pairs: Pairs, n_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the pairs of the same cell and trajectory meet, and their cells and trajectories."""
+    keys, place = np.unique(pairs.trajectory * n_cells + pairs.start, return_inverse=True)
+    return place, keys % n_cells, keys // n_cells

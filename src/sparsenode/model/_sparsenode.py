@@ -51,10 +51,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "align_batches": False,
     },
     "transport": {
-        "regularizer": CNODE(0.07),
+        "regularizer": CNODE(0.1),
         "hidden": (32, 32),
         "fields": "shared",
-        "decay": False,
+        "decay": True,
         "skip": True,
         "self_edges": "free",
         "initial_state": "kernel",
@@ -79,7 +79,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so. Or MuData, after :meth:`setup_mudata`.
     regularizer
-        ``"pathreg"`` by default, or ``CNODE(0.07)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
+        ``"pathreg"`` by default, or ``CNODE(0.1)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
         ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
         ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
@@ -103,7 +103,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         one with transport, which found networks better.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with trajectories; with transport free self-edges take that part.
+        damping. By default with both but collocation. With transport it is the part of the displacement that leads back to
+        the mean: without it, targets that are no ``regulators`` seem to be repressed by all that they are co-expressed with.
     skip
         Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
         helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.

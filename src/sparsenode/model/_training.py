@@ -303,7 +303,7 @@ class TrainingMixin(RegularizationMixin):
         half_samples: bool,
         indices: tuple[np.ndarray, np.ndarray, np.ndarray],
         steps_per_epoch: int,
-    ) -> PairsSplitter:
+    ) -> StatisticsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
 
@@ -323,6 +323,8 @@ class TrainingMixin(RegularizationMixin):
             self._refer(lineage, z[(cells.weights[:, columns].sum(1) > 0) & training])
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
+        if len(batch["state"]) <= transport.batch_size:
+            return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch)
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
 
     def _collocation(

@@ -9,22 +9,24 @@ import numpy as np
 import ot
 from scipy import sparse
 
-MAX_EXACT = 1000  # cells in a window up to which the coupling is exact
-_REGULARIZATION = 0.05  # of the entropic coupling, as a share of the mean cost
+MAX_EXACT = 1000  # cells in a window up to which the coupling may be exact
+_NEGLIGIBLE = 1e-3  # shares of a cell's mass below it are dropped, relative to its largest
+_MAX_ITERATIONS = 100  # of Sinkhorn's algorithm: rows are normalised afterwards, so it need not converge fully
 
 
 @dataclass(frozen=True)
 class Transport:
     r"""Regress the displacement of cells to later cells, coupled by optimal transport, on the state they start from.
 
-    The cells of every trajectory are ordered by pseudotime and cut into windows of equal size. A window is coupled with
-    the window ``lag`` places later by optimal transport of squared distances, and the displacement over that lag,
+    The cells of every trajectory are ordered by pseudotime and cut into overlapping windows of equal size. A window is
+    coupled with the window ``lag`` places later by entropic optimal transport of squared distances. A cell :math:`x` moves
+    to :math:`\bar x'`, the mean of the cells that it is coupled with in all windows that hold it, and its displacement
 
-    .. math:: \frac{x' - x}{\Delta t} \approx f(x), \qquad \Delta t = \frac{\text{lag}}{\text{windows}} \, T,
+    .. math:: \frac{\bar x' - x}{\Delta t} \approx f(x), \qquad \Delta t = \frac{\text{lag}}{\text{windows}} \, T,
 
-    is regressed on the state at the start of the pair, never in between, which would bias the network. :math:`T` is the
-    length of the trajectory: a lag counts cells, not pseudotime, whose local speed is arbitrary. Pairs of all lags and window
-    numbers are pooled, weighted by the inverse of the variance of their displacements.
+    is regressed on the state at the start, never in between, which would bias the network. :math:`T` is the length of the
+    trajectory: a lag counts cells, not pseudotime, whose local speed is arbitrary. The displacements of a cell over all lags and
+    window numbers are averaged, weighted by the inverse of their variance.
 
     Parameters
     ----------
@@ -33,13 +35,19 @@ class Transport:
     lags
         Windows from the start to the end of a pair; all of them are combined. What matters is the share of the trajectory,
         ``lag / windows``: 1/30 to 1/15 did well throughout, 1/10 loses the order of long chains.
+    overlap
+        Windows that a cell lies in: windows begin every ``1 / overlap`` of their size. With one, whether two cells can be
+        coupled depends on where borders happen to fall; more cost time in proportion.
+    entropy
+        Entropic penalty of the coupling, as a share of the mean cost. With 0 it is exact, for windows of up to 1000 cells:
+        then it changes by leaps when a cell is added or removed, and so do single edges.
     min_cells
         Fewest cells in a window. Trajectories with fewer than ``windows * min_cells`` cells have fewer windows, and lags that
         span the same share.
     n_pcs
         Cells are coupled in this many principal components of the standardised genes, where there are more genes than that.
     batch_size
-        Pairs in a step.
+        Cells in a step; all of them where there are no more.
 
     Raises
     ------
@@ -48,22 +56,26 @@ class Transport:
 
     Notes
     -----
-    Windows of up to 1000 cells are coupled exactly, larger ones with an entropic penalty of 0.05 times the mean cost; a
-    cell that is coupled with several ones moves to their mean. All pairs are held in memory, lags × cells × genes
-    twice. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where cells lie relative to
-    later ones, so do not use it with a pseudotime whose order you do not trust, or on expression that was imputed.
+    Memory grows with cells × genes, for every trajectory a cell is in, and with the square of the cells in a window: keep
+    these below 10,000. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
+    cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, or on
+    expression that was imputed. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
+    coupled with similar ones: compare with :func:`sparsenode.tl.shuffle_time`.
 
     References
     ----------
     Schiebinger, Shu, Tabaka, Cleary and others (2019), *Optimal-transport analysis of single-cell gene expression identifies
-    developmental trajectories in reprogramming*, Cell 176; couplings by POT, Flamary and others (2021), JMLR 22.
+    developmental trajectories in reprogramming*, Cell 176; Cuturi (2013), *Sinkhorn distances*, NeurIPS; couplings by POT,
+    Flamary and others (2021), JMLR 22.
     """
 
     windows: int | Sequence[int] = 60
     lags: int | Sequence[int] = (2, 3, 4)
+    overlap: int = 2
+    entropy: float = 0.05
     min_cells: int = 6
     n_pcs: int = 30
-    batch_size: int = 128
+    batch_size: int = 1024
 
     def __post_init__(self) -> None:
         for name in ("windows", "lags"):
@@ -76,14 +88,16 @@ class Transport:
             raise ValueError(
                 f"Expected `lags` below the number of windows, found {np.max(self.lags)} with {np.min(self.windows)}."
             )
-        for name in ("min_cells", "n_pcs", "batch_size"):
+        for name in ("overlap", "min_cells", "n_pcs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}.")
+        if not (np.isfinite(self.entropy) and self.entropy >= 0):
+            raise ValueError(f"Expected `entropy` to be finite and at least 0, found {self.entropy!r}.")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Coupled cells.
+    """Cells and what they are coupled with.
 
     Parameters
     ----------
@@ -96,7 +110,7 @@ class Pairs:
     trajectory
         Trajectory of the pair, n.
     kind
-        Index of its combination of window number and lag, n.
+        Index of its combination of window number and lag, n. A cell starts one pair of a kind in a trajectory.
     """
 
     start: np.ndarray
@@ -123,7 +137,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     Raises
     ------
     ValueError
-        If no trajectory has cells enough for two windows.
+        If no trajectory has cells enough for two windows, or if windows are too large for an exact coupling.
     """
     starts, blocks, durations, trajectories, kinds = [], [], [], [], []
     combinations = [(w, lag) for w in np.atleast_1d(transport.windows) for lag in np.atleast_1d(transport.lags)]
@@ -137,16 +151,15 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
             if n_windows <= lag or (n_windows, lag) in done:
                 continue
             done.add((n_windows, lag))
-            windows = np.array_split(order, n_windows)
-            for first, second in zip(windows[:-lag], windows[lag:], strict=True):
-                plan = couple(embedding[first], embedding[second])
-                row, column = np.nonzero(plan)
-                shape = (len(first), len(times))
-                blocks.append(sparse.csr_array((plan[row, column], (row, second[column])), shape=shape))
-                starts.append(first)
-                durations.append(np.full(len(first), lag / n_windows))
-                trajectories.append(np.full(len(first), m))
-                kinds.append(np.full(len(first), index))
+            coupling = _couple_windows(embedding[order], n_windows, lag, transport)
+            first = np.flatnonzero(coupling.sum(1) > 0)
+            found = coupling[first].tocoo()
+            shape = (len(first), len(times))
+            blocks.append(sparse.csr_array((found.data, (found.row, order[found.col])), shape=shape))
+            starts.append(order[first])
+            durations.append(np.full(len(first), lag / n_windows))
+            trajectories.append(np.full(len(first), m))
+            kinds.append(np.full(len(first), index))
     if not starts:
         raise ValueError(
             f"Expected a trajectory with cells for at least two windows of {transport.min_cells}, found none. Lower "
@@ -157,19 +170,49 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     return Pairs(start, coupling, duration, trajectory, kind)
 
 
-def couple(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _couple_windows(embedding: np.ndarray, n_windows: int, lag: int, transport: Transport) -> sparse.csr_array:
+    """Couple the ordered cells of one trajectory: cells × cells, rows sum to one, or zero where no pair starts."""
+    n, size = len(embedding), len(embedding) / n_windows
+    if transport.entropy == 0 and size > MAX_EXACT:
+        raise ValueError(
+            f"Expected windows of at most {MAX_EXACT} cells for an exact coupling, found {size:.0f}. Raise `windows` or "
+            "`entropy`."
+        )
+    row, column, share = [], [], []
+    for place in range((n_windows - lag - 1) * transport.overlap + 1):
+        begin = place / transport.overlap * size
+        ends = np.rint([begin, begin + size, begin + lag * size, begin + (lag + 1) * size]).astype(int)
+        first, second = np.arange(ends[0], ends[1]), np.arange(ends[2], ends[3])
+        plan = couple(embedding[first], embedding[second], transport.entropy)
+        i, j = np.nonzero(plan)
+        row.append(first[i])
+        column.append(second[j])
+        share.append(plan[i, j])
+    total = sparse.coo_array(
+        (np.concatenate(share), (np.concatenate(row), np.concatenate(column))), shape=(n, n)
+    ).tocsr()
+    return sparse.csr_array(sparse.diags_array(1.0 / np.maximum(total.sum(1), 1.0)) @ total)
+
+
+def couple(first: np.ndarray, second: np.ndarray, entropy: float) -> np.ndarray:
     """Optimal transport plan between two sets of cells of equal weights; rows sum to one.
 
     Parameters
     ----------
     first, second
         Cells × dimensions.
+    entropy
+        Entropic penalty as a share of the mean cost, 0 for none.
     """
     cost = ot.dist(first, second)
     mass = [np.full(n, 1.0 / n) for n in cost.shape]
-    if max(cost.shape) <= MAX_EXACT:
+    if entropy == 0 or cost.max() == 0:
         plan = ot.emd(*mass, cost)
     else:
-        plan = ot.sinkhorn(*mass, cost, _REGULARIZATION * cost.mean(), method="sinkhorn_log")
-        plan[plan < 1e-3 * plan.max(1, keepdims=True)] = 0.0
+        regularization = entropy * cost.mean()
+        # Shifts of rows and columns leave the plan as it is, and keep its exponentials away from zero.
+        cost = cost - cost.min(1, keepdims=True)
+        cost = cost - cost.min(0, keepdims=True)
+        plan = ot.sinkhorn(*mass, cost, regularization, numItermax=_MAX_ITERATIONS, stopThr=1e-4, warn=False)
+        plan[plan < _NEGLIGIBLE * plan.max(1, keepdims=True)] = 0.0
     return plan / plan.sum(1, keepdims=True)

@@ -1,0 +1,122 @@
+"""Time, peak memory and stability of networks, with GENIE3 on the same regulators timed beside ours.
+
+Data sets: one BEELINE network, bone marrow S1D2, and erythropoiesis (3105 cells, 3025 genes, 149 regulators). Every fit runs in a process of
+its own, whose peak memory includes the imports. Stability is the number of the 100 strongest edges that are the same after 1 % of
+the cells were removed at random, and ``repeat`` after nothing was changed; GENIE3 and Pearson are measured alike, GENIE3
+with another seed too, which its trees depend on.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import resource
+import time
+import warnings
+from pathlib import Path
+
+import _common
+import anndata
+import numpy as np
+import pandas as pd
+
+KEPT = 0.99
+TOP = 100
+
+
+def read(folder: Path, name: str) -> tuple[anndata.AnnData, dict, list[str] | str | None]:
+    """Cells, the keys of their annotation, and the regulators."""
+    if name == "beeline":
+        import beeline
+
+        adata, _ = beeline.read(folder / "beeline" / "dyn-TF" / "0")
+        return adata, {"time_key": "pseudotime", "lineage_key": "lineages"}, None
+    if name == "bone_marrow":
+        adata = anndata.read_h5ad(folder / "bone_marrow" / "S1D2.h5ad")
+        adata.X = adata.X.log1p()
+        regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
+        return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators
+    adata = anndata.read_h5ad(folder / "erythropoiesis" / "mouse_bone_marrow.h5ad")
+    return adata, {"time_key": "pseudotime"}, "is_tf"
+
+
+def fit(queue, folder: Path, name: str, method: str, removal: int | None, threads: int, trees: int) -> None:
+    """Infer one network, and put its strongest edges, seconds and peak memory in GB into the queue."""
+    import torch
+    from _timing import quiet
+
+    from sparsenode import SparseNODE, tl
+
+    quiet()
+    logging.getLogger("sparsenode").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(threads)
+    adata, keys, regulators = read(folder, name)
+    if removal is not None:
+        kept = np.random.default_rng(removal).permutation(adata.n_obs)[: round(KEPT * adata.n_obs)]
+        adata = adata[np.sort(kept)].copy()
+    start = time.perf_counter()
+    if method == "sparsenode":
+        SparseNODE.setup_anndata(adata, **keys)
+        model = SparseNODE(adata, objective="transport", regulators=regulators)
+        settings = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+        model.train(train_size=1.0, key_added=None, **settings)
+        network = model.get_network()
+    else:
+        found = tl.network_baselines(adata, method, regulators=regulators, n_trees=trees, n_jobs=threads)
+        network = found[method]
+    seconds = time.perf_counter() - start
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    network = network[network["source"] != network["target"]].head(TOP)
+    queue.put((list(zip(network["source"], network["target"], network["weight"], strict=True)), seconds, memory))
+
+
+def measure(options, name: str, method: str, removal: int | None) -> tuple[list, float, float]:
+    """The same in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    arguments = (queue, options.data, name, method, removal, options.threads, options.trees)
+    process = context.Process(target=fit, args=arguments)
+    process.start()
+    result = queue.get(timeout=7200)
+    process.join()
+    return result
+
+
+def edges(found: list) -> set:
+    """Ends of the strongest edges."""
+    return {edge[:2] for edge in found}
+
+
+def main() -> None:
+    parser = _common.parser(__doc__.splitlines()[0])
+    _common.add_data_argument(parser)
+    parser.add_argument("--threads", type=int, default=2, help="threads of a fit")
+    parser.add_argument("--trees", type=int, default=200, help="trees per gene of GENIE3")
+    parser.add_argument("--removals", type=int, default=3, help="random removals of 1 %% of the cells")
+    parser.add_argument("--genie3-removals", type=int, default=0, help="the same for GENIE3, which takes long")
+    parser.add_argument("--datasets", nargs="+", default=["beeline", "bone_marrow", "erythropoiesis"])
+    options = parser.parse_args()
+    if options.quick:
+        options.datasets, options.removals, options.trees = ["beeline"], 1, 10
+    rows = []
+    for name in options.datasets:
+        for method in ("sparsenode", "pearson", "genie3"):
+            found, seconds, memory = measure(options, name, method, None)
+            row = {"dataset": name, "method": method, "seconds": seconds, "peak_gb": memory}
+            n_removals = options.genie3_removals if method == "genie3" else options.removals
+            # A network with fewer candidates than TOP has nothing to lose.
+            if len(found) == TOP and n_removals > 0:
+                kept = [len(edges(found) & edges(measure(options, name, method, i)[0])) for i in range(n_removals)]
+                row |= {"same_after_removal": float(np.median(kept)), "same_after_removal_min": min(kept)}
+            if method == "sparsenode":
+                row["repeat_identical"] = measure(options, name, method, None)[0] == found
+            rows.append(row)
+            print(
+                {key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()}, flush=True
+            )
+    _common.save("network_speed", rows, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""How BEELINE scores depend on one setting of the transport objective at a time, the others at their defaults.
+
+``FOLDER`` has the layout that ``beeline.py`` reads. The first rows are the defaults with several seeds of the fit: differences of that size
+mean nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import _common
+import beeline
+import numpy as np
+import pandas as pd
+import torch
+from _timing import quiet
+
+from sparsenode.objectives import Transport
+from sparsenode.regularizers import CNODE
+
+
+def variants() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Name of the setting, its value, and the arguments of SparseNODE."""
+    for seed in (0, 1, 2):
+        yield "seed", seed, {"seed": seed}
+    # The lags span the same shares of a trajectory whatever the number of windows.
+    for windows in (30, 90, 120):
+        lags = tuple(windows * lag // 60 for lag in (2, 3, 4))
+        yield "windows", windows, {"objective": Transport(windows=windows, lags=lags)}
+    for lags in ((1,), (2,), (4,), (6,), (1, 2, 3)):
+        yield "lags", " ".join(map(str, lags)), {"objective": Transport(lags=lags)}
+    for overlap in (1, 4):
+        yield "overlap", overlap, {"objective": Transport(overlap=overlap)}
+    for entropy in (0.0, 0.02, 0.1, 0.2):
+        yield "entropy", entropy, {"objective": Transport(entropy=entropy)}
+    for strength in (0.05, 0.07, 0.14, 0.2):
+        yield "strength", strength, {"regularizer": CNODE(strength)}
+    for width in (16, 64):
+        yield "width", width, {"hidden": (width, width)}
+    yield "decay", False, {"decay": False}
+
+
+def main() -> None:
+    parser = _common.parser(__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder with networks, each with a folder per seed")
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="data seeds: folders of each network that are used")
+    options = parser.parse_args()
+    runs = [run for run in beeline.find_runs(options.folder) if run.name in options.seeds]
+    if not runs:
+        parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
+    quiet()
+    logging.getLogger("sparsenode").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    rows = []
+    for setting, value, arguments in list(variants())[: 2 if options.quick else None]:
+        for run in runs:
+            adata, reference = beeline.read(run)
+            scores = beeline.score(beeline.infer(adata, **arguments), reference, float("nan"))
+            scores.pop("seconds")
+            rows.append(
+                {"setting": setting, "value": value, "network": run.parent.name, "data_seed": run.name, **scores}
+            )
+        print(f"done: {setting} {value}", flush=True)
+    table = pd.DataFrame(rows)
+    table["variant"] = table["setting"] + " " + table["value"].astype(str)
+    shown = table.pivot_table(index="variant", columns="network", values="auprc_ratio", aggfunc="median", sort=True)
+    shown["geometric mean"] = np.exp(np.log(shown).mean(axis=1))
+    print(shown.round(2).to_string())
+    _common.save("sensitivity", table.drop(columns="variant").to_dict("records"), options)
+
+
+if __name__ == "__main__":
+    main()
