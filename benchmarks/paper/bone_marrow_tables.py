@@ -98,9 +98,9 @@ def main() -> None:
             rows.append(about | {"donor": donor} | bone_marrow.score(model.evaluate(adata), protocol))
             print({key: round(v, 4) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
         kept = kept or model
+    _paper.save("bone_marrow", rows, options, epochs=EPOCHS, methods=METHODS, rank_by_chance=(len(factors) + 1) / 2)
     if not options.quick and kept is not None:
         figures(kept, pd.DataFrame(rows), options)
-    _paper.save("bone_marrow", rows, options, epochs=EPOCHS, methods=METHODS, rank_by_chance=(len(factors) + 1) / 2)
 
 
 if __name__ == "__main__":

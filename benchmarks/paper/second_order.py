@@ -138,12 +138,12 @@ def main() -> None:
         print(
             {key: round(value, 5) if isinstance(value, float) else value for key, value in rows[-1].items()}, flush=True
         )
-    table = pd.DataFrame(rows)
-    if not options.quick:
-        figures(table, options)
     _paper.save(
         "second_order", rows, options, epochs=EPOCHS, refit=REFIT, methods=METHODS, settings_=SETTINGS, plain=PLAIN
     )
+    table = pd.DataFrame(rows)
+    if not options.quick:
+        figures(table, options)
 
 
 if __name__ == "__main__":
