@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -21,7 +23,8 @@ def simulation(n_genes: int = 6, trajectories: tuple[str, ...] = ("erythroid", "
     share = 0.5 ** np.arange(len(trajectories))
     states = baseline + share[:, None, None] * np.linspace(0, 1, 9)[:, None] * change
     genes = [f"g{i}" for i in range(n_genes)]
-    return SimpleNamespace(times=times, genes=genes, trajectories=list(trajectories), states=states, baseline=baseline)
+    effects = pd.DataFrame(itertools.product(trajectories, genes), columns=["start", "gene"])
+    return SimpleNamespace(times=times, effects=effects, perturbed=states, unperturbed=baseline)
 
 
 def test_structure():
@@ -36,8 +39,8 @@ def test_structure():
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("time", "expression")
         for k in range(2):
             for line, values, style in (
-                (axis.lines[2 * k], run.baseline, "--"),
-                (axis.lines[2 * k + 1], run.states, "-"),
+                (axis.lines[2 * k], run.unperturbed, "--"),
+                (axis.lines[2 * k + 1], run.perturbed, "-"),
             ):
                 np.testing.assert_array_equal(line.get_xdata(), run.times)
                 np.testing.assert_array_equal(line.get_ydata(), values[k, :, gene])
@@ -53,7 +56,7 @@ def test_chosen_genes_and_trajectories():
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["g5", "g4"]
     np.testing.assert_allclose(axes[0].lines[1].get_xdata(), [-2.5, 2])
     (baseline, states) = axes[1].lines
-    np.testing.assert_array_equal(states.get_ydata(), run.states[1, :, 1])
+    np.testing.assert_array_equal(states.get_ydata(), run.perturbed[1, :, 1])
     assert to_hex(states.get_color()) == to_hex(baseline.get_color()) == "#123456"
     assert [t.get_text() for t in axes[0].figure.legends[0].get_texts()] == ["intervention", "unperturbed"]
 
@@ -79,12 +82,20 @@ def test_given_axes_and_show(shown):
     assert shown() == 1
 
 
+def test_takes_what_the_model_simulates(fitted):
+    result = fitted.simulate(knockout="gene0")
+    effects, course = sn.pl.intervention(result, genes="gene1", trajectories=fitted.trajectories.index[1])
+    assert len(effects.get_yticklabels()) == len(fitted.genes)
+    np.testing.assert_array_equal(course.lines[1].get_ydata(), result.perturbed[1, :, 1])
+    np.testing.assert_array_equal(course.lines[0].get_ydata(), result.unperturbed[1, :, 1])
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"`genes` to name some of \['g0'.*found \['SOX2'\]"):
         sn.pl.intervention(simulation(), genes="SOX2")
     with pytest.raises(ValueError, match=r"`trajectories` to name some of.*found \['lymphoid'\]"):
         sn.pl.intervention(simulation(), trajectories="lymphoid")
     run = simulation()
-    run.states = run.states[:, :-1]
+    run.perturbed = run.perturbed[:, :-1]
     with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):
         sn.pl.intervention(run)

@@ -1,6 +1,7 @@
 """Data with known networks, simulated systems, and readers for real data."""
 
 from sparsenode.datasets._bone_marrow import bone_marrow
+from sparsenode.datasets._download import download
 from sparsenode.datasets._hill_system import random_hill_system
 from sparsenode.datasets._krumsiek11 import krumsiek11, krumsiek11_network
 from sparsenode.datasets._linear_system import random_linear_system
@@ -13,6 +14,7 @@ __all__ = [
     "SecondOrderSystem",
     "System",
     "bone_marrow",
+    "download",
     "krumsiek11",
     "krumsiek11_network",
     "random_hill_system",

@@ -20,13 +20,13 @@ def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> Ann
 
     529 genes, of which 113 are transcription factors; counts normalised by library size, **not logged**. The cells are from
     GSE194122 :cite:p:`luecken2021sandbox`, the selection, pseudotime, lineages and networks those of
-    :cite:t:`aliee2022sparsity` (``data/trajectories`` of github.com/theislab/PathReg, MIT licence).
+    :cite:t:`aliee2022sparsity` (``data/data`` of github.com/theislab/PathReg, MIT licence).
 
     Parameters
     ----------
     path
-        Folder with ``<batch>.h5ad``, ``reference_<name>.csv.gz`` for ``base`` and the three lineages, and
-        ``transcription_factors.csv``.
+        Folder that ``download("bone_marrow")`` returns, with ``<batch>.h5ad``, ``reference_<name>.csv.gz`` for ``base`` and
+        the three lineages, and ``transcription_factors.csv``.
     batches
         Batches to read: some of ``S1D1`` (2693 cells), ``S1D2`` (1302) and ``S2D1`` (2516).
 
@@ -61,12 +61,12 @@ def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> Ann
     if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= set(BATCHES):
         raise ValueError(f"Expected `batches` to be some of {list(BATCHES)}, each once, found {wanted}.")
     folder = Path(path)
-    names = [f"{batch}.h5ad" for batch in wanted] + [_FACTORS] + [_reference_file(name) for name in REFERENCES]
+    names = file_names(wanted)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"Expected the files {names} in {str(folder)!r}, found {missing} missing. They are in `data/trajectories` of "
-            "github.com/theislab/PathReg, which the docstring describes."
+            f"Expected the files {names} in {str(folder)!r}, found {missing} missing. "
+            "`sparsenode.datasets.download('bone_marrow')` makes them from what github.com/theislab/PathReg holds."
         )
     parts = [anndata.read_h5ad(folder / f"{batch}.h5ad") for batch in wanted]
     for batch, part in zip(wanted, parts, strict=True):
@@ -80,6 +80,11 @@ def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> Ann
     adata.var["is_tf"] = adata.var_names.isin(factors["gene"])
     adata.uns["reference_networks"] = {name: _reference(folder / _reference_file(name), adata) for name in REFERENCES}
     return adata
+
+
+def file_names(batches: Sequence[str]) -> list[str]:
+    """Files that these batches are read from."""
+    return [f"{batch}.h5ad" for batch in batches] + [_FACTORS] + [_reference_file(name) for name in REFERENCES]
 
 
 def _reference_file(name: str) -> str:

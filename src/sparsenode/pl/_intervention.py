@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,24 +23,20 @@ class Intervention(Protocol):
     ----------
     times
         Times of both runs, increasing.
-    genes
-        Names of the genes.
-    trajectories
-        Names of the trajectories.
-    states, baseline
-        Expression with and without the intervention, trajectories × times × genes.
+    perturbed, unperturbed
+        Expression with and without the intervention, starts × times × genes.
+    effects
+        Table whose columns ``start`` and ``gene`` name the starts and genes in this order.
     """
 
     @property
-    def times(self) -> Sequence[float] | np.ndarray: ...
+    def times(self) -> np.ndarray: ...
     @property
-    def genes(self) -> Sequence[str]: ...
+    def perturbed(self) -> np.ndarray: ...
     @property
-    def trajectories(self) -> Sequence[str]: ...
+    def unperturbed(self) -> np.ndarray: ...
     @property
-    def states(self) -> np.ndarray: ...
-    @property
-    def baseline(self) -> np.ndarray: ...
+    def effects(self) -> pd.DataFrame: ...
 
 
 def intervention(
@@ -58,12 +55,11 @@ def intervention(
     Parameters
     ----------
     simulation
-        Result of a simulation: anything with the attributes ``times``, ``genes``, ``trajectories`` (names), and ``states`` and
-        ``baseline``, expression with and without the intervention as trajectories × times × genes.
+        What :meth:`sparsenode.SparseNODE.simulate` returns.
     genes
         Genes whose courses are shown; by default the three with the largest effects.
     trajectories
-        Trajectories to show, all by default.
+        Starts to show, all by default: trajectories of the model, or rows of ``x0``.
     n_top
         Number of genes in the first panel.
     colors
@@ -85,13 +81,13 @@ def intervention(
     ValueError
         If the arrays do not fit each other, a name is unknown, or the number of axes is wrong.
     """
-    times, names = np.asarray(simulation.times, dtype=float), [str(gene) for gene in simulation.genes]
-    known = [str(name) for name in simulation.trajectories]
-    states, baseline = (np.asarray(values, dtype=float) for values in (simulation.states, simulation.baseline))
+    times, table = np.asarray(simulation.times, dtype=float), simulation.effects
+    names, known = ([str(name) for name in table[column].unique()] for column in ("gene", "start"))
+    states, baseline = (np.asarray(values, dtype=float) for values in (simulation.perturbed, simulation.unperturbed))
     shape = (len(known), len(times), len(names))
     if states.shape != shape or baseline.shape != shape:
         raise ValueError(
-            f"Expected `states` and `baseline` as trajectories × times × genes, {shape}, found {states.shape} and "
+            f"Expected `perturbed` and `unperturbed` as starts × times × genes, {shape}, found {states.shape} and "
             f"{baseline.shape}."
         )
     shown = known if trajectories is None else _common.check_names(trajectories, known, "trajectories")
