@@ -182,7 +182,7 @@ def figures(adata: anndata.AnnData, model: sn.SparseNODE, shown: dict, table: pd
     model.adata.var["body_part"] = adata.var["body_part"].to_numpy()
     _paper.save_figure(sn.pl.adjacency(model.adata, groupby="body_part", return_fig=True), "motion_adjacency", options)
     walking = table[(table["part"] == "levers") & (table["movement"] == "walking")].copy()
-    for measure in ("extrapolation_skill", "unseen_skill"):  # diverged fits have no place on an axis
+    for measure in ("extrapolation_skill", "unseen_skill"):  # those far below have no place on an axis
         walking[measure] = walking[measure].clip(lower=-3)
     walking["frames a second"] = walking["frame_rate"].astype(int).astype(str)
     figure = sn.pl.comparison(
@@ -190,8 +190,8 @@ def figures(adata: anndata.AnnData, model: sn.SparseNODE, shown: dict, table: pd
         ["extrapolation_skill", "unseen_skill"],
         groupby="frames a second",
         labels={
-            "extrapolation_skill": "skill, extrapolation (cut at −3)",
-            "unseen_skill": "skill, unseen trial (cut at −3)",
+            "extrapolation_skill": "extrapolation skill",
+            "unseen_skill": "skill on the unseen trial",
         },
         reference={"extrapolation_skill": 0, "unseen_skill": 0},
         return_fig=True,
