@@ -29,6 +29,7 @@ here = Path(__file__).parent
 for notebook in sorted((here.parent / "tutorials").glob("*.ipynb")):
     (here / "tutorials").mkdir(exist_ok=True)
     copy2(notebook, here / "tutorials" / notebook.name)
+copy2(here / "tutorials.md", here / "tutorials" / "index.md")
 
 # -- General ---------------------------------------------------------------------------------------
 
@@ -48,7 +49,7 @@ extensions = [
 ]
 # .rst first: autosummary writes its pages with the first suffix
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
-exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "tutorials.md", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 default_role = "literal"
 

@@ -1,0 +1,109 @@
+"""Every block of Python code in the README and on the pages runs, and every public name is in the API reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scvi.model.base import BaseModelClass
+
+import sparsenode as sn
+from sparsenode import objectives, training
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = ["README.md", *(str(p.relative_to(REPOSITORY)) for p in sorted((REPOSITORY / "docs").glob("**/*.md")))]
+PAGES = [page for page in PAGES if "_build" not in page and FENCE.search((REPOSITORY / page).read_text())]
+
+
+@pytest.fixture
+def short_training(monkeypatch):
+    """What a page trains for minutes is trained for a moment; everything else is as written."""
+    train = sn.SparseNODE.train
+
+    def short(self, *args, **kwargs):
+        kwargs |= {"steps_per_epoch": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+        return train(self, 2, *args[1:], **{key: value for key, value in kwargs.items() if key != "max_epochs"})
+
+    monkeypatch.setattr(sn.SparseNODE, "train", short)
+
+
+@pytest.fixture
+def cells(make_adata) -> AnnData:
+    """Cells with every key that the pages name."""
+    adata = make_adata(n_obs=160)
+    adata.obsm["lineages"] = adata.obsm["lineages_fwd"] = adata.obsm["memberships"]
+    adata.obs["dpt_pseudotime"] -= adata.obs["dpt_pseudotime"].min()
+    adata.obs["time"], adata.obs["trial"] = adata.obs["dpt_pseudotime"], adata.obs["lineage"]
+    adata.var["is_tf"] = np.arange(adata.n_vars) < 4
+    names = ["GATA1", "SPI1", "RUNX1"]
+    adata.var_names = names + list(adata.var_names[len(names) :])
+    adata.X = adata.X + 2  # overexpression needs a positive highest value
+    return adata
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES)
+def test_code_blocks_run(page, cells, short_training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for block in FENCE.findall((REPOSITORY / page).read_text()) if not block.startswith("# not run: ")]
+    if page == "docs/user_guide/multiome.md":
+        blocks = _with_activity(blocks)
+    space = {"sn": sn, "np": np, "pd": pd, "adata": cells, "other_donor": cells.copy(), "__name__": page}
+    setup = {"lineage_key": "lineages"} if page != "docs/user_guide/model.md" else {"lineage_key": "lineage"}
+    sn.SparseNODE.setup_anndata(cells, **setup)
+    space["model"] = sn.SparseNODE(cells, hidden=(8, 8))
+    space["model"].train()
+    cells.obs["donor"] = "donor0"
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{page}, block {number}", "exec"), space)  # pages share names from block to block
+
+
+def _with_activity(blocks: list[str]) -> list[str]:
+    """The page leaves open where activities come from: here, from expression."""
+    given = 'activity = rna[:, rna.var_names[:3]].copy()\nactivity.X = activity.X.toarray() if hasattr(activity.X, "toarray") else activity.X\n'
+    return [given + block if "regulator_layer" in block else block for block in blocks]
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (REPOSITORY / "docs" / "api.md").read_text()
+    listed = {}
+    for section in text.split(".. currentmodule:: ")[1:]:
+        module, *lines = section.splitlines()
+        listed.setdefault(module, set()).update(re.findall(r"^    (\w[\w.]*)$", "\n".join(lines), re.MULTILINE))
+    spaces = {name: getattr(sn, name) for name in ("datasets", "pl", "pp", "regularizers", "tl")}
+    spaces |= {"objectives": objectives, "training": training}
+    for name, module in spaces.items():
+        missing = {one for one in module.__all__ if not one.startswith("_")} - listed[f"sparsenode.{name}"]
+        assert not missing - INTERNAL.get(name, set()), name
+    own = {name for base in sn.SparseNODE.__mro__ if base.__module__.startswith("sparsenode.") for name in vars(base)}
+    methods = {name for name in own if not name.startswith("_") and callable(getattr(sn.SparseNODE, name, None))}
+    methods -= {name for name in dir(BaseModelClass) if name != "setup_anndata" and name != "train"}  # the page says so
+    assert {name.split(".")[1] for name in listed["sparsenode"] if "." in name} >= methods
+    assert {"SparseNODE", "DivergenceError"} <= listed["sparsenode"]
+
+
+# Rooms whose other names are for use within the package.
+INTERNAL = {
+    "objectives": set(objectives.__all__) - {"Transport"},
+    "training": set(training.__all__) - {"TrainingPlan", "IterativeSparsification"},
+}
+
+
+def test_tutorials_are_listed_and_executed():
+    import json
+
+    notebooks = sorted((REPOSITORY / "tutorials").glob("*.ipynb"))
+    page = (REPOSITORY / "docs" / "tutorials.md").read_text()
+    for path in notebooks:
+        assert f"\n{path.stem}\n" in page
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+        outputs = [output for cell in cells for output in cell["outputs"]]
+        assert outputs
+        assert not [output for output in outputs if output["output_type"] == "error"]
