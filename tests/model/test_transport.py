@@ -164,7 +164,7 @@ def test_small_data_are_fitted_in_full_batches(cells):
     def loader(batch_size):
         model = sn.SparseNODE(cells, objective=Transport(batch_size=batch_size), hidden=(4,))
         everything = (np.arange(800), np.arange(0), np.arange(0))
-        splitter = model._prepare(everything, 2, False, model.objective)
+        splitter = model._prepare(everything, 2, False, "transport")
         return [len(batch["state"]) for batch in splitter.train_dataloader()], len(splitter.full_tensors["state"])
 
     sizes, n = loader(800)
