@@ -29,7 +29,7 @@ def line():
 def test_coupling_is_the_optimal_one(sizes):
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=(sizes[0], 3)), rng.normal(size=(sizes[1], 3))
-    plan = couple(first, second, 0.0)
+    plan = couple(first, second, 0.0, np.ones(sizes[0]), np.ones(sizes[1]))
     np.testing.assert_allclose(plan.sum(1), 1.0)
     np.testing.assert_allclose(plan.sum(0), sizes[0] / sizes[1])  # mass is conserved
     # Cells copied until both sides are equally many make it an assignment problem.
@@ -40,11 +40,29 @@ def test_coupling_is_the_optimal_one(sizes):
     assert (plan * cdist(first, second, "sqeuclidean")).sum() / sizes[0] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("entropy", [0.0, 0.05])
+def test_a_cell_of_weight_three_is_three_cells(entropy):
+    rng = np.random.default_rng(7)
+    first, second = rng.normal(size=(8, 3)), rng.normal(size=(6, 3))
+    mass = [rng.integers(1, 4, n) for n in (8, 6)]
+    copies = [np.repeat(np.arange(n), m) for n, m in zip((8, 6), mass, strict=True)]
+    plan = couple(first, second, entropy, *(m.astype(float) for m in mass))
+    # The penalty is a share of the mean cost, which the copies change.
+    mean = [cdist(x, y, "sqeuclidean").mean() for x, y in ((first, second), (first[copies[0]], second[copies[1]]))]
+    ones = [np.ones(len(c)) for c in copies]
+    copied = couple(first[copies[0]], second[copies[1]], entropy * mean[0] / mean[1], *ones)
+    merged = np.zeros_like(plan)
+    np.add.at(merged, np.ix_(*copies), copied)
+    np.testing.assert_allclose(plan, merged / merged.sum(1, keepdims=True), atol=1e-2 if entropy else 1e-9)
+    uniform = couple(first, second, entropy, np.ones(8), np.ones(6))
+    assert np.abs(plan - uniform).max() > 0.1
+
+
 def test_entropic_coupling_is_that_of_scaled_kernels():
     """Sinkhorn's theorem: the plan is diag(u) exp(-cost / regularisation) diag(v) with the right margins."""
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(20, 2)), rng.normal(size=(25, 2)) + 1
-    plan = couple(first, second, 0.5)
+    plan = couple(first, second, 0.5, np.ones(20), np.ones(25))
     np.testing.assert_allclose(plan.sum(1), 1.0)
     np.testing.assert_allclose(plan.sum(0), 20 / 25, rtol=5e-2)
     cost = cdist(first, second, "sqeuclidean")
@@ -62,10 +80,10 @@ def test_entropic_coupling_survives_outliers(distance):
     rng = np.random.default_rng(3)
     first, second = rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
     first[0] += distance
-    plan = couple(first, second, 0.01)
+    plan = couple(first, second, 0.01, np.ones(30), np.ones(30))
     assert np.isfinite(plan).all()
     np.testing.assert_allclose(plan.sum(1), 1.0)
-    same = couple(np.ones((3, 2)), np.ones((4, 2)), 0.05)
+    same = couple(np.ones((3, 2)), np.ones((4, 2)), 0.05, np.ones(3), np.ones(4))
     np.testing.assert_allclose(same.sum(1), 1.0)
 
 

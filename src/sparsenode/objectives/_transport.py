@@ -19,7 +19,8 @@ class Transport:
     r"""Regress the displacement of cells to later cells, coupled by optimal transport, on the state they start from.
 
     The cells of every trajectory are ordered by pseudotime and cut into overlapping windows of equal size. A window is
-    coupled with the window ``lag`` places later by entropic optimal transport of squared distances. A cell :math:`x` moves
+    coupled with the window ``lag`` places later by entropic optimal transport of squared distances, where memberships are the
+    masses of cells: one that belongs to a lineage by a tenth receives a tenth. A cell :math:`x` moves
     to :math:`\bar x'`, the mean of the cells that it is coupled with in all windows that hold it, and its displacement
 
     .. math:: \frac{\bar x' - x}{\Delta t} \approx f(x), \qquad \Delta t = \frac{\text{lag}}{\text{windows}} \, T,
@@ -128,7 +129,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     times
         Time of each cell in each trajectory, cells × trajectories.
     weights
-        Weight of each cell in each trajectory; cells of weight zero take no part.
+        Weight of each cell in each trajectory, its mass in the coupling; cells of weight zero take no part.
     embedding
         Coordinates in which distances are measured, cells × dimensions.
     transport
@@ -151,7 +152,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
             if n_windows <= lag or (n_windows, lag) in done:
                 continue
             done.add((n_windows, lag))
-            coupling = _couple_windows(embedding[order], n_windows, lag, transport)
+            coupling = _couple_windows(embedding[order], weights[order, m], n_windows, lag, transport)
             first = np.flatnonzero(coupling.sum(1) > 0)
             found = coupling[first].tocoo()
             shape = (len(first), len(times))
@@ -170,7 +171,9 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     return Pairs(start, coupling, duration, trajectory, kind)
 
 
-def _couple_windows(embedding: np.ndarray, n_windows: int, lag: int, transport: Transport) -> sparse.csr_array:
+def _couple_windows(
+    embedding: np.ndarray, weights: np.ndarray, n_windows: int, lag: int, transport: Transport
+) -> sparse.csr_array:
     """Couple the ordered cells of one trajectory: cells × cells, rows sum to one, or zero where no pair starts."""
     n, size = len(embedding), len(embedding) / n_windows
     if transport.entropy == 0 and size > MAX_EXACT:
@@ -183,7 +186,7 @@ def _couple_windows(embedding: np.ndarray, n_windows: int, lag: int, transport: 
         begin = place / transport.overlap * size
         ends = np.rint([begin, begin + size, begin + lag * size, begin + (lag + 1) * size]).astype(int)
         first, second = np.arange(ends[0], ends[1]), np.arange(ends[2], ends[3])
-        plan = couple(embedding[first], embedding[second], transport.entropy)
+        plan = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
         i, j = np.nonzero(plan)
         row.append(first[i])
         column.append(second[j])
@@ -194,8 +197,10 @@ def _couple_windows(embedding: np.ndarray, n_windows: int, lag: int, transport: 
     return sparse.csr_array(sparse.diags_array(1.0 / np.maximum(total.sum(1), 1.0)) @ total)
 
 
-def couple(first: np.ndarray, second: np.ndarray, entropy: float) -> np.ndarray:
-    """Optimal transport plan between two sets of cells of equal weights; rows sum to one.
+def couple(
+    first: np.ndarray, second: np.ndarray, entropy: float, first_mass: np.ndarray, second_mass: np.ndarray
+) -> np.ndarray:
+    """Optimal transport plan between two sets of weighted cells; rows sum to one.
 
     Parameters
     ----------
@@ -203,9 +208,11 @@ def couple(first: np.ndarray, second: np.ndarray, entropy: float) -> np.ndarray:
         Cells × dimensions.
     entropy
         Entropic penalty as a share of the mean cost, 0 for none.
+    first_mass, second_mass
+        Positive weight of each cell.
     """
     cost = ot.dist(first, second)
-    mass = [np.full(n, 1.0 / n) for n in cost.shape]
+    mass = [weights / weights.sum() for weights in (first_mass, second_mass)]
     if entropy == 0 or cost.max() == 0:
         plan = ot.emd(*mass, cost)
     else:
