@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -41,6 +43,27 @@ def test_nan_in_a_layer(adata, refused):
     adata.layers["log"] = adata.X.copy()
     adata.layers["log"][0, 0] = np.nan
     refused(adata, ValueError, "`adata.layers['log']`", "found 1 NaN or infinite", layer="log")
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float32])
+def test_raw_counts_are_warned_of(adata, convert, dtype):
+    counts = np.random.default_rng(0).poisson(12, adata.shape).astype(dtype)
+    adata.layers["counts"] = convert(counts)
+    with pytest.warns(UserWarning, match=rf"`adata.layers\['counts'\]` looks like raw counts.* up to {int(counts.max())}"):
+        sn.SparseNODE.setup_anndata(adata, layer="counts")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [np.log1p, lambda x: x > 0, lambda x: x - 20, lambda x: x + 0.5, np.sign],
+    ids=["log", "bool", "negative", "halves", "low"],
+)
+def test_what_is_no_raw_count_is_not_warned_of(adata, change):
+    adata.X = change(np.random.default_rng(0).poisson(12, adata.shape).astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sn.SparseNODE.setup_anndata(adata)
 
 
 def test_nan_where_it_is_not_read_does_no_harm(adata):

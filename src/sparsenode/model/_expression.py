@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from scipy import sparse
 
 # Values in one chunk: 8 bytes each, so 64 MB.
 _CHUNK_VALUES = 8_000_000
+# Values that are looked at for raw counts, and the largest that log-normalised expression may have.
+_SAMPLE, _HIGHEST = 1_000_000, 15
 
 
 def check_expression(adata: AnnData, layer: str | None) -> None:
@@ -37,6 +40,22 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
         if values.dtype.kind not in "fiub":
             raise TypeError(f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}.")
         require_finite(values, layer)
+
+
+def warn_of_counts(adata: AnnData, layer: str | None) -> None:
+    """Warn where expression in memory looks like raw counts, whose abundant genes would be all of the error."""
+    x = expression(adata, layer)
+    values = x.data if sparse.issparse(x) else x
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size == 0:
+        return
+    values = values.ravel()[:_SAMPLE]
+    if values.min() >= 0 and values.max() > _HIGHEST and (values == np.floor(values)).all():
+        warnings.warn(
+            f"Expression in {place(layer)} looks like raw counts: whole numbers up to {values.max():.0f}. Errors would be those of a "
+            "few abundant genes. Normalise first: `sc.pp.normalize_total(adata); sc.pp.log1p(adata)`.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def expression(adata: AnnData, layer: str | None) -> Any:

@@ -27,6 +27,7 @@ class ExpressionField(LayerField):
     def register_field(self, adata: AnnData) -> dict:
         """Remember the gene names as strings."""
         state = super().register_field(adata)
+        _expression.warn_of_counts(adata, self.attr_key)
         state[self.COLUMN_NAMES_KEY] = np.asarray(adata.var_names.astype(str), dtype=object)
         return state
 

@@ -45,8 +45,9 @@ def regulator_positions(
         return None
     if isinstance(regulators, str):
         if adata is None or regulators not in adata.var:
+            columns = "" if adata is None else f" Columns: {list(adata.var)}. Names go in a list: `[{regulators!r}]`."
             raise KeyError(
-                f"Expected `regulators` to be names of genes or a column of `adata.var`, found {regulators!r}."
+                f"Expected `regulators` to be names of genes or a column of `adata.var`, found {regulators!r}.{columns}"
             )
         column = adata.var[regulators]
         if not pd.api.types.is_bool_dtype(column) or column.isna().any():
