@@ -85,7 +85,8 @@ class EvaluationMixin(PredictionMixin):
         TypeError
             If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If genes are missing, a lineage is new, there is no such replicate, or no cell is left; with ``forecast`` also if a batch is new.
+            If genes are missing, a lineage is new, there is no such replicate, or no cell is left; with ``forecast`` also if a
+            batch is new.
         DivergenceError
             If a solution leaves the finite numbers, as long forecasts may.
 

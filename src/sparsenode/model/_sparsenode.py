@@ -104,8 +104,9 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         one with transport, which found networks better, and with collocation.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with trajectories and transport, not with collocation. With transport it is the part of the displacement that leads back to
-        the mean: without it, targets that are no ``regulators`` seem to be repressed by all that they are co-expressed with.
+        damping. By default with trajectories and transport, not with collocation. With transport it is the part of the
+        displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
+        that they are co-expressed with.
     skip
         Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport and
         collocation. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
