@@ -340,6 +340,10 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         **kwargs
             ``source_registry``, passed by :meth:`load`.
 
+        Returns
+        -------
+        Nothing, but registers the data; the AnnData gets no results.
+
         Raises
         ------
         KeyError
