@@ -118,5 +118,6 @@ html_theme_options = {
     "use_repository_button": True,
     "use_edit_page_button": True,
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the sidebar has a search field
 }
 pygments_style = "default"
