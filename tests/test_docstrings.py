@@ -102,6 +102,15 @@ def test_returned_values_are_documented(name):
         assert _sections(PUBLIC[name]).get("Returns", "").strip()
 
 
+@pytest.mark.parametrize("name", [name for name, member in PUBLIC.items() if inspect.isclass(member)])
+def test_attributes_are_documented(name):
+    classes = [base for base in PUBLIC[name].__mro__ if base.__module__.startswith("sparsenode.")]
+    declared = {key for base in classes for key in inspect.get_annotations(base) if not key.startswith("_")}
+    source = "\n".join(inspect.getsource(base) for base in classes)
+    commented = set(re.findall(r"^ +#: .+\n(?: +#: .+\n)* +(\w+): ", source, re.MULTILINE))
+    assert declared - commented <= set(inspect.signature(PUBLIC[name]).parameters if declared else [])
+
+
 def _tree(function: Any) -> ast.AST:
     return ast.parse(textwrap.dedent(inspect.getsource(function)))
 

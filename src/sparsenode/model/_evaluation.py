@@ -27,6 +27,7 @@ Nulls = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 class EvaluationMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that score predictions."""
 
+    #: Null models of :meth:`evaluate`, fitted to the training cells; ``None`` before training.
     null_models_: NullModels | None
 
     def evaluate(

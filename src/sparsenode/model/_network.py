@@ -24,6 +24,7 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
+    #: Objective of :meth:`train` by default.
     objective: Literal["trajectory", "collocation"] | Transport
 
     @property

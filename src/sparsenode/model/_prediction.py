@@ -67,10 +67,15 @@ class FittedTrajectories:
 class PredictionMixin(MuDataMixin):
     """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
 
+    #: Field, solver and loss as a module of torch, in standardised units.
     module: SparseNODEModule
+    #: Names of the variables, in the order of all arrays that are returned.
     genes: pd.Index
+    #: One row per trajectory with its lineage, batch, number of cells, and start and end in pseudotime.
     trajectories: pd.DataFrame
+    #: Names of the lineages.
     lineages: list[str]
+    #: Replicate that methods report by default, the one with the smallest error or the choice of :meth:`select`.
     selected_: int
     _initial_state: InitialState
     _initial_bandwidth: float

@@ -28,6 +28,7 @@ class RegularizationMixin(ResultsMixin):
 
     _seed: int
     _given_up: list[int]
+    #: Widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``) after :meth:`prune`.
     pruned_: dict[str, list[int]] | None
 
     def get_regularization_path(self) -> pd.DataFrame:

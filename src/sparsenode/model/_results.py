@@ -29,7 +29,9 @@ ORIENTATION = "rows are targets, columns are regulators"
 class ResultsMixin(NetworkMixin, EvaluationMixin):
     """Method of :class:`sparsenode.SparseNODE` that writes results."""
 
+    #: Table of :meth:`get_regularization_path` without the selection; ``None`` before training.
     regularization_path_: pd.DataFrame | None
+    #: Strength, errors and feature sparsity in every step of an iterative schedule and replicate; ``None`` without one.
     sparsification_: pd.DataFrame | None
     _regulators: list[int] | None
 

@@ -40,8 +40,11 @@ class Regularizer:
     Not to be used as such: it has no penalty. Derive from it to add a method, as the page *How to add a regularizer* shows.
     """
 
+    #: Name that :func:`get` knows it by.
     name: ClassVar[str]
+    #: Strengths, one per replicate of a seed.
     strength: np.ndarray
+    #: Whether hard-concrete gates multiply weights or input units; ``None`` without gates.
     gates: Gates | None = None
     #: The linear skip that the method needs, if any.
     skip: Skip | None = None
