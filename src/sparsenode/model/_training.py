@@ -38,6 +38,7 @@ _LEARNING_RATES = {"trajectory": {}, "transport": {"lr": 0.02}, "collocation": {
 class TrainingMixin(RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
+    data_range_: np.ndarray | None
     _data_splitter_cls = StatisticsSplitter
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
