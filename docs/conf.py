@@ -11,6 +11,8 @@ from importlib.metadata import metadata
 from pathlib import Path
 from shutil import copy2
 
+from numpy.typing import ArrayLike
+
 # -- Project ---------------------------------------------------------------------------------------
 
 info = metadata("sparsenode")
@@ -52,6 +54,7 @@ source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-n
 exclude_patterns = ["_build", "tutorials.md", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 default_role = "literal"
+suppress_warnings = ["config.cache"]  # typehints_formatter is a function
 
 nitpicky = online
 nitpick_ignore: list[tuple[str, str]] = [
@@ -72,6 +75,12 @@ typehints_defaults = "braces"
 # Calls of this extension that Sphinx 10 will remove: one line of noise a docstring on Python 3.11.
 warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")
 always_use_bars_union = True
+
+
+def typehints_formatter(annotation, config):
+    """Name of an alias that would be spelled out over several lines."""
+    return ":py:data:`~numpy.typing.ArrayLike`" if annotation == ArrayLike else None
+
 
 # -- Pages -----------------------------------------------------------------------------------------
 
@@ -118,5 +127,6 @@ html_theme_options = {
     "use_repository_button": True,
     "use_edit_page_button": True,
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the sidebar has a search field
 }
 pygments_style = "default"

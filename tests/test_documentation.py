@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from ast import literal_eval
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from scvi.model.base import BaseModelClass
 
 import sparsenode as sn
 from sparsenode import objectives, training
+from sparsenode.model._sparsenode import _DEFAULTS
+from sparsenode.model._training import _LEARNING_RATES, _MAX_EPOCHS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -93,6 +97,22 @@ INTERNAL = {
     "objectives": set(objectives.__all__) - {"Transport"},
     "training": set(training.__all__) - {"TrainingPlan", "IterativeSparsification"},
 }
+
+
+def test_the_objectives_page_states_the_defaults():
+    text = (REPOSITORY / "docs" / "user_guide" / "objectives.md").read_text().partition("## Defaults\n")[2]
+    rows = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    names, table = rows[0][1:], {row[0]: row[1:] for row in rows[2:]}
+    plan = {key: value.default for key, value in signature(training.TrainingPlan).parameters.items()}
+    for column, name in enumerate(name.strip('"') for name in names):
+        stated = {argument: row[column] for argument, row in table.items()}
+        regularizer = sn.regularizers.get(_DEFAULTS[name]["regularizer"])
+        assert stated.pop("regularizer") == f"{type(regularizer).__name__}({regularizer.strength.item()})"
+        expected = {key: value for key, value in _DEFAULTS[name].items() if key != "regularizer"}
+        expected["max_epochs"] = _MAX_EPOCHS[name]
+        for rate in ("lr", "gate_lr"):
+            expected[f'plan_kwargs["{rate}"]'] = _LEARNING_RATES[name].get(rate, plan[rate])
+        assert {argument: literal_eval(value) for argument, value in stated.items()} == expected
 
 
 def test_tutorials_are_listed_and_executed():

@@ -244,6 +244,16 @@ def test_citation_holds_the_methods_of_the_model(adata, name, n_seeds):
     assert [re.match(r"@\w+\{(\w+),\n", entry)[1] for entry in entries] == expected
 
 
+@pytest.mark.parametrize(
+    ("objective", "cited"),
+    [("trajectory", []), ("transport", ["schiebinger2019optimal"]), ("collocation", ["craven1979smoothing"])],
+)
+def test_citation_holds_the_objective(adata, objective, cited):
+    sn.SparseNODE.setup_anndata(adata)
+    text = sn.SparseNODE(adata, regularizer="none", objective=objective, hidden=(4,)).citation()
+    assert re.findall(r"@\w+\{(\w+),\n", text) == ["aliee2022sparsity", "chen2018neural", *cited]
+
+
 def test_every_entry_of_the_bibliography_is_found():
     source = files("sparsenode").joinpath("references.bib").read_text(encoding="utf-8")
     assert list(bibliography()) == re.findall(r"^@\w+\{([^,\s]+),", source, flags=re.MULTILINE)

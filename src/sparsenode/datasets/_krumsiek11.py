@@ -42,6 +42,10 @@ def krumsiek11() -> AnnData:
     - ``.obs["cell_type"]``: ``progenitor`` in the first half of every run, then its fate,
     - ``.uns["true_network"]``: :func:`krumsiek11_network`.
 
+    Notes
+    -----
+    Its cells are all but free of noise and its time is known: do not choose settings for real data on it.
+
     References
     ----------
     Krumsiek, Marr, Schroeder and Theis (2011), *Hierarchical differentiation of myeloid progenitors is encoded in the
@@ -66,6 +70,10 @@ def krumsiek11_network() -> pd.DataFrame:
     Returns
     -------
     Long table with the columns ``source``, ``target`` and ``weight``, which is 1 for activation and -1 for inhibition.
+
+    Notes
+    -----
+    The rules are Boolean, so weights are signs: do not compare them with magnitudes.
 
     References
     ----------

@@ -27,6 +27,7 @@ Nulls = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 class EvaluationMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that score predictions."""
 
+    #: Null models of :meth:`evaluate`, fitted to the training cells; ``None`` before training.
     null_models_: NullModels | None
 
     def evaluate(
@@ -78,8 +79,15 @@ class EvaluationMixin(PredictionMixin):
         ------
         RuntimeError
             If the model is not trained.
+        IndexError
+            If an index is out of range.
+        KeyError
+            If a key that the model was set up with is not in ``adata``.
+        TypeError
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If genes are missing, a lineage is new, or no cell is left; with ``forecast`` also if a batch is new.
+            If genes are missing, a lineage is new, there is no such replicate, or no cell is left; with ``forecast`` also if a
+            batch is new.
         DivergenceError
             If a solution leaves the finite numbers, as long forecasts may.
 

@@ -88,6 +88,11 @@ class MuDataMixin(BaseModelClass):
             If a key has different values in the modality and in ``mdata``; if two modalities do not have the same cells; if
             ``mdata`` is a view; and as in :meth:`setup_anndata`.
 
+        Notes
+        -----
+        Do not fit two modalities together on different scales with the trajectory objective: its squared error is that of
+        the larger one. Scale them first, or use transport, which standardises.
+
         Examples
         --------
         >>> import sparsenode as sn
@@ -179,7 +184,7 @@ class MuDataMixin(BaseModelClass):
         RuntimeError
             If the model is not trained.
         ValueError
-            If the model does not hold two modalities.
+            If the model does not hold two modalities, or there is no such lineage, replicate or block.
         """
         if not self._is_joint:
             raise ValueError("Expected a model of two modalities, found one. Name a second in `setup_mudata`.")

@@ -24,6 +24,7 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
+    #: Objective of :meth:`train` by default.
     objective: Literal["trajectory", "collocation"] | Transport
 
     @property
@@ -75,6 +76,11 @@ class NetworkMixin(PredictionMixin):
             If the model is not trained.
         ValueError
             If there is no such lineage or replicate, or if a block is asked for in first order.
+
+        Notes
+        -----
+        Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
+        there, or compare them between genes of different scales, for which ``"effect"`` is.
         """
         self._require_trained()
         self._check_block(block)
@@ -129,10 +135,14 @@ class NetworkMixin(PredictionMixin):
         ------
         RuntimeError
             If the model is not trained.
-        ValueError
-            If there is no such lineage, replicate or block, or if genes are missing.
         IndexError
             If an index is out of range.
+        KeyError
+            If a key that the model was set up with is not in ``adata``.
+        TypeError
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
+        ValueError
+            If there is no such lineage, replicate or block, or if genes are missing.
 
         Notes
         -----
@@ -187,6 +197,11 @@ class NetworkMixin(PredictionMixin):
             If the model is not trained.
         ValueError
             If there is no such lineage, replicate or block.
+
+        Notes
+        -----
+        Do not interpret it where :meth:`evaluate` reports no skill, or before :func:`sparsenode.tl.network_baselines` was
+        compared with it.
         """
         adjacency = self.get_adjacency(lineage, replicate=replicate, block=block)
         values = adjacency.to_numpy()
@@ -280,7 +295,11 @@ class NetworkMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If no regulator is among the genes, or if a block is asked for in first order.
+            If no regulator is among the genes, there is no such lineage or replicate, or a block is asked for in first order.
+
+        Notes
+        -----
+        A sparse network is not a right one: do not choose a strength by this table alone, see :meth:`select`.
         """
         self._require_trained()
         self._check_block(block)

@@ -67,10 +67,15 @@ class FittedTrajectories:
 class PredictionMixin(MuDataMixin):
     """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
 
+    #: Field, solver and loss as a module of torch, in standardised units.
     module: SparseNODEModule
+    #: Names of the variables, in the order of all arrays that are returned.
     genes: pd.Index
+    #: One row per trajectory with its lineage, batch, number of cells, and start and end in pseudotime.
     trajectories: pd.DataFrame
+    #: Names of the lineages.
     lineages: list[str]
+    #: Replicate that methods report by default, the one with the smallest error or the choice of :meth:`select`.
     selected_: int
     _initial_state: InitialState
     _initial_bandwidth: float
@@ -111,8 +116,17 @@ class PredictionMixin(MuDataMixin):
             If the model is not trained.
         DivergenceError
             If the solution leaves the finite numbers.
+        KeyError
+            If a key that the model was set up with is not in ``adata``.
+        TypeError
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If genes are missing, a lineage is new, or both ``adata`` and ``times`` are given.
+            If genes are missing, a lineage is new, both ``adata`` and ``times`` are given, or an argument is out of range.
+
+        Notes
+        -----
+        Predictions are means of cells at one time of a lineage: do not take them for samples of single cells, whose scatter
+        they do not have.
         """
         self._require_trained()
         observed = self._observed(initial_velocity)
@@ -251,8 +265,14 @@ class PredictionMixin(MuDataMixin):
         ------
         RuntimeError
             If the model is not trained.
+        IndexError
+            If an index is out of range.
+        KeyError
+            If a key that the model was set up with is not in ``adata``.
+        TypeError
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If genes are missing or a lineage is new.
+            If genes are missing, a lineage is new, or there is no such replicate.
 
         Notes
         -----

@@ -20,6 +20,7 @@ Rule = Literal["best", "one_standard_error", "sparsity"]
 _RULES = ("best", "one_standard_error", "sparsity")
 _MAX_ITEMS = 5000  # held-out cells from which standard errors are computed
 _MODEL_CITATIONS = ("aliee2022sparsity", "chen2018neural")
+_OBJECTIVE_CITATIONS = {"transport": "schiebinger2019optimal", "collocation": "craven1979smoothing"}
 
 
 class RegularizationMixin(ResultsMixin):
@@ -27,6 +28,7 @@ class RegularizationMixin(ResultsMixin):
 
     _seed: int
     _given_up: list[int]
+    #: Widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``) after :meth:`prune`.
     pruned_: dict[str, list[int]] | None
 
     def get_regularization_path(self) -> pd.DataFrame:
@@ -52,6 +54,11 @@ class RegularizationMixin(ResultsMixin):
         ------
         RuntimeError
             If the model is not trained.
+
+        Notes
+        -----
+        Held-out cells are of the trajectories that were fitted: do not take their errors for those on another donor, which
+        :meth:`evaluate` gives.
         """
         self._require_trained()
         if self.regularization_path_ is None:
@@ -74,8 +81,8 @@ class RegularizationMixin(ResultsMixin):
             ``"best"``: the smallest held-out error, the mean over seeds. ``"one_standard_error"``: the largest strength
             whose error is at most one standard error of the difference above the smallest, the choice where the network matters
             more than the last per cent of the error. The difference is taken cell by cell, so that cells that every strength
-            predicts badly do not blur it. Differences within the squared tolerance of the solver do not count. ``"sparsity"``: the smallest strength whose feature sparsity, the mean
-            over seeds, is at least ``sparsity``.
+            predicts badly do not blur it. Differences within the squared tolerance of the solver do not count. ``"sparsity"``:
+            the smallest strength whose feature sparsity, the mean over seeds, is at least ``sparsity``.
         sparsity
             Target for the rule of that name, in ``[0, 1]``.
         key_added
@@ -94,6 +101,8 @@ class RegularizationMixin(ResultsMixin):
 
         Notes
         -----
+        The rule of one standard error is that of Breiman, Friedman, Olshen and Stone (1984), *Classification and regression
+        trees*, with the standard error of a paired difference.
         Where noise is large, held-out cells of the same trajectories hardly tell strengths apart. Do not take the
         error of the selected replicate for its error on new data: it was selected for being small.
         """
@@ -266,10 +275,17 @@ class RegularizationMixin(ResultsMixin):
 
         Returns
         -------
-        BibTeX entries, one after the other: neural ODEs, the regularizer, and stability selection where there are
-        several seeds.
+        BibTeX entries, one after the other: neural ODEs, the regularizer, the objective if it is not that of the paper,
+        stability selection where there are several seeds, and the adaptive lasso where the regularizer is adaptive.
+
+        Notes
+        -----
+        It does not know which data, preprocessing or plots were used: their docstrings name their sources.
         """
         keys = [*_MODEL_CITATIONS, *self.module.regularizer.citations]
+        objective = self._objective_name  # type: ignore[attr-defined]
+        if objective in _OBJECTIVE_CITATIONS:
+            keys.append(_OBJECTIVE_CITATIONS[objective])
         if len(self.module.seeds) > 1:
             keys.append("meinshausen2010stability")
         if self.module.regularizer.adaptive:

@@ -29,7 +29,9 @@ ORIENTATION = "rows are targets, columns are regulators"
 class ResultsMixin(NetworkMixin, EvaluationMixin):
     """Method of :class:`sparsenode.SparseNODE` that writes results."""
 
+    #: Table of :meth:`get_regularization_path` without the selection; ``None`` before training.
     regularization_path_: pd.DataFrame | None
+    #: Strength, errors and feature sparsity in every step of an iterative schedule and replicate; ``None`` without one.
     sparsification_: pd.DataFrame | None
     _regulators: list[int] | None
 
@@ -67,8 +69,19 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         ------
         RuntimeError
             If the model is not trained.
+        DivergenceError
+            If the trajectories leave the finite numbers, as those of a transport fit may.
+        KeyError
+            If a key that the model was set up with is not in ``adata``.
+        TypeError
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If the genes are not those of the model.
+            If the genes are not those of the model, or a lineage is new.
+
+        Notes
+        -----
+        Do not use it for cells with other genes, or for more genes than you want dense results of: ``predict`` and
+        ``get_velocity`` return arrays and leave the AnnData alone.
         """
         self._require_trained()
         cells = self._cells(adata)

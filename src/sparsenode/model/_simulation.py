@@ -46,6 +46,7 @@ class Simulation:
 class SimulationMixin(PredictionMixin):
     """The method :meth:`simulate` of :class:`sparsenode.SparseNODE`."""
 
+    #: Lowest and highest expression of every gene among the training cells, 2 × genes; ``None`` before training.
     data_range_: np.ndarray | None
 
     def simulate(
@@ -93,7 +94,14 @@ class SimulationMixin(PredictionMixin):
 
         Returns
         -------
-        Both runs and the effects; see ``Simulation``.
+        An object with
+
+        - ``times``: times since the start, in units of pseudotime,
+        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data,
+        - ``held``: value at which each gene of the intervention is held, by name,
+        - ``effects``: a row per start and gene with the columns ``start``, ``gene``, ``held`` (whether the gene is part of
+          the intervention), and the difference of the two runs at the last time (``final``), on average over time (``mean``)
+          and where it is largest (``peak``).
 
         Raises
         ------

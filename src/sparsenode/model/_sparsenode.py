@@ -79,11 +79,12 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so. Or MuData, after :meth:`setup_mudata`.
     regularizer
-        ``"pathreg"`` by default, or ``CNODE(0.1)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
+        ``PathReg()`` by default, or ``CNODE(0.1)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
         ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
         ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
-        Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, or ``(32, 32)`` with transport.
+        Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, ``(32, 32)`` with transport and ``(10,)``
+        with collocation.
     n_seeds
         Replicates per strength, with seeds ``seed, seed + 1, …``.
     objective
@@ -100,14 +101,15 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     fields
         ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
-        one with transport, which found networks better.
+        one with transport, which found networks better, and with collocation.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with both but collocation. With transport it is the part of the displacement that leads back to
-        the mean: without it, targets that are no ``regulators`` seem to be repressed by all that they are co-expressed with.
+        damping. By default with trajectories and transport, not with collocation. With transport it is the part of the
+        displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
+        that they are co-expressed with.
     skip
-        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport. It
-        helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
+        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport and
+        collocation. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
         their columns of the adjacency are zero. All genes by default.
@@ -123,22 +125,23 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         not, zero for free ones; one for edges that it does not hold.
     self_edges
         ``"penalised"`` like all edges, the default with trajectories, or ``"free"``: a gene may depend on itself at no
-        cost, the default with transport.
+        cost, the default with transport and collocation where the regularizer penalises paths.
     initial_state
-        ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory.
+        ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory; the default.
         ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
         earliest observation; for time series, where that one is as good as any other, and so the default in second
-        order. Learned are positions; initial velocities are those that :math:`g` gives there.
+        order and with collocation. Learned are positions; initial velocities are those that :math:`g` gives there.
     initial_bandwidth
-        Standard deviation of that Gaussian, as a share of the trajectory: 0.2 by default. In second order also of the one
-        in which initial slopes are estimated, from which training starts, and 0.1 by default.
+        Standard deviation of that Gaussian, as a share of the trajectory: 0.2 by default, 0.1 in second order and with
+        collocation. In second order also of the one in which initial slopes are estimated, from which training starts.
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
         cloud of starts. By default it does, unless initial states are learned.
     align_batches
         Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
         predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
-        donors. Set it to ``False`` where time has a unit that all batches share, which is the default in second order.
+        donors. Set it to ``False`` where time has a unit that all batches share, which is the default in second order and
+        with collocation.
     n_knots
         Solver outputs per trajectory; cells are interpolated between them with cubic Hermite polynomials.
     solver
@@ -154,8 +157,12 @@ class SparseNODE(SimulationMixin, TrainingMixin):
 
     Raises
     ------
-    ValueError, TypeError, KeyError
-        If an argument or the data cannot be used; messages name the value, the place and the fix.
+    KeyError
+        If a column, key or table that an argument names is not there.
+    TypeError
+        If ``adata`` is neither AnnData nor MuData, or ``regularizer``, ``regulators`` or ``prior`` has another type.
+    ValueError
+        If an argument is out of range, arguments do not go together, or the data cannot be used.
 
     Notes
     -----
@@ -333,15 +340,24 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         **kwargs
             ``source_registry``, passed by :meth:`load`.
 
+        Returns
+        -------
+        Nothing, but registers the data; the AnnData gets no results.
+
         Raises
         ------
         KeyError
             If a key is not there.
         TypeError
-            If pseudotime, memberships or expression are not numeric.
+            If ``adata`` is no AnnData, or pseudotime, memberships or expression are not numeric.
         ValueError
             If pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
             than 10 cells in a batch; if gene names repeat; if expression is NaN or infinite; if there are no cells.
+
+        Notes
+        -----
+        Nothing is computed or scaled here. Do not register raw counts: the squared error would be that of a few abundant
+        genes.
         """
         if not isinstance(adata, AnnData):
             raise TypeError(

@@ -38,6 +38,8 @@ def adjacency(
 ) -> Figure | Axes | list[Axes] | None:
     """Signed adjacency as a heat map: rows are targets, columns are regulators, exact zeros are grey.
 
+    Do not use it for whole networks of hundreds of genes: it shows the ``n_top`` strongest rows and columns.
+
     Parameters
     ----------
     adata

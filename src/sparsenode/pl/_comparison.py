@@ -31,6 +31,8 @@ def comparison(
 ) -> Figure | Axes | list[Axes] | None:
     """Compare methods: one panel per measure, one row per method, a tick per seed and a bar for their spread.
 
+    Do not use it where runs differ in more than method, seed and ``groupby``: everything else is averaged over.
+
     Parameters
     ----------
     table

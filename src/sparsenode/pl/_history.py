@@ -22,6 +22,8 @@ def history(
 ) -> Figure | Axes | list[Axes] | None:
     """Training and held-out error, and the shares of zeros, over the epochs.
 
+    Do not compare the errors of two objectives by it: each is a share of a variance of its own.
+
     Parameters
     ----------
     adata

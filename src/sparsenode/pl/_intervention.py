@@ -52,6 +52,9 @@ def intervention(
 ) -> Figure | Axes | list[Axes] | None:
     """Effects of an intervention: the genes that change most, and their courses with and without it.
 
+    Do not read an effect of zero as evidence of none in the cell, or an effect far outside the training data as a forecast: see
+    :meth:`sparsenode.SparseNODE.simulate`.
+
     Parameters
     ----------
     simulation

@@ -24,6 +24,8 @@ def regularization_path(
 ) -> Figure | Axes | list[Axes] | None:
     """Training and held-out error, and shares of zeros, against the strength; table 7 of Aliee et al. (2022).
 
+    Do not choose a strength for other donors by it: held-out cells are of the fitted trajectories.
+
     Parameters
     ----------
     adata

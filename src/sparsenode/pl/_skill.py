@@ -32,6 +32,8 @@ def skill(
     Errors are divided by that of the best null model of the row, so that rows compare: left of the line at 1 the model is
     better than every null model, and its distance to the line is the skill, :math:`1 - \mathrm{mse} / \mathrm{best\ null}`.
 
+    Do not use it on the training cells, where the smoothed null model has seen the answer.
+
     Parameters
     ----------
     scores

@@ -35,6 +35,8 @@ def stick_figure(
 ) -> Figure | Axes | list[Axes] | None:
     """Frames of a motion as stick figures: observed in grey, and over it what a model reconstructs and extrapolates.
 
+    Do not use it for data without a skeleton, such as gene expression.
+
     Parameters
     ----------
     adata

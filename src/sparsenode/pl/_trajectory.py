@@ -33,6 +33,9 @@ def trajectory(
 ) -> Figure | Axes | list[Axes] | None:
     """Expression of cells and the fitted trajectory of every lineage over pseudotime, one panel per gene.
 
+    Do not judge the fit by it alone where cells scatter widely: a smooth curve looks right wherever it runs through them.
+    :func:`skill` shows the error beside those of null models.
+
     Parameters
     ----------
     adata

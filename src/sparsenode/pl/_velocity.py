@@ -31,9 +31,10 @@ def velocity(
 ) -> Figure | Axes | list[Axes] | None:
     r"""Fitted velocities as stream lines on an embedding such as a UMAP.
 
-    A velocity has an entry per gene; on the embedding it points to those of the nearest cells in expression that lie in its
-    direction, weighted by :math:`\exp(\cos / 0.1)` :cite:p:`lamanno2018rna,bergen2020generalizing`. **Embeddings bend**: read directions along
-    well-populated branches only, and no speeds. To quantify fates, hand ``adata.layers["sparsenode_velocity"]`` to CellRank.
+    A velocity has an entry per gene; on the embedding it points to those of the nearest cells in expression that lie
+    in its direction, weighted by :math:`\exp(\cos / 0.1)` :cite:p:`lamanno2018rna,bergen2020generalizing`.
+    **Embeddings bend**: read directions along well-populated branches only, and do not read speeds. To quantify
+    fates, hand ``adata.layers["sparsenode_velocity"]`` to CellRank.
 
     Parameters
     ----------

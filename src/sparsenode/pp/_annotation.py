@@ -16,7 +16,7 @@ COLUMNS = ("chrom", "start", "end", "strand", "gene", "feature")
 def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name") -> pd.DataFrame:
     """Read genes, transcripts and exons from a GTF file, such as those of GENCODE and Ensembl.
 
-    Take the annotation that the reads were mapped with: other releases name genes differently and move their ends.
+    Do not take another annotation than the reads were mapped with: other releases name genes differently and move their ends.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def assign_peaks(
     4. ``distal``: no promoter is nearer, and it is at most ``max_distance`` away.
 
     The rule follows Appendix B.3 of :cite:t:`aliee2022sparsity`. Position says which gene a peak may regulate, not which one
-    it does; where contact maps or correlations over many cells are at hand, they know more.
+    it does: do not rely on it alone where contact maps or correlations over many cells are at hand.
 
     Parameters
     ----------

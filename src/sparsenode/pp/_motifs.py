@@ -33,10 +33,10 @@ def scan_motifs(
 ) -> pd.DataFrame:
     """Find the motifs of transcription factors in the sequence of peaks.
 
-    A motif is in a peak if a position on either strand scores at least as high as the share ``pvalue`` of random sequences
-    with equal shares of the four bases. Motifs say where a factor could bind: factors of one family share them, and many
-    hits are never bound. Needs the extra ``motifs``: ``pip install "sparsenode[motifs]"``. The first call compiles for half a
-    minute.
+    A motif is in a peak if a position on either strand scores at least as high as the share ``pvalue`` of random
+    sequences with equal shares of the four bases. Motifs say where a factor could bind: factors of one family share
+    them, and many hits are never bound, so do not take hits for binding. Needs the extra ``motifs``: ``pip install
+    "sparsenode[motifs]"``. The first call compiles for half a minute.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class ReferenceNetwork:
     """Edges from transcription factors to targets that chromatin and motifs support; made by :func:`reference_network`.
 
     Every table is long, with an edge a row: ``source`` is the factor, ``target`` the gene. Tables have no weights, because
-    neither motifs nor chromatin say how strongly a factor acts, or whether it activates.
+    neither motifs nor chromatin say how strongly a factor acts, or whether it activates. Do not score signs against them.
 
     Parameters
     ----------
@@ -121,6 +121,8 @@ def reference_network(
 
     Raises
     ------
+    FileNotFoundError
+        If ``annotation`` is a path and there is no file.
     KeyError
         If a modality, a layer, the column ``groupby`` or the motifs are not there.
     TypeError

@@ -34,10 +34,17 @@ class Regularizer:
     ------
     ValueError
         If a strength is negative or not finite, or if there is none.
+
+    Notes
+    -----
+    Not to be used as such: it has no penalty. Derive from it to add a method, as the page *How to add a regularizer* shows.
     """
 
+    #: Name that :func:`get` knows it by.
     name: ClassVar[str]
+    #: Strengths, one per replicate of a seed.
     strength: np.ndarray
+    #: Whether hard-concrete gates multiply weights or input units; ``None`` without gates.
     gates: Gates | None = None
     #: The linear skip that the method needs, if any.
     skip: Skip | None = None
@@ -69,11 +76,35 @@ class Regularizer:
         return f"{type(self).__name__}({settings})"
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
-        """Penalty of every network at strength one, shape networks; differentiable."""
+        """Penalty of every network at strength one.
+
+        Parameters
+        ----------
+        field
+            Field whose parameters are penalised.
+        effective
+            Its effective weights in this step.
+
+        Returns
+        -------
+        Shape networks, without units, differentiable.
+        """
         raise NotImplementedError
 
     def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
-        """The part of the penalty that the optimiser descends by gradient; the rest is left to :meth:`prox`."""
+        """The part of the penalty that the optimiser descends by gradient; the rest is left to :meth:`prox`.
+
+        Parameters
+        ----------
+        field
+            Field whose parameters are penalised.
+        effective
+            Its effective weights in this step.
+
+        Returns
+        -------
+        Shape networks, differentiable; by default the whole of :meth:`penalty`.
+        """
         return self.penalty(field, effective)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +137,7 @@ class Regularizer:
         effective
             The effective weights of the gradient step.
         strength
-            Strength of every network.
+            Strength of every network, shape networks.
         steps
             Step size of every weight in the gradient step, in the shapes of ``field.weights``.
         """

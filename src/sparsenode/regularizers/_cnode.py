@@ -44,7 +44,7 @@ class CNODE(Regularizer):
     Notes
     -----
     Use it where dependencies are weak or few and shrunken coefficients do no harm. It shrinks strong edges as much as
-    weak ones; where the size of an effect matters, prefer :class:`~sparsenode.regularizers.PathReg`.
+    weak ones: do not use it where the size of an effect matters, unless with ``adaptive`` rounds and a refit.
 
     References
     ----------

@@ -17,6 +17,10 @@ class NoRegularizer(Regularizer):
 
     Use it as the reference that a sparse model is compared with. Its adjacency is dense, so it ranks edges but never
     excludes one; do not use it to decide which genes are connected.
+
+    References
+    ----------
+    Chen, Rubanova, Bettencourt and Duvenaud (2018), *Neural ordinary differential equations*, NeurIPS.
     """
 
     name = "none"

@@ -17,6 +17,9 @@ def evaluate_network(
     Every ordered pair of two different genes of the reference is a candidate; self edges and repeated rows are left
     out. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last.
 
+    Do not compare ``auprc`` or ``epr`` between references of different density, or read them where the reference itself was
+    made from co-expression, which favours correlations.
+
     Parameters
     ----------
     network

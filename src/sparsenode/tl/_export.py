@@ -78,8 +78,8 @@ def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
 
     Notes
     -----
-    In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Above some ten thousand
-    edges it draws nothing of use: write the strongest ones, ``network.head(1000)``.
+    In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Do not
+    write tens of thousands of edges for it, but the strongest ones, ``network.head(1000)``: more cannot be read.
     """
     nx.write_graphml(to_networkx(network), path)
 
@@ -113,7 +113,7 @@ def to_decoupler(network: pd.DataFrame, min_frequency: float | None = None) -> p
 
     Notes
     -----
-    Activities in the cells that the network was fitted to are circular. Score other cells, or read them as a summary.
+    Activities in the cells that the network was fitted to are circular: do not take them for evidence. Score other cells.
     """
     _check(network)
     kept = network["weight"].to_numpy(dtype=float) != 0

@@ -22,16 +22,20 @@ _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, whi
 
 
 class TrainingPlan(pl.LightningModule):
-    """Full-batch training of all replicates.
+    """Training of all replicates together: gradient steps of AdamW, each followed by the regularizer's proximal step.
+
+    :meth:`sparsenode.SparseNODE.train` makes it. Do not build one unless you train the module without that method: what users
+    set are ``plan_kwargs``.
 
     Parameters
     ----------
     module
-        Module to train.
+        Module to train, with its data-derived buffers set.
     lr
-        Largest learning rate; it rises over the first tenth of the steps and falls to a hundredth of it.
+        Largest learning rate; it rises over the first tenth of the steps and falls to a hundredth of it. ``train`` passes 0.02
+        with the transport and 0.03 with the collocation objective.
     gate_lr
-        Largest learning rate of the gate logits.
+        Largest learning rate of the gate logits; ``train`` passes 0.2 with the collocation objective.
     weight_decay
         Decoupled weight decay of Adam.
     max_grad_norm
@@ -43,6 +47,10 @@ class TrainingPlan(pl.LightningModule):
         See ``schedule``.
     refit
         Whether to fit without penalty what is not zero yet; gates are as at test time.
+
+    References
+    ----------
+    Loshchilov and Hutter (2019), *Decoupled weight decay regularization*, ICLR; refits: Meinshausen (2007), *Relaxed lasso*.
     """
 
     def __init__(

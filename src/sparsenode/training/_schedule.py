@@ -35,7 +35,8 @@ class IterativeSparsification:
     -----
     Use it where a penalty from the start keeps the model from fitting at all, and for
     :class:`~sparsenode.regularizers.LassoNet`, which is defined as such a path. It takes longer than training at one
-    strength; a sequence of strengths in one fit gives the whole path at once.
+    strength; a sequence of strengths in one fit gives the whole path at once. It cannot be combined with ``adaptive``
+    regularizers or ``refit``, which hold the strength.
 
     References
     ----------
@@ -68,9 +69,33 @@ class IterativeSparsification:
         return self.n_steps * self.epochs_per_step
 
     def step(self, epoch: int, dense_epochs: int) -> int:
-        """Step that an epoch belongs to; 0 is the phase without penalty."""
+        """Step that an epoch belongs to.
+
+        Parameters
+        ----------
+        epoch
+            Epoch, counted from 0.
+        dense_epochs
+            Number of epochs without penalty.
+
+        Returns
+        -------
+        0 in the phase without penalty, from 1 on while the strength rises.
+        """
         return 0 if epoch < dense_epochs else 1 + (epoch - dense_epochs) // self.epochs_per_step
 
     def ends_step(self, epoch: int, dense_epochs: int) -> bool:
-        """Whether an epoch is the last one of its step."""
+        """Whether an epoch is the last one of its step.
+
+        Parameters
+        ----------
+        epoch
+            Epoch, counted from 0.
+        dense_epochs
+            Number of epochs without penalty.
+
+        Returns
+        -------
+        True for the last epoch of the phase without penalty and of every step.
+        """
         return self.step(epoch + 1, dense_epochs) != self.step(epoch, dense_epochs)
