@@ -182,6 +182,12 @@ def test_sampled_starts_with_an_outer_skip_fit_a_drift(trials):
     assert model.get_regularization_path()["train_error"].iloc[0] < 0.2
 
 
+def test_early_stopping_has_no_held_out_error(make):
+    model = make("pathreg", 1)
+    with pytest.raises(ValueError, match="no `early_stopping` with the collocation objective"):
+        model.train(1, early_stopping=True, **QUIET)
+
+
 def test_what_cannot_be_combined_is_refused(make, trials):
     model = sn.SparseNODE(trials, CNODE(0.01, adaptive=1), objective="collocation", **SERIES)
     with pytest.raises(RuntimeError, match="trained model"):

@@ -50,7 +50,9 @@ def test_nan_in_a_layer(adata, refused):
 def test_raw_counts_are_warned_of(adata, convert, dtype):
     counts = np.random.default_rng(0).poisson(12, adata.shape).astype(dtype)
     adata.layers["counts"] = convert(counts)
-    with pytest.warns(UserWarning, match=rf"`adata.layers\['counts'\]` looks like raw counts.* up to {int(counts.max())}"):
+    with pytest.warns(
+        UserWarning, match=rf"`adata.layers\['counts'\]` looks like raw counts.* up to {int(counts.max())}"
+    ):
         sn.SparseNODE.setup_anndata(adata, layer="counts")
 
 

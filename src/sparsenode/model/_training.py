@@ -143,6 +143,11 @@ class TrainingMixin(RegularizationMixin):
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
         self._given_up = self._give_up() if objective is not None else []
+        if early_stopping and splitter.validation_tensors is None:
+            raise ValueError(
+                f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
+                "collocation smooths the training cells, and transport needs enough held-out cells for two windows."
+            )
         if splitter.validation_tensors is not None:
             trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
         trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
