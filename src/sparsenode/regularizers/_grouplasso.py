@@ -49,7 +49,7 @@ class GroupLasso(Regularizer):
     -----
     Use it where every target should choose its regulators for itself, or where prior knowledge concerns single edges. It
     has as many networks as there are targets: a step on hundreds of genes takes many times as long as one of
-    :class:`~sparsenode.regularizers.PathReg`, so make ``hidden`` small, for instance ``(10,)``. Do not use it for weight
+    :class:`~sparsenode.regularizers.PathReg`, so ``hidden`` is small by default, ``(10,)``. Do not use it for weight
     sparsity: only the first layer is penalised.
 
     References
