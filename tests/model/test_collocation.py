@@ -141,6 +141,35 @@ def test_adaptive_rounds_lengthen_the_training(make):
     assert "zou2006adaptive" in model.citation()
 
 
+def test_a_trained_model_adapts_from_the_start(make):
+    """No round without adaptive weights: those of the first are the inverse of what the model has learned."""
+    model = make(CNODE([0.001, 0.03], adaptive=1), 20)
+    field = model.module.field
+    field.adapt(field.path_matrix(field.effective_weights()).detach())
+    expected = field.adapted
+    field.adapt(None)
+    n_epochs = len(model.history["train_loss"])
+    model.train(3, objective="trajectory", **QUIET)
+    assert len(model.history["train_loss"]) == n_epochs + 3
+    torch.testing.assert_close(model.module.field.adapted, expected)
+    model.train(2, **QUIET)  # the same objective goes on alike
+    assert len(model.history["train_loss"]) == n_epochs + 5
+
+
+def test_the_trajectories_tell_more_than_their_derivatives_where_there_is_noise(system):
+    """False edges that noisy derivatives leave are gone after adaptive rounds on the trajectories; true ones stay."""
+    adata = system.simulate(6, 40, noise=0.1, irregular=True, seed=2)
+    sn.SparseNODE.setup_anndata(adata, **SETUP)
+    model = sn.SparseNODE(adata, CNODE(0.0015, adaptive=2), objective="collocation", **SERIES)
+    model.train(20, **QUIET)
+    before, truth = _edges(model.get_adjacency(), system)
+    model.train(12, objective="trajectory", plan_kwargs={"lr": 0.01}, **QUIET)
+    after, _ = _edges(model.get_adjacency(), system)
+    false = truth == 0
+    assert (before[false] != 0).sum() > (after[false] != 0).sum()
+    assert (after[~false] != 0).all()
+
+
 @pytest.mark.parametrize("regularizer", [CNODE(0.1), PathReg(0.3, gates="weight"), PathReg(0.1), LassoNet(0.1)])
 def test_a_refit_holds_zeros_and_gates_and_lowers_the_error(make, regularizer):
     model = make(regularizer, 15)

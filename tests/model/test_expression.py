@@ -75,6 +75,7 @@ def test_nan_where_it_is_not_read_does_no_harm(adata):
 
 
 def test_missing_layer(adata, refused):
+    refused(adata, KeyError, "`layer`", "left out", "'log'", layer="log")
     adata.layers["counts"] = adata.X
     refused(adata, KeyError, "`layer`", "['counts']", "'log'", layer="log")
 

@@ -84,6 +84,13 @@ def test_mudata_needs_its_own_set_up(adata):
         sn.SparseNODE(mudata)
 
 
+def test_networks_per_target_are_small_by_default(adata):
+    model = sn.SparseNODE(adata, "grouplasso")
+    assert [w.shape for w in model.module.field.weights][:2] == [(8, 10, 8), (8, 1, 10)]
+    assert sn.SparseNODE(adata, "pathreg", objective="trajectory").module.field.weights[0].shape[1] == 100
+    assert sn.SparseNODE(adata, "grouplasso", hidden=(5,)).module.field.weights[0].shape[1] == 5
+
+
 def test_hidden_as_an_array(adata):
     assert [w.shape[1:] for w in new(adata, hidden=np.array([5, 6])).module.field.weights] == [(5, 8), (6, 5), (8, 6)]
 

@@ -65,9 +65,9 @@ def expression(adata: AnnData, layer: str | None) -> Any:
             raise ValueError("Expected expression in `adata.X`, found none. Name a `layer`.")
         return adata.X
     if layer not in adata.layers:
-        raise KeyError(
-            f"Expected `layer` to be one of {[name for name in adata.layers if name is not None]}, found {layer!r}."
-        )
+        names = [name for name in adata.layers if name is not None]
+        wanted = f"to be one of {names}" if names else "to be left out, since `adata.layers` is empty"
+        raise KeyError(f"Expected `layer` {wanted}, found {layer!r}. Without it `adata.X` is read.")
     return adata.layers[layer]
 
 

@@ -62,6 +62,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "align_batches": True,
     },
 }
+# A network per target needs to find the regulators of one gene only, and costs as much as all others together.
+_HIDDEN_PER_TARGET = (10,)
 # Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
 
@@ -84,7 +86,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
         Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, ``(32, 32)`` with transport and ``(10,)``
-        with collocation.
+        with collocation; ``(10,)`` in any case for :class:`~sparsenode.regularizers.GroupLasso`, which has a network per target.
     n_seeds
         Replicates per strength, with seeds ``seed, seed + 1, …``.
     objective
@@ -223,7 +225,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             )
         defaults = _DEFAULTS[self._objective_name] | (_SECOND_ORDER if order == 2 else {})
         penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
-        hidden = defaults["hidden"] if hidden is None else hidden
+        if hidden is None:
+            hidden = _HIDDEN_PER_TARGET if penalty.per_target else defaults["hidden"]
         fields = defaults["fields"] if fields is None else fields
         decay = defaults["decay"] if decay is None else decay
         skip = defaults["skip"] if skip is None else skip

@@ -26,6 +26,7 @@ from sparsenode.training import (
     StatisticsSplitter,
     TrainingPlan,
     limited_threads,
+    n_rounds,
     split_cells,
 )
 
@@ -70,7 +71,7 @@ class TrainingMixin(RegularizationMixin):
         ----------
         max_epochs
             Number of epochs, 50 by default, 40 with the transport and 100 with the collocation objective. With an adaptive
-            regularizer, the number in each round.
+            regularizer, the number in each round; a model that is trained already needs no round without adaptive weights first.
         accelerator, devices
             As in :class:`lightning.pytorch.Trainer`.
         train_size, validation_size
@@ -129,7 +130,7 @@ class TrainingMixin(RegularizationMixin):
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
         if half_samples and len(self.module.seeds) < 2:
             raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
-        plan_kwargs = {**_LEARNING_RATES[fitted], **(plan_kwargs or {}), "refit": refit}
+        plan_kwargs = {**_LEARNING_RATES[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
         iterative = None if refit and schedule is None else self._schedule(schedule)
         if adaptive and early_stopping:
             raise ValueError(
@@ -139,7 +140,7 @@ class TrainingMixin(RegularizationMixin):
             _check_iterative(bool(adaptive or refit), early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
-        max_epochs *= 1 + adaptive
+        max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
         self._given_up = self._give_up() if objective is not None else []

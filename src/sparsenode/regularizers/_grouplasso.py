@@ -37,7 +37,8 @@ class GroupLasso(Regularizer):
     adaptive
         Rounds of training after the first one, each with every path weighted by the inverse of its regulator's effect on the
         target in the round before, as in the adaptive lasso (Zou 2006). It removes small edges that only make up for the
-        shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes ``max_epochs``.
+        shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes
+        ``max_epochs``. When a trained model is trained further there is no first round without.
 
     Raises
     ------
@@ -48,7 +49,7 @@ class GroupLasso(Regularizer):
     -----
     Use it where every target should choose its regulators for itself, or where prior knowledge concerns single edges. It
     has as many networks as there are targets: a step on hundreds of genes takes many times as long as one of
-    :class:`~sparsenode.regularizers.PathReg`, so make ``hidden`` small, for instance ``(10,)``. Do not use it for weight
+    :class:`~sparsenode.regularizers.PathReg`, so ``hidden`` is small by default, ``(10,)``. Do not use it for weight
     sparsity: only the first layer is penalised.
 
     References

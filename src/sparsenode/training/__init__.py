@@ -1,6 +1,6 @@
 """Training plan and data splitter for full-batch steps on accumulated statistics."""
 
-from sparsenode.training._plan import TrainingPlan
+from sparsenode.training._plan import TrainingPlan, n_rounds
 from sparsenode.training._schedule import IterativeSparsification
 from sparsenode.training._splitter import PairsSplitter, StatisticsSplitter, split_cells
 from sparsenode.training._threads import limited_threads
@@ -11,5 +11,6 @@ __all__ = [
     "StatisticsSplitter",
     "TrainingPlan",
     "limited_threads",
+    "n_rounds",
     "split_cells",
 ]

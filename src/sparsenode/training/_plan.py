@@ -47,6 +47,9 @@ class TrainingPlan(pl.LightningModule):
         See ``schedule``.
     refit
         Whether to fit without penalty what is not zero yet; gates are as at test time.
+    warm
+        Whether the module has been trained: the weights of adaptive regularizers then come from what it has learned, in
+        all rounds, rather than from a first round without.
 
     References
     ----------
@@ -63,6 +66,7 @@ class TrainingPlan(pl.LightningModule):
         schedule: IterativeSparsification | None = None,
         dense_epochs: int = 0,
         refit: bool = False,
+        warm: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -75,7 +79,8 @@ class TrainingPlan(pl.LightningModule):
         self.schedule = schedule
         self.dense_epochs = dense_epochs
         self.refit = refit
-        self._n_rounds = 1 if refit else 1 + module.regularizer.adaptive
+        self._warm = warm
+        self._n_rounds = n_rounds(module.regularizer.adaptive, refit, warm)
         self._alive: list[torch.Tensor] = []
         #: One row per step of the schedule and replicate.
         self.records: list[dict[str, Any]] = []
@@ -111,6 +116,8 @@ class TrainingPlan(pl.LightningModule):
         self.module.strength_share = 0.0 if self.refit else 1.0  # a schedule that was cut short has left its own
         self.module.fixed_gates = self.refit
         self.module.field.adapt(None)
+        if self._warm and not self.refit and self.module.regularizer.adaptive:
+            self.module.adapt()
         if self.refit:
             self._alive = [weight.detach() != 0 for weight in self.module.field.effective_weights().weights]
         self._keep(float("inf"))
@@ -256,6 +263,11 @@ class TrainingPlan(pl.LightningModule):
     def _keep(self, loss: float) -> None:
         self._best_loss = loss
         self.best_state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+
+
+def n_rounds(adaptive: int, refit: bool, warm: bool) -> int:
+    """Number of rounds of a training: one more than the adaptive ones, unless there is something to adapt to from the start."""
+    return 1 if refit or not adaptive else adaptive + (not warm)
 
 
 def _rate_in_round(step: int, n_steps: int) -> float:
