@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
@@ -62,6 +63,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "align_batches": True,
     },
 }
+# The network of transport, and the starts and separate lineages of trajectories.
+_DEFAULTS["both"] = _DEFAULTS["transport"] | {"fields": "lineage"}
 # Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
 
@@ -188,7 +191,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         regularizer: str | Regularizer | None = None,
         hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
-        objective: Literal["trajectory", "transport", "collocation"] | Transport = "trajectory",
+        objective: Literal["both", "trajectory", "transport", "collocation"] | Transport = "trajectory",
         order: Literal[1, 2] = 1,
         fields: Literal["shared", "lineage"] | None = None,
         decay: bool | None = None,
@@ -211,15 +214,15 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     ) -> None:
         if not isinstance(objective, Transport):
             _checks.choice("objective", objective, tuple(_DEFAULTS))
-        self.objective: Literal["trajectory", "collocation"] | Transport = (
+        self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
         if order not in (1, 2) or isinstance(order, bool):
             raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
-        if order == 2 and isinstance(self.objective, Transport):
+        if order == 2 and self._couples_cells:
             raise ValueError(
-                "Expected `objective='trajectory'` with `order=2`, found transport: it regresses accelerations on positions "
-                "and velocities, and the velocities of cells are not observed."
+                f"Expected `objective='trajectory'` with `order=2`, found {self._objective_name!r}: transport would regress "
+                "accelerations on positions and velocities, and the velocities of cells are not observed."
             )
         defaults = _DEFAULTS[self._objective_name] | (_SECOND_ORDER if order == 2 else {})
         penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
@@ -280,27 +283,31 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
-        self.module = SparseNODEModule(
-            n_vars=len(self.genes),
-            lineages=[self.lineages.index(name) for name in self.trajectories["lineage"]],
-            n_lineages=len(self.lineages),
-            regularizer=penalty,
-            seeds=range(seed, seed + n_seeds),
-            hidden=hidden,
-            fields=fields,
-            decay=decay,
-            bootstrap=initial_state != "learned" if bootstrap is None else bootstrap,
-            n_knots=n_knots,
-            solver=Solver(solver, rtol, atol),
-            learned_start=initial_state == "learned",
-            skip=skip,
-            inputs=self._regulators,
-            path_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
-            order=order,
-        )
+        self._module_arguments: dict[str, Any] = {
+            "n_vars": len(self.genes),
+            "lineages": [self.lineages.index(name) for name in self.trajectories["lineage"]],
+            "n_lineages": len(self.lineages),
+            "regularizer": penalty,
+            "seeds": range(seed, seed + n_seeds),
+            "hidden": hidden,
+            "fields": fields,
+            "decay": decay,
+            "bootstrap": initial_state != "learned" if bootstrap is None else bootstrap,
+            "n_knots": n_knots,
+            "solver": Solver(solver, rtol, atol),
+            "learned_start": initial_state == "learned",
+            "skip": skip,
+            "inputs": self._regulators,
+            "path_weights": None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+            "order": order,
+        }
+        self.module = SparseNODEModule(**self._module_arguments)
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None
         self.pruned_: dict[str, list[int]] | None = None
+        self.network_: list[sparse.csr_array] | None = None
+        self.network_units_: np.ndarray | None = None
+        self.network_history_: dict[str, pd.DataFrame] | None = None
         self.null_models_: NullModels | None = None
         self.data_range_: np.ndarray | None = None
         self.selected_: int = 0
