@@ -99,7 +99,7 @@ class NetworkMixin(PredictionMixin):
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, ("paths", "jacobian", "effect"))
         if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
-            matrix = self.network_[self._replicate(replicate)].toarray()
+            matrix = self.network_[self._replicate(replicate)].toarray().astype(np.float64)
             if chosen == "jacobian":
                 matrix *= self.network_units_[:, None] / self.network_units_
             return self._by_gene(matrix if signed else np.abs(matrix))

@@ -67,6 +67,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _DEFAULTS["both"] = _DEFAULTS["transport"] | {"fields": "lineage"}
 # Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
+# Cells in a trajectory: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
+# plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
+_FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
 
 
 class SparseNODE(SimulationMixin, TrainingMixin):
@@ -191,7 +194,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         regularizer: str | Regularizer | None = None,
         hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
-        objective: Literal["both", "trajectory", "transport", "collocation"] | Transport = "trajectory",
+        objective: Literal["both", "trajectory", "transport", "collocation"] | Transport | None = None,
         order: Literal[1, 2] = 1,
         fields: Literal["shared", "lineage"] | None = None,
         decay: bool | None = None,
@@ -212,13 +215,27 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         seed: int = 0,
         registry: dict | None = None,
     ) -> None:
+        if order not in (1, 2) or isinstance(order, bool):
+            raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
+        if isinstance(adata, MuData):
+            adata = self._registered(adata)
+        if adata is not None and not isinstance(adata, AnnData):
+            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
+            warnings.warn(
+                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
+                "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.setup_anndata(adata)
+        if objective is None:
+            objective = self._default_objective(adata, order)
         if not isinstance(objective, Transport):
             _checks.choice("objective", objective, tuple(_DEFAULTS))
         self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
-        if order not in (1, 2) or isinstance(order, bool):
-            raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
         if order == 2 and self._couples_cells:
             raise ValueError(
                 f"Expected `objective='trajectory'` with `order=2`, found {self._objective_name!r}: transport would regress "
@@ -257,18 +274,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
-        if isinstance(adata, MuData):
-            adata = self._registered(adata)
-        if adata is not None and not isinstance(adata, AnnData):
-            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
-        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
-            warnings.warn(
-                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
-                "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
-                UserWarning,
-                stacklevel=2,
-            )
-            self.setup_anndata(adata)
         super().__init__(adata, registry)
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
         self.trajectories = pd.DataFrame(state["trajectories"]).set_index("trajectory")
@@ -317,6 +322,33 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    def _default_objective(self, adata: AnnData | None, order: int) -> Literal["both", "trajectory"]:
+        """The objective where none is named: both, where cells can be coupled, with a warning where they cannot."""
+        if order == 2:
+            return "trajectory"
+        manager = None if adata is None else self._get_most_recent_anndata_manager(adata)
+        if adata is None or manager is None:
+            return "both"
+        table = manager.registry["field_registries"][TRAJECTORIES]["state_registry"]["trajectories"]
+        n_cells = np.asarray(table["n_cells"])
+        reason = None
+        if np.median(n_cells) < _FEWEST_CELLS:
+            reason = f"trajectories hold {np.median(n_cells):g} cells in the median, and a network from transport needs {_FEWEST_CELLS}"
+        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE or n_cells.max() > _MOST_CELLS:
+            reason = (
+                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport; a network can be had from some of "
+                "the cells"
+            )
+        if reason is None:
+            return "both"
+        warnings.warn(
+            f"Only the trajectories are fitted, as with `objective='trajectory'`, so do not rank edges by this model: {reason}. Name an "
+            "`objective` to choose yourself.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return "trajectory"
 
     @classmethod
     def setup_anndata(

@@ -146,7 +146,7 @@ class TrainingMixin(RegularizationMixin):
         both = self.objective == "both"
         find_network = both and not self.is_trained_
         if find_network:
-            given = {name: value for name, value in locals().items() if name in _OF_BOTH_FITS}
+            given = {name: value for name, value in locals().items() if name in _OF_BOTH_FITS and value is not None}
         refit = refit or both
         fitted = "trajectory" if both or objective is not None else self._objective_name
         adaptive = 0 if refit else self.module.regularizer.adaptive
