@@ -69,8 +69,9 @@ class NetworkMixin(PredictionMixin):
         weights
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
-            edges of all genes comparable. By default ``"effect"`` for a transport fit and ``"paths"`` otherwise, whose
-            genes share one scale.
+            edges of all genes comparable. By default ``"effect"`` where cells were coupled by transport, and ``"paths"`` otherwise,
+            whose genes share one scale. With ``objective="both"`` the last two are those of the transport fit, the same for all
+            lineages, and ``"paths"`` that of the fields that are integrated, with the same zeros.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
             regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
@@ -129,7 +130,9 @@ class NetworkMixin(PredictionMixin):
         adata: AnnData | MuData | None = None,
         block: Block | None = None,
     ) -> np.ndarray:
-        r"""Jacobian of the network at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
+        r"""Jacobian of the field at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
+
+        It is that of the field that is integrated, and zero wherever :meth:`get_adjacency` is.
 
         Parameters
         ----------

@@ -75,9 +75,9 @@ _FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
 class SparseNODE(SimulationMixin, TrainingMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
 
-    Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to the mean expression trajectory of every lineage
-    :cite:p:`aliee2022sparsity`. A penalty on the input-output paths of :math:`f` switches most of them off; what is
-    left is a gene network with exact zeros.
+    Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to cells along pseudotime :cite:p:`aliee2022sparsity`. A penalty on
+    the input-output paths of :math:`f` switches most of them off; what is left is a gene network with exact zeros. By default
+    the network is found from single cells, and the trajectories of the lineages are fitted with it.
 
     Parameters
     ----------
@@ -85,37 +85,46 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so. Or MuData, after :meth:`setup_mudata`.
     regularizer
-        ``PathReg()`` by default, or ``CNODE(0.1)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
+        ``CNODE(0.1)`` by default, ``PathReg()`` with trajectories or collocation alone. One of ``"pathreg"``, ``"cnode"``,
         ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
         ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
-        Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, ``(32, 32)`` with transport and ``(10,)``
-        with collocation.
+        Widths of the hidden layers, with ELU in between: ``(32, 32)`` by default, ``(100, 100)`` with trajectories and
+        ``(10,)`` with collocation alone.
     n_seeds
         Replicates per strength, with seeds ``seed, seed + 1, …``.
     objective
-        ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts. ``"transport"``, or
-        a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells to later
-        ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for networks, which it finds far better.
-        Expression is then standardised per gene. ``"collocation"``: regress the derivatives of smoothed trajectories on their
-        states; for time series with little noise, whose equations it recovers, and as a start for the trajectories.
+        What the field is fitted to.
+
+        - ``"both"``: the network of transport, then the trajectories, fitted anew while the zeros of that network are held: what
+          is zero in the network is zero in the field that is integrated. Edge weights are those of the transport fit. The default
+          in first order, where cells are enough: with fewer than 90 in a trajectory (the median), with more than 60,000, or with
+          more than 2e8 values, it is ``"trajectory"``, and a warning says so.
+        - ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts, without a network to rely on.
+          The default in second order.
+        - ``"transport"``, or a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells
+          to later ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for the network alone. Expression is then
+          standardised per gene.
+        - ``"collocation"``: regress the derivatives of smoothed trajectories on their states; for time series with little noise,
+          whose equations it recovers, and as a start for the trajectories.
     order
         1: :math:`dx/dt = f(x) - \gamma \odot x`. 2: :math:`d^2x/dt^2 = f(x, v) - \gamma \odot v` with :math:`v = dx/dt` and
         :math:`v(0) = g(x(0))` from a small learned network :math:`g` of the initial state; for motion and other time
         series with inertia. The network then has a position and a velocity block, see :meth:`get_adjacency`. Not with
-        the transport objective, which needs observed velocities.
+        transport, which would need observed velocities, and so not with both.
     fields
         ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
-        one with transport, which found networks better, and with collocation.
+        one with transport, which found networks better, and with collocation. With both, the fields of the lineages share one
+        network: its zeros, and the edge weights that are reported.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with trajectories and transport, not with collocation. With transport it is the part of the
+        damping. By default with all objectives but collocation. With transport it is the part of the
         displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
         that they are co-expressed with.
     skip
-        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport and
-        collocation. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
+        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default, but not with
+        trajectories alone. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
         their columns of the adjacency are zero. All genes by default.
@@ -130,8 +139,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         the weight of each path in the penalty. Below one for edges that are expected, above one for edges that are
         not, zero for free ones; one for edges that it does not hold.
     self_edges
-        ``"penalised"`` like all edges, the default with trajectories, or ``"free"``: a gene may depend on itself at no
-        cost, the default with transport and collocation where the regularizer penalises paths.
+        ``"penalised"`` like all edges, the default with trajectories alone, or ``"free"``: a gene may depend on itself at no
+        cost, the default otherwise where the regularizer penalises paths.
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory; the default.
         ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
@@ -172,8 +181,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
 
     Notes
     -----
-    Do not use it without a pseudotime that you trust, for steady-state data, or to rank edges from mean trajectories
-    alone: they hold little information on direction. ``evaluate`` says whether a fit beats trivial predictors; where it
+    Do not use it without a pseudotime that you trust, for steady-state data, or with ``objective="trajectory"`` to rank edges:
+    mean trajectories hold little information on direction. ``evaluate`` says whether a fit beats trivial predictors; where it
     does not, do not interpret the network.
 
     Examples

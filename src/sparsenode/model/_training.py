@@ -90,13 +90,15 @@ class TrainingMixin(RegularizationMixin):
     ) -> None:
         """Fit the field, and write the results into the AnnData.
 
-        One pass over the cells accumulates what the loss needs; after it, a step costs the same for any number of
-        cells.
+        With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
+        trajectories, with the zeros of that network held, a ridge (``weight_decay=1.0``) in place of the penalty, and weights that
+        start anew. Arguments concern both. Training such a model again goes on with the trajectories; for another network make a
+        new model.
 
         Parameters
         ----------
         max_epochs
-            Number of epochs, 50 by default, 40 with the transport and 100 with the collocation objective. With an adaptive
+            Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
             regularizer, the number in each round.
         accelerator, devices
             As in :class:`lightning.pytorch.Trainer`.
