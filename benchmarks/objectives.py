@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from anndata import AnnData
 
 from sparsenode import SparseNODE, tl
 
+PARTS = ("networks", "paper", "recommended")
 FIRST_SEED = 10  # earlier ones served to choose defaults
 QUIET: dict[str, Any] = {
     "key_added": None,
@@ -67,14 +69,14 @@ def held_out_skill(model: SparseNODE, protocol: str = "recommended") -> float:
     return bone_marrow.score(model.evaluate(indices=model.validation_indices), protocol)["skill"]
 
 
-def networks(folder: Path, seed: int, epochs: int | None) -> Iterator[dict[str, Any]]:
+def networks(folder: Path, methods: Sequence[str], seed: int, epochs: int | None) -> Iterator[dict[str, Any]]:
     """Rows of the BEELINE networks; their data have as many seeds as the fits."""
     for run in beeline.find_runs(folder / "beeline"):
         if run.name != str(seed) or run.parent.name == "mCAD":
             continue
         adata, reference = beeline.read(run)
         SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
-        for method in METHODS:
+        for method in methods:
             model, found = fit(adata, method, seed, epochs)
             scores = tl.evaluate_network(model.get_network(), reference)
             row = {name: float(scores[name]) for name in ("auprc_ratio", "epr", "sign_accuracy")}
@@ -82,13 +84,15 @@ def networks(folder: Path, seed: int, epochs: int | None) -> Iterator[dict[str, 
             yield name | row | {"skill": held_out_skill(model)} | found
 
 
-def donors(folder: Path, protocol: str, seed: int, epochs: int | None) -> Iterator[dict[str, Any]]:
+def donors(
+    folder: Path, protocol: str, methods: Sequence[str], seed: int, epochs: int | None
+) -> Iterator[dict[str, Any]]:
     """Rows of the bone marrow, one per donor."""
     cells = {donor: bone_marrow.read(folder, donor, protocol) for donor in (bone_marrow.TRAIN, *bone_marrow.TEST)}
     # The paper has a row per cell and lineage.
     key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
     SparseNODE.setup_anndata(cells[bone_marrow.TRAIN], lineage_key=key)
-    for method in METHODS:
+    for method in methods:
         model, found = fit(cells[bone_marrow.TRAIN], method, FIRST_SEED + seed, epochs)
         name = {"seed": FIRST_SEED + seed, "method": method}
         skill = held_out_skill(model, protocol)
@@ -102,7 +106,9 @@ def main() -> None:
     """Run every method and seed, print medians and write a row per run."""
     parser = _common.parser(__doc__.splitlines()[0])
     _common.add_data_argument(parser)
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds; bone marrow adds ten")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="BEELINE networks and protocols")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="what to fit")
     options = parser.parse_args()
     quiet()
     logging.getLogger("sparsenode").setLevel(logging.ERROR)
@@ -110,13 +116,12 @@ def main() -> None:
     torch.set_num_threads(1)
     epochs = 1 if options.quick else None
     rows: list[dict[str, Any]] = []
-    for seed in range(1 if options.quick else options.seeds):
-        parts = [networks(options.data, seed, epochs)]
-        parts += [donors(options.data, protocol, seed, epochs) for protocol in ("paper", "recommended")]
-        for part in parts:
-            for row in part:
-                rows.append(row)
-                print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
+    for seed, part in product(options.seeds[: 1 if options.quick else None], options.parts):
+        arguments = (options.methods, seed, epochs)
+        made = networks(options.data, *arguments) if part == "networks" else donors(options.data, part, *arguments)
+        for row in made:
+            rows.append(row)
+            print({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
     table = pd.DataFrame(rows).groupby(["data", "method"], sort=False).median(numeric_only=True).drop(columns="seed")
     print(table.round(3).to_string())
     _common.save("objectives", rows, options)

@@ -226,6 +226,13 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     ) -> None:
         if order not in (1, 2) or isinstance(order, bool):
             raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
+        if objective is not None and not isinstance(objective, Transport):
+            _checks.choice("objective", objective, tuple(_DEFAULTS))
+        if order == 2 and (isinstance(objective, Transport) or objective in ("transport", "both")):
+            raise ValueError(
+                f"Expected `objective='trajectory'` with `order=2`, found {objective!r}: transport would regress accelerations on "
+                "positions and velocities, and the velocities of cells are not observed."
+            )
         if isinstance(adata, MuData):
             adata = self._registered(adata)
         if adata is not None and not isinstance(adata, AnnData):
@@ -240,16 +247,9 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             self.setup_anndata(adata)
         if objective is None:
             objective = self._default_objective(adata, order)
-        if not isinstance(objective, Transport):
-            _checks.choice("objective", objective, tuple(_DEFAULTS))
         self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
-        if order == 2 and self._couples_cells:
-            raise ValueError(
-                f"Expected `objective='trajectory'` with `order=2`, found {self._objective_name!r}: transport would regress "
-                "accelerations on positions and velocities, and the velocities of cells are not observed."
-            )
         defaults = _DEFAULTS[self._objective_name] | (_SECOND_ORDER if order == 2 else {})
         penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
         hidden = defaults["hidden"] if hidden is None else hidden
