@@ -9,7 +9,7 @@ Two protocols:
 - ``recommended``: log1p of library-size normalised counts, all cells, memberships as weights. The error is the mean over
   cells and genes.
 
-Settings are the defaults of SparseNODE unless a column says otherwise. Seeds 0 and 1 served to choose defaults, on these same donors; the
+Settings are the defaults of the trajectory objective unless a column says otherwise; other objectives are in ``objectives.py``. Seeds 0 and 1 served to choose defaults, on these same donors; the
 committed results use seeds 10 to 12.
 """
 
@@ -54,7 +54,7 @@ def run(folder: Path, protocol: str, settings: dict, seed: int, epochs: int | No
     regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
     lineage_key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
     sn.SparseNODE.setup_anndata(donors[TRAIN], lineage_key=lineage_key)
-    model = sn.SparseNODE(donors[TRAIN], seed=seed, **settings)
+    model = sn.SparseNODE(donors[TRAIN], objective="trajectory", seed=seed, **settings)
     start = time.perf_counter()
     model.train(enable_progress_bar=False, key_added=None, **({"max_epochs": epochs} if epochs else {}))
     seconds = time.perf_counter() - start

@@ -48,7 +48,8 @@ def measure(path: Path, regularizer: str, hidden: list[int], steps: int) -> dict
     SparseNODE.setup_anndata(adata, time_key=_common.TIME_KEY, lineage_key=_common.LINEAGE_KEY)
     unit = 1e6 if sys.platform == "darwin" else 1e3
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    model = SparseNODE(adata, eval(regularizer, vars(regularizers) | {"np": np}), hidden=hidden, fields="shared")
+    penalty = eval(regularizer, vars(regularizers) | {"np": np})
+    model = SparseNODE(adata, penalty, hidden, objective="trajectory", fields="shared")
     plans: list[TimedPlan] = []
 
     class Plan(TimedPlan):

@@ -115,7 +115,7 @@ def build(path: Path, backing: str):
 
     adata = open_cells(path, backing)
     Streamed.setup_anndata(adata, time_key="time", lineage_key="branch")
-    return Streamed(adata)
+    return Streamed(adata, objective="trajectory")
 
 
 def train(model, epochs: int, steps: int) -> list[float]:

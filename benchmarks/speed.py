@@ -161,7 +161,7 @@ def compare(
     published.run(options.warm_up)
     published.seconds.clear()
     published.evaluations.clear()
-    model = SparseNODE(adata, PathReg(strengths, gates=gates), hidden=HIDDEN, fields=fields, n_seeds=n_seeds)
+    model = SparseNODE(adata, PathReg(strengths, gates=gates), HIDDEN, n_seeds, objective="trajectory", fields=fields)
     model._training_plan_cls = TimedPlan
     alternate = Alternate(published, options.block, options.published_block)
     model.train(

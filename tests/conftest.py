@@ -116,7 +116,7 @@ def fit() -> Callable[..., sn.SparseNODE]:
 
     def run(adata: AnnData, setup: dict | None = None, train: dict | None = None, **model) -> sn.SparseNODE:
         sn.SparseNODE.setup_anndata(adata, **({"lineage_key": "lineage"} if setup is None else setup))
-        fitted = sn.SparseNODE(adata, **({"hidden": (8, 8), "n_knots": 5} | model))
+        fitted = sn.SparseNODE(adata, **({"objective": "trajectory", "hidden": (8, 8), "n_knots": 5} | model))
         quick = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_progress_bar": False}
         fitted.train(**(quick | (train or {})))
         return fitted

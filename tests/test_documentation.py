@@ -16,7 +16,7 @@ from scvi.model.base import BaseModelClass
 import sparsenode as sn
 from sparsenode import objectives, training
 from sparsenode.model._sparsenode import _DEFAULTS
-from sparsenode.model._training import _LEARNING_RATES, _MAX_EPOCHS
+from sparsenode.model._training import _MAX_EPOCHS, _PLANS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -111,7 +111,7 @@ def test_the_objectives_page_states_the_defaults():
         expected = {key: value for key, value in _DEFAULTS[name].items() if key != "regularizer"}
         expected["max_epochs"] = _MAX_EPOCHS[name]
         for rate in ("lr", "gate_lr"):
-            expected[f'plan_kwargs["{rate}"]'] = _LEARNING_RATES[name].get(rate, plan[rate])
+            expected[f'plan_kwargs["{rate}"]'] = _PLANS[name].get(rate, plan[rate])
         assert {argument: literal_eval(value) for argument, value in stated.items()} == expected
 
 

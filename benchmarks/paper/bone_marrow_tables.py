@@ -84,7 +84,7 @@ def main() -> None:
         donors = {d: bone_marrow.read(options.data, d, protocol) for d in (bone_marrow.TRAIN, *bone_marrow.TEST)}
         training = donors[bone_marrow.TRAIN]
         sn.SparseNODE.setup_anndata(training, lineage_key="lineage" if protocol == "paper" else "lineages")
-        model = sn.SparseNODE(training, seed=seed, **METHODS[name])
+        model = sn.SparseNODE(training, objective="trajectory", seed=seed, **METHODS[name])
         start = time.perf_counter()
         epochs = 3 if options.quick else EPOCHS
         done = _paper.attempt(lambda m=model, n=epochs: m.train(n, schedule="sparse", **_paper.QUIET) or True, False)

@@ -63,7 +63,7 @@ def main() -> None:
         adata, keys, settings = data[name](options)
         strengths = np.geomspace(*RANGE, 2 if options.quick else N_STRENGTHS)
         sn.SparseNODE.setup_anndata(adata, **keys)
-        model = sn.SparseNODE(adata, METHODS[method](strengths), seed=0, **settings)
+        model = sn.SparseNODE(adata, METHODS[method](strengths), objective="trajectory", seed=0, **settings)
         start = time.perf_counter()
         epochs = 2 if options.quick else EPOCHS
         if not _paper.attempt(lambda m=model, n=epochs: m.train(n, schedule="sparse", **_paper.QUIET) or True, False):

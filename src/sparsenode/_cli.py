@@ -45,8 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--lineages", help="column of .obs, or table in .obsm, with the lineages")
     fit.add_argument("--batch", help="column of .obs with the batch")
     fit.add_argument("--layer", help="layer with the expression (.X)")
-    fit.add_argument("--regularizer", default="pathreg", help="pathreg, cnode, l0 or none (%(default)s)")
-    fit.add_argument("--fields", default="lineage", help="lineage or shared (%(default)s)")
+    fit.add_argument("--objective", help="both, trajectory, transport or collocation (as in SparseNODE)")
+    fit.add_argument("--regularizer", help="pathreg, cnode, l0 or none (as in SparseNODE)")
+    fit.add_argument("--fields", help="lineage or shared (as in SparseNODE)")
     fit.add_argument("--epochs", type=int, help="number of epochs (as in SparseNODE.train)")
     fit.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
     fit.add_argument("--key-added", default="sparsenode", help="prefix of the result keys (%(default)s)")
@@ -63,7 +64,9 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"krumsiek11: {adata.n_obs} simulated cells × {adata.n_vars} genes, lineages Mo, Ery, Mk and Neu")
     SparseNODE.setup_anndata(adata, time_key="simulation_time", lineage_key="lineage")
     # Simulated cells are all but free of noise: few are needed for the start, and a weak penalty is enough.
-    model = SparseNODE(adata, regularizer=regularizers.PathReg(strength=0.01), initial_state="first")
+    model = SparseNODE(
+        adata, regularizer=regularizers.PathReg(strength=0.01), objective="trajectory", initial_state="first"
+    )
     _train_and_report(model, max_epochs=100, plan_kwargs={"gate_lr": 0.2})
     scores = tl.evaluate_network(model.get_network(), adata.uns["true_network"])
     print("\nNetwork against the true one (11 genes, self edges left out; a random ranking has ratio 1):")
@@ -86,7 +89,16 @@ def _fit(options: argparse.Namespace) -> None:
     SparseNODE.setup_anndata(
         adata, layer=options.layer, time_key=options.time, lineage_key=options.lineages, batch_key=options.batch
     )
-    model = SparseNODE(adata, regularizer=options.regularizer, fields=options.fields, seed=options.seed)
+    model = SparseNODE(
+        adata,
+        regularizer=options.regularizer,
+        objective=options.objective,
+        fields=options.fields,
+        seed=options.seed,
+    )
+    print(
+        f"objective {options.objective or model.init_params_['non_kwargs']['objective']!r}, {model.module.regularizer!r}"
+    )
     _train_and_report(
         model, key_added=options.key_added, **({} if options.epochs is None else {"max_epochs": options.epochs})
     )

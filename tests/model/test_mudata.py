@@ -18,7 +18,7 @@ import sparsenode as sn
 
 SETUP = {"lineage_key": "lineage", "modalities": {"layer": "rna"}}
 QUICK = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_progress_bar": False}
-SMALL = {"hidden": (8, 8), "n_knots": 5}
+SMALL = {"objective": "trajectory", "hidden": (8, 8), "n_knots": 5}
 
 
 @pytest.fixture(autouse=True)

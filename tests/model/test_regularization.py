@@ -232,7 +232,7 @@ CITED |= {"grouplasso": "yuan2006model", "lassonet": "lemhadri2021lassonet"}
 @pytest.mark.parametrize("name", CITED)
 def test_citation_holds_the_methods_of_the_model(adata, name, n_seeds):
     sn.SparseNODE.setup_anndata(adata)
-    text = sn.SparseNODE(adata, regularizer=name, n_seeds=n_seeds, hidden=(4,)).citation()
+    text = sn.SparseNODE(adata, name, (4,), n_seeds, "trajectory").citation()
     source = files("sparsenode").joinpath("references.bib").read_text(encoding="utf-8")
     entries = text.split("\n\n")
     for entry in entries:

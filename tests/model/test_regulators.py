@@ -53,7 +53,7 @@ def test_wrong_regulators(adata, regulators, error, message):
     adata.var["length"], adata.var["nothing"] = 3, False
     sn.SparseNODE.setup_anndata(adata)
     with pytest.raises(error, match=message):
-        sn.SparseNODE(adata, regulators=regulators)
+        sn.SparseNODE(adata, objective="trajectory", regulators=regulators)
 
 
 def test_weights_are_matched_by_name():
@@ -86,7 +86,7 @@ FRAME = pd.DataFrame([[1.0, 2.0], [0.5, 0.0]], index=["gene0", "gene1"], columns
 def test_wrong_path_weights(adata, weights, error, message):
     sn.SparseNODE.setup_anndata(adata)
     with pytest.raises(error, match=message):
-        sn.SparseNODE(adata, path_weights=weights)
+        sn.SparseNODE(adata, objective="trajectory", path_weights=weights)
 
 
 def test_only_penalties_of_paths_can_be_weighted(adata):

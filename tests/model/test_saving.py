@@ -119,7 +119,7 @@ def test_without_data_some_must_be_given(folder, method):
 
 def test_untrained_model(adata, tmp_path):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
-    model = sn.SparseNODE(adata, hidden=(8, 8), seed=4)
+    model = sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8), seed=4)
     model.save(tmp_path / "model", save_anndata=True)
     loaded = sn.SparseNODE.load(tmp_path / "model")
     assert not loaded.is_trained_

@@ -166,7 +166,7 @@ def test_written_results(model):
     assert adata.uns["sparsenode"]["parameters"]["order"] == 2
     adata.varp["sparsenode_position_adjacency"] = sparse.csr_matrix((3, 3))
     sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
-    other = sn.SparseNODE(adata, hidden=(4,), n_knots=5)
+    other = sn.SparseNODE(adata, objective="trajectory", hidden=(4,), n_knots=5)
     other.train(max_epochs=1, steps_per_epoch=1, accelerator="cpu", enable_progress_bar=False)
     assert list(adata.varp) == ["sparsenode_adjacency"]
     with pytest.raises(ValueError, match="block"):
@@ -313,7 +313,7 @@ def test_what_cannot_be_combined(oscillator):
 
 def test_defaults_of_first_order_are_as_before(adata):
     sn.SparseNODE.setup_anndata(adata)
-    first, second = sn.SparseNODE(adata), sn.SparseNODE(adata, order=2)
+    first, second = sn.SparseNODE(adata, objective="trajectory"), sn.SparseNODE(adata, order=2)
     assert (first._initial_state, first._initial_bandwidth, first._align_batches) == ("kernel", 0.2, True)
     assert (second._initial_state, second._initial_bandwidth, second._align_batches) == ("learned", 0.1, False)
     assert inspect.signature(sn.SparseNODE).parameters["order"].default == 1

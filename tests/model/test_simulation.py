@@ -122,6 +122,7 @@ def test_effects_on_systems_never_seen_under_intervention(kind):
     model = sn.SparseNODE(
         adata,
         sn.regularizers.CNODE(0.001),
+        objective="trajectory",
         hidden=(16,),
         skip=True,
         decay=False,

@@ -21,7 +21,7 @@ QUICK = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_pr
 
 def new(adata, **arguments) -> sn.SparseNODE:
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
-    return sn.SparseNODE(adata, **({"hidden": (8, 8), "n_knots": 5} | arguments))
+    return sn.SparseNODE(adata, **({"objective": "trajectory", "hidden": (8, 8), "n_knots": 5} | arguments))
 
 
 # What it accepts
@@ -100,7 +100,7 @@ def test_hidden_as_an_array(adata):
 
 def test_never_set_up_applies_the_defaults_and_says_so(adata):
     with pytest.warns(UserWarning, match=r"not set up: using `adata.obs\['dpt_pseudotime'\]` .* one lineage") as caught:
-        model = sn.SparseNODE(adata, hidden=(8, 8))
+        model = sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8))
     assert caught[0].filename == __file__
     assert list(model.trajectories.index) == ["all"]
     assert model.registry["setup_args"]["time_key"] == "dpt_pseudotime"
@@ -116,7 +116,7 @@ def test_set_up_is_not_announced(adata):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        model = sn.SparseNODE(adata, hidden=(8, 8))
+        model = sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8))
     assert model.lineages == ["erythroid", "myeloid"]
 
 
@@ -124,7 +124,7 @@ def test_set_up_by_another_model(adata):
     adata.X = np.random.default_rng(0).poisson(3, adata.shape).astype(np.float32)
     scvi.model.SCVI.setup_anndata(adata)
     with pytest.warns(UserWarning, match="not set up"):
-        model = sn.SparseNODE(adata, hidden=(8, 8), n_knots=5)
+        model = sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8), n_knots=5)
     model.train(**QUICK)
     assert np.isfinite(model.predict()).all()
     scvi.model.SCVI(adata)  # and the other model still finds its own set-up
@@ -133,7 +133,7 @@ def test_set_up_by_another_model(adata):
 def test_setting_up_again_replaces_the_set_up(adata):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
     sn.SparseNODE.setup_anndata(adata)
-    assert sn.SparseNODE(adata, hidden=(8, 8)).lineages == ["all"]
+    assert sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8)).lineages == ["all"]
 
 
 def test_copy_of_what_was_set_up(adata):

@@ -150,7 +150,7 @@ def test_nan_that_only_the_stream_can_see_is_found_before_a_step(simulate, monke
         adata.write_h5ad(tmp_path / "cells.h5ad")
         adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     sn.SparseNODE.setup_anndata(adata)
-    model = sn.SparseNODE(adata, hidden=(8, 8))
+    model = sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8))
     monkeypatch.setattr(model.module, "forward", lambda *_, **__: pytest.fail("a step was taken"))
     with pytest.raises(ValueError, match=r"`adata.X`, found 1 NaN or infinite"):
         model.train(max_epochs=1, accelerator="cpu")

@@ -241,7 +241,7 @@ def test_half_samples_see_other_cells(cells):
     assert ((weight[0] > 0) != (weight[1] > 0)).all()
 
 
-@pytest.mark.parametrize("objective", ["velocity", None, 3])
+@pytest.mark.parametrize("objective", ["velocity", "none", 3])
 def test_wrong_objective(cells, objective):
-    with pytest.raises(ValueError, match="`objective`.*'trajectory', 'collocation', 'transport'"):
+    with pytest.raises(ValueError, match="`objective`.*'trajectory', 'collocation', 'transport', 'both'"):
         sn.SparseNODE(cells, objective=objective)

@@ -77,7 +77,7 @@ def test_fits_and_survives_a_file(prepared, tmp_path):
     adata = anndata.read_h5ad(tmp_path / "prepared.h5ad")
     assert adata.uns["prepare_trajectories"]["cells"]["kept"] == 600
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineages", batch_key="donor")
-    model = sn.SparseNODE(adata, hidden=(4,))
+    model = sn.SparseNODE(adata, objective="trajectory", hidden=(4,))
     assert model.lineages == ["erythroid", "myeloid"]
 
 

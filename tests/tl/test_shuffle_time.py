@@ -83,8 +83,8 @@ def test_set_up_original_stays_set_up(adata):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
     control = sn.tl.shuffle_time(adata, lineage_key="lineage")
     sn.SparseNODE.setup_anndata(control, lineage_key="lineage")
-    sn.SparseNODE(adata, hidden=(4,))
-    sn.SparseNODE(control, hidden=(4,))
+    sn.SparseNODE(adata, objective="trajectory", hidden=(4,))
+    sn.SparseNODE(control, objective="trajectory", hidden=(4,))
 
 
 def test_backed_and_view(adata, tmp_path):

@@ -50,6 +50,6 @@ def test_settings_out_of_range(setting):
 def test_a_schedule_stops_by_itself(argument):
     adata = sn.datasets.krumsiek11()
     sn.SparseNODE.setup_anndata(adata, time_key="simulation_time", lineage_key="lineage")
-    model = sn.SparseNODE(adata, hidden=(4,))
+    model = sn.SparseNODE(adata, objective="trajectory", hidden=(4,))
     with pytest.raises(ValueError, match="`early_stopping` nor `check_val_every_n_epoch`"):
         model.train(max_epochs=1, schedule="iterative", **argument)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
@@ -25,11 +26,21 @@ class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
     #: Objective of :meth:`train` by default.
-    objective: Literal["trajectory", "collocation"] | Transport
+    objective: Literal["both", "trajectory", "collocation"] | Transport
+    #: With ``objective="both"`` the edge weights of every replicate: mean Jacobians over cells as the transport fit found them, targets ×
+    #: regulators, in standard deviations of both per unit of pseudotime. ``None`` otherwise, and before training.
+    network_: list[sparse.csr_array] | None
+    #: With ``objective="both"`` the standard deviations of the genes that ``network_`` is measured in.
+    network_units_: np.ndarray | None
+
+    @property
+    def _couples_cells(self) -> bool:
+        """Whether the network comes from single cells that transport couples."""
+        return isinstance(self.objective, Transport) or self.objective == "both"
 
     @property
     def _default_weights(self) -> Weights:
-        return "effect" if isinstance(self.objective, Transport) else "paths"
+        return "effect" if self._couples_cells else "paths"
 
     def get_adjacency(
         self,
@@ -58,8 +69,9 @@ class NetworkMixin(PredictionMixin):
         weights
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
-            edges of all genes comparable. By default ``"effect"`` for a transport fit and ``"paths"`` otherwise, whose
-            genes share one scale.
+            edges of all genes comparable. By default ``"effect"`` where cells were coupled by transport, and ``"paths"`` otherwise,
+            whose genes share one scale. With ``objective="both"`` the last two are those of the transport fit, the same for all
+            lineages, and ``"paths"`` that of the fields that are integrated, with the same zeros.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
             regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
@@ -87,6 +99,11 @@ class NetworkMixin(PredictionMixin):
         fields = self._fields(lineage)
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, ("paths", "jacobian", "effect"))
+        if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
+            matrix = self.network_[self._replicate(replicate)].toarray().astype(np.float64)
+            if chosen == "jacobian":
+                matrix *= self.network_units_[:, None] / self.network_units_
+            return self._by_gene(matrix if signed else np.abs(matrix))
         matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
         if signed or chosen != "paths":
             jacobian = self._mean_jacobian(fields, replicate)
@@ -96,10 +113,12 @@ class NetworkMixin(PredictionMixin):
                 matrix = np.where(matrix > 0, jacobian, 0.0)
                 matrix = matrix if signed else np.abs(matrix)
         matrix *= self._edge_units(chosen == "effect", block)
+        return self._by_gene(self._take_block(matrix, block))
+
+    def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:
+        """Targets × regulators with their names."""
         return pd.DataFrame(
-            self._take_block(matrix, block),
-            index=pd.Index(self.genes, name="target"),
-            columns=pd.Index(self.genes, name="regulator"),
+            matrix, index=pd.Index(self.genes, name="target"), columns=pd.Index(self.genes, name="regulator")
         )
 
     @torch.no_grad()
@@ -111,7 +130,9 @@ class NetworkMixin(PredictionMixin):
         adata: AnnData | MuData | None = None,
         block: Block | None = None,
     ) -> np.ndarray:
-        r"""Jacobian of the network at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
+        r"""Jacobian of the field at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
+
+        It is that of the field that is integrated, and zero wherever :meth:`get_adjacency` is.
 
         Parameters
         ----------
@@ -254,9 +275,7 @@ class NetworkMixin(PredictionMixin):
         first = self._replicate(replicate) // n_seeds * n_seeds
         matrix = self.module.path_matrix()[first : first + n_seeds, self._fields(lineage)]
         alive = self._take_block((matrix > 0).double().cpu().numpy(), block).any(1)
-        return pd.DataFrame(
-            alive.mean(0), index=pd.Index(self.genes, name="target"), columns=pd.Index(self.genes, name="regulator")
-        )
+        return self._by_gene(alive.mean(0))
 
     def get_sparsity(
         self,
@@ -372,7 +391,7 @@ class NetworkMixin(PredictionMixin):
     def _mean_jacobian(self, fields: Sequence[int], replicate: int | None) -> np.ndarray:
         """Jacobian averaged along the fitted trajectories of the fields, or over cells, targets × coordinates of the state."""
         module, chosen = self.module, self._replicate(replicate)
-        transported = self.objective != "trajectory"
+        transported = self.objective not in ("trajectory", "both")
         if transported:
             states = module.reference.cpu().numpy()
         else:

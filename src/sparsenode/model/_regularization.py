@@ -20,7 +20,11 @@ Rule = Literal["best", "one_standard_error", "sparsity"]
 _RULES = ("best", "one_standard_error", "sparsity")
 _MAX_ITEMS = 5000  # held-out cells from which standard errors are computed
 _MODEL_CITATIONS = ("aliee2022sparsity", "chen2018neural")
-_OBJECTIVE_CITATIONS = {"transport": "schiebinger2019optimal", "collocation": "craven1979smoothing"}
+_OBJECTIVE_CITATIONS = {
+    "both": "schiebinger2019optimal",
+    "transport": "schiebinger2019optimal",
+    "collocation": "craven1979smoothing",
+}
 
 
 class RegularizationMixin(ResultsMixin):

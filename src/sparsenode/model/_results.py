@@ -125,7 +125,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     def _adjacency_keys(self, key_added: str) -> dict[str | None, str]:
         """Lineage (``None`` for all) and key of every adjacency that is written."""
         keys: dict[str | None, str] = {None: _keys.adjacency(key_added)}
-        if self.module.n_fields > 1:
+        if self.module.n_fields > 1 and self.network_ is None:
             keys |= {lineage: _keys.lineage_adjacency(lineage, key_added) for lineage in self.lineages}
         return keys
 

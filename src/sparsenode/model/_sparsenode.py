@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
@@ -62,18 +63,23 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "align_batches": True,
     },
 }
+# The network of transport, and the starts and separate lineages of trajectories.
+_DEFAULTS["both"] = _DEFAULTS["transport"] | {"fields": "lineage"}
 # A network per target needs to find the regulators of one gene only, and costs as much as all others together.
 _HIDDEN_PER_TARGET = (10,)
 # Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
+# Cells in a trajectory: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
+# plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
+_FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
 
 
 class SparseNODE(SimulationMixin, TrainingMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
 
-    Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to the mean expression trajectory of every lineage
-    :cite:p:`aliee2022sparsity`. A penalty on the input-output paths of :math:`f` switches most of them off; what is
-    left is a gene network with exact zeros.
+    Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to cells along pseudotime :cite:p:`aliee2022sparsity`. A penalty on
+    the input-output paths of :math:`f` switches most of them off; what is left is a gene network with exact zeros. By default
+    the network is found from single cells, and the trajectories of the lineages are fitted with it.
 
     Parameters
     ----------
@@ -81,37 +87,47 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
         called with its defaults and a warning says so. Or MuData, after :meth:`setup_mudata`.
     regularizer
-        ``PathReg()`` by default, or ``CNODE(0.1)`` with the transport objective. One of ``"pathreg"``, ``"cnode"``,
+        ``CNODE(0.1)`` by default, ``PathReg()`` with trajectories or collocation alone. One of ``"pathreg"``, ``"cnode"``,
         ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
         ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
     hidden
-        Widths of the hidden layers, with ELU in between: ``(100, 100)`` by default, ``(32, 32)`` with transport and ``(10,)``
-        with collocation; ``(10,)`` in any case for :class:`~sparsenode.regularizers.GroupLasso`, which has a network per target.
+        Widths of the hidden layers, with ELU in between: ``(32, 32)`` by default, ``(100, 100)`` with trajectories and
+        ``(10,)`` with collocation alone; ``(10,)`` in any case for :class:`~sparsenode.regularizers.GroupLasso`, which has a
+        network per target.
     n_seeds
         Replicates per strength, with seeds ``seed, seed + 1, …``.
     objective
-        ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts. ``"transport"``, or
-        a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells to later
-        ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for networks, which it finds far better.
-        Expression is then standardised per gene. ``"collocation"``: regress the derivatives of smoothed trajectories on their
-        states; for time series with little noise, whose equations it recovers, and as a start for the trajectories.
+        What the field is fitted to.
+
+        - ``"both"``: the network of transport, then the trajectories, fitted anew while the zeros of that network are held: what
+          is zero in the network is zero in the field that is integrated. Edge weights are those of the transport fit. The default
+          in first order, where cells are enough: with fewer than 90 in a trajectory (the median), with more than 60,000, or with
+          more than 2e8 values, it is ``"trajectory"``, and a warning says so.
+        - ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts, without a network to rely on.
+          The default in second order.
+        - ``"transport"``, or a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells
+          to later ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for the network alone. Expression is then
+          standardised per gene.
+        - ``"collocation"``: regress the derivatives of smoothed trajectories on their states; for time series with little noise,
+          whose equations it recovers, and as a start for the trajectories.
     order
         1: :math:`dx/dt = f(x) - \gamma \odot x`. 2: :math:`d^2x/dt^2 = f(x, v) - \gamma \odot v` with :math:`v = dx/dt` and
         :math:`v(0) = g(x(0))` from a small learned network :math:`g` of the initial state; for motion and other time
         series with inertia. The network then has a position and a velocity block, see :meth:`get_adjacency`. Not with
-        the transport objective, which needs observed velocities.
+        transport, which would need observed velocities, and so not with both.
     fields
         ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
         each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
-        one with transport, which found networks better, and with collocation.
+        one with transport, which found networks better, and with collocation. With both, the fields of the lineages share one
+        network: its zeros, and the edge weights that are reported.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with trajectories and transport, not with collocation. With transport it is the part of the
+        damping. By default with all objectives but collocation. With transport it is the part of the
         displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
         that they are co-expressed with.
     skip
-        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default with transport and
-        collocation. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
+        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default, but not with
+        trajectories alone. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
         their columns of the adjacency are zero. All genes by default.
@@ -126,8 +142,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         the weight of each path in the penalty. Below one for edges that are expected, above one for edges that are
         not, zero for free ones; one for edges that it does not hold.
     self_edges
-        ``"penalised"`` like all edges, the default with trajectories, or ``"free"``: a gene may depend on itself at no
-        cost, the default with transport and collocation where the regularizer penalises paths.
+        ``"penalised"`` like all edges, the default with trajectories alone, or ``"free"``: a gene may depend on itself at no
+        cost, the default otherwise where the regularizer penalises paths.
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory; the default.
         ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
@@ -168,8 +184,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
 
     Notes
     -----
-    Do not use it without a pseudotime that you trust, for steady-state data, or to rank edges from mean trajectories
-    alone: they hold little information on direction. ``evaluate`` says whether a fit beats trivial predictors; where it
+    Do not use it without a pseudotime that you trust, for steady-state data, or with ``objective="trajectory"`` to rank edges:
+    mean trajectories hold little information on direction. ``evaluate`` says whether a fit beats trivial predictors; where it
     does not, do not interpret the network.
 
     Examples
@@ -190,7 +206,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         regularizer: str | Regularizer | None = None,
         hidden: Sequence[int] | None = None,
         n_seeds: int = 1,
-        objective: Literal["trajectory", "transport", "collocation"] | Transport = "trajectory",
+        objective: Literal["both", "trajectory", "transport", "collocation"] | Transport | None = None,
         order: Literal[1, 2] = 1,
         fields: Literal["shared", "lineage"] | None = None,
         decay: bool | None = None,
@@ -211,18 +227,32 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         seed: int = 0,
         registry: dict | None = None,
     ) -> None:
-        if not isinstance(objective, Transport):
-            _checks.choice("objective", objective, tuple(_DEFAULTS))
-        self.objective: Literal["trajectory", "collocation"] | Transport = (
-            Transport() if objective == "transport" else objective
-        )
         if order not in (1, 2) or isinstance(order, bool):
             raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
-        if order == 2 and isinstance(self.objective, Transport):
+        if objective is not None and not isinstance(objective, Transport):
+            _checks.choice("objective", objective, tuple(_DEFAULTS))
+        if order == 2 and (isinstance(objective, Transport) or objective in ("transport", "both")):
             raise ValueError(
-                "Expected `objective='trajectory'` with `order=2`, found transport: it regresses accelerations on positions "
-                "and velocities, and the velocities of cells are not observed."
+                f"Expected `objective='trajectory'` with `order=2`, found {objective!r}: transport would regress accelerations on "
+                "positions and velocities, and the velocities of cells are not observed."
             )
+        if isinstance(adata, MuData):
+            adata = self._registered(adata)
+        if adata is not None and not isinstance(adata, AnnData):
+            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
+            warnings.warn(
+                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
+                "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.setup_anndata(adata)
+        if objective is None:
+            objective = self._default_objective(adata, order)
+        self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
+            Transport() if objective == "transport" else objective
+        )
         defaults = _DEFAULTS[self._objective_name] | (_SECOND_ORDER if order == 2 else {})
         penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
         if hidden is None:
@@ -257,18 +287,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
-        if isinstance(adata, MuData):
-            adata = self._registered(adata)
-        if adata is not None and not isinstance(adata, AnnData):
-            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
-        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
-            warnings.warn(
-                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
-                "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
-                UserWarning,
-                stacklevel=2,
-            )
-            self.setup_anndata(adata)
         super().__init__(adata, registry)
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
         self.trajectories = pd.DataFrame(state["trajectories"]).set_index("trajectory")
@@ -283,27 +301,31 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
-        self.module = SparseNODEModule(
-            n_vars=len(self.genes),
-            lineages=[self.lineages.index(name) for name in self.trajectories["lineage"]],
-            n_lineages=len(self.lineages),
-            regularizer=penalty,
-            seeds=range(seed, seed + n_seeds),
-            hidden=hidden,
-            fields=fields,
-            decay=decay,
-            bootstrap=initial_state != "learned" if bootstrap is None else bootstrap,
-            n_knots=n_knots,
-            solver=Solver(solver, rtol, atol),
-            learned_start=initial_state == "learned",
-            skip=skip,
-            inputs=self._regulators,
-            path_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
-            order=order,
-        )
+        self._module_arguments: dict[str, Any] = {
+            "n_vars": len(self.genes),
+            "lineages": [self.lineages.index(name) for name in self.trajectories["lineage"]],
+            "n_lineages": len(self.lineages),
+            "regularizer": penalty,
+            "seeds": range(seed, seed + n_seeds),
+            "hidden": hidden,
+            "fields": fields,
+            "decay": decay,
+            "bootstrap": initial_state != "learned" if bootstrap is None else bootstrap,
+            "n_knots": n_knots,
+            "solver": Solver(solver, rtol, atol),
+            "learned_start": initial_state == "learned",
+            "skip": skip,
+            "inputs": self._regulators,
+            "path_weights": None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+            "order": order,
+        }
+        self.module = SparseNODEModule(**self._module_arguments)
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None
         self.pruned_: dict[str, list[int]] | None = None
+        self.network_: list[sparse.csr_array] | None = None
+        self.network_units_: np.ndarray | None = None
+        self.network_history_: dict[str, pd.DataFrame] | None = None
         self.null_models_: NullModels | None = None
         self.data_range_: np.ndarray | None = None
         self.selected_: int = 0
@@ -313,6 +335,33 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    def _default_objective(self, adata: AnnData | None, order: int) -> Literal["both", "trajectory"]:
+        """The objective where none is named: both, where cells can be coupled, with a warning where they cannot."""
+        if order == 2:
+            return "trajectory"
+        manager = None if adata is None else self._get_most_recent_anndata_manager(adata)
+        if adata is None or manager is None:
+            return "both"
+        table = manager.registry["field_registries"][TRAJECTORIES]["state_registry"]["trajectories"]
+        n_cells = np.asarray(table["n_cells"])
+        reason = None
+        if np.median(n_cells) < _FEWEST_CELLS:
+            reason = f"trajectories hold {np.median(n_cells):g} cells in the median, and a network from transport needs {_FEWEST_CELLS}"
+        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE or n_cells.max() > _MOST_CELLS:
+            reason = (
+                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport; a network can be had from some of "
+                "the cells"
+            )
+        if reason is None:
+            return "both"
+        warnings.warn(
+            f"Only the trajectories are fitted, as with `objective='trajectory'`, so do not rank edges by this model: {reason}. Name an "
+            "`objective` to choose yourself.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return "trajectory"
 
     @classmethod
     def setup_anndata(

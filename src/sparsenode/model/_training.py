@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scanpy.pp import pca
+from scipy import sparse
 from scvi.train import TrainRunner
 
 from sparsenode import _keys
@@ -17,7 +19,7 @@ from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
-from sparsenode.module import N_REFERENCE
+from sparsenode.module import N_REFERENCE, SparseNODEModule
 from sparsenode.objectives import NullModels, SmoothedTrajectories, StreamedData, Transport, couple_cells, smooth
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import (
@@ -33,13 +35,38 @@ from sparsenode.training import (
 _STEPS_PER_EPOCH = 10
 _MAX_EPOCHS = {"trajectory": 50, "transport": 40, "collocation": 100}
 # Regressions bear larger steps than solves; the other settings are those of the plan.
-_LEARNING_RATES = {"trajectory": {}, "transport": {"lr": 0.02}, "collocation": {"lr": 0.03, "gate_lr": 0.2}}
+_PLANS: dict[str, dict[str, Any]] = {
+    "trajectory": {},
+    "transport": {"lr": 0.02},
+    "collocation": {"lr": 0.03, "gate_lr": 0.2},
+    # A ridge on the weights that transport leaves: other donors start elsewhere, and a strong network carries that on.
+    "both": {"weight_decay": 1.0},
+}
+
+
+# Arguments of `train` that concern the transport fit with the objective "both" too.
+_OF_BOTH_FITS = (
+    "max_epochs",
+    "accelerator",
+    "devices",
+    "train_size",
+    "validation_size",
+    "shuffle_set_split",
+    "early_stopping",
+    "steps_per_epoch",
+    "schedule",
+    "half_samples",
+    "plan_kwargs",
+)
 
 
 class TrainingMixin(RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
     data_range_: np.ndarray | None
+    #: History of the transport fit with ``objective="both"``; ``None`` otherwise, and before training.
+    network_history_: dict[str, pd.DataFrame] | None
+    _module_arguments: dict[str, Any]
     _data_splitter_cls = StatisticsSplitter
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
@@ -64,13 +91,15 @@ class TrainingMixin(RegularizationMixin):
     ) -> None:
         """Fit the field, and write the results into the AnnData.
 
-        One pass over the cells accumulates what the loss needs; after it, a step costs the same for any number of
-        cells.
+        With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
+        trajectories, with the zeros of that network held, a ridge (``weight_decay=1.0``) in place of the penalty, and weights that
+        start anew. Arguments concern both. Training such a model again goes on with the trajectories; for another network make a
+        new model.
 
         Parameters
         ----------
         max_epochs
-            Number of epochs, 50 by default, 40 with the transport and 100 with the collocation objective. With an adaptive
+            Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
             regularizer, the number in each round; a model that is trained already needs no round without adaptive weights first.
         accelerator, devices
             As in :class:`lightning.pytorch.Trainer`.
@@ -117,7 +146,12 @@ class TrainingMixin(RegularizationMixin):
             _checks.choice("objective", objective, ("trajectory",))
         if objective is not None or refit:
             self._require_trained()
-        fitted = self._objective_name if objective is None else objective
+        both = self.objective == "both"
+        find_network = both and not self.is_trained_
+        if find_network:
+            given = {name: value for name, value in locals().items() if name in _OF_BOTH_FITS and value is not None}
+        refit = refit or both
+        fitted = "trajectory" if both or objective is not None else self._objective_name
         adaptive = 0 if refit else self.module.regularizer.adaptive
         if max_epochs is None:
             max_epochs = _MAX_EPOCHS[fitted]
@@ -130,8 +164,8 @@ class TrainingMixin(RegularizationMixin):
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
         if half_samples and len(self.module.seeds) < 2:
             raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
-        plan_kwargs = {**_LEARNING_RATES[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
-        iterative = None if refit and schedule is None else self._schedule(schedule)
+        plan_kwargs = {**_PLANS["both" if both else fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
+        iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
         if adaptive and early_stopping:
             raise ValueError(
                 "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
@@ -141,6 +175,7 @@ class TrainingMixin(RegularizationMixin):
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
+        steps = self._find_network(given | trainer_kwargs) if find_network else self.sparsification_ if both else None
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
         self._given_up = self._give_up() if objective is not None else []
@@ -175,11 +210,27 @@ class TrainingMixin(RegularizationMixin):
         finally:
             self.module.fixed_gates = False
         self.regularization_path_ = self._make_path(splitter, self._regulators)
-        self.sparsification_ = pd.DataFrame(plan.records) if plan.records else None
+        self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
         errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
         self.selected_ = int(errors.argmin())
         if key_added is not None:
             self._write(key_added, diverges=fitted != "trajectory")
+
+    def _find_network(self, given: dict[str, Any]) -> pd.DataFrame | None:
+        """Fit transport with one field for all lineages; keep its network, and its zeros in the weights of the module.
+
+        Returns the steps of its sparsification, if there are any.
+        """
+        found = copy.copy(self)
+        found.objective = Transport()
+        found.module = SparseNODEModule(**(self._module_arguments | {"fields": "shared"}))
+        found.train(**given, key_added=None)
+        effects = (found.get_adjacency(weights="effect", replicate=r) for r in range(self.module.n_replicates))
+        self.network_ = [sparse.csr_array(effect.to_numpy(np.float32)) for effect in effects]
+        self.network_units_ = found.module.scale.double().cpu().numpy()
+        self.network_history_ = dict(found.history_)
+        self.module.take_zeros(found.module)
+        return found.sparsification_
 
     def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
         """The schedule as an object, ``None`` for sparse training."""
@@ -254,7 +305,7 @@ class TrainingMixin(RegularizationMixin):
                 "Expected expression to vary between the cells of a trajectory, found every gene constant."
             )
         spans, unit = relative_spans(cells.lineages, cells.spans, self._align_batches)
-        if fitted == self._objective_name and fitted != "transport":
+        if fitted == self._objective_name and fitted != "transport" or self.objective == "both":
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
         with torch.no_grad():

@@ -418,6 +418,28 @@ class SparseNODEModule(BaseModuleClass):
         self.field.adapt(self.field.path_matrix(self.field.effective_weights()))
 
     @torch.no_grad()
+    def take_zeros(self, other: SparseNODEModule) -> None:
+        """Set to zero what is zero in the weights of a module with one field, in every field; gates become the same.
+
+        All other weights stay as they are.
+
+        Parameters
+        ----------
+        other
+            A module of the same sizes and replicates.
+        """
+        by_field = (self.n_replicates, self.n_fields, -1)
+
+        def spread(tensor: torch.Tensor) -> torch.Tensor:
+            own = tensor.detach().to(self.device).unflatten(0, (self.n_replicates, 1, -1))
+            return own.expand(*by_field, *own.shape[3:]).flatten(0, 2)
+
+        for weight, found in zip(self.field.weights, other.field.effective_weights().weights, strict=True):
+            weight.mul_(spread(found != 0))
+        for logits, found in zip(self.field.gate_logits, other.field.gate_logits, strict=True):
+            logits.copy_(spread(found))
+
+    @torch.no_grad()
     def give_up(self, replicates: Sequence[int]) -> None:
         """Set all weights of some replicates to zero, so that their trajectories are finite."""
         for parameter in (*self.field.weights, *self.field.biases):

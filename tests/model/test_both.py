@@ -1,0 +1,245 @@
+"""The objective "both": the network of transport, and trajectories fitted with its zeros held."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import sparsenode as sn
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, PathReg
+from sparsenode.training import IterativeSparsification
+
+QUICK = {"max_epochs": 3, "steps_per_epoch": 4, "accelerator": "cpu", "enable_progress_bar": False}
+LONGER = QUICK | {"max_epochs": 20, "steps_per_epoch": 10}
+SMALL = {"objective": "both", "hidden": (6, 6), "n_knots": 5}
+
+
+@pytest.fixture
+def cells(make_adata):
+    adata = make_adata(n_obs=240, seed=2)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    return adata
+
+
+@pytest.fixture(scope="module")
+def trained_on(make_adata):
+    adata = make_adata(n_obs=240, seed=2)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    return adata
+
+
+@pytest.fixture(scope="module")
+def model(trained_on):
+    """Strong enough to close edges, long enough to find some. Not to be changed."""
+    model = sn.SparseNODE(trained_on, CNODE([0.2, 0.5]), n_seeds=2, **SMALL)
+    model.train(**LONGER)
+    return model
+
+
+@pytest.fixture(scope="module")
+def transport(trained_on):
+    model = sn.SparseNODE(trained_on, CNODE([0.2, 0.5]), n_seeds=2, **(SMALL | {"objective": "transport"}))
+    model.train(**LONGER, key_added=None)
+    return model
+
+
+@pytest.mark.parametrize("weights", ["effect", "jacobian"])
+def test_the_network_is_that_of_a_transport_fit(model, transport, weights):
+    for replicate in range(4):
+        expected = transport.get_adjacency(weights=weights, replicate=replicate)
+        found = model.get_adjacency(weights=weights, replicate=replicate)
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-5)
+        for lineage in model.lineages:
+            pd.testing.assert_frame_equal(model.get_adjacency(lineage, weights=weights, replicate=replicate), found)
+        unsigned = model.get_adjacency(signed=False, weights=weights, replicate=replicate)
+        pd.testing.assert_frame_equal(unsigned, found.abs())
+    pd.testing.assert_frame_equal(model.get_adjacency(), model.get_adjacency(weights="effect"))
+
+
+def test_zeros_of_the_network_are_zeros_of_the_field_that_is_integrated(model, cells):
+    """Every single Jacobian is zero where the network is, in every lineage; elsewhere some are not."""
+    for replicate in range(4):  # the last two of the larger strength
+        network = model.get_adjacency(replicate=replicate).to_numpy()
+        assert replicate < 2 or 0.1 < (network == 0).mean() < 0.9
+        for lineage in model.lineages:
+            jacobian = model.get_jacobian([0, 5, 77], lineage, replicate)
+            np.testing.assert_array_equal((jacobian == 0).all(0), network == 0)
+            paths = model.get_adjacency(lineage, weights="paths", replicate=replicate).to_numpy()
+            np.testing.assert_array_equal(paths == 0, network == 0)
+    assert model.get_sparsity()["feature"] == (model.get_adjacency() == 0).to_numpy().mean()
+
+
+def test_a_zero_is_no_influence_on_the_velocity(model, cells):
+    """Moving a regulator that has no edge to a target does not move its velocity."""
+    network = model.get_adjacency(replicate=3).to_numpy()
+    regulator = int(np.argmax((network == 0).sum(0)))
+    moved = cells.copy()
+    moved.X[:, regulator] += 1.0
+    change = np.abs(model.get_velocity(moved, replicate=3) - model.get_velocity(cells, replicate=3)).max(0)
+    still = (network[:, regulator] == 0) & (np.arange(8) != regulator)  # decay moves the gene itself
+    assert still.any()
+    np.testing.assert_array_equal(change[still], 0)
+
+
+def test_trajectories_are_fitted(model, transport, cells):
+    both, one = (m.evaluate(replicate=0).loc["total", ["mse", "null_mean"]] for m in (model, transport))
+    assert both["mse"] < 0.7 * both["null_mean"]
+    assert both["mse"] < one["mse"]
+    assert model.module.n_fields == 2
+
+
+def test_saved_and_loaded(model, cells, tmp_path):
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=cells)
+    for replicate in range(4):
+        pd.testing.assert_frame_equal(
+            loaded.get_adjacency(replicate=replicate), model.get_adjacency(replicate=replicate)
+        )
+    np.testing.assert_array_equal(loaded.predict(), model.predict())
+    assert set(loaded.network_history_) == set(model.network_history_)
+    before = loaded.get_network(), loaded.predict()
+    loaded.train(**QUICK, key_added=None)  # goes on with the trajectories
+    pd.testing.assert_frame_equal(loaded.get_network(replicate=model.selected_), before[0])
+    assert not np.array_equal(loaded.predict(replicate=model.selected_), before[1])
+
+
+@pytest.mark.parametrize("again", [{}, {"objective": "trajectory"}, {"refit": True}], ids=str)
+def test_training_further_holds_the_zeros(cells, again):
+    model = sn.SparseNODE(cells, CNODE(0.3), **SMALL)
+    model.train(**QUICK, key_added=None)
+    zeros = model.get_adjacency(weights="paths").to_numpy() == 0
+    network = model.get_network()
+    model.train(**QUICK, key_added=None, **again)
+    np.testing.assert_array_equal(model.get_adjacency(weights="paths").to_numpy() == 0, zeros)
+    pd.testing.assert_frame_equal(model.get_network(), network)
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        "none",
+        PathReg(1.0, gates="weight"),
+        PathReg(1.0),
+        L0(1.0),
+        GroupLasso(0.3),
+        LassoNet(1.0),
+        LassoNet(1.0, skip="outer"),
+    ],
+    ids=repr,
+)
+def test_every_regularizer(cells, regularizer, tmp_path):
+    model = sn.SparseNODE(cells, regularizer, **SMALL)
+    is_path = isinstance(regularizer, LassoNet)
+    train = {"schedule": IterativeSparsification(n_steps=2, epochs_per_step=2)} if is_path else {}
+    model.train(**QUICK, **train)
+    network = model.get_adjacency().to_numpy()
+    paths = model.get_adjacency(weights="paths").to_numpy()
+    assert (network[paths == 0] == 0).all()
+    assert (model.sparsification_ is not None) == is_path
+    for lineage in model.lineages:
+        jacobian = model.get_jacobian([0, 1], lineage)
+        assert (jacobian[:, paths == 0] == 0).all()
+    before = model.predict()
+    model.prune()
+    np.testing.assert_allclose(model.predict(), before, atol=1e-3)
+    assert "schiebinger2019optimal" in model.citation()
+
+
+def test_written_results(model, cells):
+    adata = cells.copy()
+    model.write_results(adata)
+    assert set(adata.varp) == {"sparsenode_adjacency", "sparsenode_frequency"}  # all lineages share one network
+    np.testing.assert_allclose(adata.varp["sparsenode_adjacency"].toarray(), model.get_adjacency(), rtol=1e-6)
+    assert adata.uns["sparsenode"]["parameters"]["objective"] == "both"
+
+
+def test_select_and_simulate(cells):
+    model = sn.SparseNODE(cells, CNODE([0.01, 1.0]), **SMALL)
+    model.train(**QUICK, key_added=None)
+    assert len(model.get_regularization_path()) == 2
+    chosen = model.select("sparsity", sparsity=0.0, key_added=None)
+    assert chosen["strength"] == pytest.approx(0.01)
+    assert np.isfinite(model.simulate(knockout="gene0").perturbed).all()
+    row = model.evaluate(cells[::2].copy()).loc["total"]
+    assert np.isfinite(row).all()
+
+
+def test_regulators_and_prior(cells):
+    prior = pd.DataFrame({"source": ["gene0"], "target": ["gene1"]})
+    model = sn.SparseNODE(cells, CNODE(0.05), regulators=["gene0", "gene3"], prior=prior, **SMALL)
+    model.train(**QUICK, key_added=None)
+    assert set(model.get_network()["source"]) <= {"gene0", "gene3"}
+    jacobian = model.get_jacobian([4])[0]
+    assert (np.delete(jacobian, [0, 3], axis=1) == 0).all()
+
+
+def test_arguments_of_training_reach_both_fits(cells):
+    model = sn.SparseNODE(cells, CNODE([0.05]), n_seeds=2, **SMALL)
+    model.train(**QUICK, half_samples=True, train_size=0.8, key_added=None)
+    assert len(model.network_history_["train_loss"]) == len(model.history["train_loss"]) == 3
+    assert len(model.train_indices) == 192
+
+
+def test_not_in_second_order(cells):
+    with pytest.raises(ValueError, match="`order=2`, found 'both'"):
+        sn.SparseNODE(cells, order=2, objective="both")
+
+
+def test_nothing_is_trained_where_settings_are_wrong(cells):
+    model = sn.SparseNODE(cells, **SMALL)
+    with pytest.raises(ValueError, match="`max_epochs`"):
+        model.train(max_epochs=0)
+    assert model.network_ is None
+    assert not model.is_trained_
+
+
+# What a model does that names no objective
+
+
+def test_both_by_default(cells):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = sn.SparseNODE(cells)
+    assert model.objective == "both"
+    assert isinstance(model.module.regularizer, CNODE)
+
+
+def test_few_cells_are_fitted_by_trajectories_and_a_warning_says_so(make_adata, tmp_path):
+    adata = make_adata(n_obs=120)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    with pytest.warns(UserWarning, match="60 cells in the median.*needs 90. Name an `objective`") as caught:
+        model = sn.SparseNODE(adata, hidden=(4,))
+    assert caught[0].filename == __file__
+    assert model.objective == "trajectory"
+    assert isinstance(model.module.regularizer, PathReg)
+    model.train(**QUICK)
+    model.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Only the trajectories")
+        loaded = sn.SparseNODE.load(tmp_path / "model", adata=adata)
+    assert loaded.objective == "trajectory"
+
+
+def test_too_many_cells_are_fitted_by_trajectories_and_a_warning_says_so(cells, monkeypatch):
+    monkeypatch.setattr("sparsenode.model._sparsenode._LARGEST_TABLE", 1000)
+    with pytest.warns(UserWarning, match="240 cells × 8 genes are too many"):
+        assert sn.SparseNODE(cells, hidden=(4,)).objective == "trajectory"
+
+
+def test_second_order_is_fitted_by_trajectories(cells):
+    assert sn.SparseNODE(cells, order=2, hidden=(4,)).objective == "trajectory"
+
+
+def test_backed(cells, tmp_path):
+    memory = sn.SparseNODE(cells, **SMALL)
+    memory.train(**QUICK, key_added=None)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, **SMALL)
+    model.train(**QUICK, key_added=None)
+    np.testing.assert_allclose(model.get_adjacency(), memory.get_adjacency(), rtol=1e-5, atol=1e-6)
