@@ -15,7 +15,7 @@ from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
 from sparsenode.objectives import Transport
 
-Weights = Literal["paths", "jacobian", "effect"]
+Weights = Literal["paths", "jacobian", "effect", "standardised"]
 Block = Literal["position", "velocity"]
 
 _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
@@ -29,7 +29,7 @@ class NetworkMixin(PredictionMixin):
 
     @property
     def _default_weights(self) -> Weights:
-        return "effect" if isinstance(self.objective, Transport) else "paths"
+        return "standardised" if isinstance(self.objective, Transport) else "paths"
 
     def get_adjacency(
         self,
@@ -58,8 +58,9 @@ class NetworkMixin(PredictionMixin):
         weights
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
-            edges of all genes comparable. By default ``"effect"`` for a transport fit and ``"paths"`` otherwise, whose
-            genes share one scale.
+            edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
+            the target's observed displacement, a standardised regression coefficient without unit; only for a transport
+            fit, and its default. Otherwise ``"paths"`` is, as all genes share one scale.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
             regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
@@ -67,26 +68,33 @@ class NetworkMixin(PredictionMixin):
 
         Returns
         -------
-        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime; in
-        second order those of the position block and of the union are per squared unit.
+        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime, unless
+        standardised; in second order those of the position block and of the union are per squared unit.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate, or if a block is asked for in first order.
+            If there is no such lineage or replicate, if a block is asked for in first order, or if ``"standardised"`` weights
+            are asked of an objective that observes no displacements.
 
         Notes
         -----
         Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
-        there, or compare them between genes of different scales, for which ``"effect"`` is.
+        there, or compare them between genes of different scales, for which the other two are. ``"effect"`` ranks targets that
+        change fast above others, ``"standardised"`` those of whose change the network explains much.
         """
         self._require_trained()
         self._check_block(block)
         fields = self._fields(lineage)
         chosen = self._default_weights if weights is None else weights
-        _checks.choice("weights", chosen, ("paths", "jacobian", "effect"))
+        _checks.choice("weights", chosen, ("paths", "jacobian", "effect", "standardised"))
+        if chosen == "standardised" and not isinstance(self.objective, Transport):
+            raise ValueError(
+                "Expected a transport fit for `weights='standardised'`, found another objective, which observes no displacements. "
+                "Take 'effect'."
+            )
         matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
         if signed or chosen != "paths":
             jacobian = self._mean_jacobian(fields, replicate)
@@ -95,7 +103,8 @@ class NetworkMixin(PredictionMixin):
             else:
                 matrix = np.where(matrix > 0, jacobian, 0.0)
                 matrix = matrix if signed else np.abs(matrix)
-        matrix *= self._edge_units(chosen == "effect", block)
+        if chosen != "standardised":
+            matrix *= self._edge_units(chosen == "effect", block)
         return pd.DataFrame(
             self._take_block(matrix, block),
             index=pd.Index(self.genes, name="target"),
