@@ -18,6 +18,7 @@ from sparsenode.model import _checks
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
+from sparsenode.module._polish import polish
 from sparsenode.objectives import NullModels, SmoothedTrajectories, StreamedData, Transport, couple_cells, noise_to_signal, smooth
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import (
@@ -173,12 +174,19 @@ class TrainingMixin(RegularizationMixin):
             ) from error
         finally:
             self.module.fixed_gates = False
+        if fitted == "transport" and iterative is None and not refit:
+            self._polish(splitter)
         self.regularization_path_ = self._make_path(splitter, self._regulators)
         self.sparsification_ = pd.DataFrame(plan.records) if plan.records else None
         errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
         self.selected_ = int(errors.argmin())
         if key_added is not None:
             self._write(key_added, diverges=fitted != "trajectory")
+
+    def _polish(self, splitter: StatisticsSplitter) -> None:
+        """Put the linear part of a transport fit at its optimum, where the regularizer allows it."""
+        if self.module.field.skip == "inner" and self.module.regularizer.convex_skip:
+            polish(self.module, splitter.train_tensors)
 
     def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
         """The schedule as an object, ``None`` for sparse training."""
