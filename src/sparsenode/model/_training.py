@@ -19,7 +19,15 @@ from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
 from sparsenode.module._polish import polish
-from sparsenode.objectives import NullModels, SmoothedTrajectories, StreamedData, Transport, couple_cells, noise_to_signal, smooth
+from sparsenode.objectives import (
+    NullModels,
+    SmoothedTrajectories,
+    StreamedData,
+    Transport,
+    couple_cells,
+    noise_to_signal,
+    smooth,
+)
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import (
     IterativeSparsification,
@@ -327,9 +335,11 @@ class TrainingMixin(RegularizationMixin):
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
         batch, rate = pair_batch(pairs, z, cells, spans, samples, None)
-        regulators = z if self._regulators is None else z[:, self._regulators]
-        weights = cells.weights[pairs.start, pairs.trajectory]
-        module.ridge = transport.ridge * noise_to_signal(pairs, regulators, weights) if transport.ridge > 0 else 0.0
+        if transport.ridge > 0 and module.regularizer.weights_paths:
+            regulators = z if self._regulators is None else z[:, self._regulators]
+            module.ridge = transport.ridge * noise_to_signal(
+                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
+            )
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)

@@ -11,8 +11,8 @@ from sparsenode.module._field import EffectiveWeights
 if TYPE_CHECKING:
     from sparsenode.module import SparseNODEModule
 
-_MAX_ITERATIONS = 500
-_TOLERANCE = 1e-5  # change of an iteration, relative to the largest entry
+_MAX_ITERATIONS = 1000
+_TOLERANCE = 1e-6  # change of an iteration, relative to the largest entry
 _LEAST_DECAY = 1e-4
 _ROWS = 4096  # pairs that are held in double precision at once
 
@@ -27,8 +27,8 @@ def polish(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
               + \rho \sum_{ij} B_{ij} (|S_{ij}| + H_{ij})^2
 
     with what the layers leave of the displacements, :math:`y`, and their path matrix :math:`H`. Adam and minibatches only come
-    near the minimum, and rankings of edges depend on how near; accelerated proximal gradients (Beck and Teboulle 2009) on the moments of all pairs
-    reach it.
+    near the minimum, and rankings of edges depend on how near; accelerated proximal gradients on the moments of all pairs reach it
+    (Beck and Teboulle 2009, with the restarts of O'Donoghue and Candès 2015).
 
     Parameters
     ----------
@@ -78,6 +78,8 @@ def _solve(
         if decay is not None:
             slope = own * ahead_g + own_slope - (own_input * ahead_x).sum(0)
             new_g = (ahead_g - 2.0 / lipschitz * slope).clamp_min(_LEAST_DECAY)
+        if float(((ahead_x - new_x) * (new_x - x)).sum()) > 0:
+            momentum = 1.0  # it leads uphill: start anew
         following = 0.5 * (1.0 + (1.0 + 4.0 * momentum**2) ** 0.5)
         pull = (momentum - 1.0) / following
         ahead_x, ahead_g = new_x + pull * (new_x - x), new_g + pull * (new_g - g)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 MAX_EXACT = 1000  # cells in a window up to which the coupling may be exact
 _NEGLIGIBLE = 1e-3  # shares of a cell's mass below it are dropped, relative to its largest
+_CONSTANT = 1e-12  # variance of a constant, relative to the largest
 _LEAST_KEPT = 0.01  # share of the variance that is taken for signal where there seems to be less
 _MAX_ITERATIONS = 100  # of Sinkhorn's algorithm: rows are normalised afterwards, so it need not converge fully
 
@@ -31,7 +32,7 @@ class Transport:
     window numbers are averaged, weighted by the inverse of their variance.
 
     Measurement noise decides at random between regulators that are co-expressed. So squared effects are penalised in proportion
-    to it, beside what the regularizer does: the loss has the term
+    to it, beside the paths themselves and with every regularizer that penalises these: the loss has the term
 
     .. math:: \frac{\rho}{d} \, \frac{1 - r}{r} \sum_{ij} B_{ij} A_{ij}^2,
 
@@ -212,7 +213,7 @@ def noise_to_signal(pairs: Pairs, values: np.ndarray, weights: np.ndarray) -> fl
         start = start - np.average(start, axis=0, weights=weights[own])
         covariance += share @ (start * end)
         variance += share @ start**2
-    varies = variance > 0
+    varies = variance > _CONSTANT * variance.max()
     kept = float(np.mean(covariance[varies] / variance[varies])) if varies.any() else 1.0
     kept = min(max(kept, _LEAST_KEPT), 1.0)
     return (1.0 - kept) / kept
