@@ -9,7 +9,8 @@ import torch
 from anndata import AnnData
 
 import sparsenode as sn
-from sparsenode.objectives import Transport
+from sparsenode.module._polish import polish
+from sparsenode.objectives import Transport, couple_cells
 from sparsenode.regularizers import GroupLasso, LassoNet, PathReg
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -84,7 +85,69 @@ def test_units_of_the_adjacency(model):
     np.testing.assert_array_equal(effect == 0, paths == 0)
     assert (np.abs(jacobian) <= np.abs(paths) * (1 + 1e-5)).all()
     np.testing.assert_array_equal(np.sign(effect), np.sign(paths))
-    pd.testing.assert_frame_equal(model.get_adjacency(), model.get_adjacency(weights="effect"))
+    standardised, rate = model.get_adjacency(weights="standardised"), displacement_deviation(model)
+    np.testing.assert_allclose(standardised * rate[:, None] / deviation[:, None], effect, rtol=1e-4)
+    pd.testing.assert_frame_equal(model.get_adjacency(), standardised)
+
+
+def displacement_deviation(model) -> np.ndarray:
+    """Standard deviation over training cells of the displacement, per unit of pseudotime and in units of the data."""
+    time, x = model.adata.obs["time"].to_numpy(), model.adata.X
+    train = model.train_indices
+    deviation = x[train].std(0)
+    z = (x - x[train].mean(0)) / deviation
+    member = np.zeros((len(x), 1))
+    member[train] = 1.0
+    pairs = couple_cells(time[:, None], member, z, Transport())
+    moved = pairs.coupling @ z - z[pairs.start]
+    slope, total = np.zeros_like(z), np.zeros(len(z))
+    for kind in np.unique(pairs.kind):
+        own = pairs.kind == kind
+        rate = moved[own] / pairs.duration[own][:, None]
+        slope[pairs.start[own]] += rate / rate.var(0).mean()
+        total[pairs.start[own]] += 1.0 / rate.var(0).mean()
+    started = total > 0
+    slope, total = slope[started] / total[started, None], total[started]
+    mean = np.average(slope, axis=0, weights=total)
+    span = model.trajectories["end"].iloc[0] - model.trajectories["start"].iloc[0]
+    return np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=total)) * deviation / span
+
+
+def test_standardised_weights_need_displacements(cells):
+    model = sn.SparseNODE(cells, hidden=(4,))
+    model.train(max_epochs=1, key_added=None, **QUIET)
+    with pytest.raises(ValueError, match="transport fit for `weights='standardised'`.*'effect'"):
+        model.get_adjacency(weights="standardised")
+
+
+def test_noise_spreads_effects_over_regulators_that_share_their_signal():
+    """Two noisy copies of one regulator: the ridge gives both of them about the same weight, whichever seems better."""
+    rng = np.random.default_rng(2)
+    time = np.sort(rng.uniform(size=900))
+    signal = np.sin(6 * time)[:, None]
+    target = 2.0 - 2.0 * np.cos(6 * time)[:, None]
+    copies = signal + np.array([0.6, 0.8]) * rng.normal(size=(900, 2))
+    adata = AnnData(np.hstack([copies, target + 0.1 * rng.normal(size=(900, 1))]), obs=pd.DataFrame({"time": time}))
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    balance, strength = {}, {}
+    for ridge in (0.0, 5.0):
+        objective = Transport(ridge=ridge)
+        model = sn.SparseNODE(adata, objective=objective, regulators=["0", "1"], hidden=(4,))
+        model.train(train_size=1.0, key_added=None, **QUIET)
+        first, second = model.get_adjacency().loc["2", ["0", "1"]]
+        balance[ridge], strength[ridge] = abs(second / first), model.module.ridge
+    assert strength[0.0] == 0.0 < strength[5.0]
+    assert balance[0.0] < balance[5.0] <= 1.1
+
+
+def test_the_linear_part_is_at_its_optimum_after_training(cells):
+    """Solving once more changes nothing; with a regularizer of gates nothing is solved."""
+    model = sn.SparseNODE(cells, objective="transport")
+    model.train(max_epochs=5, train_size=1.0, key_added=None, **QUIET)
+    before = model.module.field.weights[-1].detach().clone()
+    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, False, "transport")
+    polish(model.module, splitter.full_tensors)
+    torch.testing.assert_close(model.module.field.weights[-1].detach(), before, atol=1e-3, rtol=1e-3)
 
 
 def decay_rates(model) -> np.ndarray:

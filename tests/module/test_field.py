@@ -70,6 +70,8 @@ def test_every_architecture_is_a_batch_of_plain_networks(make_field, architectur
         matrix[:, regulators] += np.concatenate([np.linalg.multi_dot(w[::-1]) if hidden else w[0] for w in rows])
         np.testing.assert_allclose(paths[network], matrix, rtol=1e-9)
         assert totals[network].item() == pytest.approx((matrix * path_weights.numpy()).sum(), rel=1e-6)
+        squares = (matrix**2 * path_weights.numpy()).sum() / 3
+        assert field.path_squares(effective)[network].item() == pytest.approx(squares, rel=1e-6)
 
 
 def test_decay_subtracts_a_positive_rate_times_the_state(make_field):

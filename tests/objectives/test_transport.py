@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from sparsenode.objectives import Transport, couple_cells
+from sparsenode.objectives import Pairs, Transport, couple_cells, noise_to_signal
 from sparsenode.objectives import _transport as module
 from sparsenode.objectives._transport import couple
 
@@ -182,8 +183,38 @@ def test_too_few_cells(line):
         ({"min_cells": 0}, "`min_cells`.*found 0"),
         ({"n_pcs": 0}, "`n_pcs`"),
         ({"batch_size": 0}, "`batch_size`"),
+        ({"ridge": -0.5}, "`ridge`.*found -0.5"),
+        ({"ridge": float("inf")}, "`ridge`.*found inf"),
     ],
 )
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         Transport(**settings)
+
+
+def equals(rng, signal: np.ndarray, n_partners: int) -> Pairs:
+    """Every cell is coupled with cells of the same signal."""
+    n = len(signal)
+    partners = np.empty((n, n_partners), dtype=int)
+    for value in np.unique(signal):
+        same = np.flatnonzero(signal == value)
+        partners[same] = rng.choice(same, (len(same), n_partners))
+    row = np.repeat(np.arange(n), n_partners)
+    shares = sparse.coo_array((np.full(n * n_partners, 1 / n_partners), (row, partners.ravel())), shape=(n, n))
+    return Pairs(np.arange(n), sparse.csr_array(shares), np.ones(n), np.zeros(n, dtype=int), np.arange(n) % 2)
+
+
+def test_noise_is_what_coupled_cells_do_not_share():
+    rng = np.random.default_rng(0)
+    signal = rng.integers(0, 10, 4000).astype(float)
+    signal = (signal - signal.mean()) / signal.std()
+    pairs, weights = equals(rng, signal, 5), rng.uniform(0.5, 2.0, 4000)
+    noise = rng.normal(size=(4000, 3))
+    for ratio in (0.1, 3.0):
+        values = (signal[:, None] + np.sqrt(ratio) * noise) * 7.0 + 2.0
+        assert noise_to_signal(pairs, values, weights) == pytest.approx(ratio, rel=0.15)
+    assert noise_to_signal(pairs, signal[:, None], weights) == pytest.approx(0.0, abs=1e-9)
+    constant = np.column_stack([signal, np.ones(4000)])
+    assert noise_to_signal(pairs, constant, weights) == pytest.approx(0.0, abs=1e-9)
+    assert noise_to_signal(pairs, noise, weights) > 20.0
+    assert np.isfinite(noise_to_signal(pairs, np.ones((4000, 2)), weights))

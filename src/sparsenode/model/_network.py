@@ -16,7 +16,7 @@ from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
 from sparsenode.objectives import Transport
 
-Weights = Literal["paths", "jacobian", "effect"]
+Weights = Literal["paths", "jacobian", "effect", "standardised"]
 Block = Literal["position", "velocity"]
 
 _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
@@ -27,10 +27,11 @@ class NetworkMixin(PredictionMixin):
 
     #: Objective of :meth:`train` by default.
     objective: Literal["both", "trajectory", "collocation"] | Transport
-    #: With ``objective="both"`` the edge weights of every replicate: mean Jacobians over cells as the transport fit found them, targets ×
-    #: regulators, in standard deviations of both per unit of pseudotime. ``None`` otherwise, and before training.
+    #: With ``objective="both"`` the network of every replicate: standardised edge weights as the transport fit found them, targets ×
+    #: regulators. ``None`` otherwise, and before training.
     network_: list[sparse.csr_array] | None
-    #: With ``objective="both"`` the standard deviations of the genes that ``network_`` is measured in.
+    #: With ``objective="both"`` what ``network_`` is measured in, 2 × genes: the standard deviation of every gene, and that of its
+    #: displacements, in standard deviations of the gene per unit of pseudotime.
     network_units_: np.ndarray | None
 
     @property
@@ -40,7 +41,7 @@ class NetworkMixin(PredictionMixin):
 
     @property
     def _default_weights(self) -> Weights:
-        return "effect" if self._couples_cells else "paths"
+        return "standardised" if self._couples_cells else "paths"
 
     def get_adjacency(
         self,
@@ -69,9 +70,11 @@ class NetworkMixin(PredictionMixin):
         weights
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
-            edges of all genes comparable. By default ``"effect"`` where cells were coupled by transport, and ``"paths"`` otherwise,
-            whose genes share one scale. With ``objective="both"`` the last two are those of the transport fit, the same for all
-            lineages, and ``"paths"`` that of the fields that are integrated, with the same zeros.
+            edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
+            the target's observed displacement, a standardised regression coefficient without unit; only where cells were
+            coupled by transport, and the default there. Otherwise ``"paths"`` is, as all genes share one scale. With
+            ``objective="both"`` all but ``"paths"`` are those of the transport fit, the same for all lineages, and ``"paths"`` that
+            of the fields that are integrated, with the same zeros.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
             regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
@@ -79,30 +82,40 @@ class NetworkMixin(PredictionMixin):
 
         Returns
         -------
-        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime; in
-        second order those of the position block and of the union are per squared unit.
+        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime, unless
+        standardised; in second order those of the position block and of the union are per squared unit.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate, or if a block is asked for in first order.
+            If there is no such lineage or replicate, if a block is asked for in first order, or if ``"standardised"`` weights
+            are asked of an objective that observes no displacements.
 
         Notes
         -----
         Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
-        there, or compare them between genes of different scales, for which ``"effect"`` is.
+        there, or compare them between genes of different scales, for which the other two are. ``"effect"`` ranks targets that
+        change fast above others, ``"standardised"`` those of whose change the network explains much.
         """
         self._require_trained()
         self._check_block(block)
         fields = self._fields(lineage)
         chosen = self._default_weights if weights is None else weights
-        _checks.choice("weights", chosen, ("paths", "jacobian", "effect"))
+        _checks.choice("weights", chosen, ("paths", "jacobian", "effect", "standardised"))
+        if chosen == "standardised" and not self._couples_cells:
+            raise ValueError(
+                "Expected a transport fit for `weights='standardised'`, found another objective, which observes no displacements. "
+                "Take 'effect'."
+            )
         if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
-            matrix = self.network_[self._replicate(replicate)].toarray().astype(np.float64)
+            matrix, (deviation, speed) = self.network_[self._replicate(replicate)].toarray(), self.network_units_
+            matrix = matrix.astype(np.float64)
+            if chosen != "standardised":
+                matrix *= speed[:, None]
             if chosen == "jacobian":
-                matrix *= self.network_units_[:, None] / self.network_units_
+                matrix *= deviation[:, None] / deviation
             return self._by_gene(matrix if signed else np.abs(matrix))
         matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
         if signed or chosen != "paths":
@@ -112,7 +125,8 @@ class NetworkMixin(PredictionMixin):
             else:
                 matrix = np.where(matrix > 0, jacobian, 0.0)
                 matrix = matrix if signed else np.abs(matrix)
-        matrix *= self._edge_units(chosen == "effect", block)
+        if chosen != "standardised":
+            matrix *= self._edge_units(chosen == "effect", block)
         return self._by_gene(self._take_block(matrix, block))
 
     def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:

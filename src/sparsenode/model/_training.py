@@ -20,7 +20,16 @@ from sparsenode.model import _checks
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE, SparseNODEModule
-from sparsenode.objectives import NullModels, SmoothedTrajectories, StreamedData, Transport, couple_cells, smooth
+from sparsenode.module._polish import polish
+from sparsenode.objectives import (
+    NullModels,
+    SmoothedTrajectories,
+    StreamedData,
+    Transport,
+    couple_cells,
+    noise_to_signal,
+    smooth,
+)
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import (
     IterativeSparsification,
@@ -209,6 +218,8 @@ class TrainingMixin(RegularizationMixin):
             ) from error
         finally:
             self.module.fixed_gates = False
+        if fitted == "transport" and iterative is None and not refit:
+            self._polish(splitter)
         self.regularization_path_ = self._make_path(splitter, self._regulators)
         self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
         errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
@@ -225,12 +236,18 @@ class TrainingMixin(RegularizationMixin):
         found.objective = Transport()
         found.module = SparseNODEModule(**(self._module_arguments | {"fields": "shared"}))
         found.train(**given, key_added=None)
-        effects = (found.get_adjacency(weights="effect", replicate=r) for r in range(self.module.n_replicates))
-        self.network_ = [sparse.csr_array(effect.to_numpy(np.float32)) for effect in effects]
-        self.network_units_ = found.module.scale.double().cpu().numpy()
+        networks = (found.get_adjacency(weights="standardised", replicate=r) for r in range(self.module.n_replicates))
+        self.network_ = [sparse.csr_array(network.to_numpy(np.float32)) for network in networks]
+        scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
+        self.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
         self.network_history_ = dict(found.history_)
         self.module.take_zeros(found.module)
         return found.sparsification_
+
+    def _polish(self, splitter: StatisticsSplitter) -> None:
+        """Put the linear part of a transport fit at its optimum, where the regularizer allows it."""
+        if self.module.field.skip == "inner" and self.module.regularizer.convex_skip:
+            polish(self.module, splitter.train_tensors)
 
     def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
         """The schedule as an object, ``None`` for sparse training."""
@@ -371,6 +388,11 @@ class TrainingMixin(RegularizationMixin):
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
         batch, rate = pair_batch(pairs, z, cells, spans, samples, None)
+        if transport.ridge > 0 and module.regularizer.weights_paths:
+            regulators = z if self._regulators is None else z[:, self._regulators]
+            module.ridge = transport.ridge * noise_to_signal(
+                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
+            )
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)

@@ -350,12 +350,21 @@ class Field(nn.Module):
     @staticmethod
     def path_matrix(effective: EffectiveWeights) -> torch.Tensor:
         """Path matrices ``|W^L| ⋯ |W^1|``, plus the magnitude of the skip: networks × targets × coordinates."""
-        architecture = effective.architecture
-        layers = _paths.product([weight.abs() for weight in effective.weights[: architecture.n_layers]])
-        matrix = layers.reshape(-1, architecture.n_vars, layers.shape[2])
-        if effective.skip is not None:
-            matrix = matrix + effective.skip.abs()
-        return _all_columns(architecture, matrix)
+        return _all_columns(effective.architecture, _paths_of_inputs(effective))
+
+    @staticmethod
+    def path_squares(effective: EffectiveWeights) -> torch.Tensor:
+        """Mean over targets of the sum of the squared entries of the path matrix, times the path weights: networks."""
+        squares, weights = _paths_of_inputs(effective).square(), effective.architecture.path_weights
+        return (squares if weights is None else squares * weights).sum(2).mean(1)
+
+
+def _paths_of_inputs(effective: EffectiveWeights) -> torch.Tensor:
+    """Path matrices with the columns of the inputs only: networks × targets × inputs."""
+    architecture = effective.architecture
+    layers = _paths.product([weight.abs() for weight in effective.weights[: architecture.n_layers]])
+    matrix = layers.reshape(-1, architecture.n_vars, layers.shape[2])
+    return matrix if effective.skip is None else matrix + effective.skip.abs()
 
 
 def _all_columns(architecture: Architecture, matrix: torch.Tensor) -> torch.Tensor:

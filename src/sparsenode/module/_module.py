@@ -126,6 +126,8 @@ class SparseNODEModule(BaseModuleClass):
         self.initial_velocity = InitialVelocity(n_vars, network_seeds.tolist(), self.n_fields) if order == 2 else None
         #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
         self.strength_share = 1.0
+        #: Strength of the penalty on squared effects in a regression of pairs.
+        self.ridge = 0.0
         self.register_buffer("strength", torch.as_tensor(strength, dtype=torch.float32))
         self.register_buffer("centre", torch.zeros(n_vars))
         self.register_buffer("scale", torch.ones(n_vars))
@@ -334,9 +336,13 @@ class SparseNODEModule(BaseModuleClass):
             error = self._trajectory_error(effective, tensors)
         smooth, penalty = self.regularizer.penalties(self.field, effective)
         strength = self.strength * self.strength_share
-        loss = (error + strength * smooth.view(self.n_replicates, -1).mean(1)).sum()
-        penalty = penalty.detach().view(self.n_replicates, -1).mean(1)
-        output = LossOutput(loss=loss, n_obs_minibatch=1, extra_metrics={"error": error, "penalty": strength * penalty})
+        loss = error + strength * smooth.view(self.n_replicates, -1).mean(1)
+        penalty = strength * penalty.detach().view(self.n_replicates, -1).mean(1)
+        if self.ridge > 0 and "slope" in tensors:
+            squares = self.field.path_squares(effective).view(self.n_replicates, -1).mean(1)
+            shrinkage = self.ridge * self.strength_share * squares
+            loss, penalty = loss + shrinkage, penalty + shrinkage.detach()
+        output = LossOutput(loss=loss.sum(), n_obs_minibatch=1, extra_metrics={"error": error, "penalty": penalty})
         return effective, output
 
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -5,7 +5,7 @@ from sparsenode.objectives._initial import InitialState, early_cells, initial_we
 from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import NullModels
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
-from sparsenode.objectives._transport import Pairs, Transport, couple_cells
+from sparsenode.objectives._transport import Pairs, Transport, couple_cells, noise_to_signal
 
 __all__ = [
     "CellTable",
@@ -20,6 +20,7 @@ __all__ = [
     "early_cells",
     "initial_weights",
     "local_weights",
+    "noise_to_signal",
     "smooth",
     "stream",
 ]

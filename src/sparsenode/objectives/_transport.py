@@ -11,6 +11,8 @@ from scipy import sparse
 
 MAX_EXACT = 1000  # cells in a window up to which the coupling may be exact
 _NEGLIGIBLE = 1e-3  # shares of a cell's mass below it are dropped, relative to its largest
+_CONSTANT = 1e-12  # variance of a constant, relative to the largest
+_LEAST_KEPT = 0.01  # share of the variance that is taken for signal where there seems to be less
 _MAX_ITERATIONS = 100  # of Sinkhorn's algorithm: rows are normalised afterwards, so it need not converge fully
 
 
@@ -28,6 +30,14 @@ class Transport:
     is regressed on the state at the start, never in between, which would bias the network. :math:`T` is the length of the
     trajectory: a lag counts cells, not pseudotime, whose local speed is arbitrary. The displacements of a cell over all lags and
     window numbers are averaged, weighted by the inverse of their variance.
+
+    Measurement noise decides at random between regulators that are co-expressed. So squared effects are penalised in proportion
+    to it, beside the paths themselves and with every regularizer that penalises these: the loss has the term
+
+    .. math:: \frac{\rho}{d} \, \frac{1 - r}{r} \sum_{ij} B_{ij} A_{ij}^2,
+
+    where :math:`A` is the path matrix in standard deviations, :math:`B` are the path weights, :math:`d` is the number of genes, and
+    :math:`r` is the share of the regulators' variance that cells keep on their way to the cells they are coupled with.
 
     Parameters
     ----------
@@ -49,6 +59,11 @@ class Transport:
         Cells are coupled in this many principal components of the standardised genes, where there are more genes than that.
     batch_size
         Cells in a step; all of them where there are no more.
+    ridge
+        :math:`\rho` above, 0 for no penalty on squares. Together with the L1 norm of paths it makes an elastic net, which spreads
+        an effect over co-expressed regulators instead of picking one of them, as far as their differences may be noise. The
+        noise-to-signal ratio that it is multiplied by is measured on the pairs: about 0.1 in simulated
+        expression, 3 to 4 in single cells of the bone marrow.
 
     Raises
     ------
@@ -67,7 +82,8 @@ class Transport:
     ----------
     Schiebinger, Shu, Tabaka, Cleary and others (2019), *Optimal-transport analysis of single-cell gene expression identifies
     developmental trajectories in reprogramming*, Cell 176; Cuturi (2013), *Sinkhorn distances*, NeurIPS; couplings by POT,
-    Flamary and others (2021), JMLR 22.
+    Flamary and others (2021), JMLR 22; Zou and Hastie (2005), *Regularization and variable selection via the elastic net*,
+    JRSS B 67.
     """
 
     windows: int | Sequence[int] = 60
@@ -77,6 +93,7 @@ class Transport:
     min_cells: int = 6
     n_pcs: int = 30
     batch_size: int = 1024
+    ridge: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("windows", "lags"):
@@ -92,8 +109,10 @@ class Transport:
         for name in ("overlap", "min_cells", "n_pcs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}.")
-        if not (np.isfinite(self.entropy) and self.entropy >= 0):
-            raise ValueError(f"Expected `entropy` to be finite and at least 0, found {self.entropy!r}.")
+        for name in ("entropy", "ridge"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"Expected `{name}` to be finite and at least 0, found {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -169,6 +188,35 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     coupling = sparse.csr_array(sparse.vstack(blocks))
     start, duration, trajectory, kind = map(np.concatenate, (starts, durations, trajectories, kinds))
     return Pairs(start, coupling, duration, trajectory, kind)
+
+
+def noise_to_signal(pairs: Pairs, values: np.ndarray, weights: np.ndarray) -> float:
+    r"""Ratio of what cells lose on their way to the cells they are coupled with to what they keep: :math:`(1 - r) / r`.
+
+    Noise of a measurement is not passed on, so :math:`r`, the covariance between the start and the end of pairs over the
+    variance at the start, is the share of the variance that is signal: a lower bound of it, as fast motion is lost too.
+
+    Parameters
+    ----------
+    pairs
+        Coupled cells.
+    values
+        Variables of the same scale, cells × variables; the mean share is taken over those that vary.
+    weights
+        Weight of each pair.
+    """
+    covariance, variance = np.zeros((2, values.shape[1]))
+    for kind in np.unique(pairs.kind):
+        own = pairs.kind == kind
+        share = weights[own] / weights.sum()
+        start, end = values[pairs.start[own]], pairs.coupling[own] @ values
+        start = start - np.average(start, axis=0, weights=weights[own])
+        covariance += share @ (start * end)
+        variance += share @ start**2
+    varies = variance > _CONSTANT * variance.max()
+    kept = float(np.mean(covariance[varies] / variance[varies])) if varies.any() else 1.0
+    kept = min(max(kept, _LEAST_KEPT), 1.0)
+    return (1.0 - kept) / kept
 
 
 def _couple_windows(

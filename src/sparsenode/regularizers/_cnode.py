@@ -56,6 +56,7 @@ class CNODE(Regularizer):
     name = "cnode"
     proximal = True
     weights_paths = True
+    convex_skip = True
     citations = ("aliee2021beyond",)
 
     def __init__(self, strength: ArrayLike = 0.01, adaptive: int = 0) -> None:
