@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ class EvaluationMixin(PredictionMixin):
         self,
         adata: AnnData | MuData | None = None,
         indices: Sequence[int] | None = None,
-        replicate: int | None = None,
+        replicate: int | Literal["mean"] | None = None,
         forecast: bool = False,
         initial_velocity: InitialVelocities = "network",
     ) -> pd.DataFrame:
@@ -48,7 +48,7 @@ class EvaluationMixin(PredictionMixin):
         indices
             Cells to score, all by default; ``model.validation_indices`` are the held-out ones.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates.
         forecast
             Continue the trajectories of the model: cells of ``adata`` belong to them by lineage and batch, and those later
             than their last cell are scored, the others left out. Otherwise every trajectory of ``adata`` is a new

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sparsenode.objectives import InitialState
 
 InitialVelocities = Literal["network", "observed"]
+#: A replicate, the mean of their trajectories, or the selected one.
+Replicates = int | Literal["mean"] | None
 _GRID = 100  # intervals of the dense grid per length of a trajectory
 _TOLERANCE = 1e-5
 
@@ -51,6 +53,12 @@ class FittedTrajectories:
     states: np.ndarray
     derivatives: np.ndarray
     initial_state: np.ndarray
+
+    @classmethod
+    def mean(cls, several: Sequence[FittedTrajectories]) -> FittedTrajectories:
+        """Mean of the trajectories of several replicates."""
+        arrays = ([getattr(one, name) for one in several] for name in ("states", "derivatives", "initial_state"))
+        return cls(several[0].end, *(np.mean(array, 0) for array in arrays))
 
     def at(self, trajectory: int, times: np.ndarray) -> np.ndarray:
         """Expression at any times up to ``end``, times × genes."""
@@ -85,7 +93,7 @@ class PredictionMixin(MuDataMixin):
         self,
         adata: AnnData | MuData | None = None,
         times: Sequence[float] | np.ndarray | None = None,
-        replicate: int | None = None,
+        replicate: int | Literal["mean"] | None = None,
         initial_velocity: InitialVelocities = "network",
     ) -> np.ndarray:
         """Predicted expression, of cells or along the fitted trajectories.
@@ -99,7 +107,8 @@ class PredictionMixin(MuDataMixin):
             Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
             before the start of a trajectory its initial state is returned.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates, whose
+            errors in part cancel; for several seeds of one strength.
         initial_velocity
             Only in second order and with ``adata``. ``"network"``: trajectories start with the velocity that the learned
             network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them.
@@ -139,7 +148,7 @@ class PredictionMixin(MuDataMixin):
             raise ValueError("Expected one of `adata` and `times`, found both.")
         return self._predict_times(np.asarray(times, dtype=np.float64), replicate)
 
-    def _predict_times(self, times: np.ndarray, replicate: int | None) -> np.ndarray:
+    def _predict_times(self, times: np.ndarray, replicate: Replicates) -> np.ndarray:
         if times.ndim != 1 or len(times) == 0 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise ValueError("Expected `times` to be a non-empty sequence of finite, increasing numbers.")
         start, end = self.trajectories["start"].to_numpy(float), self.trajectories["end"].to_numpy(float)
@@ -180,10 +189,12 @@ class PredictionMixin(MuDataMixin):
         return initial_velocity == "observed"
 
     def _integrate(
-        self, cells: Cells | None, end: float = 1.0, replicate: int | None = None, observed: bool = False
+        self, cells: Cells | None, end: float = 1.0, replicate: Replicates = None, observed: bool = False
     ) -> FittedTrajectories:
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
-        return self._integrate_all(cells, end, observed)[self._replicate(replicate)]
+        chosen = None if replicate == "mean" else self._replicate(replicate)
+        found = self._integrate_all(cells, end, observed)
+        return FittedTrajectories.mean(found) if chosen is None else found[chosen]
 
     @torch.no_grad()
     def _integrate_all(self, cells: Cells | None, end: float = 1.0, observed: bool = False) -> list[FittedTrajectories]:

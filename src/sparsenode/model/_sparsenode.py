@@ -137,6 +137,11 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
         cloud of starts. By default it does, unless initial states are learned.
+    start_noise
+        Standard deviation of Gaussian noise that is added to initial states, and in second order to initial velocities, anew in
+        each training step; as a share of the standard deviation of the data, by default none. The field then learns to lead
+        back to the observed trajectories, which makes forecasts stable, and ever closer to the mean the more noise there is.
+        Only with trajectories. See the user guide on motion capture.
     align_batches
         Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
         predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
@@ -201,6 +206,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         initial_state: InitialState | None = None,
         initial_bandwidth: float | None = None,
         bootstrap: bool | None = None,
+        start_noise: float = 0.0,
         align_batches: bool | None = None,
         n_knots: int = 17,
         solver: str = "dopri5",
@@ -253,6 +259,12 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         _checks.at_least("seed", seed, 0)
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
+        if not (np.isfinite(start_noise) and start_noise >= 0):
+            raise ValueError(f"Expected `start_noise` to be non-negative and finite, found {start_noise!r}.")
+        if start_noise > 0 and isinstance(self.objective, Transport):
+            raise ValueError(
+                "Expected no `start_noise` with transport, where no trajectory is solved in training. Leave it out."
+            )
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
         if isinstance(adata, MuData):
             adata = self._registered(adata)
@@ -297,6 +309,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             inputs=self._regulators,
             path_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
             order=order,
+            start_noise=float(start_noise),
         )
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None

@@ -61,6 +61,8 @@ class SparseNODEModule(BaseModuleClass):
         Whether initial states are drawn anew at each training step.
     learned_start
         Whether initial states are learned, for each replicate.
+    start_noise
+        Standard deviation of Gaussian noise on initial states and velocities at each training step, in module units.
     skip
         Whether there is a linear skip inside the field, where the regularizer asks for none itself.
     inputs
@@ -95,9 +97,11 @@ class SparseNODEModule(BaseModuleClass):
         inputs: Sequence[int] | None = None,
         path_weights: torch.Tensor | None = None,
         order: int = 1,
+        start_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
+        self.start_noise = start_noise
         self.n_vars, self.order = n_vars, order
         self.seeds = [int(seed) for seed in seeds]
         self.n_fields = n_lineages if fields == "lineage" else 1
@@ -160,13 +164,15 @@ class SparseNODEModule(BaseModuleClass):
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
 
-    def _draw(self, shape: Sequence[int], exponential: bool = False) -> torch.Tensor:
+    def _draw(
+        self, shape: Sequence[int], kind: Literal["uniform", "exponential", "normal"] = "uniform"
+    ) -> torch.Tensor:
         """Random numbers, seeds × shape: replicates that share a seed share the numbers."""
         if not self._generators:
             self.seed_generators()
         draws = torch.empty(len(self.seeds), *shape, device=self.device)
         for draw, generator in zip(draws, self._generators, strict=True):
-            draw.exponential_(generator=generator) if exponential else draw.uniform_(generator=generator)
+            getattr(draw, f"{kind}_")(generator=generator)
         return draws
 
     def sample_weights(self) -> EffectiveWeights:
@@ -293,12 +299,24 @@ class SparseNODEModule(BaseModuleClass):
         start = self.start()
         if not (self.training and self.bootstrap):
             return start
-        weights = self._draw(tensors["early_mask"].shape, exponential=True) * tensors["early_mask"]
+        weights = self._draw(tensors["early_mask"].shape, "exponential") * tensors["early_mask"]
         weights = weights / weights.sum(2, keepdim=True)
         uniform = tensors["early_mask"] / tensors["early_mask"].sum(1, keepdim=True)
         # Early cells are centred on their mean, so the draws are centred on the initial state.
         drawn = torch.einsum("sme,med->smd", weights - uniform, tensors["early"])
         return start + self._by_replicate(drawn)
+
+    def _noisy(self, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Initial values, and velocities in second order, with noise while training; without it, no velocities."""
+        if not (self.training and self.start_noise > 0):
+            return start, None
+        noise = self.start_noise * self._draw((self.order, *start.shape[1:]), "normal")
+        noise = self._by_replicate(noise) if len(noise) < self.n_replicates else noise
+        if self.initial_velocity is None:
+            return start + noise[:, 0], None
+        layout = self.layout(self.lineages)
+        speed = layout.gather(self.initial_velocity(layout.spread(start)))
+        return start + noise[:, 0], speed + noise[:, 1]
 
     def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
         """Seeds × … to replicates × …; a leading axis of one serves all replicates."""
@@ -342,9 +360,12 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
+        start, speed = self._noisy(self._start(tensors))
         states, derivatives = (
             values[..., : self.n_vars]
-            for values in self.trajectories(effective, self._start(tensors), self.relative_span, self.lineages, knots)
+            for values in self.trajectories(
+                effective, start, self.relative_span, self.lineages, knots, initial_velocity=speed
+            )
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
