@@ -36,7 +36,7 @@ class EvaluationMixin(PredictionMixin):
         indices: Sequence[int] | None = None,
         replicate: int | Literal["mean"] | None = None,
         forecast: bool = False,
-        initial_velocity: InitialVelocities = "network",
+        initial_velocity: InitialVelocities | None = None,
     ) -> pd.DataFrame:
         r"""Mean squared error of the predicted trajectories, beside null models that know no dynamics.
 
@@ -98,7 +98,7 @@ class EvaluationMixin(PredictionMixin):
         """
         self._require_trained()
         observed = self._observed(initial_velocity)
-        if forecast and observed:
+        if forecast and initial_velocity == "observed":
             raise ValueError("Expected `initial_velocity='network'` with `forecast`, found 'observed'.")
         cells = self._cells(adata, continued=forecast)
         chosen = np.zeros(len(cells.times), dtype=bool)

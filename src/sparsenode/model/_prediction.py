@@ -94,7 +94,7 @@ class PredictionMixin(MuDataMixin):
         adata: AnnData | MuData | None = None,
         times: Sequence[float] | np.ndarray | None = None,
         replicate: int | Literal["mean"] | None = None,
-        initial_velocity: InitialVelocities = "network",
+        initial_velocity: InitialVelocities | None = None,
     ) -> np.ndarray:
         """Predicted expression, of cells or along the fitted trajectories.
 
@@ -110,7 +110,7 @@ class PredictionMixin(MuDataMixin):
             Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates, whose
             errors in part cancel; for several seeds of one strength.
         initial_velocity
-            Only in second order and with ``adata``. ``"network"``: trajectories start with the velocity that the learned
+            Only in second order and with ``adata``; by default what the model was made with. ``"network"``: trajectories start with the velocity that the learned
             network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them.
 
         Returns
@@ -142,7 +142,7 @@ class PredictionMixin(MuDataMixin):
         if times is None:
             cells = self._cells(adata)
             return self._predict_cells(cells, self._integrate(cells, replicate=replicate, observed=observed))
-        if observed:
+        if initial_velocity == "observed":
             raise ValueError("Expected `initial_velocity='network'` with `times`, found 'observed'. Pass `adata`.")
         if adata is not None:
             raise ValueError("Expected one of `adata` and `times`, found both.")
@@ -179,8 +179,10 @@ class PredictionMixin(MuDataMixin):
         """Whether these are the cells that the initial states were taken from."""
         return cells.adata is self.adata and cells.trajectories.equals(self.trajectories)
 
-    def _observed(self, initial_velocity: str) -> bool:
+    def _observed(self, initial_velocity: InitialVelocities | None) -> bool:
         """Whether initial velocities are those of early cells."""
+        if initial_velocity is None:
+            return self.module.velocity_offset is not None
         _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
         if initial_velocity == "observed" and self.module.order == 1:
             raise ValueError(
@@ -201,15 +203,16 @@ class PredictionMixin(MuDataMixin):
         """The trajectories of every replicate, with the observed initial slopes of the cells if asked for."""
         module = self.module
         lineages, relative = module.lineages, module.relative_span
-        start = module.start()
-        if cells is not None and not self._is_training_data(cells):
+        start, speed = module.start(), module.start_speed()
+        own = cells is None or self._is_training_data(cells)
+        if cells is not None and not own:
             initial = self._encode(cells.initial_state(self._initial_state, self._initial_bandwidth))
             start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
             start = start.expand(module.n_replicates, -1, -1)
             lineages = cells.lineages
             relative = torch.as_tensor(self._relative(cells), dtype=torch.float32, device=module.device)
-        speed = None
-        if observed and cells is not None:
+            speed = None
+        if cells is not None and observed and not (own and speed is not None):
             slopes = cells.initial_slope(self._initial_bandwidth) / self._relative(cells)[:, None] / self._velocity_unit
             speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
             speed = speed.expand(module.n_replicates, -1, -1)

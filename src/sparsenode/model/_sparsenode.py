@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from scvi.data._utils import _check_if_view
 from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
 from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
@@ -205,6 +206,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self_edges: SelfEdges | None = None,
         initial_state: InitialState | None = None,
         initial_bandwidth: float | None = None,
+        initial_velocity: InitialVelocities = "network",
         bootstrap: bool | None = None,
         start_noise: float = 0.0,
         align_batches: bool | None = None,
@@ -259,6 +261,11 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         _checks.at_least("seed", seed, 0)
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
+        _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
+        if initial_velocity == "observed" and order == 1:
+            raise ValueError(
+                "Expected `order=2` with `initial_velocity='observed'`, found 1: velocities are no part of its state."
+            )
         if not (np.isfinite(start_noise) and start_noise >= 0):
             raise ValueError(f"Expected `start_noise` to be non-negative and finite, found {start_noise!r}.")
         if start_noise > 0 and isinstance(self.objective, Transport):
@@ -310,6 +317,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             path_weights=None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
             order=order,
             start_noise=float(start_noise),
+            own_velocities=initial_velocity == "observed",
         )
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None

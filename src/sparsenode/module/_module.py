@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class SparseNODEModule(BaseModuleClass):
         Whether initial states are drawn anew at each training step.
     learned_start
         Whether initial states are learned, for each replicate.
+    own_velocities
+        Whether trajectories have initial velocities of their own in second order, learned beside the network.
     start_noise
         Standard deviation of Gaussian noise on initial states and velocities at each training step, in module units.
     skip
@@ -98,6 +100,7 @@ class SparseNODEModule(BaseModuleClass):
         path_weights: torch.Tensor | None = None,
         order: int = 1,
         start_noise: float = 0.0,
+        own_velocities: bool = False,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
@@ -141,6 +144,8 @@ class SparseNODEModule(BaseModuleClass):
         self.lineages = [int(lineage) for lineage in lineages]
         offset = torch.zeros(self.n_replicates, len(lineages), n_vars)
         self.start_offset = nn.Parameter(offset) if learned_start else None
+        #: What initial velocities differ by from those of the network.
+        self.velocity_offset = nn.Parameter(offset.clone()) if own_velocities and order == 2 else None
         self._generators: list[torch.Generator] = []
         #: Whether the gates of test time are used in training too.
         self.fixed_gates = False
@@ -266,7 +271,20 @@ class SparseNODEModule(BaseModuleClass):
         if self.initial_velocity is None:
             return
         fields = self.lineages if self.n_fields > 1 else [0] * len(self.lineages)
-        self.initial_velocity.start_from(self.initial_state, initial_velocity.to(self.initial_state), fields)
+        observed = initial_velocity.to(self.initial_state)
+        self.initial_velocity.start_from(self.initial_state, observed, fields)
+        if self.velocity_offset is not None:
+            with torch.no_grad():
+                self.velocity_offset.copy_(observed - self._network_velocity(self.start()))
+
+    def start_speed(self) -> torch.Tensor | None:
+        """Initial velocities of the trajectories, replicates × trajectories × variables; ``None`` for those of the network."""
+        return None if self.velocity_offset is None else self._network_velocity(self.start()) + self.velocity_offset
+
+    def _network_velocity(self, start: torch.Tensor) -> torch.Tensor:
+        """Initial velocities that the network gives at starts of the trajectories."""
+        layout = self.layout(self.lineages)
+        return layout.gather(cast("InitialVelocity", self.initial_velocity)(layout.spread(start)))
 
     def start_accelerations(self, tensors: dict[str, torch.Tensor]) -> None:
         """Start a field of accelerations from those of smoothed trajectories.
@@ -284,7 +302,11 @@ class SparseNODEModule(BaseModuleClass):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _WARM_UP_STEPS)
         for _ in range(_WARM_UP_STEPS):
             optimizer.zero_grad()
-            self._collocation_error(self.sample_weights(), tensors).sum().backward()
+            states = tensors["states"]
+            if self.start_noise > 0:
+                draw = self._draw(states.shape[1:], "normal")
+                states = self._by_replicate(states + self.start_noise * draw)
+            self._collocation_error(self.sample_weights(), tensors | {"states": states}).sum().backward()
             optimizer.step()
             schedule.step()
         optimizer.zero_grad()
@@ -307,15 +329,15 @@ class SparseNODEModule(BaseModuleClass):
         return start + self._by_replicate(drawn)
 
     def _noisy(self, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Initial values, and velocities in second order, with noise while training; without it, no velocities."""
+        """Initial values and velocities, with noise while training; no velocities where those of the network serve."""
+        speed = self.start_speed()
         if not (self.training and self.start_noise > 0):
-            return start, None
+            return start, speed
         noise = self.start_noise * self._draw((self.order, *start.shape[1:]), "normal")
         noise = self._by_replicate(noise) if len(noise) < self.n_replicates else noise
         if self.initial_velocity is None:
             return start + noise[:, 0], None
-        layout = self.layout(self.lineages)
-        speed = layout.gather(self.initial_velocity(layout.spread(start)))
+        speed = self._network_velocity(start) if speed is None else speed
         return start + noise[:, 0], speed + noise[:, 1]
 
     def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -428,6 +450,8 @@ class SparseNODEModule(BaseModuleClass):
         weighted = inputs * precision.mean(2, keepdim=True)
         gram = weighted.mT @ inputs
         ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
+        # What noise on the inputs amounts to.
+        ridge = ridge + self.start_noise**2 * weighted[..., -1:].sum(1, keepdim=True)
         eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
         solution = torch.linalg.solve(gram + ridge * eye, weighted.mT @ slopes).mT.float()
         self.field.weights[-1].copy_(solution[..., :-1])
@@ -463,7 +487,14 @@ class SparseNODEModule(BaseModuleClass):
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
         effective = self.field.effective_weights()
         try:
-            states, _ = self.trajectories(effective, self.start(), self.relative_span, self.lineages, knots)
+            states, _ = self.trajectories(
+                effective,
+                self.start(),
+                self.relative_span,
+                self.lineages,
+                knots,
+                initial_velocity=self.start_speed(),
+            )
         except DivergenceError:
             return False
         return bool(states.abs().max() < _LARGEST)

@@ -12,7 +12,7 @@ from sparsenode.model import _checks
 
 _KEY = "motion"
 _FEWEST = 10  # frames of a trajectory that a fit needs
-_HIPS = ("lfemur", "rfemur")
+_HIPS = ("lhipjoint", "rhipjoint")
 
 
 def prepare_motion(
@@ -189,7 +189,7 @@ def _mirrored(values: np.ndarray, var: pd.DataFrame) -> np.ndarray:
     joints = dict.fromkeys(joint for joint, _ in pairs)
     if not all((hip, axis) in place for hip in _HIPS for axis in "xy"):
         raise ValueError(f"Expected joints {_HIPS} with axes 'x' and 'y' for `mirror=True`, found {list(joints)[:5]}….")
-    across = {axis: np.abs(values[:, place[_HIPS[0], axis]] - values[:, place[_HIPS[1], axis]]).mean() for axis in "xy"}
+    across = {axis: abs((values[:, place[_HIPS[0], axis]] - values[:, place[_HIPS[1], axis]]).mean()) for axis in "xy"}
     side = max(across, key=lambda axis: across[axis])
     root = next(iter(joints))  # joints come parents first
     result = values[:, [place[_opposite(joint, joints), axis] for joint, axis in pairs]]
