@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # for `_common`, which all benchmarks share
@@ -29,17 +33,57 @@ QUIET: dict[str, Any] = {
 }
 
 
-def arguments(description: str | None) -> Any:
-    """Parser of a script: ``--quick``, ``--output`` and ``--data``; and no chatter of the trainer."""
+def quiet() -> None:
+    """No chatter of the trainer, and no windows."""
     matplotlib.use("Agg")
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def arguments(description: str | None) -> Any:
+    """Parser of a script: ``--quick``, ``--output`` and ``--data``."""
+    quiet()
     parser = _common.parser(description)
     parser.set_defaults(output=HERE / "results")
     parser.add_argument("--minutes", type=float, default=28.0, help="start no fit later than this")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--jobs", type=int, default=2, help="fits at a time, each with one thread")
     _common.add_data_argument(parser)
     return parser
+
+
+def spread(work: Callable[..., list[dict]], plan: Sequence[tuple], options: Any) -> list[dict]:
+    """Rows of all entries of a plan, ``--jobs`` at a time, until ``--minutes`` are over; says how many were left out.
+
+    ``work`` takes an entry as arguments, and must be a function of a module, since it runs in processes of their own.
+    """
+    call = partial(_alone, work, time.time() + 60 * options.minutes)
+    rows: list[dict] = []
+    left_out = 0
+    if options.jobs == 1:
+        pool, results = None, map(call, plan)
+    else:
+        pool = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
+        results = pool.map(call, plan)
+    for found in results:
+        left_out += found is None
+        for row in found or []:
+            rows.append(row)
+            shown = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+            print(shown, flush=True)
+    if pool is not None:
+        pool.shutdown()
+    if left_out:
+        print(f"time is over: {left_out} of {len(plan)} fits left out", flush=True)
+    return rows
+
+
+def _alone(work: Callable[..., list[dict]], deadline: float, entry: tuple) -> list[dict] | None:
+    if time.time() > deadline:
+        return None
+    quiet()
+    torch.set_num_threads(1)
+    return work(*entry)
 
 
 def within(plan: Sequence[Any], options: Any) -> Iterator[Any]:

@@ -94,14 +94,10 @@ class Cells:
         weights = self.initial_weights(method, bandwidth)
         return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
 
-    def slope_weights(self, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
-        """Weight of each cell in the initial slope of each trajectory per unit of its length, cells × trajectories."""
-        everything = np.ones(len(self.times), dtype=bool) if usable is None else usable
-        return local_weights(self.times, self.weights, everything, 0.0, 1, _SLOPE_DEGREE, bandwidth)
-
     def initial_slope(self, bandwidth: float) -> np.ndarray:
         """Initial slope of every trajectory from all cells, per unit of its length, trajectories × genes."""
-        weights = self.slope_weights(bandwidth)
+        everything = np.ones(len(self.times), dtype=bool)
+        weights = local_weights(self.times, self.weights, everything, 0.0, 1, _SLOPE_DEGREE, bandwidth)
         return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
 
     def stream(
@@ -133,7 +129,6 @@ class Cells:
             initial,
             early_cells(initial, np.random.default_rng(seed)),
             {
-                "initial_slope": self.slope_weights(bandwidth, training),
                 "last": local_weights(self.times, self.weights, training | validation, 1.0, 0, 1, end_bandwidth),
                 "last_slope": local_weights(self.times, self.weights, training | validation, 1.0, 1, 1, end_bandwidth),
             },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -34,9 +34,9 @@ class EvaluationMixin(PredictionMixin):
         self,
         adata: AnnData | MuData | None = None,
         indices: Sequence[int] | None = None,
-        replicate: int | None = None,
+        replicate: int | Literal["mean"] | None = None,
         forecast: bool = False,
-        initial_velocity: InitialVelocities = "network",
+        initial_velocity: InitialVelocities | None = None,
     ) -> pd.DataFrame:
         r"""Mean squared error of the predicted trajectories, beside null models that know no dynamics.
 
@@ -48,7 +48,7 @@ class EvaluationMixin(PredictionMixin):
         indices
             Cells to score, all by default; ``model.validation_indices`` are the held-out ones.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates.
         forecast
             Continue the trajectories of the model: cells of ``adata`` belong to them by lineage and batch, and those later
             than their last cell are scored, the others left out. Otherwise every trajectory of ``adata`` is a new
@@ -98,7 +98,7 @@ class EvaluationMixin(PredictionMixin):
         """
         self._require_trained()
         observed = self._observed(initial_velocity)
-        if forecast and observed:
+        if forecast and initial_velocity == "observed":
             raise ValueError("Expected `initial_velocity='network'` with `forecast`, found 'observed'.")
         cells = self._cells(adata, continued=forecast)
         chosen = np.zeros(len(cells.times), dtype=bool)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sparsenode.objectives import InitialState
 
 InitialVelocities = Literal["network", "observed"]
+#: A replicate, the mean of their trajectories, or the selected one.
+Replicates = int | Literal["mean"] | None
 _GRID = 100  # intervals of the dense grid per length of a trajectory
 _TOLERANCE = 1e-5
 
@@ -51,6 +53,12 @@ class FittedTrajectories:
     states: np.ndarray
     derivatives: np.ndarray
     initial_state: np.ndarray
+
+    @classmethod
+    def mean(cls, several: Sequence[FittedTrajectories]) -> FittedTrajectories:
+        """Mean of the trajectories of several replicates."""
+        arrays = ([getattr(one, name) for one in several] for name in ("states", "derivatives", "initial_state"))
+        return cls(several[0].end, *(np.mean(array, 0) for array in arrays))
 
     def at(self, trajectory: int, times: np.ndarray) -> np.ndarray:
         """Expression at any times up to ``end``, times × genes."""
@@ -85,8 +93,8 @@ class PredictionMixin(MuDataMixin):
         self,
         adata: AnnData | MuData | None = None,
         times: Sequence[float] | np.ndarray | None = None,
-        replicate: int | None = None,
-        initial_velocity: InitialVelocities = "network",
+        replicate: int | Literal["mean"] | None = None,
+        initial_velocity: InitialVelocities | None = None,
     ) -> np.ndarray:
         """Predicted expression, of cells or along the fitted trajectories.
 
@@ -99,9 +107,10 @@ class PredictionMixin(MuDataMixin):
             Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
             before the start of a trajectory its initial state is returned.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates, whose
+            errors in part cancel; for several seeds of one strength.
         initial_velocity
-            Only in second order and with ``adata``. ``"network"``: trajectories start with the velocity that the learned
+            Only in second order and with ``adata``; by default what the model was made with. ``"network"``: trajectories start with the velocity that the learned
             network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them.
 
         Returns
@@ -133,13 +142,13 @@ class PredictionMixin(MuDataMixin):
         if times is None:
             cells = self._cells(adata)
             return self._predict_cells(cells, self._integrate(cells, replicate=replicate, observed=observed))
-        if observed:
+        if initial_velocity == "observed":
             raise ValueError("Expected `initial_velocity='network'` with `times`, found 'observed'. Pass `adata`.")
         if adata is not None:
             raise ValueError("Expected one of `adata` and `times`, found both.")
         return self._predict_times(np.asarray(times, dtype=np.float64), replicate)
 
-    def _predict_times(self, times: np.ndarray, replicate: int | None) -> np.ndarray:
+    def _predict_times(self, times: np.ndarray, replicate: Replicates) -> np.ndarray:
         if times.ndim != 1 or len(times) == 0 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise ValueError("Expected `times` to be a non-empty sequence of finite, increasing numbers.")
         start, end = self.trajectories["start"].to_numpy(float), self.trajectories["end"].to_numpy(float)
@@ -170,8 +179,10 @@ class PredictionMixin(MuDataMixin):
         """Whether these are the cells that the initial states were taken from."""
         return cells.adata is self.adata and cells.trajectories.equals(self.trajectories)
 
-    def _observed(self, initial_velocity: str) -> bool:
+    def _observed(self, initial_velocity: InitialVelocities | None) -> bool:
         """Whether initial velocities are those of early cells."""
+        if initial_velocity is None:
+            return self.module.velocity_offset is not None
         _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
         if initial_velocity == "observed" and self.module.order == 1:
             raise ValueError(
@@ -180,25 +191,28 @@ class PredictionMixin(MuDataMixin):
         return initial_velocity == "observed"
 
     def _integrate(
-        self, cells: Cells | None, end: float = 1.0, replicate: int | None = None, observed: bool = False
+        self, cells: Cells | None, end: float = 1.0, replicate: Replicates = None, observed: bool = False
     ) -> FittedTrajectories:
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
-        return self._integrate_all(cells, end, observed)[self._replicate(replicate)]
+        chosen = None if replicate == "mean" else self._replicate(replicate)
+        found = self._integrate_all(cells, end, observed)
+        return FittedTrajectories.mean(found) if chosen is None else found[chosen]
 
     @torch.no_grad()
     def _integrate_all(self, cells: Cells | None, end: float = 1.0, observed: bool = False) -> list[FittedTrajectories]:
         """The trajectories of every replicate, with the observed initial slopes of the cells if asked for."""
         module = self.module
         lineages, relative = module.lineages, module.relative_span
-        start = module.start()
-        if cells is not None and not self._is_training_data(cells):
+        start, speed = module.start(), module.start_speed()
+        own = cells is None or self._is_training_data(cells)
+        if cells is not None and not own:
             initial = self._encode(cells.initial_state(self._initial_state, self._initial_bandwidth))
             start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
             start = start.expand(module.n_replicates, -1, -1)
             lineages = cells.lineages
             relative = torch.as_tensor(self._relative(cells), dtype=torch.float32, device=module.device)
-        speed = None
-        if observed and cells is not None:
+            speed = None
+        if cells is not None and observed and not (own and speed is not None):
             slopes = cells.initial_slope(self._initial_bandwidth) / self._relative(cells)[:, None] / self._velocity_unit
             speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
             speed = speed.expand(module.n_replicates, -1, -1)

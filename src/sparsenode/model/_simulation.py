@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -127,6 +128,9 @@ class SimulationMixin(PredictionMixin):
         starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
         grid = self._simulation_times(times)
         speed = self._start_velocities(v0, starts, lineages, clocks)
+        if x0 is None and v0 is None and self.module.velocity_offset is not None:
+            kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
+            speed = cast("torch.Tensor", self.module.start_speed())[:, kept].detach()
         runs = [self._run(starts, speed, lineages, clocks, grid, values) for values in (None, held)]
         unperturbed, perturbed = (run[chosen] for run in runs)
         self._warn_out_of_range(perturbed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from scvi.data._utils import _check_if_view
 from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
 from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
@@ -155,6 +156,11 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
         cloud of starts. By default it does, unless initial states are learned.
+    start_noise
+        Standard deviation of Gaussian noise that is added to initial states, and in second order to initial velocities, anew in
+        each training step; as a share of the standard deviation of the data, by default none. The field then learns to lead
+        back to the observed trajectories, which makes forecasts stable, and ever closer to the mean the more noise there is.
+        Only with trajectories. See the user guide on motion capture.
     align_batches
         Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
         predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
@@ -218,7 +224,9 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self_edges: SelfEdges | None = None,
         initial_state: InitialState | None = None,
         initial_bandwidth: float | None = None,
+        initial_velocity: InitialVelocities = "network",
         bootstrap: bool | None = None,
+        start_noise: float = 0.0,
         align_batches: bool | None = None,
         n_knots: int = 17,
         solver: str = "dopri5",
@@ -286,6 +294,17 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         _checks.at_least("seed", seed, 0)
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
+        _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
+        if initial_velocity == "observed" and order == 1:
+            raise ValueError(
+                "Expected `order=2` with `initial_velocity='observed'`, found 1: velocities are no part of its state."
+            )
+        if not (np.isfinite(start_noise) and start_noise >= 0):
+            raise ValueError(f"Expected `start_noise` to be non-negative and finite, found {start_noise!r}.")
+        if start_noise > 0 and isinstance(self.objective, Transport):
+            raise ValueError(
+                "Expected no `start_noise` with transport, where no trajectory is solved in training. Leave it out."
+            )
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
         super().__init__(adata, registry)
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
@@ -318,6 +337,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             "inputs": self._regulators,
             "path_weights": None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
             "order": order,
+            "start_noise": float(start_noise),
+            "own_velocities": initial_velocity == "observed",
         }
         self.module = SparseNODEModule(**self._module_arguments)
         self.regularization_path_: pd.DataFrame | None = None

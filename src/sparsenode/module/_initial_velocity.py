@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 _WIDTH = 20
-_RIDGE = 0.1  # of the linear fit that training starts from, per squared deviation of a variable
+# Ridges of the linear fit that training starts from, per squared deviation of a variable: the one with the smallest
+# leave-one-out error is taken.
+_RIDGES = 10.0 ** torch.arange(-8.0, 3.0, dtype=torch.float64)
 
 
 class InitialVelocity(nn.Module):
@@ -20,8 +22,8 @@ class InitialVelocity(nn.Module):
 
     with ELU, :math:`h = 20` hidden units, and centre :math:`m` and spread :math:`s` of the initial states of each field. The
     divisors make a step of Adam change velocities alike for any number of variables. :math:`V` starts at zero, and
-    :math:`b` and :math:`L` at a ridge regression of observed initial slopes, so a fit does not start at rest. With one
-    trajectory all :math:`z` are zero, and :math:`g` is constant.
+    :math:`b` and :math:`L` at a ridge regression of observed initial slopes, so a fit does not start at rest; its strength is
+    chosen by leave-one-out cross-validation. With one trajectory all :math:`z` are zero, and :math:`g` is constant.
 
     Parameters
     ----------
@@ -77,9 +79,34 @@ class InitialVelocity(nn.Module):
             deviation = x - x.mean(0)
             spread = float(deviation.square().mean().sqrt())
             z = deviation / (spread if spread > 0 else 1.0)
-            ridge = _RIDGE * x.shape[1] * torch.eye(len(own), dtype=x.dtype, device=x.device)
-            slope = torch.linalg.solve(z @ z.T + ridge, v - v.mean(0)).T @ z  # variables × variables
+            slope = _ridge(z, v - v.mean(0))
             self.centre[field, 0] = x.mean(0)
             self.spread[field] = spread if spread > 0 else 1.0
             self.bias[field::n_fields, 0] = v.mean(0).to(self.bias)
             self.linear[field::n_fields] = (slope * x.shape[1]).to(self.linear)
+
+
+def _ridge(z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Ridge regression of centred outputs on centred inputs with the strength of the smallest leave-one-out error.
+
+    Parameters
+    ----------
+    z, v
+        Centred inputs and outputs, trajectories × variables.
+
+    Returns
+    -------
+    Outputs × inputs.
+    """
+    n, n_vars = z.shape
+    gram = z @ z.T
+    best, slope = float("inf"), v.new_zeros(v.shape[1], n_vars)
+    for ridge in _RIDGES.tolist():
+        inverse = torch.linalg.inv(gram + ridge * n_vars * torch.eye(n, dtype=z.dtype, device=z.device))
+        # The hat matrix of the intercept and the inputs; errors without a trajectory follow from those with it.
+        hat = gram @ inverse
+        left = (1.0 - hat.diagonal() - 1.0 / n).clamp_min(torch.finfo(z.dtype).eps)
+        error = float(((v - hat @ v) / left[:, None]).square().sum())
+        if error < best:
+            best, slope = error, (inverse @ v).T @ z
+    return slope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -61,6 +61,10 @@ class SparseNODEModule(BaseModuleClass):
         Whether initial states are drawn anew at each training step.
     learned_start
         Whether initial states are learned, for each replicate.
+    own_velocities
+        Whether trajectories have initial velocities of their own in second order, learned beside the network.
+    start_noise
+        Standard deviation of Gaussian noise on initial states and velocities at each training step, in module units.
     skip
         Whether there is a linear skip inside the field, where the regularizer asks for none itself.
     inputs
@@ -95,9 +99,12 @@ class SparseNODEModule(BaseModuleClass):
         inputs: Sequence[int] | None = None,
         path_weights: torch.Tensor | None = None,
         order: int = 1,
+        start_noise: float = 0.0,
+        own_velocities: bool = False,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
+        self.start_noise = start_noise
         self.n_vars, self.order = n_vars, order
         self.seeds = [int(seed) for seed in seeds]
         self.n_fields = n_lineages if fields == "lineage" else 1
@@ -139,6 +146,8 @@ class SparseNODEModule(BaseModuleClass):
         self.lineages = [int(lineage) for lineage in lineages]
         offset = torch.zeros(self.n_replicates, len(lineages), n_vars)
         self.start_offset = nn.Parameter(offset) if learned_start else None
+        #: What initial velocities differ by from those of the network.
+        self.velocity_offset = nn.Parameter(offset.clone()) if own_velocities and order == 2 else None
         self._generators: list[torch.Generator] = []
         #: Whether the gates of test time are used in training too.
         self.fixed_gates = False
@@ -162,13 +171,15 @@ class SparseNODEModule(BaseModuleClass):
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
 
-    def _draw(self, shape: Sequence[int], exponential: bool = False) -> torch.Tensor:
+    def _draw(
+        self, shape: Sequence[int], kind: Literal["uniform", "exponential", "normal"] = "uniform"
+    ) -> torch.Tensor:
         """Random numbers, seeds × shape: replicates that share a seed share the numbers."""
         if not self._generators:
             self.seed_generators()
         draws = torch.empty(len(self.seeds), *shape, device=self.device)
         for draw, generator in zip(draws, self._generators, strict=True):
-            draw.exponential_(generator=generator) if exponential else draw.uniform_(generator=generator)
+            getattr(draw, f"{kind}_")(generator=generator)
         return draws
 
     def sample_weights(self) -> EffectiveWeights:
@@ -262,7 +273,20 @@ class SparseNODEModule(BaseModuleClass):
         if self.initial_velocity is None:
             return
         fields = self.lineages if self.n_fields > 1 else [0] * len(self.lineages)
-        self.initial_velocity.start_from(self.initial_state, initial_velocity.to(self.initial_state), fields)
+        observed = initial_velocity.to(self.initial_state)
+        self.initial_velocity.start_from(self.initial_state, observed, fields)
+        if self.velocity_offset is not None:
+            with torch.no_grad():
+                self.velocity_offset.copy_(observed - self._network_velocity(self.start()))
+
+    def start_speed(self) -> torch.Tensor | None:
+        """Initial velocities of the trajectories, replicates × trajectories × variables; ``None`` for those of the network."""
+        return None if self.velocity_offset is None else self._network_velocity(self.start()) + self.velocity_offset
+
+    def _network_velocity(self, start: torch.Tensor) -> torch.Tensor:
+        """Initial velocities that the network gives at starts of the trajectories."""
+        layout = self.layout(self.lineages)
+        return layout.gather(cast("InitialVelocity", self.initial_velocity)(layout.spread(start)))
 
     def start_accelerations(self, tensors: dict[str, torch.Tensor]) -> None:
         """Start a field of accelerations from those of smoothed trajectories.
@@ -280,7 +304,11 @@ class SparseNODEModule(BaseModuleClass):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _WARM_UP_STEPS)
         for _ in range(_WARM_UP_STEPS):
             optimizer.zero_grad()
-            self._collocation_error(self.sample_weights(), tensors).sum().backward()
+            states = tensors["states"]
+            if self.start_noise > 0:
+                draw = self._draw(states.shape[1:], "normal")
+                states = self._by_replicate(states + self.start_noise * draw)
+            self._collocation_error(self.sample_weights(), tensors | {"states": states}).sum().backward()
             optimizer.step()
             schedule.step()
         optimizer.zero_grad()
@@ -295,12 +323,24 @@ class SparseNODEModule(BaseModuleClass):
         start = self.start()
         if not (self.training and self.bootstrap):
             return start
-        weights = self._draw(tensors["early_mask"].shape, exponential=True) * tensors["early_mask"]
+        weights = self._draw(tensors["early_mask"].shape, "exponential") * tensors["early_mask"]
         weights = weights / weights.sum(2, keepdim=True)
         uniform = tensors["early_mask"] / tensors["early_mask"].sum(1, keepdim=True)
         # Early cells are centred on their mean, so the draws are centred on the initial state.
         drawn = torch.einsum("sme,med->smd", weights - uniform, tensors["early"])
         return start + self._by_replicate(drawn)
+
+    def _noisy(self, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Initial values and velocities, with noise while training; no velocities where those of the network serve."""
+        speed = self.start_speed()
+        if not (self.training and self.start_noise > 0):
+            return start, speed
+        noise = self.start_noise * self._draw((self.order, *start.shape[1:]), "normal")
+        noise = self._by_replicate(noise) if len(noise) < self.n_replicates else noise
+        if self.initial_velocity is None:
+            return start + noise[:, 0], None
+        speed = self._network_velocity(start) if speed is None else speed
+        return start + noise[:, 0], speed + noise[:, 1]
 
     def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
         """Seeds × … to replicates × …; a leading axis of one serves all replicates."""
@@ -348,9 +388,12 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
+        start, speed = self._noisy(self._start(tensors))
         states, derivatives = (
             values[..., : self.n_vars]
-            for values in self.trajectories(effective, self._start(tensors), self.relative_span, self.lineages, knots)
+            for values in self.trajectories(
+                effective, start, self.relative_span, self.lineages, knots, initial_velocity=speed
+            )
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
@@ -413,6 +456,8 @@ class SparseNODEModule(BaseModuleClass):
         weighted = inputs * precision.mean(2, keepdim=True)
         gram = weighted.mT @ inputs
         ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
+        # What noise on the inputs amounts to.
+        ridge = ridge + self.start_noise**2 * weighted[..., -1:].sum(1, keepdim=True)
         eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
         solution = torch.linalg.solve(gram + ridge * eye, weighted.mT @ slopes).mT.float()
         self.field.weights[-1].copy_(solution[..., :-1])
@@ -470,7 +515,14 @@ class SparseNODEModule(BaseModuleClass):
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
         effective = self.field.effective_weights()
         try:
-            states, _ = self.trajectories(effective, self.start(), self.relative_span, self.lineages, knots)
+            states, _ = self.trajectories(
+                effective,
+                self.start(),
+                self.relative_span,
+                self.lineages,
+                knots,
+                initial_velocity=self.start_speed(),
+            )
         except DivergenceError:
             return False
         return bool(states.abs().max() < _LARGEST)

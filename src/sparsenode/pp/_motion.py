@@ -1,0 +1,204 @@
+"""Motion capture made ready for a fit: few components, mirror images, late starts."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from sparsenode.model import _checks
+
+_KEY = "motion"
+_FEWEST = 10  # frames of a trajectory that a fit needs
+_HIPS = ("lhipjoint", "rhipjoint")
+
+
+def prepare_motion(
+    adata: AnnData,
+    n_components: int = 6,
+    start_every: float | None = 0.2,
+    shortest: float = 0.25,
+    mirror: bool = True,
+    time_key: str = "time",
+    trial_key: str = "trial",
+    reference: AnnData | None = None,
+) -> AnnData:
+    r"""Project frames on their principal components, and add mirror images and late starts of every trial.
+
+    A hundred frames are a stride or less, of 93 coordinates that move together. This makes the most of them:
+
+    - *Components.* The coordinates become their first principal components, :math:`z = A^\top (x - c)`, with centre
+      :math:`c` and axes :math:`A` from the frames and their mirror images. Walking has two to four modes.
+    - *Mirror images.* The body is symmetric: with left and right exchanged, a walk is another walk, half a stride later.
+    - *Late starts.* The same trials again from later and later frames on, as trajectories of their own, so that field and
+      initial velocities are learned from many starts.
+
+    Parameters
+    ----------
+    adata
+        Frames × coordinates to be fitted, as :func:`sparsenode.datasets.read_motion_capture` returns them.
+    n_components
+        Number of components.
+    start_every
+        Seconds between starts, or the unit of ``time_key``; ``None`` for no late starts.
+    shortest
+        Length in the same unit below which there are no late starts. They have ten frames at least in any case.
+    mirror
+        Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, and
+        turn the horizontal axis that is nearest to the line between the hips, about the root. Needs ``adata.var["joint"]``
+        and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
+    time_key, trial_key
+        Columns of ``adata.obs`` with the time and the trial.
+    reference
+        What an earlier call returned: frames are then projected on its components, and nothing is added; for new trials.
+
+    Returns
+    -------
+    Frames × components, in the unit of the coordinates, with
+
+    - ``.obs[time_key]`` and ``.obs[trial_key]``: time and name of the trajectory; the trials come first and under their own
+      names, then ``"07_01 mirrored"``, ``"07_01 from 0.2"`` and ``"07_01 mirrored from 0.2"``,
+    - ``.uns["motion"]``: ``centre``, ``axes`` (coordinates × components) and the names of the coordinates.
+
+    Raises
+    ------
+    KeyError
+        If a column is missing.
+    ValueError
+        If an argument is out of range, if there are not enough frames, or if coordinates differ from those of the reference.
+
+    Notes
+    -----
+    The components see the frames that are given here: give those to be fitted only, and others with ``reference``. Distances to the
+    subspace are lost: :func:`restore_motion` gives coordinates back, whose errors are those to report.
+
+    Examples
+    --------
+    >>> import sparsenode as sn
+    >>> frames = sn.datasets.read_motion_capture("07.asf", ["07_01.amc", "07_10.amc"])  # doctest: +SKIP
+    >>> training = sn.pp.prepare_motion(frames)  # doctest: +SKIP
+    """
+    for key in (time_key, trial_key):
+        if key not in adata.obs:
+            raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
+    x = adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)
+    x = x.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
+    if reference is not None:
+        found = _components(reference, "reference")
+        if list(found["coordinates"]) != list(adata.var_names):
+            raise ValueError("Expected the coordinates of `reference` in their order, found others in `adata`.")
+        table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
+        table.obs[trial_key] = table.obs[trial_key].astype("category").cat.remove_unused_categories()
+        return table
+    _checks.at_least("n_components", n_components, 1)
+    _checks.positive("shortest", shortest)
+    if start_every is not None:
+        _checks.positive("start_every", start_every)
+    if n_components > min(x.shape):
+        raise ValueError(
+            f"Expected `n_components` to be at most {min(x.shape)} for {x.shape} values, found {n_components}."
+        )
+    names = adata.obs[trial_key].astype(str).to_numpy()
+    times = adata.obs[time_key].to_numpy(dtype=np.float64)
+    runs: list[tuple[str, np.ndarray, np.ndarray]] = []
+    for name in dict.fromkeys(names):
+        rows = np.flatnonzero(names == name)
+        rows = rows[np.argsort(times[rows], kind="stable")]
+        runs.append((name, times[rows], x[rows]))
+    if mirror:
+        runs += [(f"{name} mirrored", t, _mirrored(values, adata.var)) for name, t, values in runs]
+    frames = np.concatenate([values for *_, values in runs])
+    centre = frames.mean(0)
+    axes = np.linalg.svd(frames - centre, full_matrices=False)[2][:n_components].T
+    found = {"centre": centre, "axes": axes, "coordinates": adata.var_names.to_numpy(dtype=object).astype(str)}
+    if start_every is not None:
+        runs += [late for run in runs for late in _late_starts(*run, start_every, shortest)]
+    tables = [_project(values, pd.DataFrame({time_key: t, trial_key: name}), found) for name, t, values in runs]
+    result = anndata.concat(tables, keys=[name for name, *_ in runs], index_unique="|")
+    # In the order of the runs: the trials themselves first.
+    result.obs[trial_key] = pd.Categorical(result.obs[trial_key], categories=[name for name, *_ in runs])
+    result.uns[_KEY] = found
+    return result
+
+
+def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
+    """Coordinates from principal components.
+
+    Parameters
+    ----------
+    values
+        … × components, for instance what ``predict`` returns.
+    reference
+        What :func:`prepare_motion` returned.
+
+    Returns
+    -------
+    … × coordinates, in the order of ``reference.uns["motion"]["coordinates"]``.
+
+    Raises
+    ------
+    KeyError
+        If ``reference`` holds no components.
+    ValueError
+        If the number of components is another one.
+    """
+    found = _components(reference, "reference")
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape[-1] != found["axes"].shape[1]:
+        raise ValueError(f"Expected {found['axes'].shape[1]} components, found {values.shape[-1]}.")
+    return values @ found["axes"].T + found["centre"]
+
+
+def _components(adata: AnnData, name: str) -> dict:
+    if _KEY not in adata.uns:
+        raise KeyError(f"Expected `{name}` to come from `prepare_motion`, found no `{name}.uns[{_KEY!r}]`.")
+    return adata.uns[_KEY]
+
+
+def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:
+    z = ((x - found["centre"]) @ found["axes"]).astype(np.float32)
+    obs.index = obs.index.astype(str)
+    result = AnnData(z, obs=obs)
+    result.var_names = [f"component {i}" for i in range(z.shape[1])]
+    result.uns[_KEY] = found
+    return result
+
+
+def _late_starts(
+    name: str, times: np.ndarray, values: np.ndarray, every: float, shortest: float
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """A trial from later and later frames on."""
+    runs = []
+    for start in np.arange(times[0] + every, times[-1] - shortest, every):
+        first = int(np.searchsorted(times, start - 1e-9))
+        if len(times) - first >= _FEWEST:
+            runs.append((f"{name} from {start - times[0]:.4g}", times[first:], values[first:]))
+    return runs
+
+
+def _mirrored(values: np.ndarray, var: pd.DataFrame) -> np.ndarray:
+    """Mirror images of the frames of a trial: left for right, and one horizontal axis turned about the root."""
+    if not {"joint", "axis"} <= set(var):
+        raise KeyError(f"Expected columns 'joint' and 'axis' in `adata.var` for `mirror=True`, found {list(var)}.")
+    pairs = list(zip(var["joint"].astype(str), var["axis"].astype(str), strict=True))
+    place = {pair: index for index, pair in enumerate(pairs)}
+    joints = dict.fromkeys(joint for joint, _ in pairs)
+    if not all((hip, axis) in place for hip in _HIPS for axis in "xy"):
+        raise ValueError(f"Expected joints {_HIPS} with axes 'x' and 'y' for `mirror=True`, found {list(joints)[:5]}….")
+    across = {axis: abs((values[:, place[_HIPS[0], axis]] - values[:, place[_HIPS[1], axis]]).mean()) for axis in "xy"}
+    side = max(across, key=lambda axis: across[axis])
+    root = next(iter(joints))  # joints come parents first
+    result = values[:, [place[_opposite(joint, joints), axis] for joint, axis in pairs]]
+    turned = [index for index, (_, axis) in enumerate(pairs) if axis == side]
+    result[:, turned] = 2.0 * values[:, place[root, side]].mean() - result[:, turned]
+    return result
+
+
+def _opposite(joint: str, joints: dict[str, None]) -> str:
+    """The joint on the other side of the body, or the joint itself."""
+    other = {"l": "r", "r": "l"}.get(joint[:1], "") + joint[1:]
+    return other if other in joints else joint
