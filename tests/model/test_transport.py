@@ -114,7 +114,7 @@ def displacement_deviation(model) -> np.ndarray:
 
 
 def test_standardised_weights_need_displacements(cells):
-    model = sn.SparseNODE(cells, hidden=(4,))
+    model = sn.SparseNODE(cells, objective="trajectory", hidden=(4,))
     model.train(max_epochs=1, key_added=None, **QUIET)
     with pytest.raises(ValueError, match="transport fit for `weights='standardised'`.*'effect'"):
         model.get_adjacency(weights="standardised")
