@@ -43,6 +43,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
     "trajectory": ({"objective": "trajectory"}, {}, None),
     "transport": ({"objective": "transport"}, {}, None),
     "both": ({"objective": "both"}, {}, None),
+    "both, weaker ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.3}}, None),
     "both, no ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.0}}, None),
     "both, one field": ({"objective": "both", "fields": "shared"}, {}, None),
     "transport, refitted": ({"objective": "transport"}, {}, AFTERWARDS | {"refit": True}),

@@ -332,3 +332,30 @@ def test_state_dict_carries_what_was_derived_from_data(make_module):
     other.load_state_dict(module.state_dict())
     for name in ("strength", "scale", "initial_state", "relative_span", "time_unit"):
         assert torch.equal(getattr(other, name), getattr(module, name))
+
+
+@pytest.mark.parametrize(
+    "regularizer",
+    [CNODE([0.1, 0.2]), PathReg([0.1, 0.2], gates="weight"), GroupLasso([0.1, 0.2]), LassoNet([0.1, 0.2])],
+    ids=lambda r: r.name,
+)
+def test_zeros_of_one_field_are_taken_over_in_all(make_module, regularizer):
+    """Path matrices of every replicate are zero in both fields exactly where those of its single field are."""
+    one = shake(make_module(regularizer, seeds=(0, 1), fields="shared", skip=True))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in one.field.weights:
+            weight.mul_(torch.rand(weight.shape, generator=generator) < 0.4)
+        for logits in one.field.gate_logits:
+            logits.mul_(4.0)
+    both = make_module(regularizer, seeds=(0, 1), fields="lineage", skip=True)
+    before = [weight.detach().clone() for weight in both.field.weights]
+    both.take_zeros(one)
+    expected = one.path_matrix() == 0
+    assert 0.05 < expected.double().mean() < 0.9
+    torch.testing.assert_close(both.path_matrix() == 0, expected.expand(-1, 2, -1, -1))
+    for weight, was in zip(both.field.weights, before, strict=True):
+        assert torch.equal(weight, torch.where(weight == 0, torch.zeros_like(was), was))
+    for own, given in zip(both.field.gate_logits, one.field.gate_logits, strict=True):
+        own, given = own.unflatten(0, (4, 2, -1)), given.unflatten(0, (4, 1, -1))
+        assert torch.equal(own, given.expand_as(own))

@@ -49,7 +49,7 @@ _PLANS: dict[str, dict[str, Any]] = {
     "transport": {"lr": 0.02},
     "collocation": {"lr": 0.03, "gate_lr": 0.2},
     # A ridge on the weights that transport leaves: other donors start elsewhere, and a strong network carries that on.
-    "both": {"weight_decay": 1.0},
+    "both": {"weight_decay": 0.3},
 }
 
 
@@ -101,7 +101,7 @@ class TrainingMixin(RegularizationMixin):
         """Fit the field, and write the results into the AnnData.
 
         With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
-        trajectories, with the zeros of that network held, a ridge (``weight_decay=1.0``) in place of the penalty, and weights that
+        trajectories, with the zeros of that network held, a ridge (``weight_decay=0.3``) in place of the penalty, and weights that
         start anew. Arguments concern both. Training such a model again goes on with the trajectories; for another network make a
         new model.
 
