@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from sparsenode.module import _paths
 from sparsenode.module._field import EffectiveWeights
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def polish(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
         weight = weight / weight.sum()
         if module.n_fields > 1:
             weight = weight * (tensors["lineage"].cpu() == field)
-        _solve(module, effective, network, tensors, weight, float(module.strength[replicate]))
+        _solve(module, _only(effective, network), network, tensors, weight, float(module.strength[replicate]))
 
 
 def _solve(
@@ -56,16 +58,16 @@ def _solve(
     weight: torch.Tensor,
     strength: float,
 ) -> None:
-    """Solve for one network."""
+    """Solve for one network, given its weights alone."""
     field = module.field
-    means, moments = _moments(module, effective, network, tensors, weight)
+    means, moments = _moments(module, effective, tensors, weight)
     share = float(weight.sum())
     gram, cross, own_input, own, own_slope = moments
     path_weights = effective.architecture.path_weights
     free = torch.ones_like(cross) if path_weights is None else _of_network(path_weights, network).double().cpu().mT
-    skip = effective.weights[-1][network].double().cpu().mT
-    layers = _layer_paths(effective, network).double().cpu().mT
-    decay = None if field.raw_decay is None else field.decay[network, 0].double().cpu()  # type: ignore[index]
+    skip = effective.weights[-1][0].double().cpu().mT
+    layers = _layer_paths(effective).double().cpu().mT
+    decay = None if effective.decay is None else effective.decay[0, 0].double().cpu()
     threshold = (strength + 2.0 * module.ridge * layers) * free / module.n_fields
     ridge = module.ridge * free / module.n_fields
     lipschitz = 2.0 * float(torch.linalg.eigvalsh(gram)[-1] + own.max() + ridge.max())
@@ -98,7 +100,6 @@ def _solve(
 def _moments(
     module: SparseNODEModule,
     effective: EffectiveWeights,
-    network: int,
     tensors: dict[str, torch.Tensor],
     weight: torch.Tensor,
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
@@ -110,7 +111,7 @@ def _moments(
     for first in range(0, len(weight), _ROWS):
         rows = slice(first, first + _ROWS)
         state, slope = tensors["state"][rows].to(module.device), tensors["slope"][rows].to(module.device)
-        left = (slope - _layers_alone(module, effective, network, state)).cpu().double()
+        left = (slope - _layers_alone(module, effective, state)).cpu().double()
         inputs, variables = effective.architecture.read(state).cpu().double(), state.cpu().double()
         w = weight[rows, None]
         parts = [
@@ -136,21 +137,27 @@ def _moments(
     return (mean_input, mean_own, mean_slope), central
 
 
-def _layers_alone(
-    module: SparseNODEModule, effective: EffectiveWeights, network: int, state: torch.Tensor
-) -> torch.Tensor:
-    """What the layers of one network give at some states, with their biases: points × variables."""
-    found = module.field.evaluate(state.expand(module.field.n_networks, -1, -1), effective)[network]
-    found = found - effective.architecture.read(state) @ effective.weights[-1][network].mT
-    return found if effective.decay is None else found + effective.decay[network] * state
+def _layers_alone(module: SparseNODEModule, effective: EffectiveWeights, state: torch.Tensor) -> torch.Tensor:
+    """What the layers give at some states, with their biases: points × variables."""
+    found = module.field.evaluate(state.unsqueeze(0), effective)[0]
+    found = found - effective.architecture.read(state) @ effective.weights[-1][0].mT
+    return found if effective.decay is None else found + effective.decay[0] * state
 
 
-def _layer_paths(effective: EffectiveWeights, network: int) -> torch.Tensor:
-    """Path matrix of the layers of one network: targets × inputs."""
-    first, *others = (weight[network].abs() for weight in effective.weights[: effective.architecture.n_layers])
-    for matrix in others:
-        first = matrix @ first
-    return first
+def _layer_paths(effective: EffectiveWeights) -> torch.Tensor:
+    """Path matrix of the layers: targets × inputs."""
+    return _paths.product([weight.abs() for weight in effective.weights[: effective.architecture.n_layers]])[0]
+
+
+def _only(effective: EffectiveWeights, network: int) -> EffectiveWeights:
+    """The weights of one network, as a batch of one."""
+    own = slice(network, network + 1)
+    return replace(
+        effective,
+        weights=[weight[own] for weight in effective.weights],
+        biases=[bias[own] for bias in effective.biases],
+        decay=None if effective.decay is None else effective.decay[own],
+    )
 
 
 def _of_network(path_weights: torch.Tensor, network: int) -> torch.Tensor:
