@@ -226,9 +226,9 @@ def main() -> None:
         plan += [("folds", "walking", 2, held_out, "recipe") for held_out in TRIALS[::-1]]
     rows = _paper.spread(work, [(folder, *entry, n_seeds, epochs) for entry in plan], options)
     about = {"epochs": EPOCHS, "prepare": PREPARE, "settings_": SETTINGS, "train": TRAIN, "levers": LEVERS}
-    _paper.save("motion", rows, options, methods=METHODS, coordinates=COORDINATES, **about)
+    table = _paper.save("motion", rows, options, methods=METHODS, coordinates=COORDINATES, **about)
     if not options.quick:
-        figures(pd.DataFrame(rows), options)
+        figures(table, options)
 
 
 if __name__ == "__main__":
