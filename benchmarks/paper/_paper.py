@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))  # for `_common`, which all benchmarks shar
 
 import _common  # noqa: E402
 import matplotlib  # noqa: E402
-from _common import save  # noqa: E402, F401
+import pandas as pd  # noqa: E402
 
 from sparsenode import DivergenceError  # noqa: E402
 
@@ -47,6 +47,9 @@ def arguments(description: str | None) -> Any:
     parser.set_defaults(output=HERE / "results")
     parser.add_argument("--minutes", type=float, default=28.0, help="start no fit later than this")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="go on after so many fits, and add to the table that is there"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="fits at a time, each with one thread")
     _common.add_data_argument(parser)
     return parser
@@ -58,6 +61,7 @@ def spread(work: Callable[..., list[dict]], plan: Sequence[tuple], options: Any)
     ``work`` takes an entry as arguments, and must be a function of a module, since it runs in processes of their own.
     """
     call = partial(_alone, work, time.time() + 60 * options.minutes)
+    plan = plan[options.skip :]
     rows: list[dict] = []
     left_out = 0
     if options.jobs == 1:
@@ -84,6 +88,14 @@ def _alone(work: Callable[..., list[dict]], deadline: float, entry: tuple) -> li
     quiet()
     torch.set_num_threads(1)
     return work(*entry)
+
+
+def save(name: str, rows: list[dict], options: Any, **settings: Any) -> pd.DataFrame:
+    """Write the rows, after those of the run that ``--skip`` goes on with, and return all of them."""
+    if options.skip and not options.quick:
+        rows = [*pd.read_csv(options.output / f"{name}.csv").to_dict("records"), *rows]
+    _common.save(name, rows, options, **settings)
+    return pd.DataFrame(rows)
 
 
 def within(plan: Sequence[Any], options: Any) -> Iterator[Any]:

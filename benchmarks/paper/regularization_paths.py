@@ -12,6 +12,7 @@ from typing import Any
 
 import _paper
 import anndata
+import matplotlib.pyplot as plt
 import motion
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ import pandas as pd
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, LassoNet, PathReg
 
-N_STRENGTHS, EPOCHS = 6, 30
+N_STRENGTHS, EPOCHS = 6, 20
+SEEDS = {"second order": 3, "walking": 3, "bone marrow": 1}
 METHODS = {
     "L0": L0,
     "C-NODE": CNODE,
@@ -40,8 +42,7 @@ def walking(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     folder = options.data / "motion_capture"
     files = [folder / f"{trial}.amc" for trial in motion.TRIALS]
     frames = sn.datasets.read_motion_capture(folder / "07.asf", files, step=3)
-    components = motion.Components(frames.X, 8)
-    adata = anndata.AnnData(components.to(frames.X).astype(np.float32), obs=frames.obs)
+    adata = sn.pp.prepare_motion(frames, n_components=8, start_every=None, mirror=False)
     settings = {"align_batches": False, "initial_state": "learned", "hidden": (30,)}
     return adata, {"time_key": "time", "batch_key": "trial"}, settings
 
@@ -53,33 +54,56 @@ def bone_marrow(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     return adata, {"lineage_key": "lineages"}, {}
 
 
+DATA = {"second order": second_order, "walking": walking, "bone marrow": bone_marrow}
+
+
+def work(name: str, method: str, options: Any) -> list[dict]:
+    """One fit of all strengths and seeds, and a row for each."""
+    adata, keys, settings = DATA[name](options)
+    strengths = np.geomspace(*RANGE, 2 if options.quick else N_STRENGTHS)
+    n_seeds = 1 if options.quick else SEEDS[name]
+    sn.SparseNODE.setup_anndata(adata, **keys)
+    model = sn.SparseNODE(
+        adata, METHODS[method](strengths), seed=0, n_seeds=n_seeds, objective="trajectory", **settings
+    )
+    start = time.perf_counter()
+    epochs = 2 if options.quick else EPOCHS
+    done = _paper.attempt(lambda: model.train(epochs, schedule="sparse", **_paper.QUIET) or True, False)
+    about = {"data": name, "method": method, "diverged": not done, "seconds": time.perf_counter() - start}
+    if not done:
+        return [about]
+    if method == "PathReg" and not options.quick:
+        model.write_results()
+        figure = sn.pl.regularization_path(adata, return_fig=True)
+        _paper.save_figure(figure, f"path_{name.replace(' ', '_')}", options)
+    return [about | row for row in model.get_regularization_path().to_dict("records")]
+
+
+def figure(table: pd.DataFrame, options: Any) -> None:
+    """Held-out error against sparsity along the paths, medians over seeds."""
+    names = [name for name in DATA if name in set(table["data"])]
+    drawn, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
+        own = table[(table["data"] == name) & ~table["diverged"]]
+        for place, method in enumerate(METHODS):
+            path = own[own["method"] == method].groupby("strength")[["feature_sparsity", "validation_error"]].median()
+            style = {"marker": "osD^"[place], "color": f"C{place}", "label": method}
+            axis.plot(path["feature_sparsity"], path["validation_error"], **style)
+        axis.set(title=name, xlabel="feature sparsity", xlim=(-0.05, 1.05), yscale="log")
+    axes[0, 0].set_ylabel("held-out error / variance")
+    axes[0, 0].legend(frameon=False)
+    _paper.save_figure(drawn, "regularization_paths", options)
+
+
 def main() -> None:
     """One fit per data set and method."""
     options = _paper.arguments(__doc__.splitlines()[0]).parse_args()
-    data = {"second order": second_order, "walking": walking, "bone marrow": bone_marrow}
-    plan = [(name, method) for name in data for method in METHODS]
-    rows: list[pd.DataFrame] = []
-    for name, method in _paper.within(plan[:1] + plan[4:6] if options.quick else plan, options):
-        adata, keys, settings = data[name](options)
-        strengths = np.geomspace(*RANGE, 2 if options.quick else N_STRENGTHS)
-        sn.SparseNODE.setup_anndata(adata, **keys)
-        model = sn.SparseNODE(adata, METHODS[method](strengths), objective="trajectory", seed=0, **settings)
-        start = time.perf_counter()
-        epochs = 2 if options.quick else EPOCHS
-        if not _paper.attempt(lambda m=model, n=epochs: m.train(n, schedule="sparse", **_paper.QUIET) or True, False):
-            print(name, method, "diverged", flush=True)
-            continue
-        table = model.get_regularization_path().assign(seconds=time.perf_counter() - start)
-        table.insert(0, "method", method)
-        table.insert(0, "data", name)
-        rows.append(table)
-        print(table.round(3).to_string(), flush=True)
-        if method == "PathReg":
-            model.write_results()
-            figure = sn.pl.regularization_path(adata, return_fig=True)
-            _paper.save_figure(figure, f"path_{name.replace(' ', '_')}", options)
-    found = pd.concat(rows).to_dict("records")
-    _paper.save("regularization_paths", found, options, epochs=EPOCHS, range=RANGE, n_strengths=N_STRENGTHS)
+    plan = [(name, method, options) for name in DATA for method in METHODS]
+    rows = _paper.spread(work, plan[:1] + plan[4:6] if options.quick else plan, options)
+    about = {"epochs": EPOCHS, "range": RANGE, "n_strengths": N_STRENGTHS, "seeds_of": SEEDS}
+    table = _paper.save("regularization_paths", rows, options, **about)
+    if not options.quick:
+        figure(table, options)
 
 
 if __name__ == "__main__":

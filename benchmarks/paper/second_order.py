@@ -144,10 +144,12 @@ def main() -> None:
     else:
         # What matters first, in case the time is over.
         plan = [("fixed", 0, 0.0, False, method, seed) for seed in range(options.seeds) for method in METHODS]
-        plan += [("random", number, 0.0, False, method, 0) for number in range(options.systems) for method in few]
+        systems = [("random", number, 0.0, False, method, 0) for number in range(options.systems) for method in few]
+        plan += systems[: 10 * len(few)]
         for seed in range(options.seeds):
             for noise, irregular in CONDITIONS:
                 plan += [("fixed", 0, noise, irregular, method, seed) for method in (*few[:2], "base", few[2])]
+        plan += systems[10 * len(few) :]
     rows = _paper.spread(work, [(*entry, options.quick) for entry in plan], options)
     about = {
         "epochs": EPOCHS,
@@ -157,9 +159,9 @@ def main() -> None:
         "settings_": SETTINGS,
         "plain": PLAIN,
     }
-    _paper.save("second_order", rows, options, methods=METHODS, **about)
+    table = _paper.save("second_order", rows, options, methods=METHODS, **about)
     if not options.quick:
-        figures(pd.DataFrame(rows), options)
+        figures(table, options)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,15 @@ def test_replicates_differ_and_are_checked(fitted_donors):
                 method(replicate=wrong)
 
 
+def test_mean_of_the_replicates(fitted_donors):
+    mean = fitted_donors.predict(replicate="mean")
+    np.testing.assert_allclose(mean, np.mean([fitted_donors.predict(replicate=r) for r in (0, 1)], 0), atol=1e-5)
+    errors = [fitted_donors.evaluate(replicate=r)["mse"] for r in (0, 1, "mean")]
+    assert (errors[2] <= 0.5 * (errors[0] + errors[1]) + 1e-9).all()  # the square is convex
+    with pytest.raises(ValueError, match="found 'median'"):
+        fitted_donors.predict(replicate="median")
+
+
 # Times
 
 

@@ -262,6 +262,57 @@ def test_unseen_trials_start_with_velocities_of_the_network_or_their_own(oscilla
     np.testing.assert_allclose(np.square(found - states[0]).mean(), observed.loc["total", "mse"], rtol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def several_speeds() -> sn.SparseNODE:
+    """Oscillations from one position with different velocities, which are then no function of the position."""
+    times = np.linspace(0.0, 3.0, 40)
+    speeds = np.array([-2.0, -1.0, 1.0, 2.0])
+    states = np.cos(OMEGA * times) + speeds[:, None] / OMEGA * np.sin(OMEGA * times)
+    return fit_second(
+        trials(states[:, :, None], times),
+        regularizer="none",
+        skip=True,
+        decay=False,
+        initial_velocity="observed",
+        initial_bandwidth=0.05,
+        train={"max_epochs": 20},
+    )
+
+
+def test_trajectories_with_velocities_of_their_own(several_speeds, tmp_path):
+    model = several_speeds
+    assert model.evaluate().loc["total", "mse"] < 1e-3
+    speed = model.module.start_speed()[0, :, 0].detach().numpy() * model._velocity_unit[0] / 3.0
+    np.testing.assert_allclose(speed, [-2.0, -1.0, 1.0, 2.0], atol=0.1)
+    times = np.linspace(0.0, 3.0, 40)
+    unseen = np.cos(OMEGA * times) + 1.5 / OMEGA * np.sin(OMEGA * times)
+    new = trials(unseen[None, :, None], times, first=7)
+    # By default as the model was made.
+    own = model.evaluate(new).loc["total", "mse"]
+    assert own == model.evaluate(new, initial_velocity="observed").loc["total", "mse"] < 0.02
+    assert own < 0.05 * model.evaluate(new, initial_velocity="network").loc["total", "mse"]
+    inside = np.linspace(0.0, 3.0, 31)
+    np.testing.assert_allclose(model.simulate(times=inside).unperturbed, model.predict(times=inside), atol=1e-4)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = sn.SparseNODE.load(tmp_path / "model", accelerator="cpu")
+    np.testing.assert_allclose(loaded.predict(times=inside), model.predict(times=inside), atol=1e-6)
+
+
+def test_uncertain_clocks_make_forecasts_fall_back(oscillator):
+    """An oscillation whose period is uncertain is damped: its mean over periods is."""
+    times = np.linspace(0.0, 6.0, 60)
+    states = np.cos(OMEGA * times[None, :, None] + PHASES[:, None, None])
+    options = {"regularizer": "none", "skip": True, "decay": False, "hidden": (2,), "n_knots": 17}
+    sizes = []
+    for noise in (0.0, 0.2):
+        model = fit_second(trials(states, times), clock_noise=noise, train={"plan_kwargs": {"lr": 0.02}}, **options)
+        late = model.predict(times=np.linspace(4.0, 6.0, 30))
+        sizes.append(float(np.square(late).mean()))
+    assert sizes[0] == pytest.approx(0.5, rel=0.15)
+    # With log-normal periods, exp(-(0.2 * OMEGA * t)^2 / 2) of the amplitude is left: 0.4 at t = 5, and its square of the size.
+    assert sizes[1] < 0.6 * sizes[0]
+
+
 def test_first_order_forecasts_but_has_no_initial_velocities(adata, fit):
     early = adata[adata.obs["dpt_pseudotime"] < 1.6].copy()
     model = fit(early)
@@ -307,6 +358,16 @@ def test_what_cannot_be_combined(oscillator):
     for order in (0, 3, "2", True, None):
         with pytest.raises(ValueError, match="Expected `order` to be 1 or 2"):
             sn.SparseNODE(adata, order=order)
+    with pytest.raises(ValueError, match="`order=2` with `initial_velocity='observed'`"):
+        sn.SparseNODE(adata, initial_velocity="observed")
+    with pytest.raises(ValueError, match="`initial_velocity`"):
+        sn.SparseNODE(adata, order=2, initial_velocity="first")
+    for name in ("start_noise", "clock_noise"):
+        for wrong in (-0.1, np.nan, np.inf):
+            with pytest.raises(ValueError, match=f"`{name}` to be non-negative and finite"):
+                sn.SparseNODE(adata, **{name: wrong})
+        with pytest.raises(ValueError, match=f"no `{name}` with transport"):
+            sn.SparseNODE(adata, objective="transport", **{name: 0.1})
     with pytest.raises(ValueError, match="block"):
         oscillator.get_network(block="positions")
 

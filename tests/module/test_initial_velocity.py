@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import LeaveOneOut, cross_val_score
 
-from sparsenode.module._initial_velocity import _RIDGE, InitialVelocity
+from sparsenode.module._initial_velocity import _RIDGES, InitialVelocity
 
 
 def test_it_starts_from_a_ridge_regression_per_field():
@@ -19,10 +20,23 @@ def test_it_starts_from_a_ridge_regression_per_field():
         own = [m for m, of in enumerate(fields) if of == field]
         x = starts[own].numpy() - starts[own].numpy().mean(0)
         spread = np.sqrt(np.square(x).mean())
-        ridge = Ridge(alpha=_RIDGE * 3).fit(x / spread, slopes[own].numpy())
+        # The strength with the smallest leave-one-out error; the centre and the spread are those of all starts.
+        candidates = [Ridge(alpha=3 * float(ridge)) for ridge in _RIDGES]
+        scoring = {"cv": LeaveOneOut(), "scoring": "neg_mean_squared_error"}
+        scores = [cross_val_score(c, x / spread, slopes[own].numpy(), **scoring).mean() for c in candidates]
+        ridge = candidates[int(np.argmax(scores))].fit(x / spread, slopes[own].numpy())
         found = network(starts[own].expand(4, -1, -1))[field::2].detach().numpy()
         for replicate in found:
-            np.testing.assert_allclose(replicate, ridge.predict(x / spread), rtol=1e-9)
+            np.testing.assert_allclose(replicate, ridge.predict(x / spread), rtol=1e-5)
+
+
+def test_velocities_that_are_linear_in_positions_are_found():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    matrix = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    network = InitialVelocity(3, [0], 1).double()
+    network.start_from(x, x @ matrix.T, [0] * 8)
+    torch.testing.assert_close(network(x[None])[0], x @ matrix.T, rtol=1e-5, atol=1e-5)
 
 
 def test_one_trajectory_gives_its_slope():

@@ -221,6 +221,34 @@ def test_replicates_equal_single_modules(problem, make_module, regularizer, line
             np.testing.assert_allclose(a[row], b[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_noise_moves_starts_and_clocks_by_what_is_drawn(problem, make_module, order):
+    """The error with noise is that of a module whose starts, velocities and spans are what was drawn."""
+    tensors = problem.tensors(9)
+    noisy = make_module(order=order, seeds=(0, 3), start_noise=0.3, clock_noise=0.2, own_velocities=True)
+    noisy.train()
+    noisy.seed_generators()
+    _, output = noisy(tensors)
+    noisy.eval()
+    _, still = noisy(tensors)
+    for index, seed in enumerate((0, 3)):
+        alone = make_module(order=order, seeds=(seed,), own_velocities=True)
+        generator = torch.Generator().manual_seed(seed)
+        draw = torch.empty(order, *alone.initial_state.shape)
+        draw.normal_(generator=generator)
+        clock = torch.empty(len(alone.relative_span)).normal_(generator=generator)
+        with torch.no_grad():
+            alone.initial_state += 0.3 * draw[0]
+            if order == 2:
+                # The offset makes up for what the network says at the new start.
+                alone.velocity_offset += 0.3 * draw[1]
+            alone.relative_span *= torch.exp(0.2 * clock)
+        _, expected = alone(tensors)
+        found = float(output.extra_metrics["error"][index].detach())
+        assert found == pytest.approx(float(expected.extra_metrics["error"].detach()), rel=1e-5)
+        assert found != pytest.approx(float(still.extra_metrics["error"][index].detach()), rel=1e-3)
+
+
 def test_regulators_and_path_weights_hold_for_both_blocks(make_module):
     weights = torch.arange(16.0).view(4, 4)
     module = make_module(order=2, inputs=[1, 3], path_weights=weights)

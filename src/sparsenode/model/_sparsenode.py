@@ -160,7 +160,11 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Standard deviation of Gaussian noise that is added to initial states, and in second order to initial velocities, anew in
         each training step; as a share of the standard deviation of the data, by default none. The field then learns to lead
         back to the observed trajectories, which makes forecasts stable, and ever closer to the mean the more noise there is.
-        Only with trajectories. See the user guide on motion capture.
+        Only where trajectories are fitted. See the user guide on motion capture.
+    clock_noise
+        Standard deviation of Gaussian noise on the logarithm of the length of every trajectory, anew in each training step; by
+        default none. Other trials go faster or slower, by 10 % with 0.1, so phases are the less certain the later it is: forecasts
+        then fall back to the mean in time. Only where trajectories are fitted.
     align_batches
         Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
         predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
@@ -227,6 +231,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         initial_velocity: InitialVelocities = "network",
         bootstrap: bool | None = None,
         start_noise: float = 0.0,
+        clock_noise: float = 0.0,
         align_batches: bool | None = None,
         n_knots: int = 17,
         solver: str = "dopri5",
@@ -299,12 +304,13 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             raise ValueError(
                 "Expected `order=2` with `initial_velocity='observed'`, found 1: velocities are no part of its state."
             )
-        if not (np.isfinite(start_noise) and start_noise >= 0):
-            raise ValueError(f"Expected `start_noise` to be non-negative and finite, found {start_noise!r}.")
-        if start_noise > 0 and isinstance(self.objective, Transport):
-            raise ValueError(
-                "Expected no `start_noise` with transport, where no trajectory is solved in training. Leave it out."
-            )
+        for name, value in {"start_noise": start_noise, "clock_noise": clock_noise}.items():
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
+            if value > 0 and isinstance(self.objective, Transport):
+                raise ValueError(
+                    f"Expected no `{name}` with transport, where no trajectory is solved in training. Leave it out."
+                )
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
         super().__init__(adata, registry)
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
@@ -338,6 +344,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             "path_weights": None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
             "order": order,
             "start_noise": float(start_noise),
+            "clock_noise": float(clock_noise),
             "own_velocities": initial_velocity == "observed",
         }
         self.module = SparseNODEModule(**self._module_arguments)

@@ -61,6 +61,8 @@ class SparseNODEModule(BaseModuleClass):
         Whether initial states are drawn anew at each training step.
     learned_start
         Whether initial states are learned, for each replicate.
+    clock_noise
+        Standard deviation of the noise on the logarithm of the length of every trajectory at each training step.
     own_velocities
         Whether trajectories have initial velocities of their own in second order, learned beside the network.
     start_noise
@@ -100,11 +102,12 @@ class SparseNODEModule(BaseModuleClass):
         path_weights: torch.Tensor | None = None,
         order: int = 1,
         start_noise: float = 0.0,
+        clock_noise: float = 0.0,
         own_velocities: bool = False,
     ) -> None:
         super().__init__()
         self.regularizer = regularizer
-        self.start_noise = start_noise
+        self.start_noise, self.clock_noise = start_noise, clock_noise
         self.n_vars, self.order = n_vars, order
         self.seeds = [int(seed) for seed in seeds]
         self.n_fields = n_lineages if fields == "lineage" else 1
@@ -210,7 +213,7 @@ class SparseNODEModule(BaseModuleClass):
         start
             Initial values of the variables, replicates × trajectories × variables, in module units.
         relative_span
-            Length of each trajectory in units of ``time_unit``.
+            Length of each trajectory in units of ``time_unit``, trajectories or replicates × trajectories.
         lineages
             Lineage of each trajectory.
         times
@@ -336,7 +339,7 @@ class SparseNODEModule(BaseModuleClass):
         if not (self.training and self.start_noise > 0):
             return start, speed
         noise = self.start_noise * self._draw((self.order, *start.shape[1:]), "normal")
-        noise = self._by_replicate(noise) if len(noise) < self.n_replicates else noise
+        noise = self._by_replicate(noise)
         if self.initial_velocity is None:
             return start + noise[:, 0], None
         speed = self._network_velocity(start) if speed is None else speed
@@ -389,11 +392,12 @@ class SparseNODEModule(BaseModuleClass):
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
         start, speed = self._noisy(self._start(tensors))
+        span = self.relative_span
+        if self.training and self.clock_noise > 0:
+            span = span * self._by_replicate(torch.exp(self.clock_noise * self._draw(span.shape, "normal")))
         states, derivatives = (
             values[..., : self.n_vars]
-            for values in self.trajectories(
-                effective, start, self.relative_span, self.lineages, knots, initial_velocity=speed
-            )
+            for values in self.trajectories(effective, start, span, self.lineages, knots, initial_velocity=speed)
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))

@@ -1,0 +1,104 @@
+"""Frames made ready for a fit, against scikit-learn's principal components and reflections done by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from scipy import sparse
+from sklearn.decomposition import PCA
+
+from sparsenode import pp
+
+JOINTS = ("root", "lowerback", "lhipjoint", "rhipjoint", "lhand", "rhand")
+
+
+@pytest.fixture
+def frames() -> AnnData:
+    """Two trials of a body that swings its hands in turn, walking along x."""
+    rng = np.random.default_rng(0)
+    tables = []
+    for trial, n in (("b", 40), ("a", 30)):
+        times = np.arange(n) / 20
+        x = np.zeros((n, len(JOINTS), 3))
+        x[:, :, 2] = np.arange(len(JOINTS))
+        x[:, 0] += [0.1, 0.2, 0.0]
+        x[:, 2, 1], x[:, 3, 1] = 0.3, -0.1
+        x[:, 4, 0], x[:, 5, 0] = np.sin(4 * times), -np.sin(4 * times)
+        x += 0.01 * rng.standard_normal(x.shape)
+        obs = pd.DataFrame({"time": times, "trial": trial}, index=[f"{trial}{i}" for i in range(n)])
+        tables.append((x.reshape(n, -1), obs))
+    var = pd.DataFrame({"joint": np.repeat(JOINTS, 3), "axis": np.tile(list("xyz"), len(JOINTS))})
+    var.index = var["joint"] + "_" + var["axis"]
+    return AnnData(np.concatenate([x for x, _ in tables]), obs=pd.concat([obs for _, obs in tables]), var=var)
+
+
+def reflected(x: np.ndarray) -> np.ndarray:
+    """Mirror image of the frames of one trial by hand: left for right, y turned about the root."""
+    points = x.reshape(len(x), len(JOINTS), 3)[:, [0, 1, 3, 2, 5, 4]].copy()
+    points[:, :, 1] = 2 * x[:, 1].mean() - points[:, :, 1]
+    return points.reshape(len(x), -1)
+
+
+def test_components_are_those_of_frames_and_mirror_images(frames):
+    made = pp.prepare_motion(frames, n_components=3, start_every=None)
+    x = np.asarray(frames.X)
+    everything = np.concatenate([x, reflected(x[:40]), reflected(x[40:])])
+    reference = PCA(3).fit(everything)
+    expected = reference.transform(everything)
+    signs = np.sign((expected * made.X).sum(0))
+    np.testing.assert_allclose(made.X * signs, expected, atol=1e-5)
+    assert list(made.obs["trial"].cat.categories) == ["b", "a", "b mirrored", "a mirrored"]
+    np.testing.assert_array_equal(made.obs["time"], np.tile(frames.obs["time"], 2))
+    best = reference.inverse_transform(expected)
+    np.testing.assert_allclose(pp.restore_motion(made.X, made), best, atol=1e-5)
+
+
+def test_late_starts_are_the_ends_of_their_trials(frames):
+    made = pp.prepare_motion(frames, n_components=2, start_every=0.5, shortest=0.4, mirror=False)
+    # Trial b lasts 1.95, a lasts 1.45: starts before 1.55 and 1.05.
+    assert list(made.obs["trial"].cat.categories) == [
+        "b", "a", "b from 0.5", "b from 1", "b from 1.5", "a from 0.5", "a from 1"
+    ]  # fmt: skip
+    late = made[(made.obs["trial"] == "b from 1").to_numpy()]
+    own = made[((made.obs["trial"] == "b") & (made.obs["time"] >= 1 - 1e-9)).to_numpy()]
+    np.testing.assert_array_equal(late.X, own.X)
+    np.testing.assert_array_equal(late.obs["time"], own.obs["time"])
+
+
+def test_new_trials_are_projected_on_the_components_of_a_reference(frames):
+    made = pp.prepare_motion(frames, n_components=2)
+    new = frames[frames.obs["trial"] == "a"].copy()
+    new.X = sparse.csr_matrix(new.X)
+    found = pp.prepare_motion(new, reference=made)
+    own = made[(made.obs["trial"] == "a").to_numpy()]
+    np.testing.assert_allclose(found.X, own.X, atol=1e-6)
+    assert list(found.obs["trial"].cat.categories) == ["a"]
+    with pytest.raises(ValueError, match="others in `adata`"):
+        pp.prepare_motion(new[:, ::-1].copy(), reference=made)
+    with pytest.raises(KeyError, match="prepare_motion"):
+        pp.prepare_motion(new, reference=frames)
+    with pytest.raises(KeyError, match="prepare_motion"):
+        pp.restore_motion(np.zeros(2), frames)
+    with pytest.raises(ValueError, match="Expected 2 components, found 3"):
+        pp.restore_motion(np.zeros((4, 3)), made)
+
+
+def test_what_cannot_be_prepared_is_refused(frames):
+    with pytest.raises(KeyError, match="'clock'"):
+        pp.prepare_motion(frames, time_key="clock")
+    with pytest.raises(ValueError, match="n_components"):
+        pp.prepare_motion(frames, n_components=19)
+    with pytest.raises(ValueError, match="start_every"):
+        pp.prepare_motion(frames, start_every=0.0)
+    bare = AnnData(frames.X, obs=frames.obs)
+    with pytest.raises(KeyError, match="'joint' and 'axis'"):
+        pp.prepare_motion(bare)
+    assert pp.prepare_motion(bare, n_components=2, mirror=False).n_vars == 2
+    frames.var["joint"] = frames.var["joint"].str.replace("hipjoint", "knee")
+    with pytest.raises(ValueError, match="lhipjoint"):
+        pp.prepare_motion(frames)
+    frames.X[0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        pp.prepare_motion(frames, mirror=False)
