@@ -43,9 +43,13 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
     "trajectory": ({"objective": "trajectory"}, {}, None),
     "transport": ({"objective": "transport"}, {}, None),
     "both": ({"objective": "both"}, {}, None),
-    "both, weaker ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.3}}, None),
+    "both, stronger ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 1.0}}, None),
     "both, no ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.0}}, None),
-    "both, one field": ({"objective": "both", "fields": "shared"}, {}, None),
+    "both, one field, stronger ridge": (
+        {"objective": "both", "fields": "shared"},
+        {"plan_kwargs": {"weight_decay": 1.0}},
+        None,
+    ),
     "transport, refitted": ({"objective": "transport"}, {}, AFTERWARDS | {"refit": True}),
     "transport, fine-tuned": ({"objective": "transport"}, {}, AFTERWARDS),
 }
