@@ -111,11 +111,11 @@ def figures(table: pd.DataFrame, options: Any) -> None:
     held_out = table[(table["donor"] != bone_marrow.TRAIN) & (table["seed"] != "mean") & ~table["diverged"]].copy()
     held_out["skill"] = held_out["skill"].clip(lower=-1)
     refit = held_out["relaxed"].map({False: "", True: ", refitted"})
-    held_out["runs"] = held_out["protocol"] + ", " + held_out["donor"] + refit
+    held_out["runs"] = held_out["donor"] + refit
+    held_out = held_out[held_out["protocol"] == "recommended"]
     measures = {
         "skill": "skill (cut at −1)",
         "feature_sparsity": "feature sparsity",
-        "spurious_sparsity": "spurious sparsity",
     }
     figure = sn.pl.comparison(
         held_out, list(measures), groupby="runs", labels=measures, reference={"skill": 0}, return_fig=True
