@@ -63,7 +63,7 @@ class Transport:
         :math:`\rho` above, 0 for no penalty on squares. Together with the L1 norm of paths it makes an elastic net, which spreads
         an effect over co-expressed regulators instead of picking one of them, as far as their differences may be noise. The
         noise-to-signal ratio that it is multiplied by is measured on the pairs: about 0.1 in simulated
-        expression, 3 to 4 in single cells of the bone marrow.
+        expression, 4 in single cells of the bone marrow.
 
     Raises
     ------
