@@ -173,7 +173,12 @@ class TrainingMixin(RegularizationMixin):
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
         if half_samples and len(self.module.seeds) < 2:
             raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
-        plan_kwargs = {**_PLANS["both" if both else fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
+        plan_kwargs = {
+            **_PLANS["both" if both else fitted],
+            **(plan_kwargs or {}),
+            "refit": refit,
+            "warm": self.is_trained_,
+        }
         iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
         if adaptive and early_stopping:
             raise ValueError(
