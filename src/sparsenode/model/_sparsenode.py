@@ -152,7 +152,13 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         order and with collocation. Learned are positions; initial velocities are those that :math:`g` gives there.
     initial_bandwidth
         Standard deviation of that Gaussian, as a share of the trajectory: 0.2 by default, 0.1 in second order and with
-        collocation. In second order also of the one in which initial slopes are estimated, from which training starts.
+        collocation. In second order also of the one in which observed initial velocities of new
+        trajectories are estimated, by local quadratic regression.
+    initial_velocity
+        Only in second order. ``"network"``: trajectories start with the velocities that :math:`g` gives at their initial
+        positions, the default. ``"observed"``: every trajectory has its own, learned along with the field from the slope of the
+        smoothed trajectory, and new ones start from the slope of their early cells, which sees more of them; where velocities
+        are no function of positions, as in walks of different speed.
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
         cloud of starts. By default it does, unless initial states are learned.

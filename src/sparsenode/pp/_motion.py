@@ -71,7 +71,8 @@ def prepare_motion(
 
     Notes
     -----
-    The components see the frames that are given here: give those to be fitted only, and others with ``reference``. Distances to the
+    Do not use mirror images for movements that have a side, nor components to ask which joint drives which. The components see the
+    frames that are given here: give those to be fitted only, and others with ``reference``. Distances to the
     subspace are lost: :func:`restore_motion` gives coordinates back, whose errors are those to report.
 
     Examples
@@ -145,6 +146,11 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
         If ``reference`` holds no components.
     ValueError
         If the number of components is another one.
+
+    Notes
+    -----
+    What the components left out does not come back: do not use it to judge how small the errors of a fit are in single joints
+    without comparing the result with the frames themselves.
     """
     found = _components(reference, "reference")
     values = np.asarray(values, dtype=np.float64)
