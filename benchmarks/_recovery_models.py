@@ -19,7 +19,7 @@ from sparsenode import DivergenceError, SparseNODE
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg, Regularizer
 
 N_STRENGTHS = 6
-EPOCHS = 20  # in each round of the collocation; methods without adaptive rounds have as many in one
+EPOCHS = 70  # in each round of the collocation; methods without adaptive rounds have as many in one
 FINE = {"max_epochs": 12, "objective": "trajectory", "plan_kwargs": {"lr": 0.01}}
 REFIT = {"max_epochs": 20, "objective": "trajectory", "refit": True, "plan_kwargs": {"lr": 0.005}}
 ADAPTIVE = 3
