@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 from sparsenode.module import Field, prune_field
+from sparsenode.module._start import start_accelerations
 from sparsenode.module._velocity import velocity
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
@@ -203,7 +204,7 @@ def test_replicates_equal_single_modules(problem, make_module, regularizer, line
     def losses(regularizer, seeds):
         module = make_module(regularizer, seeds, fields, order=2)
         module.start_velocity(initial_velocity)
-        module.start_accelerations(curves)
+        start_accelerations(module, curves)
         module.train()
         module.seed_generators()
         _, output = module(tensors)
@@ -267,7 +268,7 @@ def test_the_warm_start_learns_accelerations(make_module):
     clock = 1.0 * module.relative_span.numpy()[:, None, None]
     gained = clock * accelerations
     arrays = {"states": states, "derivatives": gained, "precision": np.full_like(gained, 1 / np.square(gained).sum())}
-    module.start_accelerations({name: torch.as_tensor(array[None]) for name, array in arrays.items()})
+    start_accelerations(module, {name: torch.as_tensor(array[None]) for name, array in arrays.items()})
     with torch.no_grad():
         found = module.field.evaluate(torch.as_tensor(states.reshape(1, -1, 8)), module.field.effective_weights())
     error = np.square(found.numpy().ravel() - accelerations.ravel()).mean()

@@ -283,7 +283,7 @@ def test_global_random_state_is_left_alone(cells):
         ({"regulators": ["SOX2"]}, ValueError, "none of 1 names is among its 6 genes"),
         ({"regulators": "SOX2"}, KeyError, "`regulators` to be names of genes or a column"),
         ({"regulators": "length"}, TypeError, "to be boolean"),
-        ({"layer": "counts"}, KeyError, "`layer` to be one of .*found 'counts'"),
+        ({"layer": "counts"}, KeyError, "`layer` to be left out, .*found 'counts'"),
         ({"n_trees": 0}, ValueError, "`n_trees` to be an integer of at least 1, found 0"),
         ({"n_jobs": 0}, ValueError, "`n_jobs` to be a positive integer, or -1 for all processors, found 0"),
         ({"seed": -1}, ValueError, "`seed` to be an integer of at least 0, found -1"),

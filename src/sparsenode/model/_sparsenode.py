@@ -248,8 +248,20 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     ) -> None:
         if order not in (1, 2) or isinstance(order, bool):
             raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
+        _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
+        if initial_velocity == "observed" and order == 1:
+            raise ValueError(
+                "Expected `order=2` with `initial_velocity='observed'`, found 1: velocities are no part of its state."
+            )
         if objective is not None and not isinstance(objective, Transport):
             _checks.choice("objective", objective, tuple(_DEFAULTS))
+        for name, value in {"start_noise": start_noise, "clock_noise": clock_noise}.items():
+            if not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
+            if value > 0 and (isinstance(objective, Transport) or objective == "transport"):
+                raise ValueError(
+                    f"Expected no `{name}` with transport, where no trajectory is solved in training. Leave it out."
+                )
         if order == 2 and (isinstance(objective, Transport) or objective in ("transport", "both")):
             raise ValueError(
                 f"Expected `objective='trajectory'` with `order=2`, found {objective!r}: transport would regress accelerations on "
@@ -305,18 +317,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         _checks.at_least("seed", seed, 0)
         for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
             _checks.positive(name, value)
-        _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
-        if initial_velocity == "observed" and order == 1:
-            raise ValueError(
-                "Expected `order=2` with `initial_velocity='observed'`, found 1: velocities are no part of its state."
-            )
-        for name, value in {"start_noise": start_noise, "clock_noise": clock_noise}.items():
-            if not (np.isfinite(value) and value >= 0):
-                raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
-            if value > 0 and isinstance(self.objective, Transport):
-                raise ValueError(
-                    f"Expected no `{name}` with transport, where no trajectory is solved in training. Leave it out."
-                )
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
         super().__init__(adata, registry)
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]

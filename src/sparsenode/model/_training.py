@@ -21,6 +21,7 @@ from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE, SparseNODEModule
 from sparsenode.module._polish import polish
+from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import (
     NullModels,
     SmoothedTrajectories,
@@ -370,8 +371,8 @@ class TrainingMixin(RegularizationMixin):
         if self._objective_name == "trajectory":
             batch = self._collocation_batch([curves], spans)
             batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
-            module.start_linear(batch)
-            module.start_accelerations(batch)
+            start_linear(module, batch)
+            start_accelerations(module, batch)
 
     def _pairs(
         self,
@@ -427,7 +428,7 @@ class TrainingMixin(RegularizationMixin):
             with torch.no_grad():
                 module.start_offset.copy_(batch["states"][0, :, 0, : module.n_vars] - module.initial_state)
         if not self.is_trained_:
-            module.start_linear({name: tensor.to(module.device) for name, tensor in batch.items()})
+            start_linear(module, {name: tensor.to(module.device) for name, tensor in batch.items()})
         for lineage in range(len(self.lineages)):
             own = [m for m, index in enumerate(lineages) if index == lineage]
             self._refer(lineage, batch["states"][0, own].flatten(0, 1).numpy())

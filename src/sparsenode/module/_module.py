@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
 
-_RIDGE = 1e-4  # of the linear start, as a share of the mean square of an input
 _LARGEST = 1000.0  # states in units of the module beyond which a trajectory is said to diverge
-# Steps and learning rate of the regression that second-order fields start from.
-_WARM_UP_STEPS, _WARM_UP_LR = 300, 0.01
 N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
 
 
@@ -291,31 +288,6 @@ class SparseNODEModule(BaseModuleClass):
         layout = self.layout(self.lineages)
         return layout.gather(cast("InitialVelocity", self.initial_velocity)(layout.spread(start)))
 
-    def start_accelerations(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Start a field of accelerations from those of smoothed trajectories.
-
-        A trajectory from an untrained field of accelerations flies off in a straight line, and takes long to come back.
-        So the field is regressed on smooth curves first, without penalty and without solving an equation.
-
-        Parameters
-        ----------
-        tensors
-            As for a collocation fit.
-        """
-        self.seed_generators()
-        optimizer = torch.optim.Adam(self.field.parameters(), _WARM_UP_LR)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _WARM_UP_STEPS)
-        for _ in range(_WARM_UP_STEPS):
-            optimizer.zero_grad()
-            states = tensors["states"]
-            if self.start_noise > 0:
-                draw = self._draw(states.shape[1:], "normal")
-                states = self._by_replicate(states + self.start_noise * draw)
-            self._collocation_error(self.sample_weights(), tensors | {"states": states}).sum().backward()
-            optimizer.step()
-            schedule.step()
-        optimizer.zero_grad()
-
     def layout(self, lineages: Sequence[int]) -> Layout:
         """Where trajectories of these lineages stand in the batch of networks."""
         fields = list(lineages) if self.n_fields > 1 else [0] * len(lineages)
@@ -441,31 +413,6 @@ class SparseNODEModule(BaseModuleClass):
         strength = self.strength_share * self.strength.repeat_interleave(self.n_fields) / self.n_fields
         if self.strength_share > 0:
             self.regularizer.prox(self.field, effective, strength, steps)
-
-    @torch.no_grad()
-    def start_linear(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Start a skip inside the field from the ridge regression of the derivatives of smoothed trajectories.
-
-        What is linear is then at its optimum before training, and the layers have to find the rest only.
-        """
-        if self.field.skip != "inner":
-            return
-        layout, architecture = self.layout(self.lineages), self.field.architecture
-        span = self.relative_span.view(-1, 1, 1) * self.rate
-        states, slopes, precision = (
-            layout.spread(self._by_replicate(tensor).expand(self.n_replicates, -1, -1, -1)).flatten(1, 2).double()
-            for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"])
-        )
-        inputs = torch.cat([architecture.read(states), torch.ones_like(states[..., :1])], 2)
-        weighted = inputs * precision.mean(2, keepdim=True)
-        gram = weighted.mT @ inputs
-        ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
-        # What noise on the inputs amounts to.
-        ridge = ridge + self.start_noise**2 * weighted[..., -1:].sum(1, keepdim=True)
-        eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-        solution = torch.linalg.solve(gram + ridge * eye, weighted.mT @ slopes).mT.float()
-        self.field.weights[-1].copy_(solution[..., :-1])
-        self.field.biases[-1].copy_(solution[..., -1].reshape(self.field.biases[-1].shape))
 
     @torch.no_grad()
     def adapt(self) -> None:
