@@ -96,9 +96,7 @@ def _fit(options: argparse.Namespace) -> None:
         fields=options.fields,
         seed=options.seed,
     )
-    print(
-        f"objective {options.objective or model.init_params_['non_kwargs']['objective']!r}, {model.module.regularizer!r}"
-    )
+    print(f"objective {model._objective_name!r}, {model.module.regularizer!r}")
     _train_and_report(
         model, key_added=options.key_added, **({} if options.epochs is None else {"max_epochs": options.epochs})
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -103,7 +103,7 @@ class NetworkMixin(PredictionMixin):
         self._check_block(block)
         fields = self._fields(lineage)
         chosen = self._default_weights if weights is None else weights
-        _checks.choice("weights", chosen, ("paths", "jacobian", "effect", "standardised"))
+        _checks.choice("weights", chosen, get_args(Weights))
         if chosen == "standardised" and not self._couples_cells:
             raise ValueError(
                 "Expected a transport fit for `weights='standardised'`, found another objective, which observes no displacements. "

@@ -9,9 +9,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from sparsenode.model import _checks
+from sparsenode.model._observations import MIN_CELLS
 
 _KEY = "motion"
-_FEWEST = 10  # frames of a trajectory that a fit needs
 _HIPS = ("lhipjoint", "rhipjoint")
 
 
@@ -181,7 +181,7 @@ def _late_starts(
     runs = []
     for start in np.arange(times[0] + every, times[-1] - shortest, every):
         first = int(np.searchsorted(times, start - 1e-9))
-        if len(times) - first >= _FEWEST:
+        if len(times) - first >= MIN_CELLS:
             runs.append((f"{name} from {start - times[0]:.4g}", times[first:], values[first:]))
     return runs
 
