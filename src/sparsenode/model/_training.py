@@ -54,20 +54,8 @@ _PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-# Arguments of `train` that concern the transport fit with the objective "both" too.
-_OF_BOTH_FITS = (
-    "max_epochs",
-    "accelerator",
-    "devices",
-    "train_size",
-    "validation_size",
-    "shuffle_set_split",
-    "early_stopping",
-    "steps_per_epoch",
-    "schedule",
-    "half_samples",
-    "plan_kwargs",
-)
+# What `train` does not pass on to the transport fit with the objective "both".
+_NOT_OF_TRANSPORT = ("self", "objective", "refit", "key_added", "trainer_kwargs")
 
 
 class TrainingMixin(RegularizationMixin):
@@ -152,14 +140,13 @@ class TrainingMixin(RegularizationMixin):
         ValueError
             If expression is NaN or infinite, if a trajectory has no training cells, or if an argument is out of range.
         """
+        given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
         if objective is not None:
             _checks.choice("objective", objective, ("trajectory",))
         if objective is not None or refit:
             self._require_trained()
         both = self.objective == "both"
         find_network = both and not self.is_trained_
-        if find_network:
-            given = {name: value for name, value in locals().items() if name in _OF_BOTH_FITS and value is not None}
         refit = refit or both
         fitted = "trajectory" if both or objective is not None else self._objective_name
         adaptive = 0 if refit else self.module.regularizer.adaptive
