@@ -19,9 +19,9 @@ from sparsenode import DivergenceError, SparseNODE
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg, Regularizer
 
 N_STRENGTHS = 6
-EPOCHS = 70  # in each round of the collocation; methods without adaptive rounds have as many in one
-FINE = {"max_epochs": 12, "objective": "trajectory", "plan_kwargs": {"lr": 0.01}}
-REFIT = {"max_epochs": 20, "objective": "trajectory", "refit": True, "plan_kwargs": {"lr": 0.005}}
+EPOCHS = 40  # of ten steps, in each round of the collocation; methods without adaptive rounds have as many in one
+FINE = {"max_epochs": 3, "steps_per_epoch": 20, "objective": "trajectory", "plan_kwargs": {"lr": 0.01}}
+REFIT = {"max_epochs": 4, "steps_per_epoch": 25, "objective": "trajectory", "refit": True, "plan_kwargs": {"lr": 0.01}}
 ADAPTIVE = 3
 SETTINGS = {"objective": "collocation", "n_knots": 33}
 # The regularizer from its strengths, and the range of these.
@@ -47,9 +47,11 @@ def fit(adata: AnnData, method: str, epochs: int = EPOCHS) -> Estimate:
     model = SparseNODE(adata, regularizer, **SETTINGS)
     quiet = {"accelerator": "cpu", "key_added": None, "enable_progress_bar": False, "enable_model_summary": False}
     try:
-        model.train(epochs * (1 + ADAPTIVE - regularizer.adaptive), **quiet)
-        if regularizer.adaptive:
+        if regularizer.adaptive:  # few long epochs, since every epoch costs as much as four steps
+            model.train(-(-epochs // 4), steps_per_epoch=40, **quiet)
             model.train(**FINE, **quiet)
+        else:
+            model.train(epochs * (1 + ADAPTIVE), **quiet)
         model.train(**REFIT, **quiet)
     except DivergenceError:
         nothing = np.zeros((adata.n_vars, adata.n_vars))

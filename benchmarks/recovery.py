@@ -82,9 +82,9 @@ def prepare_worker() -> None:
 def plan(options: argparse.Namespace, done: pd.DataFrame) -> list[tuple[Task, str]]:
     """The runs that are asked for and not done, all methods of a data set together."""
     finished = set(done[KEYS].itertuples(index=False, name=None))
-    systems = [("linear", i) for i in range(options.systems_linear)] + [
-        ("hill", i) for i in range(options.systems_hill)
-    ]
+    systems = [("linear", i) for i in range(options.systems_linear)]
+    for i in range(options.systems_hill):  # in between, so that a run that is cut short has both kinds
+        systems.insert(3 * i + 2, ("hill", i))
     data_sets = [Task(*system, noise, how) for system, noise, how in product(systems, options.noise, options.sampling)]
     return [
         (task, method)
@@ -165,7 +165,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.01, 0.05, 0.1], help="shares of the spread")
     parser.add_argument("--sampling", nargs="+", default=list(SAMPLINGS), choices=SAMPLINGS, help="times")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="methods to run")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of our methods")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of ten steps, in a round")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--resume", action="store_true", help="keep the rows of recovery.csv and run what is missing")
     parser.add_argument(
