@@ -47,11 +47,13 @@ def fit(adata: AnnData, method: str, epochs: int = EPOCHS) -> Estimate:
     model = SparseNODE(adata, regularizer, **SETTINGS)
     quiet = {"accelerator": "cpu", "key_added": None, "enable_progress_bar": False, "enable_model_summary": False}
     try:
-        if regularizer.adaptive:  # few long epochs, since every epoch costs as much as four steps
+        epochs *= 1 + ADAPTIVE - regularizer.adaptive
+        if regularizer.schedule == "iterative":  # its steps are counted in epochs
+            model.train(epochs, **quiet)
+        else:  # few long epochs, since every epoch costs as much as four steps
             model.train(-(-epochs // 4), steps_per_epoch=40, **quiet)
+        if regularizer.adaptive:
             model.train(**FINE, **quiet)
-        else:
-            model.train(epochs * (1 + ADAPTIVE), **quiet)
         model.train(**REFIT, **quiet)
     except DivergenceError:
         nothing = np.zeros((adata.n_vars, adata.n_vars))

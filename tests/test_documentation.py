@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from ast import literal_eval
 from inspect import signature
@@ -72,6 +73,22 @@ def _with_activity(blocks: list[str]) -> list[str]:
     """The page leaves open where activities come from: here, from expression."""
     given = 'activity = rna[:, rna.var_names[:3]].copy()\nactivity.X = activity.X.toarray() if hasattr(activity.X, "toarray") else activity.X\n'
     return [given + block if "regulator_layer" in block else block for block in blocks]
+
+
+def test_tables_are_those_of_the_results():
+    script = REPOSITORY / "benchmarks" / "tables.py"
+    if not script.exists():  # a source distribution has no benchmarks
+        pytest.skip("no benchmarks here")
+    spec = importlib.util.spec_from_file_location("tables", script)
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    pages = [page.read_text() for page in tables.PAGES]
+    assert [tables.filled(page) == page for page in pages] == [True] * len(pages), "run `python benchmarks/tables.py`"
+    named = [match[1] for page in pages for match in tables.REGION.findall(page)]
+    assert sorted(named) == sorted(tables.TABLES)  # every table once
+    forged = pages[0].replace("| **both**, the default |", "| **both** |", 1)
+    assert forged != pages[0]
+    assert tables.filled(forged) == pages[0]
 
 
 def test_every_public_name_is_in_the_reference():

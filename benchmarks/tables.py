@@ -1,0 +1,374 @@
+"""The tables of the documentation, from the committed results.
+
+A page marks where a table belongs with ``<!-- table: NAME -->`` and ``<!-- end of table -->``; this script rewrites what is
+in between, so no figure in a table is typed by hand. The tests run it with ``--check``, which only says whether a page
+differs from the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+PAGES = [HERE.parent / "docs" / name for name in ("benchmarks.md", "user_guide/reproducing_the_paper.md")]
+REGION = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+DONORS = ("S1D2", "S1D1", "S2D1")
+NETWORKS = ("VSC", "dyn-BF", "dyn-LI", "dyn-TF")
+NOISE = (0.0, 0.01, 0.05, 0.1)
+METHODS = {
+    "pathreg": "PathReg",
+    "pathreg, first five cells": "PathReg, first five cells",
+    "cnode": "C-NODE",
+    "grouplasso": "GroupLasso",
+    "l0": "L0",
+    "lassonet": "LassoNet, inner",
+    "lassonet_outer": "LassoNet, outer",
+    "none": "no penalty",
+    "pysindy": "PySINDy",
+    "pysindy_linear": "PySINDy, degree 1",
+    "least_squares": "least squares",
+    "least_squares_linear": "least squares, degree 1",
+}
+SECOND_ORDER = {
+    "C-NODE": "C-NODE",
+    "PathReg": "PathReg, gates by weight",
+    "GroupLasso": "GroupLasso",
+    "L0": "L0",
+    "LassoNet inner": "LassoNet, inner",
+    "LassoNet outer": "LassoNet, outer",
+    "base": "base, the same recipe without penalty",
+    "base, paper": "base, as in the paper",
+}
+OBJECTIVES = {
+    "both": "**both**, the default",
+    "trajectory": "trajectory",
+    "transport": "transport",
+    "transport, refitted": "transport, then refitted",
+    "transport, fine-tuned": "transport, then fine-tuned",
+    "both, before the ridge of transport": "both, before the ridge of transport",
+    "both, stronger ridge": "both, ridge 1 instead of 0.3",
+    "both, no ridge": "both, no ridge",
+    "both, one field, stronger ridge": "both, one field for all lineages, ridge 1",
+}
+Rows = list[list[str]]
+
+
+def results(name: str) -> pd.DataFrame:
+    """A committed table."""
+    return pd.read_csv(HERE / name)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """With its sign."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def small(value: float, digits: int = 2) -> str:
+    """So many significant digits, without an exponent."""
+    return np.format_float_positional(value, precision=digits, fractional=False, trim="-")
+
+
+def spread(values: pd.Series, text: Callable[[float], str], unit: str = "") -> str:
+    """Median, and the range where there is one."""
+    low, median, high = (text(value) for value in (values.min(), values.median(), values.max()))
+    return median + unit if low == high else f"{median}{unit} ({low} to {high})"
+
+
+def strongest(values: Mapping[str, float], digits: int = 2, largest: bool = True) -> dict[str, str]:
+    """Rounded, the best of them bold; what is equal after rounding is equally good."""
+    text = {name: f"{value:.{digits}f}" for name, value in values.items()}
+    best = (max if largest else min)(float(value) for value in text.values())
+    return {name: f"**{value}**" if float(value) == best else value for name, value in text.items()}
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its header."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body]) + "\n"
+
+
+def bone_marrow(protocol: str) -> Rows:
+    """Errors and skills on three donors, with the published run and the best null model."""
+    table = results("results/bone_marrow.csv").query("protocol == @protocol")
+    middle = table.groupby(["method", "donor"]).median(numeric_only=True)
+    rows = [["method", *(f"{d} mse" for d in DONORS), "S1D1 skill", "S2D1 skill", "feature sparsity"]]
+    for method in [name for name in METHODS if name in set(table["method"])]:
+        found = middle.loc[method]
+        skills = [signed(found["skill"][donor]) for donor in DONORS[1:]]
+        errors = [f"{found['mse'][donor]:.4f}" for donor in DONORS]
+        rows.append([METHODS[method], *errors, *skills, f"{found['feature_sparsity'].iloc[0]:.2f}"])
+    nulls = middle.loc["pathreg"].filter(like="null_").min(axis=1)
+    if protocol == "paper":
+        published = middle.loc["pathreg", "published_mse"]
+        skills = [signed(1 - published[donor] / nulls[donor], 2) for donor in DONORS[1:]]
+        rows.append(["published run, λ = 0.01", *(f"{published[d]:.4f}" for d in DONORS), *skills, "0.57"])
+    return [*rows, ["best null model", *(f"{nulls[donor]:.4f}" for donor in DONORS), "0", "0", ""]]
+
+
+def objectives_networks() -> Rows:
+    """AUPRC ratio of the network and held-out skill of the trajectories, on BEELINE."""
+    table = results("results/objectives.csv").query("seed == 0").set_index(["method", "data"])
+    rows = [["method", *NETWORKS, "signs right, lowest"]]
+    for method in list(OBJECTIVES)[:5]:
+        found = table.loc[method].loc[list(NETWORKS)]
+        cells = [f"{row.auprc_ratio:.2f} / {signed(row.skill)}" for row in found.itertuples()]
+        rows.append([OBJECTIVES[method], *cells, f"{found['sign_accuracy'].min():.2f}"])
+    return rows
+
+
+def objectives_bone_marrow() -> Rows:
+    """Skill on held-out cells and on two donors, in both protocols."""
+    table = results("results/objectives.csv").set_index("method")
+    table = table[table["data"].str.contains("paper|recommended")]
+    places = [
+        f"{place}, {protocol}"
+        for protocol in ("paper", "recommended")
+        for place in ("S1D2, held-out cells", *DONORS[1:])
+    ]
+    heads = [place.rpartition(", ")[2] + ": " + place.rpartition(", ")[0] for place in places]
+    rows = [["method", "seeds", *heads, "feature sparsity"]]
+    for method, label in OBJECTIVES.items():
+        own = table.loc[[method]]
+        groups = own.groupby("data")
+        seeds = groups["seed"].nunique()
+        skill = groups["skill"].median()
+        text = [signed(skill[place]) if place in skill else "" for place in places]
+        sizes = "–".join(dict.fromkeys(str(number) for number in sorted(seeds)))
+        rows.append([label, sizes, *text, f"{own['feature_sparsity'].median():.2f}"])
+    return rows
+
+
+def speed() -> Rows:
+    """A step against the published loop."""
+    rows = [
+        [
+            "gates",
+            "replicates",
+            "published loop, ms",
+            "ours, ms per replicate",
+            "times faster",
+            "with Lightning's overhead",
+        ]
+    ]
+    for row in results("results/speed.csv").itertuples():
+        cells = [f"{row.published_ms:.0f}", f"{row.step_ms_per_replicate:.1f}"]
+        ratios = [f"{row.times_faster_step:.0f}", f"{row.times_faster_epoch:.0f}"]
+        rows.append([row.gates, str(row.strengths * row.seeds), *cells, *ratios])
+    return rows
+
+
+def beeline() -> Rows:
+    """AUPRC ratio / early precision ratio beside baselines and the best published method."""
+    table = results("results/beeline.csv").groupby(["network", "method"]).median(numeric_only=True)
+    published = results("results/beeline_best_published.csv").set_index("network")
+    names = {
+        "sparsenode": "transport (ours)",
+        "sparsenode, shuffled": "pseudotime shuffled",
+        "genie3": "GENIE3",
+        "partial_correlation": "partial correlation",
+        "pearson": "Pearson",
+    }
+    rows = [["network", *names.values(), "best of twelve published", "signs right"]]
+    for network in ("dyn-BF", "dyn-TF", "dyn-LI", "VSC", "mCAD"):
+        scores = []
+        for score in ("auprc_ratio", "epr"):
+            own = {name: table.loc[network, name][score] for name in names}
+            scores.append(strongest(own | {"published": published.loc[network, score]}))
+        cells = [f"{scores[0][name]} / {scores[1][name]}" for name in scores[0]]
+        rows.append([network, *cells, f"{table.loc[network, 'sparsenode']['sign_accuracy']:.2f}"])
+    return rows
+
+
+def sensitivity() -> Rows:
+    """AUPRC ratio with one setting changed at a time."""
+    table = results("results/sensitivity.csv")
+    rows = [["setting", *NETWORKS]]
+    for (setting, value), own in table.groupby(["setting", "value"], sort=False):
+        ratio = own.set_index("network")["auprc_ratio"]
+        name = "defaults" if (setting, value) == ("seed", "0") else f"{setting} {value}"
+        rows.append([name, *(f"{ratio[network]:.2f}" for network in NETWORKS)])
+    return rows
+
+
+def real_networks() -> Rows:
+    """AUPRC ratio of three lineages on three donors."""
+    table = results("results/real_networks.csv").groupby(["donor", "method", "lineage"])["auprc_ratio"].median()
+    names = {
+        "sparsenode": "transport (ours)",
+        "sparsenode, shuffled": "pseudotime shuffled, median of two",
+        "pearson": "Pearson",
+        "spearman": "Spearman",
+        "genie3": "GENIE3, 50 trees",
+    }
+    lineages = {"monocyte": "monocyte", "erythroid": "erythroid", "b_cell": "B cell"}
+    rows = [["donor", "method", *lineages.values()]]
+    for donor in DONORS:
+        cells = [strongest({name: table[donor, name, lineage] for name in names}) for lineage in lineages]
+        for name, label in names.items():
+            rows.append([donor if name == "sparsenode" else "", label, *(cell[name] for cell in cells)])
+    return rows
+
+
+def recovery(kind: str, measure: str, digits: int, largest: bool) -> Rows:
+    """One measure of every method against noise, regular / irregular times; the best of every column is bold."""
+    table = results("results/recovery_summary.csv").query("kind == @kind")
+    table = table.assign(noise=table["noise"].round(4)).set_index(["method", "sampling", "noise"])
+    rows = [["method", *(f"{100 * noise:g} %, {how}" for how in ("regular", "irregular") for noise in NOISE)]]
+    methods = [name for name in METHODS if name in table.index.get_level_values(0)]
+    columns = [
+        strongest({name: table.loc[(name, how, noise), measure] for name in methods}, digits, largest)
+        for how in ("regular", "irregular")
+        for noise in NOISE
+    ]
+    label = METHODS | (
+        {"pysindy": "PySINDy, degree 1", "least_squares": "least squares, degree 1"} if kind == "linear" else {}
+    )
+    return [*rows, *([label[name], *(column[name] for column in columns)] for name in methods)]
+
+
+def multiome() -> Rows:
+    """Reference networks and pseudotime of simulated multiomes."""
+    table = results("results/multiome.csv")
+    names = {
+        "lineage_precision": "precision, mean over lineages",
+        "lineage_recall": "recall, mean over lineages",
+        "union_precision": "precision, all cell types together",
+        "worst_cell_type_precision": "precision, worst single cell type",
+        "time_correlation": "rank correlation of diffusion pseudotime with the true time, worse fate",
+        "cells_in_their_lineage": "cells kept in the lineage of their true fate",
+    }
+    rows = [["", f"lowest of {len(table)} seeds", "median"]]
+    return [
+        *rows,
+        *([label, f"{table[name].min():.3f}", f"{table[name].median():.3f}"] for name, label in names.items()),
+    ]
+
+
+def second_order() -> Rows:
+    """The fixed system without noise."""
+    table = results("paper/results/second_order.csv").query("system == 'fixed' and noise == 0 and not irregular")
+    rows = [
+        [
+            "method",
+            "support exact",
+            "coefficient error",
+            "largest error of a coefficient",
+            "extrapolation to twice the time",
+            "feature / weight sparsity",
+        ]
+    ]
+    for method, label in SECOND_ORDER.items():
+        own = table[table["method"] == method]
+        exact = f"{int(own['support_exact'].sum())} of {len(own)}"
+        errors = [spread(100 * own[name], small, " %") for name in ("coefficient_error", "largest_coefficient_error")]
+        shares = " / ".join(f"{own[name].median():.2f}" for name in ("feature_sparsity", "weight_sparsity"))
+        rows.append([label, exact, *errors, spread(own["extrapolation_error"], lambda x: small(x, 1)), shares])
+    return rows
+
+
+def second_order_noise() -> Rows:
+    """Extrapolation error under noise and at irregular times, with the wrong zeros and non-zeros in brackets."""
+    table = results("paper/results/second_order.csv").query("system == 'fixed' and (noise > 0 or irregular)")
+    conditions = {(0.05, False): "5 % noise", (0.0, True): "irregular times", (0.05, True): "both"}
+    present = [key for key in conditions if ((table["noise"] == key[0]) & (table["irregular"] == key[1])).any()]
+    rows = [["method", *(conditions[key] for key in present)]]
+    for method in [name for name in SECOND_ORDER if name in set(table["method"])]:
+        own, cells = table[table["method"] == method], []
+        for noise, irregular in present:
+            some = own[(own["noise"] == noise) & (own["irregular"] == irregular)]
+            wrong = ", ".join(f"{number:g}" for number in some["support_errors"])
+            cells.append(", ".join(small(x) for x in some["extrapolation_error"]) + f" ({wrong})" if len(some) else "")
+        rows.append([SECOND_ORDER[method], *cells])
+    return rows
+
+
+def motion() -> Rows:
+    """The recipe, with every trial held out in turn: mean of the seeds."""
+    table = results("paper/results/motion.csv").query("part == 'folds' and seed == 'mean'")
+    rows = [["held out", "frames a second", "training, m²", "extrapolation, m²", "skill", "unseen trial, m²", "skill"]]
+    for row in table.sort_values(["frame_rate", "held_out"]).itertuples():
+        ahead = [f"{row.extrapolation_mse:.4f}", f"**{signed(row.extrapolation_skill, 2)}**"]
+        unseen = [f"{row.unseen_mse:.4f}", f"**{signed(row.unseen_skill, 2)}**"]
+        rows.append([row.held_out, str(row.frame_rate), f"{row.train_mse:.4f}", *ahead, *unseen])
+    return rows
+
+
+def paper_bone_marrow() -> Rows:
+    """Skill with and without refit in the recommended protocol: median of the seeds, and mean of their trajectories."""
+    table = results("paper/results/bone_marrow.csv").query("protocol == 'recommended'")
+    rows = [
+        [
+            "method",
+            "refit",
+            *(f"{d}, {what}" for d in DONORS[1:] for what in ("seeds", "mean")),
+            "feature / weight / spurious sparsity",
+        ]
+    ]
+    for (method, relaxed), own in table.groupby(["method", "relaxed"], sort=False):
+        cells = []
+        for donor in DONORS[1:]:
+            skill = own[own["donor"] == donor].set_index("seed")["skill"]
+            cells += [spread(skill.drop("mean"), signed), signed(skill["mean"])]
+        names = ("feature_sparsity", "weight_sparsity", "spurious_sparsity")
+        shares = " / ".join(f"{own.loc[own['seed'] != 'mean', name].median():.2f}" for name in names)
+        rows.append([str(method), "yes" if relaxed else "no", *cells, "" if relaxed else shares])
+    return rows
+
+
+def regularization_paths() -> Rows:
+    """Feature sparsity and held-out error along the paths."""
+    table = results("paper/results/regularization_paths.csv")
+    strengths = sorted(table["strength"].round(6).unique())
+    rows = [["data", "method", *(f"{strength:.2g}" for strength in strengths)]]
+    for (data, method), own in table.groupby(["data", "method"], sort=False):
+        found = own.groupby(own["strength"].round(6))[["feature_sparsity", "validation_error"]].median()
+        cells = [f"{row.feature_sparsity:.2f}, {row.validation_error:.3f}" for row in found.loc[strengths].itertuples()]
+        rows.append([str(data), str(method), *cells])
+    return rows
+
+
+TABLES: dict[str, Callable[[], Rows]] = {
+    "bone_marrow": lambda: bone_marrow("paper"),
+    "bone_marrow_recommended": lambda: bone_marrow("recommended"),
+    "objectives_networks": objectives_networks,
+    "objectives_bone_marrow": objectives_bone_marrow,
+    "speed": speed,
+    "beeline": beeline,
+    "sensitivity": sensitivity,
+    "real_networks": real_networks,
+    "multiome": multiome,
+    "second_order": second_order,
+    "second_order_noise": second_order_noise,
+    "motion": motion,
+    "paper_bone_marrow": paper_bone_marrow,
+    "regularization_paths": regularization_paths,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the results have them."""
+    return REGION.sub(lambda match: match[1] + "\n" + markdown(TABLES[match[2]]()) + "\n" + match[3], text)
+
+
+def main() -> None:
+    """Rewrite the pages, or say which differ."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page differs")
+    check = parser.parse_args().check
+    stale = {page: new for page in PAGES if (new := filled(page.read_text())) != page.read_text()}
+    for page, text in stale.items():
+        print(f"{'differs' if check else 'rewritten'}: {page.relative_to(HERE.parent)}")
+        if not check:
+            page.write_text(text)
+    sys.exit(bool(stale) and check)
+
+
+if __name__ == "__main__":
+    main()
