@@ -23,7 +23,8 @@ import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
 N_TRIALS, N_TIMES = 6, 100
-EPOCHS, REFIT, REFIT_RATE = 30, 20, 0.002
+EPOCHS, REFIT, REFIT_RATE = 30, 20, 0.002  # epochs of ten steps
+STEPS = 50  # in an epoch
 PLAIN_EPOCHS = 60
 SETTINGS: dict[str, Any] = {"order": 2, "objective": "collocation", "n_knots": 65}
 PLAIN: dict[str, Any] = {
@@ -57,10 +58,18 @@ def fit(adata: Any, method: str, seed: int, epochs: int, refit: int) -> sn.Spars
         model.train(min(epochs * PLAIN_EPOCHS // EPOCHS, PLAIN_EPOCHS), **_paper.QUIET)
         return model
     model = sn.SparseNODE(adata, METHODS[method], seed=seed, **SETTINGS)
-    model.train(epochs, **_paper.QUIET)
-    model.train(refit, objective="trajectory", refit=True, plan_kwargs={"lr": REFIT_RATE}, **_paper.QUIET)
+    train(model, epochs, refit, METHODS[method].schedule)
     model.select("one_standard_error", key_added=None)
     return model
+
+
+def train(model: sn.SparseNODE, epochs: int, refit: int, schedule: str) -> None:
+    """Fit accelerations, hold the zeros, and refit the trajectories."""
+    # An epoch costs as much as some steps, so few long ones; an iterative schedule counts epochs.
+    length = 10 if schedule == "iterative" else STEPS
+    model.train(max(10 * epochs // length, 1), steps_per_epoch=length, schedule=schedule, **_paper.QUIET)
+    few = {"steps_per_epoch": STEPS, "objective": "trajectory", "refit": True, "plan_kwargs": {"lr": REFIT_RATE}}
+    model.train(max(10 * refit // STEPS, 1), **few, **_paper.QUIET)
 
 
 def score(model: sn.SparseNODE, system: Any, adata: Any) -> dict[str, float]:
