@@ -22,6 +22,7 @@ REGION = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end of table -->)", 
 DONORS = ("S1D2", "S1D1", "S2D1")
 NETWORKS = ("VSC", "dyn-BF", "dyn-LI", "dyn-TF")
 NOISE = (0.0, 0.01, 0.05, 0.1)
+_LARGEST = 100  # errors beyond this are called so
 METHODS = {
     "pathreg": "PathReg",
     "pathreg, first five cells": "PathReg, first five cells",
@@ -83,9 +84,10 @@ def spread(values: pd.Series, text: Callable[[float], str], unit: str = "") -> s
 
 def strongest(values: Mapping[str, float], digits: int = 2, largest: bool = True) -> dict[str, str]:
     """Rounded, the best of them bold; what is equal after rounding is equally good."""
-    text = {name: f"{value:.{digits}f}" for name, value in values.items()}
-    best = (max if largest else min)(float(value) for value in text.values())
-    return {name: f"**{value}**" if float(value) == best else value for name, value in text.items()}
+    rounded = {name: round(value, digits) for name, value in values.items()}
+    best = (max if largest else min)(rounded.values())
+    text = {name: f"{value:.{digits}f}" if value < _LARGEST else f"> {_LARGEST}" for name, value in rounded.items()}
+    return {name: f"**{text[name]}**" if value == best else text[name] for name, value in rounded.items()}
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -233,6 +235,23 @@ def recovery(kind: str, measure: str, digits: int, largest: bool) -> Rows:
     return [*rows, *([label[name], *(column[name] for column in columns)] for name in methods)]
 
 
+def recovery_longer() -> Rows:
+    """C-NODE with twice the steps on trajectories on linear systems; PySINDy on the same systems in brackets."""
+    keys = ["noise", "sampling", "system"]
+    ours = results("results/recovery_longer.csv").query("kind == 'linear' and method == 'cnode'").set_index(keys)
+    theirs = results("results/recovery.csv").query("kind == 'linear' and method == 'pysindy'").set_index(keys)
+    rows = [["noise, times", "systems", "support exact", "coefficient error", "extrapolation error"]]
+    for (noise, how), own in ours.groupby(level=[0, 1]):
+        other = theirs.loc[own.index]
+        exact = [f"{(found['support_exact'].astype(str) == 'True').sum()}" for found in (own, other)]
+        errors = [
+            f"{own[name].median():.{digits}f} ({other[name].median():.{digits}f})"
+            for name, digits in (("coefficient_error", 3), ("extrapolation_error", 4))
+        ]
+        rows.append([f"{100 * noise:g} %, {how}", str(len(own)), f"{exact[0]} ({exact[1]})", *errors])
+    return rows
+
+
 def multiome() -> Rows:
     """Reference networks and pseudotime of simulated multiomes."""
     table = results("results/multiome.csv")
@@ -343,6 +362,13 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "beeline": beeline,
     "sensitivity": sensitivity,
     "real_networks": real_networks,
+    "recovery_support": lambda: recovery("linear", "support_exact", 2, largest=True),
+    "recovery_coefficients": lambda: recovery("linear", "coefficient_error", 3, largest=False),
+    "recovery_linear_extrapolation": lambda: recovery("linear", "extrapolation_error", 4, largest=False),
+    "recovery_hill_ranking": lambda: recovery("hill", "auprc_ratio", 2, largest=True),
+    "recovery_hill_zeros": lambda: recovery("hill", "f1", 2, largest=True),
+    "recovery_hill_extrapolation": lambda: recovery("hill", "extrapolation_error", 2, largest=False),
+    "recovery_longer": recovery_longer,
     "multiome": multiome,
     "second_order": second_order,
     "second_order_noise": second_order_noise,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from importlib.resources import files
 
 import anndata
@@ -141,6 +142,25 @@ ERRORS = [0.48, 0.52, 0.41, 0.39, 0.46, 0.44]  # means 0.50, 0.40 and 0.45 for s
 )
 def test_rules(choose, arguments, se, expected):
     assert choose(ERRORS, se, **arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "errors", "said"),
+    [
+        ({"rule": "best"}, ERRORS, None),
+        ({"rule": "best"}, [0.1, 0.1, *ERRORS[2:]], r"weakest of 3 strengths was chosen, 0.1\. .* goes down to 0.01"),
+        ({}, ERRORS, r"strongest of 3 strengths was chosen, 10\. .* goes up to 100"),
+        ({"rule": "sparsity", "sparsity": 0.9}, ERRORS, None),
+    ],
+    ids=str,
+)
+def test_a_path_that_may_end_too_early_is_warned_of(choose, arguments, errors, said):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        choose(errors, 0.06, **arguments)
+    messages = [str(warning.message) for warning in found if "strengths was chosen" in str(warning.message)]
+    assert len(messages) == (said is not None)
+    assert said is None or re.search(said, messages[0])
 
 
 def test_without_held_out_cells_only_the_sparsity_decides(choose):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -25,6 +26,20 @@ _OBJECTIVE_CITATIONS = {
     "transport": "schiebinger2019optimal",
     "collocation": "craven1979smoothing",
 }
+
+
+def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
+    """Say that the best strength may lie beyond those of the path."""
+    if len(strengths) == 1 or strengths.min() < chosen < strengths.max():
+        return
+    weak = chosen == strengths.min()
+    warnings.warn(
+        f"The {'weakest' if weak else 'strongest'} of {len(strengths)} strengths was chosen, {chosen:g}. "
+        + ("Weaker ones may predict better" if weak else "Stronger ones may predict as well with fewer edges")
+        + f": fit a path that goes {'down' if weak else 'up'} to {chosen / 10 if weak else chosen * 10:g}.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 class RegularizationMixin(ResultsMixin):
@@ -107,6 +122,7 @@ class RegularizationMixin(ResultsMixin):
         -----
         The rule of one standard error is that of Breiman, Friedman, Olshen and Stone (1984), *Classification and regression
         trees*, with the standard error of a paired difference.
+        A warning says so where the choice is the weakest or the strongest of several strengths: the path may end too early.
         Where noise is large, held-out cells of the same trajectories hardly tell strengths apart. Do not take the
         error of the selected replicate for its error on new data: it was selected for being small.
         """
@@ -134,6 +150,7 @@ class RegularizationMixin(ResultsMixin):
                 strength = by_strength.index[error <= limit].max()
             else:
                 strength = by_strength.index[best]
+            _warn_at_an_end(by_strength.index, strength)
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
         self.selected_ = int(rows.index[int(rows[column].argmin())])
