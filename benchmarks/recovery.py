@@ -41,6 +41,7 @@ import pandas as pd
 from _recovery import SAMPLINGS, Task, score
 from _recovery_baselines import BASELINES
 from _recovery_models import EPOCHS, MODELS, N_STRENGTHS, fit
+from tables import METHODS as LABELS
 
 METHODS = (*MODELS, *BASELINES)
 KEYS = ["kind", "system", "noise", "sampling", "method"]
@@ -140,15 +141,17 @@ def plot(summary: pd.DataFrame, path: Path) -> None:
         for (kind, sampling), ax in zip(panels, row, strict=True):
             for method, line in _panel(summary, kind, sampling).groupby("method", observed=True, sort=False):
                 style = "--" if method in BASELINES else "-"
-                ax.plot(100 * line["noise"], line[measure], style, marker="o", ms=3, c=colours[method], label=method)
+                ax.plot(
+                    100 * line["noise"], line[measure], style, marker="o", ms=3, c=colours[method], label=LABELS[method]
+                )
             ax.set_title(f"{kind.capitalize()}, {sampling} times", fontsize=10)
         row[0].set_ylabel(label)
     for ax in axes[-1]:
         ax.set_xlabel("Noise, % of standard deviation")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    names = [name for name in METHODS if name in handles]
+    names = [name for name in LABELS.values() if name in handles]
     figure.legend([handles[name] for name in names], names, loc="center right", frameon=False)
-    figure.tight_layout(rect=(0, 0, 1 - 1.8 / figure.get_figwidth(), 1))
+    figure.tight_layout(rect=(0, 0, 1 - 2.0 / figure.get_figwidth(), 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
