@@ -134,7 +134,9 @@ def objectives_bone_marrow() -> Rows:
         for protocol in ("paper", "recommended")
         for place in ("S1D2, held-out cells", *DONORS[1:])
     ]
-    heads = [place.rpartition(", ")[2] + ": " + place.rpartition(", ")[0] for place in places]
+    heads = [
+        place.replace("S1D2, held-out cells", "held-out cells").replace("recommended", "log1p") for place in places
+    ]
     rows = [["method", "seeds", *heads, "feature sparsity"]]
     for method, label in OBJECTIVES.items():
         own = table.loc[[method]]
@@ -175,7 +177,6 @@ def beeline() -> Rows:
         "sparsenode, shuffled": "pseudotime shuffled",
         "genie3": "GENIE3",
         "partial_correlation": "partial correlation",
-        "pearson": "Pearson",
     }
     rows = [["network", *names.values(), "best of twelve published", "signs right"]]
     for network in ("dyn-BF", "dyn-TF", "dyn-LI", "VSC", "mCAD"):
