@@ -223,7 +223,7 @@ def recovery(kind: str, measure: str, digits: int, largest: bool) -> Rows:
     """One measure of every method against noise, regular / irregular times; the best of every column is bold."""
     table = results("results/recovery_summary.csv").query("kind == @kind")
     table = table.assign(noise=table["noise"].round(4)).set_index(["method", "sampling", "noise"])
-    rows = [["method", *(f"{100 * noise:g} %, {how}" for how in ("regular", "irregular") for noise in NOISE)]]
+    rows = [["method", *(f"{100 * noise:g} % {how[:3]}." for how in ("regular", "irregular") for noise in NOISE)]]
     methods = [name for name in METHODS if name in table.index.get_level_values(0)]
     columns = [
         strongest({name: table.loc[(name, how, noise), measure] for name in methods}, digits, largest)
