@@ -59,14 +59,13 @@ def bone_marrow(options: Any) -> tuple[anndata.AnnData, dict, dict]:
 DATA = {"second order": second_order, "walking": walking, "bone marrow": bone_marrow}
 
 
-def train(model: sn.SparseNODE, name: str, quick: bool) -> bool:
+def train(model: sn.SparseNODE, name: str, quick: bool) -> None:
     """All strengths at once, with the settings of the script that the data come from."""
     if name == "second order":
         system.train(model, *((3, 2) if quick else (system.EPOCHS, system.REFIT)), schedule="sparse")
-        return True
+        return
     rate = {"walking": motion.TRAIN["plan_kwargs"]["lr"], "bone marrow": 0.01}[name]
     model.train(2 if quick else EPOCHS, schedule="sparse", plan_kwargs={"lr": rate}, **_paper.QUIET)
-    return True
 
 
 def work(name: str, method: str, options: Any) -> list[dict]:
@@ -78,7 +77,7 @@ def work(name: str, method: str, options: Any) -> list[dict]:
     regularizer = METHODS[method](strengths, 2 if name == "second order" else 0)
     model = sn.SparseNODE(adata, regularizer, seed=0, n_seeds=n_seeds, **settings)
     start = time.perf_counter()
-    done = _paper.attempt(lambda: train(model, name, options.quick), False)
+    done = _paper.attempt(lambda: train(model, name, options.quick) or True, False)
     about = {"data": name, "method": method, "diverged": not done, "seconds": time.perf_counter() - start}
     if not done:
         return [about]
