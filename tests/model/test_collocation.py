@@ -63,6 +63,14 @@ def test_the_equations_of_a_linear_system(make, system, regularizer):
     assert model.evaluate().loc["total", "skill"] > 0.9
 
 
+def test_gates_do_not_shrink_effects(make, system):
+    """Their noise is like a ridge. Without it, and with hardly any penalty, coefficients are those of least squares."""
+    model = make(PathReg(1e-5, gates="weight", adaptive=1), 100)
+    found = model.get_adjacency(weights="jacobian").loc[system.genes, system.genes]
+    truth = system.coefficients
+    assert np.linalg.norm(found - truth) < 0.02 * np.linalg.norm(truth)
+
+
 def test_the_equations_of_a_second_order_system():
     """Both blocks exactly, coefficients within 5 %."""
     system = sn.datasets.second_order_system()

@@ -80,9 +80,9 @@ def test_legend(known):
 @pytest.mark.parametrize("layout", ["spring", "kamada_kawai"])
 def test_of_a_fit(cells, layout):
     axis = sn.pl.network(cells, n_edges=12, layout=layout)
-    matrix = pd.DataFrame(cells.varp["sparsenode_adjacency"].toarray(), cells.var_names, cells.var_names)
-    np.fill_diagonal(matrix.to_numpy(), 0.0)
-    flat = matrix.T.stack()
+    matrix = cells.varp["sparsenode_adjacency"].toarray()
+    np.fill_diagonal(matrix, 0.0)
+    flat = pd.DataFrame(matrix, cells.var_names, cells.var_names).T.stack()
     strongest = flat[flat.abs().sort_values(ascending=False).index[:12]]
     edges = drawn(axis).set_index(["source", "target"])
     assert set(edges.index) == set(strongest.index)

@@ -26,10 +26,11 @@ class Recorder(pl.Callback):
     """What happened after every step and every epoch."""
 
     def __init__(self):
-        self.rates, self.losses, self.states = [], [], []
+        self.rates, self.held, self.losses, self.states = [], [], [], []
 
     def on_before_optimizer_step(self, trainer, plan, optimizer):
         self.rates.append([group["lr"] for group in optimizer.param_groups])
+        self.held.append(plan.module.fixed_gates)
 
     def on_train_epoch_end(self, trainer, plan):
         self.losses.append(trainer.callback_metrics.get("validation_loss"))
@@ -186,6 +187,28 @@ def test_learning_rate_rises_and_falls(make_module, fit):
     np.testing.assert_allclose(rates.max(0), [0.02, 0.1], rtol=1e-3)
     np.testing.assert_allclose(rates[-1], [0.0002, 0.001], rtol=1e-3)
     assert (abs(rates.argmax(0) - 10) <= 1).all()
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_gates_are_held_in_the_second_half_of_adaptive_rounds(make_module, fit, warm):
+    """Both halves have a warm-up and a decay; there is a round more where there is nothing to adapt to."""
+    recorder, rounds = Recorder(), 2 - warm
+    plan = TrainingPlan(make_module(PathReg(gates="weight", adaptive=1)), lr=0.02, gate_lr=0.1, warm=warm)
+    fit(plan, max_epochs=3 * rounds, steps_per_epoch=15, callbacks=[recorder])
+    rates, held = np.array(recorder.rates), np.array(recorder.held)
+    sampled = np.tile(np.arange(45) < 23, rounds)  # of 45 steps in a round
+    np.testing.assert_array_equal(held, ~sampled)
+    np.testing.assert_array_equal(rates[:, 1] > 0, sampled)
+    np.testing.assert_allclose(rates[sampled, 1], 5 * rates[sampled, 0])
+    for half in np.split(rates[:, 0], np.flatnonzero(np.diff(sampled)) + 1):
+        assert half.argmax() in (2, 3)
+        np.testing.assert_allclose([half.max(), half[-1]], [0.02, 0.0002], rtol=1e-2)
+
+
+def test_gates_are_not_held_without_adaptive_rounds(make_module, fit):
+    recorder = Recorder()
+    fit(TrainingPlan(make_module()), max_epochs=2, steps_per_epoch=5, callbacks=[recorder])
+    assert recorder.held == [False] * 10
 
 
 def test_gates_have_their_own_group(make_module, fit):

@@ -48,7 +48,8 @@ class PathReg(Regularizer):
         Rounds of training after the first one, each with every path weighted by the inverse of its regulator's effect on the
         target in the round before, as in the adaptive lasso (Zou 2006). It removes small edges that only make up for the
         shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes
-        ``max_epochs``. When a trained model is trained further there is no first round without.
+        ``max_epochs``, and holds the gates as at test time in the second half of them. When a trained model is trained further
+        there is no first round without.
 
     Raises
     ------

@@ -35,7 +35,7 @@ class TrainingPlan(pl.LightningModule):
         Largest learning rate; it rises over the first tenth of the steps and falls to a hundredth of it. ``train`` passes 0.02
         with the transport and 0.03 with the collocation objective.
     gate_lr
-        Largest learning rate of the gate logits; ``train`` passes 0.2 with the collocation objective.
+        Largest learning rate of the gate logits; ``train`` passes 2 with the collocation objective.
     weight_decay
         Decoupled weight decay of Adam.
     max_grad_norm
@@ -50,6 +50,12 @@ class TrainingPlan(pl.LightningModule):
     warm
         Whether the module has been trained: the weights of adaptive regularizers then come from what it has learned, in
         all rounds, rather than from a first round without.
+
+    Notes
+    -----
+    Rounds of adaptive regularizers with gates have two halves, each with a warm-up and a decay of its own: gates are sampled in
+    the first, and held as at test time in the second. Their noise shrinks effects like a ridge, and the inverses of shrunken
+    effects do not tell true edges from false.
 
     References
     ----------
@@ -81,6 +87,8 @@ class TrainingPlan(pl.LightningModule):
         self.refit = refit
         self._warm = warm
         self._n_rounds = n_rounds(module.regularizer.adaptive, refit, warm)
+        self._settles = module.regularizer.adaptive > 0 and not refit and len(module.field.gate_logits) > 0
+        self._round_steps = 1
         self._alive: list[torch.Tensor] = []
         #: One row per step of the schedule and replicate.
         self.records: list[dict[str, Any]] = []
@@ -97,24 +105,38 @@ class TrainingPlan(pl.LightningModule):
         gates = list(self.module.field.gate_logits)
         others = [p for p in self.module.parameters() if not any(p is gate for gate in gates)]
         groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
+        rates = [self._rate]
         if gates:
             groups.append({"params": gates, "lr": 0.0 if self.refit else self.gate_lr})
+            rates.append(lambda step: 0.0 if self._is_settled(step) else self._rate(step))
         optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay, fused=True)
         n_steps = int(self.trainer.estimated_stepping_batches) // self._n_rounds
         if self.schedule is not None:
             n_steps = n_steps * self.dense_epochs // (self.dense_epochs + self.schedule.n_epochs)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: _STEP_RATE if self.schedule and step >= n_steps else _rate_in_round(step, n_steps),
-        )
+        self._round_steps = max(n_steps, 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _is_settled(self, step: int) -> bool:
+        """Whether a step is in the second half of its round, in which gates are as at test time."""
+        return self._settles and 2 * (step % self._round_steps) >= self._round_steps
+
+    def _rate(self, step: int) -> float:
+        """Factor of the learning rate; it starts anew in every round, and in the second half where gates settle."""
+        n_steps = self._round_steps
+        if self.schedule and step >= n_steps:
+            return _STEP_RATE
+        step %= n_steps
+        if self._settles:
+            half = -(-n_steps // 2)
+            step, n_steps = (step, half) if step < half else (step - half, n_steps - half)
+        return _learning_rate_factor(step / max(n_steps - 1, 1))
+
     def on_fit_start(self) -> None:
-        """Restart the random streams, so that the same seed gives the same network; gates are sampled from here on."""
+        """Restart the random streams, so that the same seed gives the same network."""
         self.module.train()
         self.module.seed_generators()
         self.module.strength_share = 0.0 if self.refit else 1.0  # a schedule that was cut short has left its own
-        self.module.fixed_gates = self.refit
         self.module.field.adapt(None)
         if self._warm and not self.refit and self.module.regularizer.adaptive:
             self.module.adapt()
@@ -147,6 +169,7 @@ class TrainingPlan(pl.LightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
+        self.module.fixed_gates = self.refit or self._is_settled(self.global_step)
         self._effective, output = self.module(batch)
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
@@ -268,11 +291,6 @@ class TrainingPlan(pl.LightningModule):
 def n_rounds(adaptive: int, refit: bool, warm: bool) -> int:
     """Number of rounds of a training: one more than the adaptive ones, unless there is something to adapt to from the start."""
     return 1 if refit or not adaptive else adaptive + (not warm)
-
-
-def _rate_in_round(step: int, n_steps: int) -> float:
-    """Factor of the learning rate; it starts anew in every round."""
-    return _learning_rate_factor(step % max(n_steps, 1) / max(n_steps - 1, 1))
 
 
 def _learning_rate_factor(progress: float) -> float:
