@@ -29,7 +29,7 @@ MODELS: dict[str, tuple[Callable[[np.ndarray], Regularizer], tuple[float, float]
     "none": (lambda _: NoRegularizer(), (0.0, 0.0)),
     "cnode": (lambda strength: CNODE(strength, adaptive=ADAPTIVE), (1e-4, 0.03)),
     "l0": (L0, (1e-3, 0.3)),
-    "pathreg": (lambda strength: PathReg(strength, gates="weight", adaptive=ADAPTIVE), (1e-3, 0.1)),
+    "pathreg": (lambda strength: PathReg(strength, gates="weight", adaptive=ADAPTIVE), (2e-3, 0.1)),
     "grouplasso": (lambda strength: GroupLasso(strength, adaptive=ADAPTIVE), (1e-3, 0.1)),
     "lassonet": (lambda strength: LassoNet(strength, skip="inner"), (1e-3, 0.3)),
     "lassonet_outer": (lambda strength: LassoNet(strength, skip="outer"), (1e-3, 0.3)),

@@ -48,7 +48,7 @@ _MAX_EPOCHS = {"trajectory": 50, "transport": 40, "collocation": 100}
 _PLANS: dict[str, dict[str, Any]] = {
     "trajectory": {},
     "transport": {"lr": 0.02},
-    "collocation": {"lr": 0.03, "gate_lr": 2.0},
+    "collocation": {"lr": 0.03, "gate_lr": 1.0},
     # A ridge on the weights that transport leaves: other donors start elsewhere, and a strong network carries that on.
     "both": {"weight_decay": 0.3},
 }

@@ -35,7 +35,7 @@ class TrainingPlan(pl.LightningModule):
         Largest learning rate; it rises over the first tenth of the steps and falls to a hundredth of it. ``train`` passes 0.02
         with the transport and 0.03 with the collocation objective.
     gate_lr
-        Largest learning rate of the gate logits; ``train`` passes 2 with the collocation objective.
+        Largest learning rate of the gate logits; ``train`` passes 1 with the collocation objective.
     weight_decay
         Decoupled weight decay of Adam.
     max_grad_norm
