@@ -12,6 +12,8 @@ from sparsenode._errors import DivergenceError
 from sparsenode.training._schedule import IterativeSparsification
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sparsenode.module import SparseNODEModule
     from sparsenode.module._field import EffectiveWeights
 
@@ -105,7 +107,7 @@ class TrainingPlan(pl.LightningModule):
         gates = list(self.module.field.gate_logits)
         others = [p for p in self.module.parameters() if not any(p is gate for gate in gates)]
         groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
-        rates = [self._rate]
+        rates: list[Callable[[int], float]] = [self._rate]
         if gates:
             groups.append({"params": gates, "lr": 0.0 if self.refit else self.gate_lr})
             rates.append(lambda step: 0.0 if self._is_settled(step) else self._rate(step))
