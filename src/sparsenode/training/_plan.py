@@ -89,8 +89,8 @@ class TrainingPlan(pl.LightningModule):
         self.refit = refit
         self._warm = warm
         self._n_rounds = n_rounds(module.regularizer.adaptive, refit, warm)
-        self._settles = module.regularizer.adaptive > 0 and not refit and len(module.field.gate_logits) > 0
-        self._round_steps = 1
+        # Steps of a round, and how many of them sample the gates.
+        self._round_steps = self._sampled_steps = 1
         self._alive: list[torch.Tensor] = []
         #: One row per step of the schedule and replicate.
         self.records: list[dict[str, Any]] = []
@@ -115,23 +115,23 @@ class TrainingPlan(pl.LightningModule):
         n_steps = int(self.trainer.estimated_stepping_batches) // self._n_rounds
         if self.schedule is not None:
             n_steps = n_steps * self.dense_epochs // (self.dense_epochs + self.schedule.n_epochs)
-        self._round_steps = max(n_steps, 1)
+        self._round_steps = self._sampled_steps = max(n_steps, 1)
+        if gates and self.module.regularizer.adaptive and not self.refit:
+            self._sampled_steps -= self._round_steps // 2
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _is_settled(self, step: int) -> bool:
-        """Whether a step is in the second half of its round, in which gates are as at test time."""
-        return self._settles and 2 * (step % self._round_steps) >= self._round_steps
+        """Whether a step is in the second half of an adaptive round, in which gates are as at test time."""
+        return step % self._round_steps >= self._sampled_steps
 
     def _rate(self, step: int) -> float:
-        """Factor of the learning rate; it starts anew in every round, and in the second half where gates settle."""
-        n_steps = self._round_steps
-        if self.schedule and step >= n_steps:
+        """Factor of the learning rate; it starts anew in every round, and in the half where gates are held."""
+        if self.schedule and step >= self._round_steps:
             return _STEP_RATE
-        step %= n_steps
-        if self._settles:
-            half = -(-n_steps // 2)
-            step, n_steps = (step, half) if step < half else (step - half, n_steps - half)
+        step, n_steps = step % self._round_steps, self._sampled_steps
+        if step >= n_steps:
+            step, n_steps = step - n_steps, self._round_steps - n_steps
         return _learning_rate_factor(step / max(n_steps - 1, 1))
 
     def on_fit_start(self) -> None:
