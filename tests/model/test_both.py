@@ -47,7 +47,7 @@ def transport(trained_on):
     return model
 
 
-@pytest.mark.parametrize("weights", ["standardised", "effect", "jacobian"])
+@pytest.mark.parametrize("weights", ["balanced", "standardised", "effect", "jacobian"])
 def test_the_network_is_that_of_a_transport_fit(model, transport, weights):
     for replicate in range(4):
         expected = transport.get_adjacency(weights=weights, replicate=replicate)
@@ -57,7 +57,7 @@ def test_the_network_is_that_of_a_transport_fit(model, transport, weights):
             pd.testing.assert_frame_equal(model.get_adjacency(lineage, weights=weights, replicate=replicate), found)
         unsigned = model.get_adjacency(signed=False, weights=weights, replicate=replicate)
         pd.testing.assert_frame_equal(unsigned, found.abs())
-    pd.testing.assert_frame_equal(model.get_adjacency(), model.get_adjacency(weights="standardised"))
+    pd.testing.assert_frame_equal(model.get_adjacency(), model.get_adjacency(weights="balanced"))
 
 
 def test_zeros_of_the_network_are_zeros_of_the_field_that_is_integrated(model, cells):

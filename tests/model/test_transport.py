@@ -10,8 +10,8 @@ from anndata import AnnData
 
 import sparsenode as sn
 from sparsenode.module._polish import polish
-from sparsenode.objectives import Transport, couple_cells
-from sparsenode.regularizers import GroupLasso, LassoNet, PathReg
+from sparsenode.objectives import Transport, couple_cells, noise_to_signal, production_deviation
+from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -85,13 +85,28 @@ def test_units_of_the_adjacency(model):
     np.testing.assert_array_equal(effect == 0, paths == 0)
     assert (np.abs(jacobian) <= np.abs(paths) * (1 + 1e-5)).all()
     np.testing.assert_array_equal(np.sign(effect), np.sign(paths))
-    standardised, rate = model.get_adjacency(weights="standardised"), displacement_deviation(model)
+    standardised, rate = model.get_adjacency(weights="standardised").to_numpy(), production_of(model)
     np.testing.assert_allclose(standardised * rate[:, None] / deviation[:, None], effect, rtol=1e-4)
-    pd.testing.assert_frame_equal(model.get_adjacency(), standardised)
+    others = standardised.copy()
+    np.fill_diagonal(others, 0.0)
+    share = standardised / np.linalg.norm(others, axis=1, keepdims=True)
+    balanced = model.get_adjacency(weights="balanced")
+    np.testing.assert_allclose(balanced, np.sign(standardised) * np.sqrt(standardised * share), rtol=1e-6)
+    pd.testing.assert_frame_equal(model.get_adjacency(), balanced)
+    pd.testing.assert_frame_equal(model.get_adjacency(signed=False), balanced.abs())
 
 
-def displacement_deviation(model) -> np.ndarray:
-    """Standard deviation over training cells of the displacement, per unit of pseudotime and in units of the data."""
+def test_the_linear_part_is_solved_for_before_training(cells):
+    """The first epoch begins near the end: an untrained field explains nothing, its error is one or more."""
+    model = sn.SparseNODE(cells, CNODE(0.05), objective="transport", hidden=(4,))
+    model.train(30, train_size=1.0, key_added=None, **QUIET)
+    first = float(model.history_["train_error"].iloc[0, 0])
+    last = float(model.regularization_path_["train_error"].iloc[0])
+    assert first < last + 0.25 * (1.0 - last)
+
+
+def production_of(model) -> np.ndarray:
+    """Standard deviation over training cells of the production, per unit of pseudotime and in units of the data."""
     time, x = model.adata.obs["time"].to_numpy(), model.adata.X
     train = model.train_indices
     deviation = x[train].std(0)
@@ -108,16 +123,18 @@ def displacement_deviation(model) -> np.ndarray:
         total[pairs.start[own]] += 1.0 / rate.var(0).mean()
     started = total > 0
     slope, total = slope[started] / total[started, None], total[started]
-    mean = np.average(slope, axis=0, weights=total)
+    ridge = 0.5 * noise_to_signal(pairs, z, np.ones(len(pairs.start)))
+    produced = production_deviation(z[started], slope, total, np.arange(z.shape[1]), ridge)
     span = model.trajectories["end"].iloc[0] - model.trajectories["start"].iloc[0]
-    return np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=total)) * deviation / span
+    return produced * deviation / span
 
 
-def test_standardised_weights_need_displacements(cells):
+@pytest.mark.parametrize("weights", ["standardised", "balanced"])
+def test_weights_without_unit_need_displacements(cells, weights):
     model = sn.SparseNODE(cells, objective="trajectory", hidden=(4,))
     model.train(max_epochs=1, key_added=None, **QUIET)
-    with pytest.raises(ValueError, match="transport fit for `weights='standardised'`.*'effect'"):
-        model.get_adjacency(weights="standardised")
+    with pytest.raises(ValueError, match=f"transport fit for `weights='{weights}'`.*'effect'"):
+        model.get_adjacency(weights=weights)
 
 
 def test_noise_spreads_effects_over_regulators_that_share_their_signal():

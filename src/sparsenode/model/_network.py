@@ -16,7 +16,7 @@ from sparsenode.model import _checks
 from sparsenode.model._prediction import PredictionMixin
 from sparsenode.objectives import Transport
 
-Weights = Literal["paths", "jacobian", "effect", "standardised"]
+Weights = Literal["paths", "jacobian", "effect", "standardised", "balanced"]
 Block = Literal["position", "velocity"]
 
 _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
@@ -41,7 +41,7 @@ class NetworkMixin(PredictionMixin):
 
     @property
     def _default_weights(self) -> Weights:
-        return "standardised" if self._couples_cells else "paths"
+        return "balanced" if self._couples_cells else "paths"
 
     def get_adjacency(
         self,
@@ -71,9 +71,11 @@ class NetworkMixin(PredictionMixin):
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
             edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
-            the target's observed displacement, a standardised regression coefficient without unit; only where cells were
-            coupled by transport, and the default there. Otherwise ``"paths"`` is, as all genes share one scale. With
-            ``objective="both"`` all but ``"paths"`` are those of the transport fit, the same for all lineages, and ``"paths"`` that
+            the target's production, a standardised regression coefficient without unit; production is the observed displacement
+            and what decays meanwhile. ``"balanced"``: the geometric mean of that and of its share among the edges of its target,
+            :math:`\beta_{ij} / \| \beta_i \|^{1/2}` without the self edge, which ranks edges of targets that are explained badly
+            and of others together. These two exist only where cells were coupled by transport, and ``"balanced"`` is the default
+            there. Otherwise ``"paths"`` is, as all genes share one scale. With ``objective="both"`` all but ``"paths"`` are those of the transport fit, the same for all lineages, and ``"paths"`` that
             of the fields that are integrated, with the same zeros.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
@@ -90,32 +92,34 @@ class NetworkMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate, if a block is asked for in first order, or if ``"standardised"`` weights
-            are asked of an objective that observes no displacements.
+            If there is no such lineage or replicate, if a block is asked for in first order, or if ``"standardised"`` or
+            ``"balanced"`` weights are asked of an objective that observes no displacements.
 
         Notes
         -----
         Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
         there, or compare them between genes of different scales, for which the other two are. ``"effect"`` ranks targets that
-        change fast above others, ``"standardised"`` those of whose change the network explains much.
+        change fast above others, ``"standardised"`` those of whose production the network explains much.
         """
         self._require_trained()
         self._check_block(block)
         fields = self._fields(lineage)
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, get_args(Weights))
-        if chosen == "standardised" and not self._couples_cells:
+        unitless = chosen in ("standardised", "balanced")
+        if unitless and not self._couples_cells:
             raise ValueError(
-                "Expected a transport fit for `weights='standardised'`, found another objective, which observes no displacements. "
+                f"Expected a transport fit for `weights={chosen!r}`, found another objective, which observes no displacements. "
                 "Take 'effect'."
             )
         if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
             matrix, (deviation, speed) = self.network_[self._replicate(replicate)].toarray(), self.network_units_
             matrix = matrix.astype(np.float64)
-            if chosen != "standardised":
+            if not unitless:
                 matrix *= speed[:, None]
             if chosen == "jacobian":
                 matrix *= deviation[:, None] / deviation
+            matrix = _balance(matrix) if chosen == "balanced" else matrix
             return self._by_gene(matrix if signed else np.abs(matrix))
         matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
         if signed or chosen != "paths":
@@ -125,8 +129,9 @@ class NetworkMixin(PredictionMixin):
             else:
                 matrix = np.where(matrix > 0, jacobian, 0.0)
                 matrix = matrix if signed else np.abs(matrix)
-        if chosen != "standardised":
+        if not unitless:
             matrix *= self._edge_units(chosen == "effect", block)
+        matrix = _balance(matrix) if chosen == "balanced" else matrix
         return self._by_gene(self._take_block(matrix, block))
 
     def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:
@@ -424,3 +429,9 @@ class NetworkMixin(PredictionMixin):
             jacobian = module.field.jacobian(points.to(module.device), effective, network)
             total += jacobian.cpu().numpy()
         return total / len(fields)
+
+
+def _balance(matrix: np.ndarray) -> np.ndarray:
+    """Edges over the root of the norm of their target's, self edges apart: targets × regulators."""
+    norm = np.linalg.norm(matrix - np.diag(np.diagonal(matrix)), axis=1, keepdims=True)
+    return matrix / np.sqrt(np.where(norm > 0, norm, 1.0))
