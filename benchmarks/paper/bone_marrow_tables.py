@@ -27,7 +27,6 @@ ERYTHROID = ("RUNX1", "ETV6", "NFIA", "MAZ", "GATA1")
 LINEAGES = ("erythroid", "monocyte", "b_cell")
 FIRST_SEED, EPOCHS, REFIT = 10, 50, 20
 DONORS = (bone_marrow.TRAIN, *bone_marrow.TEST)
-SLOW = ("GroupLasso",)  # one network per gene: one seed
 METHODS: dict[str, dict[str, Any]] = {
     "base": {"regularizer": NoRegularizer()},
     "L0": {"regularizer": L0()},
@@ -141,10 +140,7 @@ def main() -> None:
         pairs = [("recommended", name) for name in order[:4]] + [("paper", name) for name in order[:4]]
         pairs += [(protocol, name) for name in order[4:] for protocol in ("recommended", "paper")]
         pairs += [("recommended", "PathReg, gates by weight"), ("recommended", "C-NODE, 0.04")]
-        plan = [
-            (options.data, protocol, name, 1 if name in SLOW else options.seeds, EPOCHS, REFIT)
-            for protocol, name in pairs
-        ]
+        plan = [(options.data, protocol, name, options.seeds, EPOCHS, REFIT) for protocol, name in pairs]
     rows = _paper.spread(work, plan, options)
     about = {"epochs": EPOCHS, "refit": REFIT, "rank_by_chance": (113 + 1) / 2}
     table = _paper.save("bone_marrow", rows, options, methods=METHODS, **about)

@@ -71,8 +71,12 @@ def test_groups(runs):
         container = next(c for c in axis.containers if c.get_label() == donor)
         assert to_hex(container.lines[0].get_color()) == color.lower()
     assert (found[0][1] < found[1][1]).all()
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["d2", "d1"]
-    assert axis.get_legend().get_title().get_text() == "donor"
+    assert axis.get_legend() is None  # above all panels, so that none is moved
+    _, given = plt.subplots()
+    sn.pl.comparison(runs, "mse", groupby="donor", ax=given)
+    for legend in (axis.get_figure().legends[0], given.get_legend()):
+        assert [text.get_text() for text in legend.get_texts()] == ["d2", "d1"]
+        assert legend.get_title().get_text() == "donor"
 
 
 def test_categories_give_the_order(runs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,12 +210,7 @@ def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def pair_batch(
-    pairs: Pairs,
-    z: np.ndarray,
-    cells: Cells,
-    spans: np.ndarray,
-    samples: Sequence[np.ndarray],
-    rate: np.ndarray | Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    pairs: Pairs, z: np.ndarray, cells: Cells, spans: np.ndarray, samples: Sequence[np.ndarray], rate: np.ndarray | None
 ) -> tuple[dict[str, torch.Tensor], np.ndarray]:
     """Tensors of a transport fit, in module units, and the rate of every gene.
 
@@ -235,7 +230,7 @@ def pair_batch(
     samples
         Masks over cells, one per seed, of those that a seed sees; none if all see all.
     rate
-        Slopes are divided by it; or a function of states, slopes and weights that gives it.
+        Slopes are divided by it; by default by their own standard deviation.
 
     Returns
     -------
@@ -256,8 +251,10 @@ def pair_batch(
     slope /= total[:, None]
     weight = total * cells.weights[start, trajectory]
     weight /= weight.mean()
-    if callable(rate):
-        rate = rate(z[start], slope, weight)
+    if rate is None:
+        mean = np.average(slope, axis=0, weights=weight)
+        rate = np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=weight))
+        rate = np.where(rate > 0, rate, 1.0)
     seen = np.stack([mask[start] for mask in samples]) if len(samples) else np.ones((1, len(weight)))
     lineage = np.asarray(cells.lineages)[trajectory]
     arrays = {"state": z[start], "slope": slope / rate, "weight": weight * seen}

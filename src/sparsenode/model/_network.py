@@ -71,12 +71,12 @@ class NetworkMixin(PredictionMixin):
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
             edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
-            the target's production, a standardised regression coefficient without unit; production is the observed displacement
-            and what decays meanwhile. ``"balanced"``: the geometric mean of that and of its share among the edges of its target,
-            :math:`\beta_{ij} / \| \beta_i \|^{1/2}` without the self edge, which ranks edges of targets that are explained badly
-            and of others together. These two exist only where cells were coupled by transport, and ``"balanced"`` is the default
-            there. Otherwise ``"paths"`` is, as all genes share one scale. With ``objective="both"`` all but ``"paths"`` are those of the transport fit, the same for all lineages, and ``"paths"`` that
-            of the fields that are integrated, with the same zeros.
+            the target's observed displacement, a standardised regression coefficient without unit. ``"balanced"``: the geometric
+            mean of that and of its share among the edges of its target, :math:`\beta_{ij} / \| \beta_i \|^{1/2}` without the
+            self edge, so that targets of which little is explained are ranked with the others. These two exist only where cells
+            were coupled by transport, and ``"balanced"`` is the default there. Otherwise ``"paths"`` is, as all genes share one
+            scale. With ``objective="both"`` all but ``"paths"`` are those of the transport fit, the same for all lineages, and
+            ``"paths"`` that of the fields that are integrated, with the same zeros.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
             regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
@@ -99,7 +99,8 @@ class NetworkMixin(PredictionMixin):
         -----
         Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
         there, or compare them between genes of different scales, for which the other two are. ``"effect"`` ranks targets that
-        change fast above others, ``"standardised"`` those of whose production the network explains much.
+        change fast above others, ``"standardised"`` those of whose change the network explains much,
+        ``"balanced"`` half as much so.
         """
         self._require_trained()
         self._check_block(block)

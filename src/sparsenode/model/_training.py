@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +29,6 @@ from sparsenode.objectives import (
     Transport,
     couple_cells,
     noise_to_signal,
-    production_deviation,
     smooth,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
@@ -182,8 +180,6 @@ class TrainingMixin(RegularizationMixin):
         steps = self._find_network(given | trainer_kwargs) if find_network else self.sparsification_ if both else None
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
-        if fitted == "transport" and not self.is_trained_ and not refit:
-            self._polish(splitter)  # what is linear is then at its optimum before the layers learn
         self._given_up = self._give_up() if objective is not None else []
         if early_stopping and splitter.validation_tensors is None:
             raise ValueError(
@@ -384,13 +380,12 @@ class TrainingMixin(RegularizationMixin):
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
-        regulators = np.arange(z.shape[1]) if self._regulators is None else np.asarray(self._regulators)
-        weights = cells.weights[pairs.start, pairs.trajectory]
-        ridge = transport.ridge * noise_to_signal(pairs, z[:, regulators], weights)
-        if module.regularizer.weights_paths:
-            module.ridge = ridge
-        unit = partial(production_deviation, regulators=regulators, ridge=ridge)
-        batch, rate = pair_batch(pairs, z, cells, spans, samples, unit)
+        batch, rate = pair_batch(pairs, z, cells, spans, samples, None)
+        if transport.ridge > 0 and module.regularizer.weights_paths:
+            regulators = z if self._regulators is None else z[:, self._regulators]
+            module.ridge = transport.ridge * noise_to_signal(
+                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
+            )
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)

@@ -4,7 +4,6 @@ from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
 from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import NullModels
-from sparsenode.objectives._production import production_deviation
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
 from sparsenode.objectives._transport import Pairs, Transport, couple_cells, noise_to_signal
 

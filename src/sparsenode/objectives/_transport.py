@@ -29,8 +29,7 @@ class Transport:
 
     is regressed on the state at the start, never in between, which would bias the network. :math:`T` is the length of the
     trajectory: a lag counts cells, not pseudotime, whose local speed is arbitrary. The displacements of a cell over all lags and
-    window numbers are averaged, weighted by the inverse of their variance. They are measured, for every gene, in standard
-    deviations of its production, which is what regulators act on: the displacement and what decays, estimated by a ridge regression on the regulators and the gene's own level.
+    window numbers are averaged, weighted by the inverse of their variance.
 
     Measurement noise decides at random between regulators that are co-expressed. So squared effects are penalised in proportion
     to it, beside the paths themselves and with every regularizer that penalises these: the loss has the term
@@ -46,7 +45,7 @@ class Transport:
         Number of windows, or several numbers that are combined.
     lags
         Windows from the start to the end of a pair; all of them are combined. What matters is the share of the trajectory,
-        ``lag / windows``: 1/20 to 1/12 did well throughout, 1/10 loses the order of long chains.
+        ``lag / windows``: 1/30 to 1/15 did well throughout, 1/10 loses the order of long chains.
     overlap
         Windows that a cell lies in: windows begin every ``1 / overlap`` of their size. With one, whether two cells can be
         coupled depends on where borders happen to fall; more cost time in proportion.
@@ -88,7 +87,7 @@ class Transport:
     """
 
     windows: int | Sequence[int] = 60
-    lags: int | Sequence[int] = (3, 4, 5)
+    lags: int | Sequence[int] = (2, 3, 4)
     overlap: int = 2
     entropy: float = 0.05
     min_cells: int = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,9 +101,11 @@ def comparison(
         axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right", "left"]].set_visible(False)
     if groupby is not None:
-        axes[0].legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(groups)), frameon=False, fontsize=8, title=groupby
-        )
+        looks: dict[str, Any] = {"ncols": min(4, len(groups)), "frameon": False, "fontsize": 8, "title": groupby}
+        if ax is None:  # above all panels: one panel would be moved away from the others for it
+            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", **looks)
+        else:
+            axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)
     return _common.finish(figure, axes, show, return_fig)
 
 
