@@ -320,9 +320,21 @@ def motion() -> Rows:
     return rows
 
 
-def paper_bone_marrow() -> Rows:
-    """Skill with and without refit in the recommended protocol: median of the seeds, and mean of their trajectories."""
-    table = results("paper/results/bone_marrow.csv").query("protocol == 'recommended'")
+def motion_parts() -> Rows:
+    """Parts of the recipe and other methods, with one trial held out: mean of the seeds."""
+    table = results("paper/results/motion.csv").query("seed == 'mean' and held_out == '07_10' and frame_rate != 60")
+    rows = [["changed", *(f"{what}, {rate}" for what in ("extrapolation skill", "unseen skill") for rate in (40, 120))]]
+    for method, own in table.groupby("method", sort=False):
+        own = own.set_index("frame_rate")
+        names = ("extrapolation_skill", "unseen_skill")
+        cells = [signed(own.loc[r, n], 2) if r in own.index else "" for n in names for r in (40, 120)]
+        rows.append([str(method).replace("recipe", "nothing"), *cells])
+    return rows
+
+
+def paper_bone_marrow(protocol: str) -> Rows:
+    """Skill with and without refit: median of the seeds, and mean of their trajectories where there are several."""
+    table = results("paper/results/bone_marrow.csv").query("protocol == @protocol")
     rows = [
         [
             "method",
@@ -335,7 +347,10 @@ def paper_bone_marrow() -> Rows:
         cells = []
         for donor in DONORS[1:]:
             skill = own[own["donor"] == donor].set_index("seed")["skill"]
-            cells += [spread(skill.drop("mean"), signed), signed(skill["mean"])]
+            cells += [
+                spread(skill.drop("mean", errors="ignore"), signed),
+                signed(skill["mean"]) if "mean" in skill else "",
+            ]
         names = ("feature_sparsity", "weight_sparsity", "spurious_sparsity")
         shares = " / ".join(f"{own.loc[own['seed'] != 'mean', name].median():.2f}" for name in names)
         rows.append([str(method), "yes" if relaxed else "no", *cells, "" if relaxed else shares])
@@ -374,7 +389,9 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "second_order": second_order,
     "second_order_noise": second_order_noise,
     "motion": motion,
-    "paper_bone_marrow": paper_bone_marrow,
+    "motion_parts": motion_parts,
+    "paper_bone_marrow": lambda: paper_bone_marrow("recommended"),
+    "paper_bone_marrow_scaled": lambda: paper_bone_marrow("paper"),
     "regularization_paths": regularization_paths,
 }
 
