@@ -98,7 +98,7 @@ class NetworkMixin(PredictionMixin):
         Notes
         -----
         Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
-        there, or compare them between genes of different scales, for which the other two are. ``"effect"`` ranks targets that
+        there, or compare them between genes of different scales, for which the others are. ``"effect"`` ranks targets that
         change fast above others, ``"standardised"`` those of whose change the network explains much,
         ``"balanced"`` half as much so.
         """
@@ -120,20 +120,21 @@ class NetworkMixin(PredictionMixin):
                 matrix *= speed[:, None]
             if chosen == "jacobian":
                 matrix *= deviation[:, None] / deviation
-            matrix = _balance(matrix) if chosen == "balanced" else matrix
-            return self._by_gene(matrix if signed else np.abs(matrix))
-        matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy().astype(np.float64)
-        if signed or chosen != "paths":
-            jacobian = self._mean_jacobian(fields, replicate)
-            if chosen == "paths":
-                matrix = np.where(jacobian < 0, -matrix, matrix)
-            else:
-                matrix = np.where(matrix > 0, jacobian, 0.0)
-                matrix = matrix if signed else np.abs(matrix)
-        if not unitless:
-            matrix *= self._edge_units(chosen == "effect", block)
-        matrix = _balance(matrix) if chosen == "balanced" else matrix
-        return self._by_gene(self._take_block(matrix, block))
+        else:
+            matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy()
+            matrix = matrix.astype(np.float64)
+            if signed or chosen != "paths":
+                jacobian = self._mean_jacobian(fields, replicate)
+                if chosen == "paths":
+                    matrix = np.where(jacobian < 0, -matrix, matrix)
+                else:
+                    matrix = np.where(matrix > 0, jacobian, 0.0)
+            if not unitless:
+                matrix *= self._edge_units(chosen == "effect", block)
+            matrix = self._take_block(matrix, block)
+        if chosen == "balanced":
+            matrix = _balance(matrix)
+        return self._by_gene(matrix if signed else np.abs(matrix))
 
     def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:
         """Targets × regulators with their names."""
