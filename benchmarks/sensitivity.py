@@ -33,7 +33,7 @@ def variants() -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield "windows", windows, {"objective": Transport(windows=windows, lags=lags)}
     for lags in ((1,), (2,), (4,), (6,), (1, 2, 3)):
         yield "lags", " ".join(map(str, lags)), {"objective": Transport(lags=lags)}
-    for overlap in (1, 4):
+    for overlap in (1, 2, 8):
         yield "overlap", overlap, {"objective": Transport(overlap=overlap)}
     for entropy in (0.0, 0.02, 0.1, 0.2):
         yield "entropy", entropy, {"objective": Transport(entropy=entropy)}

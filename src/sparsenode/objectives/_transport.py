@@ -47,8 +47,8 @@ class Transport:
         Windows from the start to the end of a pair; all of them are combined. What matters is the share of the trajectory,
         ``lag / windows``: 1/30 to 1/15 did well throughout, 1/10 loses the order of long chains.
     overlap
-        Windows that a cell lies in: windows begin every ``1 / overlap`` of their size. With one, whether two cells can be
-        coupled depends on where borders happen to fall; more cost time in proportion.
+        Windows that a cell lies in: windows begin every ``1 / overlap`` of their size. With few, whether two cells can be
+        coupled depends on where borders happen to fall, which a single removed cell shifts; more cost time in proportion.
     entropy
         Entropic penalty of the coupling, as a share of the mean cost. With 0 it is exact, for windows of up to 1000 cells:
         then it changes by leaps when a cell is added or removed, and so do single edges.
@@ -88,7 +88,7 @@ class Transport:
 
     windows: int | Sequence[int] = 60
     lags: int | Sequence[int] = (2, 3, 4)
-    overlap: int = 2
+    overlap: int = 4
     entropy: float = 0.05
     min_cells: int = 6
     n_pcs: int = 30
