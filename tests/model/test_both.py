@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.integrate import solve_ivp
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, PathReg
@@ -90,6 +91,40 @@ def test_trajectories_are_fitted(model, transport, cells):
     assert both["mse"] < 0.7 * both["null_mean"]
     assert both["mse"] < one["mse"]
     assert model.module.n_fields == 2
+
+
+def test_regulators_saturate_for_other_donors_only(cells, numpy_field):
+    """Oracle: scipy, the field read at the nearest expression that the fitted trajectory of the lineage has."""
+    model = sn.SparseNODE(cells, CNODE(0.01), skip=False, **SMALL)
+    model.train(**LONGER, key_added=None)
+    own = model.predict()
+    np.testing.assert_allclose(model.predict(cells), own)
+    shifted = cells.copy()
+    shifted.X = shifted.X + 1.0
+    found = model.predict(shifted)
+    moved = 0.0
+    for lineage, name in enumerate(model.lineages):
+        rows = np.flatnonzero(cells.obs["lineage"] == name)
+        rows = rows[np.argsort(cells.obs["dpt_pseudotime"].to_numpy()[rows])]
+        times = cells.obs["dpt_pseudotime"].to_numpy()[rows]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the other lineage ends elsewhere
+            fitted = model.predict(times=np.linspace(times[0], times[-1], 101))[lineage]
+        low, high = fitted.min(0), fitted.max(0)
+        field = numpy_field(model, lineage)
+        rate = model.module.field.decay[lineage, 0].detach().numpy() / float(model.module.time_unit)
+
+        def slope(_, x, field=field, rate=rate, low=low, high=high):
+            held = np.clip(x, low, high)
+            return field(held)[0] - rate * (x - held)
+
+        assert (found[rows[0]] > high).any()
+        options = {"t_eval": times, "rtol": 1e-8, "atol": 1e-8}
+        expected = solve_ivp(slope, times[[0, -1]], found[rows[0]], **options).y.T
+        np.testing.assert_allclose(found[rows], expected, atol=2e-3)
+        without = solve_ivp(lambda _, x, f=field: f(x)[0], times[[0, -1]], found[rows[0]], **options).y.T
+        moved = max(moved, np.abs(without - expected).max())
+    assert moved > 0.05
 
 
 def test_saved_and_loaded(model, cells, tmp_path):

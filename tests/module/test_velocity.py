@@ -9,7 +9,7 @@ from torchdiffeq import odeint
 from sparsenode.module import Field, Solver, _gates
 from sparsenode.module._paths import PathSlopes, gated_sum, product
 from sparsenode.module._solve import _FIRST_STEP, _largest_rms, integrate
-from sparsenode.module._velocity import velocity
+from sparsenode.module._velocity import saturating, velocity
 
 
 @pytest.mark.parametrize(("decay", "hidden"), [(True, (4, 5)), (False, (5,)), (True, ())])
@@ -28,6 +28,21 @@ def test_gradients_of_many_evaluations_equal_those_of_autograd(make_field, archi
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_beyond_the_reach_only_the_decay_goes_on(make_field, decay):
+    field = make_field(hidden=(4, 5), decay=decay, skip="inner")
+    effective, plain = field.effective_weights(), velocity(field.effective_weights())
+    low, high = torch.tensor([-0.5, -1.0, 0.0]).double(), torch.tensor([0.5, 0.25, 2.0]).double()
+    found = saturating(plain, effective.decay, (low.expand(2, 1, 3), high.expand(2, 1, 3)))
+    inside = torch.tensor([[0.1, -0.3, 1.0], [-0.5, 0.25, 0.0]]).double().expand(2, 2, 3)
+    torch.testing.assert_close(found(inside), plain(inside))
+    outside = torch.tensor([[3.0, -7.0, 1.0]]).double().expand(2, 1, 3)
+    at_the_ends = torch.tensor([[0.5, -1.0, 1.0]]).double().expand(2, 1, 3)
+    rates = 0.0 if effective.decay is None else effective.decay
+    torch.testing.assert_close(found(outside) + rates * outside, plain(at_the_ends) + rates * at_the_ends)
+    assert (found(outside) - plain(outside)).abs().max() > 0.1
 
 
 def test_gates_have_the_gradient_of_the_formula():

@@ -25,8 +25,6 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
-    #: Objective of :meth:`train` by default.
-    objective: Literal["both", "trajectory", "collocation"] | Transport
     #: With ``objective="both"`` the network of every replicate: standardised edge weights as the transport fit found them, targets ×
     #: regulators. ``None`` otherwise, and before training.
     network_: list[sparse.csr_array] | None

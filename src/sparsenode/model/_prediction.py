@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparsenode.module import SparseNODEModule
-    from sparsenode.objectives import InitialState
+    from sparsenode.objectives import InitialState, Transport
 
 InitialVelocities = Literal["network", "observed"]
 #: A replicate, the mean of their trajectories, or the selected one.
@@ -75,6 +75,8 @@ class FittedTrajectories:
 class PredictionMixin(MuDataMixin):
     """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
 
+    #: Objective of :meth:`train` by default.
+    objective: Literal["both", "trajectory", "collocation"] | Transport
     #: Field, solver and loss as a module of torch, in standardised units.
     module: SparseNODEModule
     #: Names of the variables, in the order of all arrays that are returned.
@@ -102,7 +104,8 @@ class PredictionMixin(MuDataMixin):
         ----------
         adata
             Cells to predict; those of the model by default. Another donor starts from the mean of its own early cells,
-            and its genes are matched by name. Not together with ``times``.
+            and its genes are matched by name. With ``objective="both"`` its regulators saturate beyond the range that the fitted
+            trajectories of a lineage cover: nothing supports the linear part of the field there. Not together with ``times``.
         times
             Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
             before the start of a trajectory its initial state is returned.
@@ -216,6 +219,7 @@ class PredictionMixin(MuDataMixin):
             slopes = cells.initial_slope(self._initial_bandwidth) / self._relative(cells)[:, None] / self._velocity_unit
             speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
             speed = speed.expand(module.n_replicates, -1, -1)
+        reach = self._reach() if not own and self.objective == "both" else None
         grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
@@ -227,12 +231,23 @@ class PredictionMixin(MuDataMixin):
                 grid,
                 tight,
                 speed,
+                reach=reach,
             )
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
         arrays = [arrays[0] + offset, arrays[1], arrays[2] + offset]
         return [FittedTrajectories(end, *(array[r] for array in arrays)) for r in range(module.n_replicates)]
+
+    def _reach(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lowest and highest expression on the fitted trajectories of each field, networks × 1 × variables."""
+        module = self.module
+        states = self._encode(np.stack([fitted.states for fitted in self._integrate_all(None)]))
+        field = np.zeros(len(module.lineages), dtype=int) if module.n_fields == 1 else np.asarray(module.lineages)
+        own = [states[:, field == f] for f in range(module.n_fields)]
+        ends = (np.stack([extreme(part, (1, 2)) for part in own], 1) for extreme in (np.min, np.max))
+        low, high = (torch.as_tensor(end, dtype=torch.float32, device=module.device) for end in ends)
+        return low.flatten(0, 1).unsqueeze(1), high.flatten(0, 1).unsqueeze(1)
 
     def _relative(self, cells: Cells) -> np.ndarray:
         """Length of each trajectory of some cells in units of the module's time."""

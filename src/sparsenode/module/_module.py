@@ -16,7 +16,7 @@ from sparsenode.module._initial_velocity import InitialVelocity
 from sparsenode.module._layout import Layout
 from sparsenode.module._prune import resized
 from sparsenode.module._solve import Solver, integrate
-from sparsenode.module._velocity import velocity
+from sparsenode.module._velocity import saturating, velocity
 
 if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
@@ -200,6 +200,7 @@ class SparseNODEModule(BaseModuleClass):
         solver: Solver | None = None,
         initial_velocity: torch.Tensor | None = None,
         free: torch.Tensor | None = None,
+        reach: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Integrate trajectories and return states and derivatives at ``times``.
 
@@ -221,6 +222,8 @@ class SparseNODEModule(BaseModuleClass):
             Initial velocities in the shape of ``start``, only in second order; those of the learned network by default.
         free
             One for each variable that moves, zero for those that are held where they start; all move by default.
+        reach
+            Lowest and highest states beyond which regulators saturate, networks × 1 × variables; none by default.
 
         Returns
         -------
@@ -229,6 +232,8 @@ class SparseNODEModule(BaseModuleClass):
         layout = self.layout(lineages)
         span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate.repeat(self.order)
         field = velocity(effective)
+        if reach is not None:
+            field = saturating(field, effective.decay, reach)
         if free is not None:
             span = span * free.repeat(self.order)
         first = layout.spread(start)

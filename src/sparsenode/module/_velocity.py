@@ -124,3 +124,25 @@ def velocity(effective: EffectiveWeights) -> Callable[[torch.Tensor], torch.Tens
         return _Evaluate.apply(tape, architecture, x, decay, skip, *parameters)
 
     return top if architecture.order == 1 else lambda x: torch.cat([architecture.top(x), top(x)], -1)
+
+
+def saturating(
+    field: Callable[[torch.Tensor], torch.Tensor], decay: torch.Tensor | None, reach: tuple[torch.Tensor, torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A first-order field whose regulators act beyond the reach as at its ends; the decay goes on.
+
+    Parameters
+    ----------
+    field
+        Maps states to derivatives, with the decay.
+    decay
+        Its decay rates, networks × 1 × variables, or ``None``.
+    reach
+        Lowest and highest states, each networks × 1 × variables.
+    """
+
+    def saturated(x: torch.Tensor) -> torch.Tensor:
+        held = torch.clamp(x, *reach)
+        return field(held) if decay is None else field(held) - decay * (x - held)
+
+    return saturated
