@@ -6,7 +6,7 @@ donors that were not, in both protocols of ``bone_marrow.py``. Skill is 1 − er
 
 ``transport, refitted`` is a transport fit whose zeros are held while the rest is fitted on the trajectories, from its weights and
 in its units, without penalty; ``transport, fine-tuned`` one that keeps its penalty. ``both`` fits the trajectories anew with the
-zeros of transport held and a ridge on the rest, a field per lineage. Where not given, settings are the defaults of the objective.
+zeros of transport held, a field per lineage. Where not given, settings are the defaults of the objective.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
     "trajectory": ({"objective": "trajectory"}, {}, None),
     "transport": ({"objective": "transport"}, {}, None),
     "both": ({"objective": "both"}, {}, None),
-    "both, stronger ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 1.0}}, None),
-    "both, no ridge": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.0}}, None),
-    "both, one field, stronger ridge": (
+    "both, ridge 0.3": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.3}}, None),
+    "both, ridge 1": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 1.0}}, None),
+    "both, one field, ridge 1": (
         {"objective": "both", "fields": "shared"},
         {"plan_kwargs": {"weight_decay": 1.0}},
         None,

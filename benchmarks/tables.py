@@ -53,10 +53,10 @@ OBJECTIVES = {
     "transport": "transport",
     "transport, refitted": "transport, then refitted",
     "transport, fine-tuned": "transport, then fine-tuned",
-    "both, before the ridge of transport": "both, before the ridge of transport",
-    "both, stronger ridge": "both, ridge 1 instead of 0.3",
-    "both, no ridge": "both, no ridge",
-    "both, one field, stronger ridge": "both, one field for all lineages, ridge 1",
+    "both, not saturating": "both, regulators that do not saturate",
+    "both, ridge 0.3": "both, ridge 0.3",
+    "both, ridge 1": "both, ridge 1",
+    "both, one field, ridge 1": "both, one field for all lineages, ridge 1",
 }
 Rows = list[list[str]]
 

@@ -49,8 +49,6 @@ _PLANS: dict[str, dict[str, Any]] = {
     "trajectory": {},
     "transport": {"lr": 0.02},
     "collocation": {"lr": 0.03, "gate_lr": 1.0},
-    # A ridge on the weights that transport leaves: other donors start elsewhere, and a strong network carries that on.
-    "both": {"weight_decay": 0.3},
 }
 
 
@@ -90,8 +88,7 @@ class TrainingMixin(RegularizationMixin):
         """Fit the field, and write the results into the AnnData.
 
         With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
-        trajectories, with the zeros of that network held, a ridge (``weight_decay=0.3``) in place of the penalty, and weights that
-        start anew. Arguments concern both. Training such a model again goes on with the trajectories; for another network make a
+        trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both. Training such a model again goes on with the trajectories; for another network make a
         new model.
 
         Parameters
@@ -162,7 +159,7 @@ class TrainingMixin(RegularizationMixin):
         if half_samples and len(self.module.seeds) < 2:
             raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
         plan_kwargs = {
-            **_PLANS["both" if both else fitted],
+            **_PLANS[fitted],
             **(plan_kwargs or {}),
             "refit": refit,
             "warm": self.is_trained_,
