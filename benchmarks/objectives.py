@@ -43,7 +43,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
     "trajectory": ({"objective": "trajectory"}, {}, None),
     "transport": ({"objective": "transport"}, {}, None),
     "both": ({"objective": "both"}, {}, None),
-    "both, ridge 0.3": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 0.3}}, None),
+    # The weight decay is that of both fits.
     "both, ridge 1": ({"objective": "both"}, {"plan_kwargs": {"weight_decay": 1.0}}, None),
     "both, one field, ridge 1": (
         {"objective": "both", "fields": "shared"},

@@ -53,9 +53,7 @@ OBJECTIVES = {
     "transport": "transport",
     "transport, refitted": "transport, then refitted",
     "transport, fine-tuned": "transport, then fine-tuned",
-    "both, not saturating": "both, regulators that do not saturate",
-    "both, ridge 0.3": "both, ridge 0.3",
-    "both, ridge 1": "both, ridge 1",
+    "both, ridge 1": "both, ridge 1 in both fits",
     "both, one field, ridge 1": "both, one field for all lineages, ridge 1",
 }
 Rows = list[list[str]]

@@ -168,4 +168,5 @@ def test_tutorials_are_listed_and_executed():
 def test_the_objectives_page_states_how_both_differs():
     text = " ".join((REPOSITORY / "docs" / "user_guide" / "objectives.md").read_text().split())
     assert _DEFAULTS["both"] == _DEFAULTS["transport"] | {"fields": "lineage"}
+    assert "both" not in _PLANS
     assert '`"both"` has the settings of `"transport"`, but `fields="lineage"`' in text

@@ -105,7 +105,7 @@ class PredictionMixin(MuDataMixin):
         adata
             Cells to predict; those of the model by default. Another donor starts from the mean of its own early cells,
             and its genes are matched by name. With ``objective="both"`` its regulators saturate beyond the range that the fitted
-            trajectories of a lineage cover: nothing supports the linear part of the field there. Not together with ``times``.
+            trajectories of a lineage cover, where nothing supports the field. Not together with ``times``.
         times
             Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
             before the start of a trajectory its initial state is returned.
@@ -219,7 +219,9 @@ class PredictionMixin(MuDataMixin):
             slopes = cells.initial_slope(self._initial_bandwidth) / self._relative(cells)[:, None] / self._velocity_unit
             speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
             speed = speed.expand(module.n_replicates, -1, -1)
-        reach = self._reach() if not own and self.objective == "both" else None
+        # A skip after the integration is no part of the field, and the solver's states lack what it adds.
+        saturates = not own and self.objective == "both" and module.field.skip != "outer"
+        reach = self._reach() if saturates else None
         grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
