@@ -269,15 +269,16 @@ def multiome() -> Rows:
     ]
 
 
-def second_order() -> Rows:
-    """The fixed system without noise."""
-    table = results("paper/results/second_order.csv").query("system == 'fixed' and noise == 0 and not irregular")
+def second_order(system: str) -> Rows:
+    """The fixed system, or random ones, without noise."""
+    table = results("paper/results/second_order.csv").query("system == @system and noise == 0 and not irregular")
     rows = [
         [
             "method",
             "support exact",
             "coefficient error",
             "largest error of a coefficient",
+            "training",
             "extrapolation to twice the time",
             "feature / weight sparsity",
         ]
@@ -287,7 +288,8 @@ def second_order() -> Rows:
         exact = f"{int(own['support_exact'].sum())} of {len(own)}"
         errors = [spread(100 * own[name], small, " %") for name in ("coefficient_error", "largest_coefficient_error")]
         shares = " / ".join(f"{own[name].median():.2f}" for name in ("feature_sparsity", "weight_sparsity"))
-        rows.append([label, exact, *errors, spread(own["extrapolation_error"], lambda x: small(x, 1)), shares])
+        errors += [spread(own[f"{part}_error"], lambda x: small(x, 1)) for part in ("train", "extrapolation")]
+        rows.append([label, exact, *errors, shares])
     return rows
 
 
@@ -325,7 +327,8 @@ def motion_parts() -> Rows:
     for method, own in table.groupby("method", sort=False):
         own = own.set_index("frame_rate")
         names = ("extrapolation_skill", "unseen_skill")
-        cells = [signed(own.loc[r, n], 2) if r in own.index else "" for n in names for r in (40, 120)]
+        values = [own.loc[r, n] if r in own.index else None for n in names for r in (40, 120)]
+        cells = ["" if x is None else signed(x, 2) if np.isfinite(x) else "diverges" for x in values]
         rows.append([str(method).replace("recipe", "nothing"), *cells])
     return rows
 
@@ -384,7 +387,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "recovery_hill_extrapolation": lambda: recovery("hill", "extrapolation_error", 2, largest=False),
     "recovery_longer": recovery_longer,
     "multiome": multiome,
-    "second_order": second_order,
+    "second_order": lambda: second_order("fixed"),
+    "second_order_random": lambda: second_order("random"),
     "second_order_noise": second_order_noise,
     "motion": motion,
     "motion_parts": motion_parts,

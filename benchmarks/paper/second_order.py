@@ -153,12 +153,12 @@ def main() -> None:
     else:
         # What matters first, in case the time is over.
         plan = [("fixed", 0, 0.0, False, method, seed) for seed in range(options.seeds) for method in METHODS]
-        systems = [("random", number, 0.0, False, method, 0) for number in range(options.systems) for method in few]
-        plan += systems[: 10 * len(few)]
+        systems = [("random", number, 0.0, False, method, 0) for number in range(options.systems) for method in METHODS]
+        plan += systems[: 10 * len(METHODS)]
         for seed in range(options.seeds):
             for noise, irregular in CONDITIONS:
                 plan += [("fixed", 0, noise, irregular, method, seed) for method in (*few[:2], "base", few[2])]
-        plan += systems[10 * len(few) :]
+        plan += systems[10 * len(METHODS) :]
     rows = _paper.spread(work, [(*entry, options.quick) for entry in plan], options)
     about = {
         "epochs": EPOCHS,
