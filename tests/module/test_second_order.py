@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from sparsenode.module import Field, prune_field
+from sparsenode.module import Field, _start, prune_field
 from sparsenode.module._start import start_accelerations
 from sparsenode.module._velocity import velocity
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
@@ -273,3 +273,29 @@ def test_the_warm_start_learns_accelerations(make_module):
         found = module.field.evaluate(torch.as_tensor(states.reshape(1, -1, 8)), module.field.effective_weights())
     error = np.square(found.numpy().ravel() - accelerations.ravel()).mean()
     assert error < 0.02 * accelerations.var()
+
+
+def test_a_start_that_flies_off_is_calmed(make_module, monkeypatch):
+    """Seen for a tenth of the time, x'' = 400 x grows by exp(20) over all of it; the other replicate stays as it is."""
+    starts = np.random.default_rng(0).normal(size=(3, 4))
+    growth = np.exp(20 * np.linspace(0, 0.1, 20))[:, None] * starts[:, None]
+    states = np.concatenate([growth, 20 * growth], 2)[None]
+    accelerations = np.stack([400 * growth, -growth])  # one for each seed
+
+    def start():
+        module = make_module(seeds=(0, 1), order=2, hidden=(20,), fields="shared")
+        module.initial_state.copy_(torch.as_tensor(starts))
+        gained = module.relative_span.numpy()[:, None, None] * accelerations
+        precision = np.ones_like(gained) / np.square(gained).sum((1, 2, 3), keepdims=True)
+        arrays = {"states": states, "derivatives": gained, "precision": precision}
+        start_accelerations(module, {name: torch.as_tensor(array) for name, array in arrays.items()})
+        return module
+
+    calm = start()
+    monkeypatch.setattr(_start, "_calm", lambda module: None)
+    wild = start()
+    assert wild.diverging() == [0]
+    assert calm.diverging() == []
+    for found, expected in zip(calm.field.parameters(), wild.field.parameters(), strict=True):
+        torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
+    assert calm.field.weights[-1][0].abs().max() < wild.field.weights[-1][0].abs().max()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _RIDGE = 1e-4  # of the linear start, as a share of the mean square of an input
 # Steps and learning rate of the regression that second-order fields start from.
 _WARM_UP_STEPS, _WARM_UP_LR = 300, 0.01
+_HALVINGS = 20  # of accelerations that lead nowhere; a millionth of them is next to none
 
 
 @torch.no_grad()
@@ -44,7 +45,9 @@ def start_accelerations(module: SparseNODEModule, tensors: dict[str, torch.Tenso
     """Start a field of accelerations from those of smoothed trajectories.
 
     A trajectory from an untrained field of accelerations flies off in a straight line, and takes long to come back.
-    So the field is regressed on smooth curves first, without penalty and without solving an equation.
+    So the field is regressed on smooth curves first, without penalty and without solving an equation. Where many variables
+    were seen for a short time it fits them and flies off all the same; training could not begin there. The accelerations of
+    such replicates are halved until their trajectories stay within bounds.
 
     Parameters
     ----------
@@ -66,3 +69,16 @@ def start_accelerations(module: SparseNODEModule, tensors: dict[str, torch.Tenso
         optimizer.step()
         schedule.step()
     optimizer.zero_grad()
+    _calm(module)
+
+
+@torch.no_grad()
+def _calm(module: SparseNODEModule) -> None:
+    """Halve the fields of replicates whose trajectories diverge, until none does."""
+    last = module.field.architecture.n_layers - 1
+    for _ in range(_HALVINGS):
+        found = module.diverging()
+        if not found:
+            return
+        for parameter in (*module.field.weights[last:], module.field.biases[-1]):
+            parameter.unflatten(0, (module.n_replicates, -1))[found] *= 0.5
