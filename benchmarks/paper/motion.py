@@ -71,7 +71,8 @@ METHODS = {
 # (GroupLasso, with a network per coordinate: one of 10).
 PAPER: dict[str, Any] = {"objective": "trajectory", "order": 2, "n_knots": 33, "decay": False}
 COORDINATES: dict[str, dict[str, Any]] = {
-    f"{name}, 93 coordinates": PAPER | {"regularizer": regularizer, "hidden": (10,) if name == "GroupLasso" else (100, 100)}
+    f"{name}, 93 coordinates": PAPER
+    | {"regularizer": regularizer, "hidden": (10,) if name == "GroupLasso" else (100, 100)}
     for name, regularizer in ({"base": NoRegularizer()} | METHODS).items()
 }
 COORDINATES["C-NODE 0.1, small and damped, 93 coordinates"] = PAPER | {
