@@ -33,7 +33,8 @@ def test_gradients_of_many_evaluations_equal_those_of_autograd(make_field, archi
 @pytest.mark.parametrize("decay", [True, False])
 def test_beyond_the_reach_only_the_decay_goes_on(make_field, decay):
     field = make_field(hidden=(4, 5), decay=decay, skip="inner")
-    effective, plain = field.effective_weights(), velocity(field.effective_weights())
+    effective = field.effective_weights()
+    plain = velocity(effective)
     low, high = torch.tensor([-0.5, -1.0, 0.0]).double(), torch.tensor([0.5, 0.25, 2.0]).double()
     found = saturating(plain, effective.decay, (low.expand(2, 1, 3), high.expand(2, 1, 3)))
     inside = torch.tensor([[0.1, -0.3, 1.0], [-0.5, 0.25, 0.0]]).double().expand(2, 2, 3)

@@ -244,12 +244,10 @@ class PredictionMixin(MuDataMixin):
     def _reach(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Lowest and highest expression on the fitted trajectories of each field, networks × 1 × variables."""
         module = self.module
-        states = self._encode(np.stack([fitted.states for fitted in self._integrate_all(None)]))
-        field = np.zeros(len(module.lineages), dtype=int) if module.n_fields == 1 else np.asarray(module.lineages)
-        own = [states[:, field == f] for f in range(module.n_fields)]
-        ends = (np.stack([extreme(part, (1, 2)) for part in own], 1) for extreme in (np.min, np.max))
-        low, high = (torch.as_tensor(end, dtype=torch.float32, device=module.device) for end in ends)
-        return low.flatten(0, 1).unsqueeze(1), high.flatten(0, 1).unsqueeze(1)
+        fitted = self._encode(np.stack([one.states for one in self._integrate_all(None)]))
+        states = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
+        own = module.layout(module.lineages).spread(states).flatten(1, 2)
+        return own.amin(1, keepdim=True), own.amax(1, keepdim=True)
 
     def _relative(self, cells: Cells) -> np.ndarray:
         """Length of each trajectory of some cells in units of the module's time."""
