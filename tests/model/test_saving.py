@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,6 +68,12 @@ def test_loaded_model_trains_on_as_the_original_would(adata, fit, tmp_path, same
     for each in (model, loaded):
         each.train(max_epochs=2, steps_per_epoch=2, accelerator="cpu", enable_progress_bar=False)
     assert same_state(model, loaded)
+
+
+def test_a_trained_model_can_be_copied(adata, fit):
+    """With a regularizer whose proximal steps need the weights of the last step."""
+    model = fit(adata, regularizer="cnode")
+    assert_same(copy.deepcopy(model), model)
 
 
 def test_on_permuted_genes(fitted, folder, cells):

@@ -168,6 +168,7 @@ class TrainingPlan(pl.LightningModule):
         if self._accepted and self.best_state is not None:
             self.module.load_state_dict(self.best_state)
         self.module.strength_share = 1.0
+        self._effective = None  # tensors with gradients cannot be copied with the model
 
     def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
