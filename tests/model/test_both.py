@@ -8,7 +8,9 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch.callbacks import Callback
 from scipy.integrate import solve_ivp
+from scvi.train._logger import SimpleLogger
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, PathReg
@@ -243,6 +245,65 @@ def test_arguments_of_training_reach_both_fits(cells):
     model.train(**QUICK, half_samples=True, train_size=0.8, key_added=None)
     assert len(model.network_history_["train_loss"]) == len(model.history["train_loss"]) == 3
     assert len(model.train_indices) == 192
+
+
+class Recorder(Callback):
+    """Counts epochs, in the list that a logger would be."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_epoch_end(self, trainer, plan):
+        self.epochs.append(plan.refit)
+
+
+class CountingLogger(SimpleLogger):
+    """Counts the epochs that are logged."""
+
+    n_epochs = 0
+
+    def log_metrics(self, metrics, step=None):
+        super().log_metrics(metrics, step)
+        self.n_epochs += "train_loss" in metrics
+
+
+class Interrupt(Callback):
+    """Breaks off the fit of the trajectories."""
+
+    def on_train_epoch_end(self, trainer, plan):
+        if plan.refit:
+            raise RuntimeError("broken off")
+
+
+def test_callbacks_do_not_carry_their_state_from_one_fit_to_the_other(cells):
+    callbacks = [Recorder()]
+    model = sn.SparseNODE(cells, **SMALL)
+    model.train(**QUICK, callbacks=callbacks, early_stopping=True, key_added=None)
+    assert callbacks[0].epochs == [True] * 3  # only those of the trajectories
+    assert len(callbacks) == 1
+    assert len(model.network_history_["train_loss"]) == len(model.history["train_loss"]) == 3
+
+
+def test_a_logger_sees_one_fit(cells):
+    logger = CountingLogger()
+    model = sn.SparseNODE(cells, **SMALL)
+    model.train(**QUICK, logger=logger, key_added=None)
+    assert logger.n_epochs == 3
+    assert len(model.network_history_["train_loss"]) == len(model.history["train_loss"]) == 3
+
+
+def test_after_an_interruption_training_starts_anew(cells, same_state):
+    """Neither the network nor the weights of the fit that was broken off are left."""
+    model = sn.SparseNODE(cells, CNODE(0.3), **SMALL)
+    with pytest.raises(RuntimeError, match="broken off"):
+        model.train(**QUICK, callbacks=[Interrupt()], key_added=None)
+    assert not model.is_trained_
+    expected = sn.SparseNODE(cells, CNODE(0.3), **SMALL)
+    for each in (model, expected):
+        each.train(**QUICK, key_added=None)
+    assert same_state(model, expected)
+    pd.testing.assert_frame_equal(model.get_adjacency(), expected.get_adjacency())
+    pd.testing.assert_frame_equal(model.get_adjacency(weights="paths") == 0, model.get_adjacency() == 0)
 
 
 def test_not_in_second_order(cells):

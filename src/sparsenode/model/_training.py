@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -11,15 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 from scanpy.pp import pca
-from scipy import sparse
 from scvi.train import TrainRunner
 
 from sparsenode import _keys
 from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
+from sparsenode.model._both import find_network
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
-from sparsenode.module import N_REFERENCE, SparseNODEModule
+from sparsenode.module import N_REFERENCE
 from sparsenode.module._polish import polish
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import (
@@ -126,7 +125,8 @@ class TrainingMixin(RegularizationMixin):
         key_added
             Results are written under this key, as by :meth:`write_results`; ``None`` writes nothing.
         **trainer_kwargs
-            Further arguments of :class:`scvi.train.Trainer`, for instance ``enable_checkpointing=True``.
+            Further arguments of :class:`scvi.train.Trainer`, for instance ``enable_checkpointing=True``. With ``objective="both"``
+            the transport fit gets copies of ``callbacks`` and ``logger``, so that each fit has a state of its own.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class TrainingMixin(RegularizationMixin):
         if objective is not None or refit:
             self._require_trained()
         both = self.objective == "both"
-        find_network = both and not self.is_trained_
+        needs_network = both and not self.is_trained_
         refit = refit or both
         fitted = "trajectory" if both or objective is not None else self._objective_name
         adaptive = 0 if refit else self.module.regularizer.adaptive
@@ -174,7 +174,9 @@ class TrainingMixin(RegularizationMixin):
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
-        steps = self._find_network(given | trainer_kwargs) if find_network else self.sparsification_ if both else None
+        if isinstance(trainer_kwargs.get("callbacks"), Sequence):
+            trainer_kwargs["callbacks"] = list(trainer_kwargs["callbacks"])  # scvi-tools appends its own
+        steps = find_network(self, given | trainer_kwargs) if needs_network else self.sparsification_ if both else None
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
         self._given_up = self._give_up() if objective is not None else []
@@ -216,23 +218,6 @@ class TrainingMixin(RegularizationMixin):
         self.selected_ = int(errors.argmin())
         if key_added is not None:
             self._write(key_added, diverges=fitted != "trajectory")
-
-    def _find_network(self, given: dict[str, Any]) -> pd.DataFrame | None:
-        """Fit transport with one field for all lineages; keep its network, and its zeros in the weights of the module.
-
-        Returns the steps of its sparsification, if there are any.
-        """
-        found = copy.copy(self)
-        found.objective = Transport()
-        found.module = SparseNODEModule(**(self._module_arguments | {"fields": "shared"}))
-        found.train(**given, key_added=None)
-        networks = (found.get_adjacency(weights="standardised", replicate=r) for r in range(self.module.n_replicates))
-        self.network_ = [sparse.csr_array(network.to_numpy(np.float32)) for network in networks]
-        scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
-        self.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
-        self.network_history_ = dict(found.history_)
-        self.module.take_zeros(found.module)
-        return found.sparsification_
 
     def _polish(self, splitter: StatisticsSplitter) -> None:
         """Put the linear part of a transport fit at its optimum, where the regularizer allows it."""

@@ -1,0 +1,52 @@
+"""The objective "both": the network of a transport fit, and its zeros in the fields that are fitted to trajectories."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from sparsenode.module import SparseNODEModule
+from sparsenode.objectives import Transport
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparsenode.model._training import TrainingMixin
+
+# Arguments of training that hold the state of one fit.
+_OF_ONE_FIT = ("callbacks", "logger")
+
+
+def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | None:
+    """Fit transport with one field for all lineages; keep its network, and its zeros in the weights of the module.
+
+    The module starts anew, since a training that was interrupted leaves what it learned.
+
+    Parameters
+    ----------
+    model
+        Model that is not trained, with the objective "both".
+    given
+        Arguments of :meth:`sparsenode.SparseNODE.train`; callbacks and loggers are copied.
+
+    Returns
+    -------
+    The steps of its sparsification, if there are any.
+    """
+    own = copy.deepcopy({name: given[name] for name in _OF_ONE_FIT if name in given})
+    found = copy.copy(model)
+    found.objective = Transport()
+    found.network_ = found.network_units_ = None  # what an interrupted training left is not that of this fit
+    found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
+    found.train(**(given | own), key_added=None)
+    networks = (found.get_adjacency(weights="standardised", replicate=r) for r in range(model.module.n_replicates))
+    model.network_ = [sparse.csr_array(network.to_numpy(np.float32)) for network in networks]
+    scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
+    model.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
+    model.network_history_ = dict(found.history_)
+    model.module = SparseNODEModule(**model._module_arguments).to(model.module.device)
+    model.module.take_zeros(found.module)
+    return found.sparsification_
