@@ -41,6 +41,25 @@ def test_without_an_intervention_it_is_the_fitted_trajectory(fitted):
         np.testing.assert_allclose(simulation.unperturbed[m], fitted.predict(times=row["start"] + times)[m], atol=1e-3)
 
 
+@pytest.mark.parametrize("solver", ["euler", "rk4"])
+def test_with_fixed_steps_the_times_do_not_matter(adata, fit, solver):
+    """Whichever are asked for, in any distance, and the same as those of predictions of the longest trajectory."""
+    model = fit(adata, solver=solver, train={"max_epochs": 10})
+    longest = int(np.argmax(model.trajectories["end"] - model.trajectories["start"]))
+    start, end = model.trajectories.iloc[longest][["start", "end"]]
+    arguments = {"clamp": {"gene2": 0.9}}
+    times = np.array([0.013, 0.2, 0.7001, 1.0, end - start])
+    found = model.simulate(times=times, **arguments)
+    alone = [model.simulate(times=[time], **arguments).perturbed[:, 0] for time in times]
+    np.testing.assert_allclose(found.perturbed, np.stack(alone, 1), atol=1e-5)
+    np.testing.assert_allclose(found.perturbed[:, -1], model.simulate(**arguments).perturbed[:, -1], atol=1e-5)
+    assert found.perturbed[..., 2] == pytest.approx(0.9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the other lineage ends earlier
+        expected = model.predict(times=start + times)[longest]
+    np.testing.assert_allclose(found.unperturbed[longest], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("lineage", [0, 1])
 def test_held_genes_against_scipy(fitted, numpy_field, lineage):
     field, name = numpy_field(fitted, lineage), fitted.lineages[lineage]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 InitialVelocities = Literal["network", "observed"]
 #: A replicate, the mean of their trajectories, or the selected one.
 Replicates = int | Literal["mean"] | None
-_GRID = 100  # intervals of the dense grid per length of a trajectory
+GRID = 100  # intervals of the dense grid per length of a trajectory
 _TOLERANCE = 1e-5
 
 
@@ -222,7 +222,7 @@ class PredictionMixin(MuDataMixin):
         # A skip after the integration is no part of the field, and the solver's states lack what it adds.
         saturates = not own and self.objective == "both" and module.field.skip != "outer"
         reach = self._reach() if saturates else None
-        grid = torch.linspace(0.0, end, max(2, round(_GRID * end) + 1), device=module.device)
+        grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
             states, derivatives = module.trajectories(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sparsenode.model._prediction import PredictionMixin
+from sparsenode.model._prediction import GRID, PredictionMixin
 from sparsenode.module import Solver
+from sparsenode.module._solve import FIXED_STEP, hermite_basis
 
 _TOLERANCE = 1e-5
 _MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
 _N_TIMES = 101
+_ROUNDING = 1e-9  # of a step, by which the last time may lie beyond it
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class SimulationMixin(PredictionMixin):
             trajectories.
         times
             Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
-            longest trajectory.
+            longest trajectory. Solvers with a fixed step take steps of a hundredth of it, whatever the times.
         knockout
             Genes held at zero in the units of the data. For standardised data zero is the mean: use ``clamp``.
         overexpress
@@ -258,11 +261,11 @@ class SimulationMixin(PredictionMixin):
             free = torch.ones(len(self.genes), device=module.device)
             free[torch.as_tensor(positions)] = 0.0
             speed = None if speed is None else speed * free
-        grid = np.unique(np.append(0.0, times))
+        grid = self._solver_times(times)
         horizon = self._replicated(grid[-1] * clocks)[0]
         scaled = torch.as_tensor(grid / grid[-1], dtype=torch.float32, device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
-        states, _ = module.trajectories(
+        states, derivatives = module.trajectories(
             module.field.effective_weights(),
             self._replicated(self._encode(starts)),
             horizon,
@@ -273,8 +276,21 @@ class SimulationMixin(PredictionMixin):
             free,
         )
         offset, scale = self._units
-        states = states[:, :, len(grid) - len(times) :, : module.n_vars]
-        return states.cpu().numpy().astype(np.float64) * scale + offset
+        found = states[..., : module.n_vars].cpu().numpy().astype(np.float64)
+        if module.solver.method in FIXED_STEP:
+            slopes = derivatives[..., : module.n_vars].cpu().numpy().astype(np.float64)
+            found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 2)
+        else:
+            found = found[:, :, len(grid) - len(times) :]
+        return found * scale + offset
+
+    def _solver_times(self, times: np.ndarray) -> np.ndarray:
+        """Times that the solver stops at: those wanted and the start, or the grid of predictions where each is a step."""
+        if self.module.solver.method not in FIXED_STEP:
+            return np.unique(np.append(0.0, times))
+        step = float((self.trajectories["end"] - self.trajectories["start"]).max()) / GRID
+        n_steps = max(1, math.ceil(times[-1] / step - _ROUNDING))
+        return step * np.arange(n_steps + 1)
 
     def _warn_out_of_range(self, states: np.ndarray) -> None:
         if self.data_range_ is None:
