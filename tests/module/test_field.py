@@ -36,6 +36,21 @@ def test_batch_of_networks_equals_one_network_at_a_time(make_field, hidden, gate
         np.testing.assert_allclose(found[network], as_sequential(effective, network)(x[network]).detach())
 
 
+@pytest.mark.parametrize("gates", [None, "weight", "unit"])
+def test_some_networks_are_what_they_are_among_all(make_field, architecture, gates):
+    """With the path weights of their own that adaptive penalties find."""
+    field = make_field(gates=gates, **architecture)
+    field.adapt(field.path_matrix(field.effective_weights()).detach())
+    effective = field.effective_weights()
+    own = effective.take(slice(1, 2))
+    x = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(field.evaluate(x[1:], own), field.evaluate(x, effective)[1:])
+    for function in (field.path_matrix, field.path_squares):
+        torch.testing.assert_close(function(own), function(effective)[1:])
+    for chain, among in zip(own.paths, effective.paths, strict=True):
+        torch.testing.assert_close(chain.total.sum(), among.total.view(2, -1)[1].sum())
+
+
 @pytest.mark.parametrize("hidden", [(), (5, 4)], ids=str)
 @pytest.mark.parametrize("gates", [None, "weight", "unit"])
 def test_every_architecture_is_a_batch_of_plain_networks(make_field, architecture, gates, hidden):

@@ -7,7 +7,7 @@ from scipy.interpolate import CubicHermiteSpline
 from torch.nn import functional
 from torchdiffeq import odeint
 
-from sparsenode.module import Solver
+from sparsenode.module import Field, Solver
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
 REGULARIZERS = [NoRegularizer(), CNODE(0.1), L0(0.1), PathReg(0.1, gates="weight"), PathReg(0.1, gates="unit")]
@@ -306,6 +306,29 @@ def test_path_matrix_is_the_product_of_absolute_effective_weights(make_module, f
         for f in range(n_fields):
             n = r * n_fields + f
             np.testing.assert_allclose(found[r, f], weights[2][n] @ weights[1][n] @ weights[0][n])
+
+
+@pytest.mark.parametrize("fields", ["lineage", "shared"])
+@pytest.mark.parametrize("regularizer", [PathReg((0.1, 0.2)), GroupLasso((0.1, 0.2))], ids=repr)
+def test_path_matrices_and_sparsities_of_single_replicates(make_module, fields, regularizer, monkeypatch):
+    """No more than one replicate is multiplied out at once: all of them can be far larger than the module."""
+    module = shake(make_module(regularizer, (0, 1), fields), size=2.0)
+    n_fields = 2 if fields == "lineage" else 1
+    with torch.no_grad():
+        for r, parameter in enumerate(module.field.weights[0].unflatten(0, (4, -1))):
+            parameter[..., : r + 1] = 0.0
+    together = module.path_matrix()
+    effective = module.field.effective_weights()
+    zero = torch.cat([(w == 0).view(4, -1) for w in effective.weights], 1)
+    sizes, whole = [], Field.path_matrix
+    monkeypatch.setattr(Field, "path_matrix", staticmethod(lambda own: [sizes.append(own.n_networks), whole(own)][1]))
+    found = module.sparsity()
+    for r in range(4):
+        assert torch.equal(module.path_matrix(slice(r, r + 1))[0], together[r])
+    assert set(sizes) == {n_fields}
+    assert len(set(found[:, 0])) == 4
+    np.testing.assert_array_equal(found[:, 0], (together == 0).double().mean((1, 2, 3)))
+    np.testing.assert_array_equal(found[:, 1], zero.double().mean(1))
 
 
 def test_prox_gets_the_share_of_each_network(make_module):

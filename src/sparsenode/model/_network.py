@@ -119,8 +119,7 @@ class NetworkMixin(PredictionMixin):
             if chosen == "jacobian":
                 matrix *= deviation[:, None] / deviation
         else:
-            matrix = self.module.path_matrix()[self._replicate(replicate), fields].mean(0).cpu().numpy()
-            matrix = matrix.astype(np.float64)
+            matrix = self._paths(replicate)[fields].mean(0).cpu().numpy().astype(np.float64)
             if signed or chosen != "paths":
                 jacobian = self._mean_jacobian(fields, replicate)
                 if chosen == "paths":
@@ -133,6 +132,11 @@ class NetworkMixin(PredictionMixin):
         if chosen == "balanced":
             matrix = _balance(matrix)
         return self._by_gene(matrix if signed else np.abs(matrix))
+
+    def _paths(self, replicate: int | None) -> torch.Tensor:
+        """Path matrices of one replicate in module units: fields × targets × coordinates of the state."""
+        chosen = self._replicate(replicate)
+        return self.module.path_matrix(slice(chosen, chosen + 1))[0]
 
     def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:
         """Targets × regulators with their names."""
@@ -292,7 +296,7 @@ class NetworkMixin(PredictionMixin):
         self._check_block(block)
         n_seeds = len(self.module.seeds)
         first = self._replicate(replicate) // n_seeds * n_seeds
-        matrix = self.module.path_matrix()[first : first + n_seeds, self._fields(lineage)]
+        matrix = self.module.path_matrix(slice(first, first + n_seeds))[:, self._fields(lineage)]
         alive = self._take_block((matrix > 0).double().cpu().numpy(), block).any(1)
         return self._by_gene(alive.mean(0))
 
@@ -342,7 +346,7 @@ class NetworkMixin(PredictionMixin):
         self._require_trained()
         self._check_block(block)
         chosen, fields = self._replicate(replicate), self._fields(lineage)
-        matrix = self.module.path_matrix()[chosen, fields].cpu().numpy() / float(self.module.time_unit)
+        matrix = self._paths(chosen)[fields].cpu().numpy() / float(self.module.time_unit)
         # Fields × targets × blocks × regulators
         zero = matrix.reshape(*matrix.shape[:2], self.module.order, -1) <= tolerance
         if block is not None:

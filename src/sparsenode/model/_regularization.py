@@ -175,9 +175,9 @@ class RegularizationMixin(ResultsMixin):
         spurious = np.full(module.n_replicates, np.nan)
         if regulators is not None and len(regulators) < len(self.genes):
             others = np.setdiff1d(np.arange(len(self.genes)), regulators)
-            blocks = [others + block * len(self.genes) for block in range(module.order)]
-            zero = (module.path_matrix()[..., np.concatenate(blocks)] == 0).double()
-            spurious = zero.mean((1, 2, 3)).cpu().numpy()
+            columns = np.concatenate([others + block * len(self.genes) for block in range(module.order)])
+            matrices = (self._paths(replicate) for replicate in range(module.n_replicates))
+            spurious = np.array([float((matrix[..., columns] == 0).double().mean()) for matrix in matrices])
         return pd.DataFrame(
             {
                 "strength": np.repeat(module.regularizer.strength, len(module.seeds)),

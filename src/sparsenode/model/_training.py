@@ -19,6 +19,7 @@ from sparsenode.model._both import find_network
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
+from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import (
@@ -426,7 +427,7 @@ class TrainingMixin(RegularizationMixin):
 
     def _give_up(self) -> list[int]:
         """Replicates that cannot be fine-tuned because their trajectories diverge; their weights are set to zero."""
-        found = self.module.diverging()
+        found = diverging(self.module)
         if len(found) == self.module.n_replicates:
             raise DivergenceError(
                 "The trajectories of every replicate diverge before they are fine-tuned. Raise the strength of the regularizer, "
@@ -440,7 +441,7 @@ class TrainingMixin(RegularizationMixin):
                 UserWarning,
                 stacklevel=3,
             )
-            self.module.give_up(found)
+            give_up(self.module, found)
         return found
 
 

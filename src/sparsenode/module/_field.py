@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -137,6 +137,29 @@ class EffectiveWeights:
         """Biases of the layers, in the shapes that go with :attr:`layers`."""
         first, *others = self.biases
         return [self.architecture.wide(first.mT).mT, *others]
+
+    @property
+    def n_networks(self) -> int:
+        """Number of networks; those of all targets together count once."""
+        return len(self.weights[0]) // (self.architecture.n_vars if self.architecture.per_target else 1)
+
+    def take(self, networks: slice) -> EffectiveWeights:
+        """The weights of some networks, as views."""
+
+        def own(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.unflatten(0, (self.n_networks, -1))[networks].flatten(0, 1)
+
+        weights = self.architecture.path_weights
+        return EffectiveWeights(
+            [own(weight) for weight in self.weights],
+            [own(gate) for gate in self.gates],
+            [own(bias) for bias in self.biases],
+            None if self.decay is None else self.decay[networks],
+            [own(weight) for weight in self.plain],
+            self.architecture
+            if weights is None or weights.dim() == 2
+            else replace(self.architecture, path_weights=weights[networks]),
+        )
 
     @property
     def skip(self) -> torch.Tensor | None:

@@ -10,7 +10,6 @@ import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import nn
 
-from sparsenode._errors import DivergenceError
 from sparsenode.module._field import EffectiveWeights, Field
 from sparsenode.module._initial_velocity import InitialVelocity
 from sparsenode.module._layout import Layout
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
 
-_LARGEST = 1000.0  # states in units of the module beyond which a trajectory is said to diverge
 N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
 
 
@@ -447,52 +445,21 @@ class SparseNODEModule(BaseModuleClass):
             logits.copy_(spread(found))
 
     @torch.no_grad()
-    def give_up(self, replicates: Sequence[int]) -> None:
-        """Set all weights of some replicates to zero, so that their trajectories are finite."""
-        for parameter in (*self.field.weights, *self.field.biases):
-            parameter.unflatten(0, (self.n_replicates, -1))[list(replicates)] = 0.0
-
-    @torch.no_grad()
-    def diverging(self) -> list[int]:
-        """Replicates whose trajectories leave the finite numbers, or its own size by a factor of 1000."""
-        if self._stays_finite():
-            return []
-        kept = {name: parameter.detach().clone() for name, parameter in self.field.named_parameters()}
-        found = []
-        for replicate in range(self.n_replicates):
-            self.give_up([other for other in range(self.n_replicates) if other != replicate])
-            if not self._stays_finite():
-                found.append(replicate)
-            self.field.load_state_dict(kept, strict=False)
-        return found
-
-    def _stays_finite(self) -> bool:
-        """Whether all trajectories can be integrated."""
-        knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
-        effective = self.field.effective_weights()
-        try:
-            states, _ = self.trajectories(
-                effective,
-                self.start(),
-                self.relative_span,
-                self.lineages,
-                knots,
-                initial_velocity=self.start_speed(),
-            )
-        except DivergenceError:
-            return False
-        return bool(states.abs().max() < _LARGEST)
-
-    @torch.no_grad()
-    def path_matrix(self) -> torch.Tensor:
+    def path_matrix(self, replicates: slice = slice(None)) -> torch.Tensor:
         """Adjacency ``|W^L z^L| ⋯ |W^1 z^1|`` in module units: replicates × fields × targets × coordinates of the state."""
-        matrix = self.field.path_matrix(self.field.effective_weights())
-        return matrix.unflatten(0, (self.n_replicates, self.n_fields))
+        effective = self.field.effective_weights()
+        first, last, _ = replicates.indices(self.n_replicates)
+        own = effective.take(slice(first * self.n_fields, last * self.n_fields))
+        return self.field.path_matrix(own).unflatten(0, (-1, self.n_fields))
 
     @torch.no_grad()
     def sparsity(self) -> np.ndarray:
         """Shares of zeros in the path matrices and in the effective weights: replicates × 2."""
-        effective = self.field.effective_weights()
-        feature = (self.field.path_matrix(effective) == 0).view(self.n_replicates, -1).double().mean(1)
-        zero = torch.cat([(w == 0).view(self.n_replicates, -1) for w in effective.weights], 1)
-        return torch.stack([feature, zero.double().mean(1)], 1).cpu().numpy()
+        effective, shares = self.field.effective_weights(), []
+        # One replicate after the other: all path matrices together can be far larger than the module.
+        for first in range(0, self.field.n_networks, self.n_fields):
+            own = effective.take(slice(first, first + self.n_fields))
+            feature = (self.field.path_matrix(own) == 0).double().mean()
+            weight = torch.cat([(w == 0).flatten() for w in own.weights]).double().mean()
+            shares.append(torch.stack([feature, weight]))
+        return torch.stack(shares).cpu().numpy()

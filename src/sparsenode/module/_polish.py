@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,7 +46,14 @@ def polish(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
         weight = weight / weight.sum()
         if module.n_fields > 1:
             weight = weight * (tensors["lineage"].cpu() == field)
-        _solve(module, _only(effective, network), network, tensors, weight, float(module.strength[replicate]))
+        _solve(
+            module,
+            effective.take(slice(network, network + 1)),
+            network,
+            tensors,
+            weight,
+            float(module.strength[replicate]),
+        )
 
 
 def _solve(
@@ -64,7 +70,9 @@ def _solve(
     share = float(weight.sum())
     gram, cross, own_input, own, own_slope = moments
     path_weights = effective.architecture.path_weights
-    free = torch.ones_like(cross) if path_weights is None else _of_network(path_weights, network).double().cpu().mT
+    if path_weights is not None and path_weights.dim() == 3:
+        path_weights = path_weights[0]
+    free = torch.ones_like(cross) if path_weights is None else path_weights.double().cpu().mT
     skip = effective.weights[-1][0].double().cpu().mT
     layers = _layer_paths(effective).double().cpu().mT
     decay = None if effective.decay is None else effective.decay[0, 0].double().cpu()
@@ -147,19 +155,3 @@ def _layers_alone(module: SparseNODEModule, effective: EffectiveWeights, state: 
 def _layer_paths(effective: EffectiveWeights) -> torch.Tensor:
     """Path matrix of the layers: targets × inputs."""
     return _paths.product([weight.abs() for weight in effective.weights[: effective.architecture.n_layers]])[0]
-
-
-def _only(effective: EffectiveWeights, network: int) -> EffectiveWeights:
-    """The weights of one network, as a batch of one."""
-    own = slice(network, network + 1)
-    return replace(
-        effective,
-        weights=[weight[own] for weight in effective.weights],
-        biases=[bias[own] for bias in effective.biases],
-        decay=None if effective.decay is None else effective.decay[own],
-    )
-
-
-def _of_network(path_weights: torch.Tensor, network: int) -> torch.Tensor:
-    """Path weights of one network: targets × inputs."""
-    return path_weights if path_weights.dim() == 2 else path_weights[network]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparsenode.module._diverging import diverging
+
 if TYPE_CHECKING:
     from sparsenode.module._module import SparseNODEModule
 
@@ -77,7 +79,7 @@ def _calm(module: SparseNODEModule) -> None:
     """Halve the fields of replicates whose trajectories diverge, until none does."""
     last = module.field.architecture.n_layers - 1
     for _ in range(_HALVINGS):
-        found = module.diverging()
+        found = diverging(module)
         if not found:
             return
         for parameter in (*module.field.weights[last:], module.field.biases[-1]):
