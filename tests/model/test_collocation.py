@@ -212,6 +212,46 @@ def test_replicates_that_diverge_are_given_up(make):
         model.train(2, objective="trajectory", **QUIET)
 
 
+def test_what_was_given_up_stays_so_and_does_not_count(make, trials, tmp_path):
+    model = make(CNODE([0.001, 0.01]), 3, n_seeds=2)
+    with torch.no_grad():
+        model.module.field.weights[-1][3] += 60 * torch.eye(5)
+    with pytest.warns(UserWarning, match=r"1 of 4 replicates diverge \(strengths 0.01\): they are given up for good"):
+        model.train(2, objective="trajectory", **QUIET)
+    model.save(tmp_path / "model")
+    for each in (model, sn.SparseNODE.load(tmp_path / "model", adata=trials)):
+        each.train(2, **QUIET)
+        each.train(1, objective="trajectory", refit=True, **QUIET)
+        assert each.given_up_ == [3]
+        parameters = (*each.module.field.weights, *each.module.field.biases)
+        assert not any(parameter[3].any() for parameter in parameters)
+        assert any(parameter[2].any() for parameter in parameters)
+        table = each.get_regularization_path()
+        assert np.isinf(table["train_error"]).tolist() == [False, False, False, True]
+        assert table["feature_sparsity"].iloc[3] == 1
+        # Neither the frequency of an edge, nor the mean trajectory, nor a selection counts it.
+        alive = (each.get_adjacency(replicate=2) != 0).astype(float)
+        np.testing.assert_array_equal(each.get_edge_frequency(replicate=3), alive)
+        mean = np.mean([each.predict(replicate=r) for r in range(3)], 0)
+        np.testing.assert_allclose(each.predict(replicate="mean"), mean, rtol=1e-5, atol=1e-6)
+        assert table["difference_se"].iloc[:3].notna().all()
+        with pytest.raises(ValueError, match="Fit larger strengths"):
+            each.select("sparsity", sparsity=1.0, key_added=None)
+        assert each.select("sparsity", sparsity=table["feature_sparsity"].iloc[2], key_added=None).name != 3
+
+
+def test_a_strength_whose_replicates_were_all_given_up_has_no_edge_frequency(make):
+    model = make(CNODE([0.001, 0.01]), 1, n_seeds=2)
+    with torch.no_grad():
+        model.module.field.weights[-1][2:] += 60 * torch.eye(5)
+    with pytest.warns(UserWarning, match="given up"):
+        model.train(1, objective="trajectory", **QUIET)
+    assert np.isfinite(model.get_edge_frequency()).all(axis=None)
+    with pytest.raises(ValueError, match=r"found 3: all .* Choose one that is not in `model.given_up_`, \[2, 3\]"):
+        model.get_edge_frequency(replicate=3)
+    assert model.select("best", key_added=None)["strength"] == pytest.approx(0.001)
+
+
 def test_sampled_starts_with_an_outer_skip_fit_a_drift(trials):
     """Where the skip is outside, the states of the field are those without the drift."""
     model = sn.SparseNODE(trials, LassoNet(0.0, skip="outer"), objective="collocation", **SERIES)

@@ -11,7 +11,7 @@ from anndata import AnnData
 import sparsenode as sn
 from sparsenode.module._polish import polish
 from sparsenode.objectives import Transport, couple_cells
-from sparsenode.regularizers import GroupLasso, LassoNet, PathReg
+from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
 
@@ -298,6 +298,18 @@ def test_fine_tuning_on_trajectories_lowers_their_error(cells):
     model.train(objective="trajectory", max_epochs=15, key_added=None, **QUIET)
     assert model.evaluate().loc["total", "mse"] < before
     assert torch.equal(model.module.scale, scale)
+
+
+def test_transport_again_does_not_solve_for_what_was_given_up(cells):
+    model = sn.SparseNODE(cells, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
+    model.train(max_epochs=2, key_added=None, **QUIET)
+    with torch.no_grad():
+        model.module.field.weights[-1][1] += 60 * torch.eye(4)
+    with pytest.warns(UserWarning, match="given up"):
+        model.train(max_epochs=1, objective="trajectory", key_added=None, **QUIET)
+    model.train(max_epochs=1, key_added=None, **QUIET)
+    assert not model.module.field.weights[-1][1].any()
+    assert model.module.field.weights[-1][0].any()
 
 
 def test_only_a_fit_can_be_fine_tuned(cells):

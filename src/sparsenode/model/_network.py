@@ -261,7 +261,7 @@ class NetworkMixin(PredictionMixin):
     def get_edge_frequency(
         self, lineage: str | None = None, replicate: int | None = None, block: Block | None = None
     ) -> pd.DataFrame:
-        """Share of the replicates of one strength in which each edge is alive.
+        """Share of the replicates of one strength in which each edge is alive, without those that were given up.
 
         With ``n_seeds`` replicates these are fits from other starts; with ``train(half_samples=True)`` also on other
         halves of the cells, as in stability selection :cite:p:`meinshausen2010stability`: edges that only chance put
@@ -285,7 +285,7 @@ class NetworkMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage, replicate or block.
+            If there is no such lineage, replicate or block, or if all replicates of the strength were given up.
 
         Notes
         -----
@@ -296,7 +296,13 @@ class NetworkMixin(PredictionMixin):
         self._check_block(block)
         n_seeds = len(self.module.seeds)
         first = self._replicate(replicate) // n_seeds * n_seeds
-        matrix = self.module.path_matrix(slice(first, first + n_seeds))[:, self._fields(lineage)]
+        kept = [r for r in range(first, first + n_seeds) if r not in self.given_up_]
+        if not kept:
+            raise ValueError(
+                f"Expected a `replicate` of a strength that was not given up, found {self._replicate(replicate)}: all trajectories of its "
+                f"strength diverged. Choose one that is not in `model.given_up_`, {self.given_up_}."
+            )
+        matrix = torch.stack([self._paths(r)[self._fields(lineage)] for r in kept])
         alive = self._take_block((matrix > 0).double().cpu().numpy(), block).any(1)
         return self._by_gene(alive.mean(0))
 

@@ -87,6 +87,8 @@ class PredictionMixin(MuDataMixin):
     lineages: list[str]
     #: Replicate that methods report by default, the one with the smallest error or the choice of :meth:`select`.
     selected_: int
+    #: Replicates that :meth:`train` gave up because their trajectories diverged: their weights are zero.
+    given_up_: list[int]
     _initial_state: InitialState
     _initial_bandwidth: float
     _align_batches: bool
@@ -199,7 +201,8 @@ class PredictionMixin(MuDataMixin):
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
         chosen = None if replicate == "mean" else self._replicate(replicate)
         found = self._integrate_all(cells, end, observed)
-        return FittedTrajectories.mean(found) if chosen is None else found[chosen]
+        kept = (fitted for r, fitted in enumerate(found) if r not in self.given_up_)
+        return FittedTrajectories.mean(list(kept)) if chosen is None else found[chosen]
 
     @torch.no_grad()
     def _integrate_all(self, cells: Cells | None, end: float = 1.0, observed: bool = False) -> list[FittedTrajectories]:

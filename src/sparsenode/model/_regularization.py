@@ -46,7 +46,6 @@ class RegularizationMixin(ResultsMixin):
     """Methods of :class:`sparsenode.SparseNODE` that concern the regularizer."""
 
     _seed: int
-    _given_up: list[int]
     #: Widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``) after :meth:`prune`.
     pruned_: dict[str, list[int]] | None
 
@@ -94,6 +93,8 @@ class RegularizationMixin(ResultsMixin):
     ) -> pd.Series:
         """Choose the strength by a rule, and of its replicates the one with the smallest error.
 
+        Replicates that were given up when trajectories were fine-tuned are no choice, and do not count in means over seeds.
+
         Parameters
         ----------
         rule
@@ -127,7 +128,7 @@ class RegularizationMixin(ResultsMixin):
         error of the selected replicate for its error on new data: it was selected for being small.
         """
         _checks.choice("rule", rule, _RULES)
-        table = self.get_regularization_path()
+        table = self.get_regularization_path().drop(index=self.given_up_)
         by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
         if rule == "sparsity":
             if sparsity is None or not 0 <= sparsity <= 1:
@@ -169,7 +170,7 @@ class RegularizationMixin(ResultsMixin):
             if tensors is not None:
                 _, output = module({key: value.to(module.device) for key, value in tensors.items()})
                 errors[name] = output.extra_metrics["error"].double().cpu().numpy()
-            errors[name][self._given_up] = np.inf
+            errors[name][self.given_up_] = np.inf
         items = self._held_out_errors(splitter, errors["validation"])
         sparsities = module.sparsity()
         spurious = np.full(module.n_replicates, np.nan)
@@ -196,7 +197,8 @@ class RegularizationMixin(ResultsMixin):
     def _differences(self, items: np.ndarray) -> np.ndarray:
         """Held-out errors less those of the best strength, both means over seeds: replicates × cells."""
         n_seeds = len(self.module.seeds)
-        mean = items.reshape(-1, n_seeds, items.shape[1]).mean(1)
+        # Replicates that were given up have no errors.
+        mean = np.ma.masked_invalid(items.reshape(-1, n_seeds, items.shape[1])).mean(1).filled(np.nan)
         total = mean.mean(1)
         if np.isnan(total).all():
             return np.full_like(items, np.nan)
@@ -208,7 +210,7 @@ class RegularizationMixin(ResultsMixin):
         if items is None:
             return np.full((self.module.n_replicates, 2), np.nan)
         items = items * (mean / items.mean(1))[:, None]
-        items[self._given_up] = np.nan
+        items[self.given_up_] = np.nan
         return items
 
     def _held_out_squares(self, splitter: StatisticsSplitter) -> np.ndarray | None:

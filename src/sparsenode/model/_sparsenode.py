@@ -363,7 +363,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.null_models_: NullModels | None = None
         self.data_range_: np.ndarray | None = None
         self.selected_: int = 0
-        self._given_up: list[int] = []
+        self.given_up_: list[int] = []
         self._model_summary_string = (
             f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"

@@ -116,7 +116,8 @@ class TrainingMixin(RegularizationMixin):
             complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
         objective
             ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
-            default the objective of the model. Replicates whose trajectories diverge before that are given up, with a warning.
+            default the objective of the model. Replicates whose trajectories diverge before that are given up, with a warning: their
+            weights are zero and their errors infinite from then on, and no other method counts them.
         refit
             Hold the zeros of the network as they are, and fit what is left without penalty, which takes away its bias (the
             relaxed lasso). Needs a trained model. Held-out errors then compare networks, not penalties: to choose a strength,
@@ -180,7 +181,9 @@ class TrainingMixin(RegularizationMixin):
         steps = find_network(self, given | trainer_kwargs) if needs_network else self.sparsification_ if both else None
         plan = self._training_plan_cls(self.module, **plan_kwargs)
         splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
-        self._given_up = self._give_up() if objective is not None else []
+        if objective is not None:
+            self._give_up()
+        plan.given_up = self.given_up_
         if early_stopping and splitter.validation_tensors is None:
             raise ValueError(
                 f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
@@ -213,6 +216,7 @@ class TrainingMixin(RegularizationMixin):
             self.module.fixed_gates = False
         if fitted == "transport" and iterative is None and not refit:
             self._polish(splitter)
+            give_up(self.module, self.given_up_)
         self.regularization_path_ = self._make_path(splitter, self._regulators)
         self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
         errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
@@ -425,10 +429,11 @@ class TrainingMixin(RegularizationMixin):
         chosen = rng.choice(len(states), N_REFERENCE, replace=len(states) < N_REFERENCE)
         self.module.reference[lineage] = torch.as_tensor(states[chosen])
 
-    def _give_up(self) -> list[int]:
-        """Replicates that cannot be fine-tuned because their trajectories diverge; their weights are set to zero."""
+    def _give_up(self) -> None:
+        """Give up replicates that cannot be fine-tuned because their trajectories diverge, beside those given up before."""
         found = diverging(self.module)
-        if len(found) == self.module.n_replicates:
+        given_up = sorted({*self.given_up_, *found})
+        if len(given_up) == self.module.n_replicates:
             raise DivergenceError(
                 "The trajectories of every replicate diverge before they are fine-tuned. Raise the strength of the regularizer, "
                 "or fit with the trajectory objective from the start."
@@ -437,12 +442,12 @@ class TrainingMixin(RegularizationMixin):
             strengths = sorted({f"{float(self.module.strength[r]):g}" for r in found})
             warnings.warn(
                 f"The trajectories of {len(found)} of {self.module.n_replicates} replicates diverge (strengths "
-                f"{', '.join(strengths)}): they are given up, their weights are zero and their errors infinite.",
+                f"{', '.join(strengths)}): they are given up for good, their weights are zero and their errors infinite.",
                 UserWarning,
                 stacklevel=3,
             )
             give_up(self.module, found)
-        return found
+        self.given_up_ = given_up
 
 
 def _check_iterative(holds_strength: bool, early_stopping: bool, trainer_kwargs: dict[str, Any]) -> None:

@@ -9,10 +9,11 @@ import lightning.pytorch as pl
 import torch
 
 from sparsenode._errors import DivergenceError
+from sparsenode.module._diverging import give_up
 from sparsenode.training._schedule import IterativeSparsification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sparsenode.module import SparseNODEModule
     from sparsenode.module._field import EffectiveWeights
@@ -92,6 +93,8 @@ class TrainingPlan(pl.LightningModule):
         # Steps of a round, and how many of them sample the gates.
         self._round_steps = self._sampled_steps = 1
         self._alive: list[torch.Tensor] = []
+        #: Replicates whose weights and biases stay zero.
+        self.given_up: Sequence[int] = ()
         #: One row per step of the schedule and replicate.
         self.records: list[dict[str, Any]] = []
         self._failures = torch.zeros(0)
@@ -194,10 +197,12 @@ class TrainingPlan(pl.LightningModule):
         torch._foreach_mul_(own, [scale] * len(own))
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Gradient step, then the proximal step of the regularizer with the step sizes of Adam."""
+        """Gradient step, then the proximal step with the step sizes of Adam; what is given up stays where it is."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.module.regularizer.proximal and self._effective is not None:
             self.module.prox(self._effective, self._adam_steps(optimizer.optimizer))
+        if self.given_up:
+            give_up(self.module, self.given_up)
 
     def _adam_steps(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
         """Step size of every weight: learning rate over the root of the second moment."""
