@@ -192,6 +192,24 @@ def test_the_selected_replicate_is_reported_and_written(model, choose):
     assert model.adata.uns["chosen"]["parameters"]["selected_replicate"] == 3
 
 
+def test_selection_writes_where_training_did(adata, fit, tmp_path):
+    model = fit(adata, regularizer=CNODE([0.01, 1.0]), train={"key_added": "mine"})
+    model.select("sparsity", sparsity=0.0)
+    assert "sparsenode" not in adata.uns
+    assert adata.uns["mine"]["parameters"]["selected_replicate"] == model.selected_
+    model.selected_ = 1
+    model.save(tmp_path / "model")
+    cells = adata.copy()
+    assert sn.SparseNODE.load(tmp_path / "model", adata=cells).select("sparsity", sparsity=0.0).name == 0
+    assert cells.uns["mine"]["parameters"]["selected_replicate"] == 0
+    model.train(max_epochs=1, steps_per_epoch=1, accelerator="cpu", enable_progress_bar=False, key_added=None)
+    adata.uns.clear()
+    model.select("sparsity", sparsity=0.0)
+    assert not adata.uns
+    model.select("sparsity", sparsity=0.0, key_added="other")
+    assert list(adata.uns) == ["other"]
+
+
 # Pruning
 
 

@@ -312,6 +312,29 @@ def test_transport_again_does_not_solve_for_what_was_given_up(cells):
     assert model.module.field.weights[-1][0].any()
 
 
+def test_diverging_trajectories_are_warned_of_when_a_strength_is_chosen(cells):
+    """As after training: the choice holds, and the network can be read."""
+    model = sn.SparseNODE(cells, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
+    model.train(max_epochs=2, **QUIET)
+    with torch.no_grad():
+        model.module.field.weights[-1] += 60 * torch.eye(4)
+    with pytest.warns(
+        UserWarning, match="trajectories of this transport fit diverge, so no results were written"
+    ) as caught:
+        chosen = model.select("sparsity", sparsity=0.0)
+    assert caught[0].filename == __file__
+    assert chosen.name == model.selected_
+
+
+def test_going_back_from_fine_tuning_is_logged(cells, caplog):
+    model = sn.SparseNODE(cells, objective="transport", hidden=(4,))
+    for arguments in ({}, {}, {"objective": "trajectory"}, {"objective": "trajectory"}):
+        model.train(max_epochs=1, key_added=None, **arguments, **QUIET)
+    assert "goes back" not in caplog.text
+    model.train(max_epochs=1, key_added=None, **QUIET)
+    assert "Training goes back to the transport objective" in caplog.text
+
+
 def test_only_a_fit_can_be_fine_tuned(cells):
     with pytest.raises(RuntimeError, match="trained model"):
         sn.SparseNODE(cells, objective="transport").train(objective="trajectory", **QUIET)

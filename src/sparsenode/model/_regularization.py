@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from importlib.resources import files
+from types import EllipsisType
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
-from sparsenode import _keys
+from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
 from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives import Transport
 from sparsenode.training import StatisticsSplitter
 
 Rule = Literal["best", "one_standard_error", "sparsity"]
@@ -45,6 +47,10 @@ def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
 class RegularizationMixin(ResultsMixin):
     """Methods of :class:`sparsenode.SparseNODE` that concern the regularizer."""
 
+    #: What the last training fitted: trajectories, displacements of single cells, or derivatives; ``None`` before training.
+    fitted_: str | None
+    #: Key under which the last training wrote its results; ``None`` where it wrote none.
+    key_added_: str | None
     _seed: int
     #: Widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``) after :meth:`prune`.
     pruned_: dict[str, list[int]] | None
@@ -89,7 +95,7 @@ class RegularizationMixin(ResultsMixin):
         self,
         rule: Rule = "one_standard_error",
         sparsity: float | None = None,
-        key_added: str | None = _keys.KEY_ADDED,
+        key_added: str | EllipsisType | None = ...,
     ) -> pd.Series:
         """Choose the strength by a rule, and of its replicates the one with the smallest error.
 
@@ -106,7 +112,9 @@ class RegularizationMixin(ResultsMixin):
         sparsity
             Target for the rule of that name, in ``[0, 1]``.
         key_added
-            Results are written again under this key, as by :meth:`write_results`; ``None`` writes nothing.
+            Results are written again under this key, as by :meth:`write_results`, by default under that of the last :meth:`train`;
+            ``None`` writes nothing, and is the default where that wrote nothing. As there, results of transport and collocation
+            fits whose trajectories diverge are not written, with a warning.
 
         Returns
         -------
@@ -155,9 +163,28 @@ class RegularizationMixin(ResultsMixin):
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
         self.selected_ = int(rows.index[int(rows[column].argmin())])
-        if key_added is not None and self.adata is not None:
-            self.write_results(key_added=key_added)
+        key = self.key_added_ if isinstance(key_added, EllipsisType) else key_added
+        if key is not None and self.adata is not None:
+            self._write(key)
         return self.get_regularization_path().iloc[self.selected_]
+
+    def _write(self, key_added: str) -> None:
+        """Write results; a field that no trajectory was fitted to may diverge when it is integrated."""
+        try:
+            self.write_results(key_added=key_added)
+        except DivergenceError as error:
+            if self.fitted_ == "trajectory":
+                raise
+            warnings.warn(
+                f"The trajectories of this {self._objective_name} fit diverge, so no results were written. {error} Read the network with "
+                "`get_network`, or fit the trajectories too with `train(objective='trajectory')`.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def _objective_name(self) -> str:
+        return "transport" if isinstance(self.objective, Transport) else self.objective
 
     @torch.no_grad()
     def _make_path(self, splitter: StatisticsSplitter, regulators: list[int] | None) -> pd.DataFrame:
@@ -306,7 +333,7 @@ class RegularizationMixin(ResultsMixin):
         It does not know which data, preprocessing or plots were used: their docstrings name their sources.
         """
         keys = [*_MODEL_CITATIONS, *self.module.regularizer.citations]
-        objective = self._objective_name  # type: ignore[attr-defined]
+        objective = self._objective_name
         if objective in _OBJECTIVE_CITATIONS:
             keys.append(_OBJECTIVE_CITATIONS[objective])
         if len(self.module.seeds) > 1:

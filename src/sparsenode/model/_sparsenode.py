@@ -364,6 +364,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.data_range_: np.ndarray | None = None
         self.selected_: int = 0
         self.given_up_: list[int] = []
+        self.fitted_: str | None = None
+        self.key_added_: str | None = _keys.KEY_ADDED
         self._model_summary_string = (
             f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"

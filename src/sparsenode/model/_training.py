@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -42,6 +43,7 @@ from sparsenode.training import (
     split_cells,
 )
 
+logger = logging.getLogger("sparsenode")
 _STEPS_PER_EPOCH = 10
 _MAX_EPOCHS = {"trajectory": 50, "transport": 40, "collocation": 100}
 # Regressions bear larger steps than solves; the other settings are those of the plan.
@@ -116,7 +118,8 @@ class TrainingMixin(RegularizationMixin):
             complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
         objective
             ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
-            default the objective of the model. Replicates whose trajectories diverge before that are given up, with a warning: their
+            default the objective of the model, to which a plain ``train()`` goes back after fine-tuning: it changes the trajectories, and
+            with collocation learned initial states start anew from the smoothed trajectories. Replicates whose trajectories diverge before that are given up, with a warning: their
             weights are zero and their errors infinite from then on, and no other method counts them.
         refit
             Hold the zeros of the network as they are, and fit what is left without penalty, which takes away its bias (the
@@ -125,7 +128,7 @@ class TrainingMixin(RegularizationMixin):
         plan_kwargs
             ``lr``, ``gate_lr``, ``weight_decay`` and ``max_grad_norm``; see :class:`sparsenode.training.TrainingPlan`.
         key_added
-            Results are written under this key, as by :meth:`write_results`; ``None`` writes nothing.
+            Results are written under this key, as by :meth:`write_results`, and by :meth:`select` later; ``None`` writes nothing.
         **trainer_kwargs
             Further arguments of :class:`scvi.train.Trainer`, for instance ``enable_checkpointing=True``. With ``objective="both"``
             the transport fit gets copies of ``callbacks`` and ``logger``, so that each fit has a state of its own.
@@ -176,6 +179,10 @@ class TrainingMixin(RegularizationMixin):
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
+        if self.is_trained_ and self.fitted_ == "trajectory" and fitted != "trajectory":
+            logger.warning(
+                "Training goes back to the %s objective; `objective='trajectory'` goes on with trajectories.", fitted
+            )
         if isinstance(trainer_kwargs.get("callbacks"), Sequence):
             trainer_kwargs["callbacks"] = list(trainer_kwargs["callbacks"])  # scvi-tools appends its own
         steps = find_network(self, given | trainer_kwargs) if needs_network else self.sparsification_ if both else None
@@ -202,6 +209,7 @@ class TrainingMixin(RegularizationMixin):
             early_stopping=early_stopping,
             **trainer_kwargs,
         )
+        self.fitted_ = fitted
         try:
             with limited_threads(sum(parameter.numel() for parameter in self.module.parameters())):
                 runner()
@@ -221,8 +229,9 @@ class TrainingMixin(RegularizationMixin):
         self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
         errors = self.regularization_path_["train_error" if splitter.validation_tensors is None else "validation_error"]
         self.selected_ = int(errors.argmin())
+        self.key_added_ = key_added
         if key_added is not None:
-            self._write(key_added, diverges=fitted != "trajectory")
+            self._write(key_added)
 
     def _polish(self, splitter: StatisticsSplitter) -> None:
         """Put the linear part of a transport fit at its optimum, where the regularizer allows it."""
@@ -247,30 +256,12 @@ class TrainingMixin(RegularizationMixin):
             masks.append(mask)
         return masks
 
-    def _write(self, key_added: str, diverges: bool) -> None:
-        """Write results; a field that no trajectory was fitted to may diverge when it is integrated."""
-        try:
-            self.write_results(key_added=key_added)
-        except DivergenceError as error:
-            if not diverges:
-                raise
-            warnings.warn(
-                f"The trajectories of this {self._objective_name} fit diverge, so no results were written. {error} Read the network with "
-                "`get_network`, or fit the trajectories too with `train(objective='trajectory')`.",
-                UserWarning,
-                stacklevel=3,
-            )
-
     def _restore(self, plan: TrainingPlan) -> None:
         """Put the best state of a failed training back."""
         if plan.best_state is not None:
             self.module.load_state_dict(plan.best_state)
             self.is_trained_ = True
         self.module.eval()
-
-    @property
-    def _objective_name(self) -> str:
-        return "transport" if isinstance(self.objective, Transport) else self.objective
 
     def _prepare(
         self,
