@@ -10,6 +10,8 @@ import pytest
 
 import sparsenode as sn
 
+QUICK = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_progress_bar": False}
+
 
 @pytest.fixture
 def folder(fitted, tmp_path):
@@ -100,6 +102,75 @@ def test_on_another_donor(fitted, folder, make_adata):
     np.testing.assert_array_equal(loaded.predict(), fitted.predict(other))
     pd.testing.assert_frame_equal(loaded.evaluate(), fitted.evaluate(other))
     np.testing.assert_array_equal(loaded.get_adjacency(), fitted.get_adjacency())
+
+
+def test_held_out_cells_of_other_data_are_not_known(fitted, folder, cells, make_adata, caplog):
+    same = sn.SparseNODE.load(folder, adata=cells)
+    np.testing.assert_array_equal(same.validation_indices, fitted.validation_indices)
+    assert "other cells" not in caplog.text
+    loaded = sn.SparseNODE.load(folder, adata=make_adata(n_obs=100, seed=5))
+    assert "`validation_indices` and `test_indices` are empty" in caplog.text
+    assert len(loaded.train_indices) == len(loaded.validation_indices) == 0
+    with pytest.raises(ValueError, match="loaded with other cells"):
+        loaded.evaluate(indices=loaded.validation_indices)
+
+
+def test_training_on_other_cells_takes_their_clock(fitted, folder, make_adata, tmp_path, cells):
+    """Times are those of the new cells, also after saving, and only in the model that was trained."""
+    other = make_adata(n_obs=100, seed=5)
+    other.obs["dpt_pseudotime"] *= 3
+    loaded = sn.SparseNODE.load(folder, adata=other)
+    loaded.train(**QUICK)
+    times = other.obs.groupby("lineage", observed=True)["dpt_pseudotime"]
+    assert loaded.trajectories["n_cells"].tolist() == [50, 50]
+    assert loaded.trajectories["end"].tolist() == times.max().tolist()
+    assert len(loaded.validation_indices) == 10
+    assert "held_out_scores" in other.uns["sparsenode"]
+    rows = other.obs["lineage"] == "myeloid"
+    first = other[rows].obs["dpt_pseudotime"].argsort().iloc[30]
+    time = other[rows].obs["dpt_pseudotime"].iloc[first]
+    np.testing.assert_allclose(loaded.predict(times=[time])[1, 0], loaded.predict()[rows][first], atol=1e-5)
+    loaded.save(tmp_path / "again")
+    again = sn.SparseNODE.load(tmp_path / "again", adata=other)
+    pd.testing.assert_frame_equal(again.trajectories, loaded.trajectories)
+    assert_same(again, loaded)
+    assert not fitted.trajectories.equals(loaded.trajectories)
+
+
+def test_annotations_that_change_after_set_up(adata, fit, make_adata):
+    expected = fit(make_adata())
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    one, other = (sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8), n_knots=5) for _ in range(2))
+    adata.obs["dpt_pseudotime"] *= 10
+    one.train(**QUICK)
+    np.testing.assert_allclose(one.trajectories["end"], 10 * expected.trajectories["end"])
+    np.testing.assert_allclose(other.trajectories["end"], expected.trajectories["end"])
+    np.testing.assert_allclose(one.predict(), expected.predict(), atol=1e-4)
+    np.testing.assert_allclose(one.get_velocity(), expected.get_velocity() / 10, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("donors", "message"),
+    [
+        (
+            ["donor0", "donor2"],
+            r"new ones \['erythroid, donor2', 'myeloid, donor2'\] and missing ones \['erythroid, donor1'",
+        ),
+        (["donor0", "donor0"], r"new ones \[\] and missing ones .* or make a new model"),
+        (["donor1", "donor0"], "them in another order"),
+    ],
+    ids=str,
+)
+def test_other_trajectories_cannot_be_trained_on(fitted_donors, tmp_path, donors, message):
+    fitted_donors.save(tmp_path / "model")
+    cells = fitted_donors.adata.copy()
+    named = cells.obs["donor"].astype(str).map(dict(zip(["donor0", "donor1"], donors, strict=True)))
+    cells.obs["donor"] = pd.Categorical(named, pd.unique(np.array(donors)))
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=cells)
+    before = loaded.get_adjacency()
+    with pytest.raises(ValueError, match=message):
+        loaded.train(**QUICK)
+    pd.testing.assert_frame_equal(loaded.get_adjacency(), before)
 
 
 def test_without_data(fitted, folder, make_adata):

@@ -104,7 +104,10 @@ class EvaluationMixin(PredictionMixin):
         chosen = np.zeros(len(cells.times), dtype=bool)
         chosen[_checks.cell_indices(indices, len(chosen))] = True
         if not chosen.any():
-            raise ValueError("Expected cells to evaluate, found none in `indices`.")
+            raise ValueError(
+                "Expected cells to evaluate, found none in `indices`. Those of held-out cells are empty where none were held out, and "
+                "in a model that was loaded with other cells than it was trained on."
+            )
         if forecast:
             later = (cells.times > 1.0 + _LATER) & (cells.weights > 0) & chosen[:, None]
             if not later.any():

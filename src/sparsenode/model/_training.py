@@ -18,6 +18,7 @@ from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._both import find_network
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
+from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
 from sparsenode.module._diverging import diverging, give_up
@@ -58,7 +59,7 @@ _PLANS: dict[str, dict[str, Any]] = {
 _NOT_OF_TRANSPORT = ("self", "objective", "refit", "key_added", "trainer_kwargs")
 
 
-class TrainingMixin(RegularizationMixin):
+class TrainingMixin(OwnCellsMixin, RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
     data_range_: np.ndarray | None
@@ -140,7 +141,8 @@ class TrainingMixin(RegularizationMixin):
         RuntimeError
             If a model that was never trained is to be fine-tuned or refitted.
         ValueError
-            If expression is NaN or infinite, if a trajectory has no training cells, or if an argument is out of range.
+            If expression is NaN or infinite, if a trajectory has no training cells, if lineages or batches are not those that the
+            model was made for, or if an argument is out of range.
         """
         given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
         if objective is not None:
@@ -271,7 +273,7 @@ class TrainingMixin(RegularizationMixin):
         fitted: str,
     ) -> StatisticsSplitter:
         """Stream the cells, set the data-derived buffers of the module, and build the loaders of an objective."""
-        cells = self._cells()
+        cells = self._training_cells()
         training, validation = np.zeros((2, self.adata.n_obs), dtype=bool)
         training[indices[0]], validation[indices[1]] = True, True
         module = self.module
@@ -296,6 +298,7 @@ class TrainingMixin(RegularizationMixin):
         if fitted == self._objective_name and fitted != "transport" or self.objective == "both":
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
+        self._take_clock(cells)
         with torch.no_grad():
             module.time_unit.fill_(unit)
             module.relative_span.copy_(torch.as_tensor(spans))

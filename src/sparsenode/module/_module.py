@@ -161,9 +161,10 @@ class SparseNODEModule(BaseModuleClass):
     time_unit: torch.Tensor
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
-        """Take the sizes of a pruned model before its parameters are loaded."""
+        """Take the sizes of a pruned model before its parameters are loaded, and have it compare its data."""
         if model.pruned_ is not None:
             self.field = resized(self.field, model.pruned_["hidden"], model.pruned_["inputs"])
+        model._check_held_out()
 
     def seed_generators(self) -> None:
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""

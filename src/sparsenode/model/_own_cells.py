@@ -1,0 +1,62 @@
+"""The cells that a model holds, against those that it was made for and trained on."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+
+from sparsenode.model._data import Cells
+from sparsenode.model._fields import TRAJECTORIES
+from sparsenode.model._prediction import PredictionMixin
+
+logger = logging.getLogger("sparsenode")
+
+
+class OwnCellsMixin(PredictionMixin):
+    """What :class:`sparsenode.SparseNODE` does where its cells are not those that it was made for."""
+
+    registry_: dict[str, Any]
+    # Properties of scvi-tools, declared for type checkers.
+    train_indices: Any
+    validation_indices: Any
+    test_indices: Any
+
+    def _training_cells(self) -> Cells:
+        """Cells of the model's data, in the trajectories that it was made for; their numbers and times may differ."""
+        cells = self._cells()
+        known, found = (
+            [f"{lineage}, {batch}" for lineage, batch in zip(table["lineage"], table["batch"], strict=True)]
+            for table in (self.trajectories, cells.trajectories)
+        )
+        if found != known:
+            new, missing = (
+                [name for name in one if name not in other][:5] for one, other in ((found, known), (known, found))
+            )
+            what = f"new ones {new} and missing ones {missing}" if new or missing else "them in another order"
+            raise ValueError(
+                f"Expected the trajectories (lineage, batch) that the model was made for to train it, found {what}. Name and order "
+                "lineages and batches as in the data that it was made with, or make a new model."
+            )
+        return cells
+
+    def _take_clock(self, cells: Cells) -> None:
+        """Take numbers and times of the cells that are trained on, which may differ from those that were set up."""
+        if cells.trajectories.equals(self.trajectories):
+            return
+        self.trajectories = cells.trajectories
+        self.registry_ = copy.deepcopy(self.registry_)  # other models may share it
+        state = self.registry_["field_registries"][TRAJECTORIES]["state_registry"]
+        state["trajectories"] = cells.trajectories.reset_index().to_dict("list")
+
+    def _check_held_out(self) -> None:
+        """Forget which cells were held out if the model was loaded with other cells."""
+        if self.adata is None or self.train_indices is None or self._is_training_data(self._cells()):
+            return
+        self.train_indices = self.validation_indices = self.test_indices = np.arange(0)
+        logger.warning(
+            "The model was loaded with other cells than it was trained on: `train_indices`, `validation_indices` and "
+            "`test_indices` are empty."
+        )
