@@ -342,6 +342,17 @@ def test_training_again_goes_on_from_the_weights(adata, fit):
     np.testing.assert_array_equal(adata.obsm["sparsenode_trajectory"], model.predict())
 
 
+@pytest.mark.parametrize("objective", ["trajectory", "collocation", "transport", "both"])
+def test_training_again_keeps_the_units(make_adata, fit, objective):
+    """Weights were learned in them, so other training cells must not change them."""
+    units = ("centre", "scale", "rate")
+    model = fit(make_adata(240), objective=objective, train={"key_added": None})
+    before = [getattr(model.module, name).clone() for name in units]
+    model.train(max_epochs=1, steps_per_epoch=1, train_size=0.6, accelerator="cpu", key_added=None)
+    for name, unit in zip(units, before, strict=True):
+        assert torch.equal(getattr(model.module, name), unit), name
+
+
 def test_training_again_samples_gates_and_initial_states_again(adata, fit, monkeypatch):
     """Prediction switches the module to evaluation; training must switch it back."""
     model = fit(adata)

@@ -335,6 +335,25 @@ def test_going_back_from_fine_tuning_is_logged(cells, caplog):
     assert "Training goes back to the transport objective" in caplog.text
 
 
+def test_other_training_cells_are_brought_into_the_units_of_the_model(cells):
+    """States are those of the cells, and slopes of the same size as in a new model, which has units of its own."""
+    rows = np.arange(800)
+    split = rows[rows % 3 > 0], rows[rows % 3 == 0], np.arange(0)
+    trained, new = (sn.SparseNODE(cells, objective="transport", hidden=(4,)) for _ in range(2))
+    trained.train(max_epochs=1, key_added=None, **QUIET)
+    trained.module.rate *= torch.tensor([0.5, 1.0, 2.0, 4.0])
+    sizes = []
+    for model in (trained, new):
+        splitter, module = model._prepare(split, 1, False, "transport"), model.module
+        for tensors, kept in zip((splitter.train_tensors, splitter.validation_tensors), split, strict=False):
+            states = (tensors["state"] * module.scale + module.centre).numpy()
+            distances = np.abs(states[:, None] - cells.X[kept]).max(2).min(1)
+            assert distances.max() < 1e-5
+            sizes.append((tensors["slope"] * module.scale * module.rate).std(0))
+    assert not torch.equal(trained.module.scale, new.module.scale)
+    torch.testing.assert_close(torch.stack(sizes[:2]), torch.stack(sizes[2:]), rtol=0.05, atol=0)
+
+
 def test_only_a_fit_can_be_fine_tuned(cells):
     with pytest.raises(RuntimeError, match="trained model"):
         sn.SparseNODE(cells, objective="transport").train(objective="trajectory", **QUIET)

@@ -94,6 +94,9 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both. Training
         such a model again goes on with the trajectories; for another network make a new model.
 
+        Training again goes on from the weights, in the units of the first training (``centre``, ``scale`` and ``rate`` of the module),
+        whatever cells are held out; initial states follow the training cells.
+
         Parameters
         ----------
         max_epochs
@@ -295,7 +298,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
                 "Expected expression to vary between the cells of a trajectory, found every gene constant."
             )
         spans, unit = relative_spans(cells.lineages, cells.spans, self._align_batches)
-        if fitted == self._objective_name and fitted != "transport" or self.objective == "both":
+        if fitted != "transport" and not self.is_trained_:
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
         self._take_clock(cells)
@@ -356,12 +359,15 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         module, (training, validation) = self.module, masks
 
         x, mean, deviation = standardisation(cells, training)
+        mean, deviation = self._kept(module.centre, mean), self._kept(module.scale, deviation)
         z = (x - mean) / deviation
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=transport.n_pcs, random_state=self._seed)
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
-        batch, rate = pair_batch(pairs, z, cells, spans, samples, None)
+        batch, found = pair_batch(pairs, z, cells, spans, samples, None)
+        rate = self._kept(module.rate, found)
+        batch["slope"] *= torch.as_tensor(found / rate, dtype=torch.float32)
         if transport.ridge > 0 and module.regularizer.weights_paths:
             regulators = z if self._regulators is None else z[:, self._regulators]
             module.ridge = transport.ridge * noise_to_signal(
@@ -379,6 +385,11 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         if len(batch["state"]) <= transport.batch_size:
             return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch)
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
+
+    def _kept(self, unit: torch.Tensor, found: np.ndarray) -> np.ndarray:
+        """The unit that a trained module has learned in, with all digits where that of the cells rounds to it."""
+        known = unit.double().cpu().numpy()
+        return np.where(self.is_trained_ & (found.astype(np.float32) != known), known, found)
 
     def _collocation(
         self,
