@@ -43,6 +43,14 @@ def cells() -> AnnData:
 
 
 @pytest.fixture(scope="module")
+def few() -> AnnData:
+    """Coupled in a tenth of the time, where the fit itself does not matter."""
+    adata = simulate(240)
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    return adata
+
+
+@pytest.fixture(scope="module")
 def model(cells) -> sn.SparseNODE:
     model = sn.SparseNODE(cells, objective="transport", n_seeds=2)
     model.train(**QUIET)
@@ -300,8 +308,8 @@ def test_fine_tuning_on_trajectories_lowers_their_error(cells):
     assert torch.equal(model.module.scale, scale)
 
 
-def test_transport_again_does_not_solve_for_what_was_given_up(cells):
-    model = sn.SparseNODE(cells, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
+def test_transport_again_does_not_solve_for_what_was_given_up(few):
+    model = sn.SparseNODE(few, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
     model.train(max_epochs=2, key_added=None, **QUIET)
     with torch.no_grad():
         model.module.field.weights[-1][1] += 60 * torch.eye(4)
@@ -312,9 +320,9 @@ def test_transport_again_does_not_solve_for_what_was_given_up(cells):
     assert model.module.field.weights[-1][0].any()
 
 
-def test_diverging_trajectories_are_warned_of_when_a_strength_is_chosen(cells):
+def test_diverging_trajectories_are_warned_of_when_a_strength_is_chosen(few):
     """As after training: the choice holds, and the network can be read."""
-    model = sn.SparseNODE(cells, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
+    model = sn.SparseNODE(few, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
     model.train(max_epochs=2, **QUIET)
     with torch.no_grad():
         model.module.field.weights[-1] += 60 * torch.eye(4)
@@ -326,20 +334,20 @@ def test_diverging_trajectories_are_warned_of_when_a_strength_is_chosen(cells):
     assert chosen.name == model.selected_
 
 
-def test_going_back_from_fine_tuning_is_logged(cells, caplog):
-    model = sn.SparseNODE(cells, objective="transport", hidden=(4,))
-    for arguments in ({}, {}, {"objective": "trajectory"}, {"objective": "trajectory"}):
+def test_going_back_from_fine_tuning_is_logged(few, caplog):
+    model = sn.SparseNODE(few, objective="transport", hidden=(4,))
+    for arguments in ({}, {"objective": "trajectory"}):
         model.train(max_epochs=1, key_added=None, **arguments, **QUIET)
     assert "goes back" not in caplog.text
     model.train(max_epochs=1, key_added=None, **QUIET)
     assert "Training goes back to the transport objective" in caplog.text
 
 
-def test_other_training_cells_are_brought_into_the_units_of_the_model(cells):
+def test_other_training_cells_are_brought_into_the_units_of_the_model(few):
     """States are those of the cells, and slopes of the same size as in a new model, which has units of its own."""
-    rows = np.arange(800)
+    rows = np.arange(240)
     split = rows[rows % 3 > 0], rows[rows % 3 == 0], np.arange(0)
-    trained, new = (sn.SparseNODE(cells, objective="transport", hidden=(4,)) for _ in range(2))
+    trained, new = (sn.SparseNODE(few, objective="transport", hidden=(4,)) for _ in range(2))
     trained.train(max_epochs=1, key_added=None, **QUIET)
     trained.module.rate *= torch.tensor([0.5, 1.0, 2.0, 4.0])
     sizes = []
@@ -347,7 +355,7 @@ def test_other_training_cells_are_brought_into_the_units_of_the_model(cells):
         splitter, module = model._prepare(split, 1, False, "transport"), model.module
         for tensors, kept in zip((splitter.train_tensors, splitter.validation_tensors), split, strict=False):
             states = (tensors["state"] * module.scale + module.centre).numpy()
-            distances = np.abs(states[:, None] - cells.X[kept]).max(2).min(1)
+            distances = np.abs(states[:, None] - few.X[kept]).max(2).min(1)
             assert distances.max() < 1e-5
             sizes.append((tensors["slope"] * module.scale * module.rate).std(0))
     assert not torch.equal(trained.module.scale, new.module.scale)
