@@ -48,7 +48,8 @@ class EvaluationMixin(PredictionMixin):
         indices
             Cells to score, all by default; ``model.validation_indices`` are the held-out ones.
         replicate
-            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates.
+            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates, as in
+            :meth:`predict`.
         forecast
             Continue the trajectories of the model: cells of ``adata`` belong to them by lineage and batch, and those later
             than their last cell are scored, the others left out. Otherwise every trajectory of ``adata`` is a new

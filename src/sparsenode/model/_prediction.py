@@ -112,8 +112,8 @@ class PredictionMixin(MuDataMixin):
             Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
             before the start of a trajectory its initial state is returned.
         replicate
-            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates, whose
-            errors in part cancel; for several seeds of one strength.
+            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates that were
+            not given up, whose errors in part cancel; for several seeds of one strength.
         initial_velocity
             Only in second order and with ``adata``; by default what the model was made with. ``"network"``: trajectories start with the velocity that the learned
             network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them.
