@@ -18,7 +18,7 @@ from scvi.data._utils import _check_if_view
 
 from sparsenode import _keys
 from sparsenode.model import _checks
-from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
 from sparsenode.model._simulation import SimulationMixin
@@ -131,7 +131,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         trajectories alone. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
-        their columns of the adjacency are zero. All genes by default.
+        their columns of the adjacency are zero. All genes that vary between cells by default; those that do not never
+        regulate, since their effect cannot be told from a constant.
     prior
         Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
         default. The penalty of an edge is lowered by 0.9 times its weight.
@@ -322,12 +323,14 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
         self.trajectories = pd.DataFrame(state["trajectories"]).set_index("trajectory")
         self.lineages: list[str] = list(state["lineages"])
-        self.genes = pd.Index(self.registry["field_registries"]["X"]["state_registry"]["column_names"], dtype=object)
+        expression = self.registry["field_registries"]["X"]["state_registry"]
+        self.genes = pd.Index(expression["column_names"], dtype=object)
         self._initial_state: InitialState = initial_state
         self._initial_bandwidth = initial_bandwidth
         self._align_batches = align_batches
         self._seed = seed
-        self._regulators = regulator_positions(regulators, self.genes, self.adata)
+        constant = expression.get(CONSTANT_GENES, [])
+        self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes)
         weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
@@ -442,8 +445,9 @@ class SparseNODE(SimulationMixin, TrainingMixin):
 
         Notes
         -----
-        Nothing is computed or scaled here. Do not register raw counts: the squared error would be that of a few abundant
-        genes.
+        Nothing is scaled here. Genes that do not vary between cells are warned of, and regulate no others: data that are not
+        in memory are read until every gene has varied. Do not register raw counts: the squared error would be that of a few
+        abundant genes.
         """
         if not isinstance(adata, AnnData):
             raise TypeError(
