@@ -12,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from sparsenode.model import _checks
+from sparsenode.model._observations import TOTAL
 from sparsenode.model._prediction import InitialVelocities, PredictionMixin
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sparsenode.model._prediction import FittedTrajectories
     from sparsenode.objectives import NullModels
 
-TOTAL = "total"
 _LATER = 1e-9  # times within rounding of the end of a trajectory are no forecasts
 Nulls = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 
