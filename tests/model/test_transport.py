@@ -85,6 +85,8 @@ def test_units_of_the_adjacency(model):
     np.testing.assert_array_equal(effect == 0, paths == 0)
     assert (np.abs(jacobian) <= np.abs(paths) * (1 + 1e-5)).all()
     np.testing.assert_array_equal(np.sign(effect), np.sign(paths))
+    tolerance = float(np.quantile(np.abs(paths), 0.7))
+    assert model.get_sparsity(tolerance=tolerance)["feature"] == pytest.approx((np.abs(paths) <= tolerance).mean())
     standardised, rate = model.get_adjacency(weights="standardised").to_numpy(), displacement_deviation(model)
     np.testing.assert_allclose(standardised * rate[:, None] / deviation[:, None], effect, rtol=1e-4)
     others = standardised.copy()

@@ -315,6 +315,7 @@ class TrainingMixin(RegularizationMixin):
         if fitted == self._objective_name and fitted != "transport" or self.objective == "both":
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
+            self.deviation_ = data.deviation
         with torch.no_grad():
             module.time_unit.fill_(unit)
             module.relative_span.copy_(torch.as_tensor(spans))
