@@ -121,6 +121,33 @@ def displacement_deviation(model) -> np.ndarray:
     return np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=total)) * deviation / span
 
 
+def test_fewer_cells_than_components():
+    rng = np.random.default_rng(0)
+    adata = AnnData(rng.normal(size=(25, 40)), obs=pd.DataFrame({"time": rng.uniform(size=25)}, map(str, range(25))))
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,))
+    model.train(max_epochs=1, key_added=None, **QUIET)
+    assert np.isfinite(model.get_adjacency().to_numpy()).all()
+
+
+def test_ties_are_warned_of(make_adata, recwarn):
+    adata = make_adata(n_obs=200)
+    quick = {"max_epochs": 1, "steps_per_epoch": 1, "key_added": None} | QUIET
+
+    def train() -> list[str]:
+        recwarn.clear()
+        sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+        sn.SparseNODE(adata, hidden=(4,), objective=Transport(windows=12, lags=2)).train(**quick)
+        return [str(warning.message) for warning in recwarn if "distinct times" in str(warning.message)]
+
+    assert train() == []
+    late = adata.obs["lineage"] == "myeloid"
+    adata.obs.loc[late, "dpt_pseudotime"] = adata.obs.loc[late, "dpt_pseudotime"].round(1).clip(0.6, 1.6)
+    (message,) = train()
+    assert "in 'myeloid' (11 for 12): windows" in message
+    assert "order of the rows" in message
+
+
 @pytest.mark.parametrize("weights", ["standardised", "balanced"])
 def test_weights_without_unit_need_displacements(cells, weights):
     model = sn.SparseNODE(cells, objective="trajectory", hidden=(4,))

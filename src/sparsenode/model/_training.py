@@ -17,7 +17,7 @@ from scvi.train import TrainRunner
 from sparsenode import _keys
 from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
-from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
+from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation, warn_of_ties
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE, SparseNODEModule
 from sparsenode.module._polish import polish
@@ -371,10 +371,11 @@ class TrainingMixin(RegularizationMixin):
     ) -> StatisticsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
-
+        warn_of_ties(cells, training, transport)
         x, mean, deviation = standardisation(cells, training)
         z = (x - mean) / deviation
-        embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=transport.n_pcs, random_state=self._seed)
+        n_pcs = min(transport.n_pcs, min(z.shape) - 1)
+        embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import ot
@@ -75,7 +76,8 @@ class Transport:
     Memory grows with cells × genes, for every trajectory a cell is in, and with the square of the cells in a window: keep
     these below 10,000. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
     cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, or on
-    expression that was imputed. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
+    expression that was imputed. Cells of the same time are taken in the order of the rows: with fewer distinct times than windows,
+    where a warning says so, that order decides who is coupled with whom. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
     coupled with similar ones: compare with :func:`sparsenode.tl.shuffle_time`.
 
     References
@@ -107,12 +109,17 @@ class Transport:
                 f"Expected `lags` below the number of windows, found {np.max(self.lags)} with {np.min(self.windows)}."
             )
         for name in ("overlap", "min_cells", "n_pcs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
         for name in ("entropy", "ridge"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"Expected `{name}` to be finite and at least 0, found {value!r}.")
+
+    def n_windows(self, n_cells: int, wanted: int) -> int:
+        """Windows of a trajectory of so many cells."""
+        return min(wanted, n_cells // self.min_cells)
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
         order = members[np.argsort(times[members, m], kind="stable")]
         done = set()
         for index, (wanted, wanted_lag) in enumerate(combinations):
-            n_windows = int(min(wanted, len(order) // transport.min_cells))
+            n_windows = transport.n_windows(len(order), int(wanted))
             lag = max(1, round(int(wanted_lag) * n_windows / int(wanted)))
             if n_windows <= lag or (n_windows, lag) in done:
                 continue
@@ -233,6 +240,7 @@ def _couple_windows(
     for place in range((n_windows - lag - 1) * transport.overlap + 1):
         begin = place / transport.overlap * size
         ends = np.rint([begin, begin + size, begin + lag * size, begin + (lag + 1) * size]).astype(int)
+        ends[1::2] = np.maximum(ends[1::2], ends[::2] + 1)  # a window of a single cell may be rounded away
         first, second = np.arange(ends[0], ends[1]), np.arange(ends[2], ends[3])
         plan = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
         i, j = np.nonzero(plan)
