@@ -53,7 +53,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         Nothing, but writes
 
         - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
-          one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``. In second order these hold the union,
+          ``objective="trajectory"`` and one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``; with ``"both"`` all
+          lineages share one network. In second order these hold the union,
           and ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]`` its blocks,
         - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
         - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
