@@ -416,7 +416,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Parameters
         ----------
         adata
-            Cells × genes. In memory, backed or with dask arrays; dense or sparse.
+            Cells × genes. In memory, backed or with dask arrays; dense or sparse. Not a view of a backed file.
         layer
             Layer with the expression, ``adata.X`` if ``None``.
         time_key
@@ -441,7 +441,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         TypeError
             If ``adata`` is no AnnData, or pseudotime, memberships or expression are not numeric.
         ValueError
-            If pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
+            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
             than 10 cells in a batch; if a lineage is named ``total``, or the results of two would get the same key; if gene names repeat; if expression is NaN or infinite; if there are no cells.
 
         Notes
@@ -453,6 +453,11 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         if not isinstance(adata, AnnData):
             raise TypeError(
                 f"Expected `adata` to be an AnnData object, found {type(adata).__name__}. MuData has `setup_mudata`."
+            )
+        if adata.is_view and adata.isbacked:
+            raise ValueError(
+                "Expected `adata` to be no view of a backed file, found one: results could not be written to it. Read it into memory, "
+                '`adata = adata.to_memory()`, or give it a file of its own, `adata = adata.copy("subset.h5ad")`.'
             )
         setup_method_args = cls._get_setup_method_args(**locals())
         _check_if_view(adata, copy_if_view=True)
