@@ -26,6 +26,7 @@ from sparsenode.objectives import (
     stream,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
+from sparsenode.objectives._transport import count_windows
 
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
 
@@ -216,7 +217,7 @@ def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None
     found = []
     for m, name in enumerate(cells.trajectories.index):
         times = cells.times[usable & (cells.weights[:, m] > 0), m]
-        n_times, n_windows = len(np.unique(times)), transport.n_windows(len(times), int(np.max(transport.windows)))
+        n_times, n_windows = len(np.unique(times)), count_windows(len(times), int(np.max(transport.windows)), transport)
         if n_times < n_windows:
             found.append(f"{name!r} ({n_times} for {n_windows})")
     if found:

@@ -88,8 +88,9 @@ class TrainingMixin(RegularizationMixin):
         """Fit the field, and write the results into the AnnData.
 
         With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
-        trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both. Training
-        such a model again goes on with the trajectories; for another network make a new model.
+        trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both, but
+        ``schedule``, which concerns the first. Training such a model again goes on with the trajectories; for another network make
+        a new model.
 
         Parameters
         ----------

@@ -117,10 +117,6 @@ class Transport:
             if not (np.isfinite(value) and value >= 0):
                 raise ValueError(f"Expected `{name}` to be finite and at least 0, found {value!r}.")
 
-    def n_windows(self, n_cells: int, wanted: int) -> int:
-        """Windows of a trajectory of so many cells."""
-        return min(wanted, n_cells // self.min_cells)
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -173,7 +169,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
         order = members[np.argsort(times[members, m], kind="stable")]
         done = set()
         for index, (wanted, wanted_lag) in enumerate(combinations):
-            n_windows = transport.n_windows(len(order), int(wanted))
+            n_windows = count_windows(len(order), int(wanted), transport)
             lag = max(1, round(int(wanted_lag) * n_windows / int(wanted)))
             if n_windows <= lag or (n_windows, lag) in done:
                 continue
@@ -195,6 +191,11 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     coupling = sparse.csr_array(sparse.vstack(blocks))
     start, duration, trajectory, kind = map(np.concatenate, (starts, durations, trajectories, kinds))
     return Pairs(start, coupling, duration, trajectory, kind)
+
+
+def count_windows(n_cells: int, wanted: int, transport: Transport) -> int:
+    """Windows of a trajectory of so many cells: as many as wanted, where cells are enough."""
+    return min(wanted, n_cells // transport.min_cells)
 
 
 def noise_to_signal(pairs: Pairs, values: np.ndarray, weights: np.ndarray) -> float:
