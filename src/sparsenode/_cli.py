@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--batch", help="column of .obs with the batch")
     fit.add_argument("--layer", help="layer with the expression (.X)")
     fit.add_argument("--objective", help="both, trajectory, transport or collocation (as in SparseNODE)")
-    fit.add_argument("--regularizer", help="pathreg, cnode, l0 or none (as in SparseNODE)")
+    fit.add_argument("--regularizer", help="pathreg, cnode, l0, grouplasso, lassonet or none (as in SparseNODE)")
     fit.add_argument("--fields", help="lineage or shared (as in SparseNODE)")
     fit.add_argument("--epochs", type=int, help="number of epochs (as in SparseNODE.train)")
     fit.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sparsenode.model import _checks
@@ -15,6 +16,33 @@ def test_choice_lists_the_valid_values():
 @pytest.mark.parametrize("value", [2, np.int64(3)])
 def test_at_least_accepts(value):
     _checks.at_least("n_seeds", value, 2)
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [(None, [0, 1, 2]), ([-1, 0], [2, 0]), ([], []), (np.uint8([2]), [2]), (pd.Series([True, False, True]), [0, 2])],
+    ids=str,
+)
+def test_cell_indices(indices, expected):
+    found = _checks.cell_indices(indices, 3)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "message"),
+    [
+        ([0.0, 1.7], TypeError, r"integers or a boolean mask, found .*0.0.* of dtype float64"),
+        (["cell1"], TypeError, r"found .*'cell1'.* of dtype <U5. For names .*`adata.obs_names.get_indexer\(names\)`"),
+        (pd.Index(["cell1"]), TypeError, "found 'cell1' of dtype"),
+        ([[0, 1], [2, 0]], IndexError, r"one dimension, found shape \(2, 2\)"),
+        (1, IndexError, r"one dimension, found shape \(\)"),
+    ],
+    ids=str,
+)
+def test_cell_indices_refuse(indices, error, message):
+    with pytest.raises(error, match=message):
+        _checks.cell_indices(indices, 3)
 
 
 @pytest.mark.parametrize("value", [1, 2.0, "2", None, True, np.nan, [2]], ids=repr)

@@ -45,6 +45,23 @@ def test_nan_in_a_layer(adata, refused):
     refused(adata, ValueError, "`adata.layers['log']`", "found 1 NaN or infinite", layer="log")
 
 
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_genes_that_do_not_vary_are_found_up_to_rounding(adata, monkeypatch, convert):
+    adata.X[:, 1], adata.X[:, 4], adata.X[:, 6] = 0.0, 1.0, 0.0
+    adata.X[50, 4] += 1e-7
+    adata.X[100, 6] = 1e-7  # varies
+    adata.X = convert(adata.X)
+    monkeypatch.setattr(_expression, "_CHUNK_VALUES", 8 * 30)
+    with pytest.warns(UserWarning, match="2 of 8 genes"):
+        assert _expression.constant_genes(adata, None) == ["gene1", "gene4"]
+
+
+def test_genes_that_vary_are_read_no_further(adata, monkeypatch):
+    monkeypatch.setattr(_expression, "_CHUNK_VALUES", 8 * 30)
+    adata.X[100] = np.nan
+    assert _expression.constant_genes(adata, None) == []
+
+
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
 @pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float32])
 def test_raw_counts_are_warned_of(adata, convert, dtype):
@@ -58,7 +75,7 @@ def test_raw_counts_are_warned_of(adata, convert, dtype):
 
 @pytest.mark.parametrize(
     "change",
-    [np.log1p, lambda x: x > 0, lambda x: x - 20, lambda x: x + 0.5, np.sign],
+    [np.log1p, lambda x: x > 12, lambda x: x - 20, lambda x: x + 0.5, lambda x: np.minimum(x, 14)],
     ids=["log", "bool", "negative", "halves", "low"],
 )
 def test_what_is_no_raw_count_is_not_warned_of(adata, change):

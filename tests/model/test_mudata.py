@@ -188,6 +188,17 @@ def test_results_of_two_modalities(make_adata, tmp_path):
     assert other["atac"].obsm["sparsenode_trajectory"].shape == atac.shape
 
 
+def test_results_of_an_earlier_fit_of_two_modalities_are_replaced(mdata, monkeypatch):
+    mdata.varp["sparsenode_adjacency_prior"] = np.eye(mdata.n_vars)
+    train(mdata, JOINT)
+    monkeypatch.setattr("sparsenode.model._results.MAX_DENSE", 0)
+    with pytest.warns(UserWarning, match="too many"):
+        train(mdata, JOINT, fields="shared")
+    assert set(mdata.varp) == {"sparsenode_adjacency", "sparsenode_adjacency_prior"}
+    assert "sparsenode_trajectory" not in mdata["atac"].obsm
+    assert "sparsenode_velocity" not in mdata["rna"].layers
+
+
 def test_the_second_modality_regulates(mdata):
     mdata["rna"].var["is_tf"] = [True] + [False] * 7
     mdata["rna"].X = sparse.csr_matrix(mdata["rna"].X)

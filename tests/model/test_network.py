@@ -263,6 +263,27 @@ def test_sparsity_against_brute_force(fitted_donors, quantile, replicate):
         assert got["feature"] == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.parametrize("objective", ["trajectory", "collocation"])
+def test_effects_are_jacobians_in_standard_deviations(make_adata, fit, objective, tmp_path):
+    adata = make_adata()
+    adata.X *= np.geomspace(0.2, 5.0, 8, dtype=np.float32)
+    model = fit(adata, objective=objective)
+    effect, jacobian = (model.get_adjacency(weights=weights).to_numpy() for weights in ("effect", "jacobian"))
+    deviation = adata.X[model.train_indices].std(0)
+    np.testing.assert_allclose(effect, jacobian * deviation / deviation[:, None], rtol=1e-4)
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=adata)
+    np.testing.assert_array_equal(loaded.get_adjacency(weights="effect"), effect)
+
+
+@pytest.mark.filterwarnings("ignore:.*do not vary between cells")
+def test_effects_on_what_does_not_vary_are_finite(adata, fit):
+    adata.X[:, 2] = 0.3
+    model = fit(adata)
+    effect, jacobian = (model.get_adjacency(weights=weights).to_numpy() for weights in ("effect", "jacobian"))
+    np.testing.assert_allclose(effect[2], jacobian[2] * adata.X[model.train_indices].std(0), rtol=1e-4)
+
+
 def test_sparsity_with_regulators_only(fitted):
     assert np.isnan(fitted.get_sparsity(regulators=fitted.genes)["spurious"])
 

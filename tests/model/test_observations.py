@@ -279,3 +279,16 @@ def test_categories_and_their_indicator_table_are_the_same(codes, data):
     assert one.lineage_names == other.lineage_names
     np.testing.assert_array_equal(one.memberships, other.memberships)
     np.testing.assert_array_equal(one.memberships.sum(1), 1)
+
+
+# Names
+
+
+def test_names_under_which_results_would_meet(adata, refused):
+    adata.obs["lineage"] = adata.obs["lineage"].cat.rename_categories(["x/y", "x_y"])
+    refused(adata, ValueError, "'lineage'", "'x/y' and 'x_y'", "'sparsenode_adjacency_x_y'", lineage_key="lineage")
+
+
+def test_the_name_of_the_last_row_of_scores(adata, refused):
+    adata.obs["lineage"] = adata.obs["lineage"].cat.rename_categories({"myeloid": "total"})
+    refused(adata, ValueError, "no lineage named 'total' in 'lineage'", lineage_key="lineage")

@@ -56,6 +56,40 @@ def test_wrong_regulators(adata, regulators, error, message):
         sn.SparseNODE(adata, objective="trajectory", regulators=regulators)
 
 
+@pytest.mark.parametrize("objective", ["trajectory", "collocation", "transport", "both"])
+def test_genes_that_do_not_vary_regulate_nothing(make_adata, fit, objective):
+    """They could not be told from the biases."""
+    adata = make_adata(n_obs=200)
+    adata.X[:, [2, 5]] = [1.0, 0.3]
+    with pytest.warns(UserWarning, match=r"2 of 8 genes.*\['gene2', 'gene5'\]"):
+        model = fit(adata, objective=objective, regularizer="none")
+    for weights in ("paths", "jacobian"):
+        adjacency = model.get_adjacency(weights=weights)
+        assert (adjacency[["gene2", "gene5"]] == 0).all(axis=None)
+        assert (adjacency.drop(columns=["gene2", "gene5"]) != 0).all(axis=None)  # of targets that are constant too
+
+
+@pytest.mark.filterwarnings("ignore:.*do not vary between cells")
+def test_genes_that_do_not_vary_are_remembered(adata, fit, tmp_path):
+    varying = adata.copy()
+    adata.X[:, 2] = 1.0
+    model = fit(adata)
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=varying)
+    np.testing.assert_array_equal(loaded.get_adjacency(weights="paths"), model.get_adjacency(weights="paths"))
+    assert (loaded.get_adjacency()["gene2"] == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*do not vary between cells")
+def test_regulators_that_do_not_vary(adata, fit):
+    adata.X[:, 2] = 1.0
+    model = fit(adata, regulators=["gene1", "gene2"])
+    assert list(adata.uns["sparsenode"]["parameters"]["regulators"]) == ["gene1"]
+    assert (model.get_adjacency().drop(columns="gene1") == 0).all(axis=None)
+    with pytest.raises(ValueError, match=r"regulators that vary between cells, found none: \['gene2'\] are constant"):
+        sn.SparseNODE(adata, objective="trajectory", regulators=["gene2"])
+
+
 def test_weights_are_matched_by_name():
     frame = pd.DataFrame([[2.0, 0.5], [9.0, 9.0], [3.0, 0.0]], index=["d", "unknown", "b"], columns=["c", "a"])
     expected = np.ones((4, 4))

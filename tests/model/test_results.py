@@ -92,6 +92,18 @@ def test_results_of_an_earlier_fit_are_replaced(adata, fit):
     assert set(adata.varp) == {"sparsenode_adjacency"}
 
 
+def test_what_a_fit_did_not_write_stays(adata, fit, tmp_path):
+    """Keys that begin like those of the fit, of users or of other fits."""
+    kept = {f"sparsenode_{name}" for name in ("adjacency_prior", "frequency", "position_adjacency")}
+    for key in kept:
+        adata.varp[key] = np.eye(adata.n_vars)
+    fit(adata, train={"max_epochs": 1})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = anndata.read_h5ad(tmp_path / "a.h5ad")
+    fit(again, train={"max_epochs": 1}, fields="shared")
+    assert set(again.varp) == kept | {"sparsenode_adjacency"}
+
+
 def test_names_of_keys():
     assert _keys.adjacency() == "sparsenode_adjacency"
     assert _keys.trajectory("x") == "x_trajectory"
@@ -241,12 +253,19 @@ def test_too_many_values_to_store(fitted, make_adata, monkeypatch):
     other = make_adata(n_obs=100, seed=5)
     with pytest.warns(UserWarning, match="100 cells × 8 genes are too many"):
         fitted.write_results(other)
-    assert written(other) - BEFORE == {
+    expected = {
         "varp/sparsenode_adjacency",
         "varp/sparsenode_adjacency_erythroid",
         "varp/sparsenode_adjacency_myeloid",
         "uns/sparsenode",
     }
+    assert written(other) - BEFORE == expected
+    monkeypatch.undo()
+    fitted.write_results(other)
+    monkeypatch.setattr(_results, "MAX_DENSE", 100 * 8 - 1)
+    with pytest.warns(UserWarning, match="too many"):
+        fitted.write_results(other)
+    assert written(other) - BEFORE == expected
 
 
 def test_a_copy_of_the_cells_is_scored_as_new_cells(fitted):

@@ -93,6 +93,8 @@ def test_units_of_the_adjacency(model):
     np.testing.assert_array_equal(effect == 0, paths == 0)
     assert (np.abs(jacobian) <= np.abs(paths) * (1 + 1e-5)).all()
     np.testing.assert_array_equal(np.sign(effect), np.sign(paths))
+    tolerance = float(np.quantile(np.abs(paths), 0.7))
+    assert model.get_sparsity(tolerance=tolerance)["feature"] == pytest.approx((np.abs(paths) <= tolerance).mean())
     standardised, rate = model.get_adjacency(weights="standardised").to_numpy(), displacement_deviation(model)
     np.testing.assert_allclose(standardised * rate[:, None] / deviation[:, None], effect, rtol=1e-4)
     others = standardised.copy()
@@ -125,6 +127,33 @@ def displacement_deviation(model) -> np.ndarray:
     mean = np.average(slope, axis=0, weights=total)
     span = model.trajectories["end"].iloc[0] - model.trajectories["start"].iloc[0]
     return np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=total)) * deviation / span
+
+
+def test_fewer_cells_than_components():
+    rng = np.random.default_rng(0)
+    adata = AnnData(rng.normal(size=(25, 40)), obs=pd.DataFrame({"time": rng.uniform(size=25)}, map(str, range(25))))
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,))
+    model.train(max_epochs=1, key_added=None, **QUIET)
+    assert np.isfinite(model.get_adjacency().to_numpy()).all()
+
+
+def test_ties_are_warned_of(make_adata, recwarn):
+    adata = make_adata(n_obs=200)
+    quick = {"max_epochs": 1, "steps_per_epoch": 1, "key_added": None} | QUIET
+
+    def train() -> list[str]:
+        recwarn.clear()
+        sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+        sn.SparseNODE(adata, hidden=(4,), objective=Transport(windows=12, lags=2)).train(**quick)
+        return [str(warning.message) for warning in recwarn if "distinct times" in str(warning.message)]
+
+    assert train() == []
+    late = adata.obs["lineage"] == "myeloid"
+    adata.obs.loc[late, "dpt_pseudotime"] = adata.obs.loc[late, "dpt_pseudotime"].round(1).clip(0.6, 1.6)
+    (message,) = train()
+    assert "in 'myeloid' (11 for 12): windows" in message
+    assert "order of the rows" in message
 
 
 @pytest.mark.parametrize("weights", ["standardised", "balanced"])

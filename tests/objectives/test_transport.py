@@ -139,6 +139,22 @@ def test_pairs_follow_the_order_of_every_trajectory(line, windows, lag, overlap)
         np.testing.assert_allclose(pairs.duration[own], span / n_windows)
 
 
+@pytest.mark.parametrize("overlap", [1, 2, 4])
+def test_windows_of_single_cells(overlap):
+    """Borders between halves would round to the same cell."""
+    x, times, weights = np.arange(9.0)[:, None], np.arange(9.0)[:, None], np.ones((9, 1))
+    pairs = couple_cells(times, weights, x, Transport(windows=60, lags=20, overlap=overlap, min_cells=1))
+    assert len(pairs.start) >= 6
+    np.testing.assert_allclose(pairs.coupling.sum(1), 1.0)
+
+
+@pytest.mark.parametrize("name", ["overlap", "min_cells", "n_pcs", "batch_size"])
+@pytest.mark.parametrize("value", [0, 2.5, 4.0, True, "4"], ids=repr)
+def test_counts_are_integers(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` to be an integer of at least 1, found {value!r}"):
+        Transport(**{name: value})
+
+
 def test_overlapping_windows_average_their_couplings():
     """Two places of a window of two cells: the middle cells lie in both."""
     x, times, weights = np.arange(6.0)[:, None], np.arange(6.0)[:, None], np.ones((6, 1))

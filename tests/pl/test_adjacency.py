@@ -221,3 +221,13 @@ def test_show(results, shown):
 def test_errors(results, arguments, error, message):
     with pytest.raises(error, match=message):
         sn.pl.adjacency(results, **arguments)
+
+
+@pytest.mark.parametrize("plot", [sn.pl.adjacency, sn.pl.network])
+def test_lineages_that_share_one_network(results, plot):
+    for lineage in ("erythroid", "myeloid"):
+        del results.varp[f"sparsenode_adjacency_{lineage}"]
+    with pytest.raises(
+        KeyError, match="lineage 'myeloid' .*all lineages of this fit share one network.*Leave `lineage` out"
+    ):
+        plot(results, lineage="myeloid")

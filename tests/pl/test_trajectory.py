@@ -42,6 +42,19 @@ def test_structure(cells):
     assert axes[1].get_legend() is None
 
 
+def test_some_of_the_genes(cells):
+    every = [axis.get_title() for axis in sn.pl.trajectory(cells)]
+    some = cells[:, ~cells.var_names.isin(every[:2])].copy()
+    shown = [axis.get_title() for axis in sn.pl.trajectory(some)]
+    assert shown[:2] == every[2:]
+    assert len(shown) == 4
+    with pytest.raises(ValueError, match=f"`genes` to name some of .*found \\['{every[0]}'\\]"):
+        sn.pl.trajectory(some, every[0])
+    some.var_names = [f"other{i}" for i in range(some.n_vars)]
+    with pytest.raises(ValueError, match=r"genes of the fit in `adata.var_names`, found none of 8"):
+        sn.pl.trajectory(some)
+
+
 def test_default_genes_vary_most(cells):
     values = cells.uns["sparsenode"]["trajectories"]["values"]
     spread = np.ptp(values, axis=1).max(0)

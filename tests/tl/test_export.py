@@ -28,6 +28,16 @@ def same(first: nx.DiGraph, second: nx.DiGraph) -> bool:
     return dict(first.nodes(data=True)) == dict(second.nodes(data=True)) and dict(first.edges) == dict(second.edges)
 
 
+def test_networkx_of_its_own_table():
+    """It has a column ``sign``; other columns may be named like arguments of networkx."""
+    graph = sn.tl.to_networkx(NETWORK)
+    table = nx.to_pandas_edgelist(graph)
+    assert "sign" in table
+    assert same(sn.tl.to_networkx(table), graph)
+    named = sn.tl.to_networkx(NETWORK.assign(u_of_edge="x", sign="wrong"))
+    assert named.edges["GATA1", "KLF1"] == {"weight": 0.5, "frequency": 1.0, "u_of_edge": "x", "sign": "activation"}
+
+
 def test_networkx():
     graph = sn.tl.to_networkx(NETWORK)
     assert type(graph) is nx.DiGraph

@@ -249,6 +249,8 @@ def test_genes(cells, method):
     cells.var["chosen"] = cells.var_names.isin(["a", "b", "e"])
     table = run(cells, method, genes=["a", "b", "e"])
     pd.testing.assert_frame_equal(run(cells, method, genes="chosen"), table)
+    cells.var["chosen"] = cells.var["chosen"].astype("boolean")
+    pd.testing.assert_frame_equal(run(cells, method, genes="chosen"), table)
     pd.testing.assert_frame_equal(run(cells[:, ["a", "b", "e"]].copy(), method), table)
 
 

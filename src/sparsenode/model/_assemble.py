@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from sparsenode import _keys
 from sparsenode.model._expression import expression
 from sparsenode.model._modalities import annotation, modality, same_values
 
@@ -22,6 +21,7 @@ _ANNOTATIONS = {"time_key": ("obs",), "lineage_key": ("obs", "obsm"), "batch_key
 _ARGUMENTS = (EXPRESSION, REGULATORS, *_ANNOTATIONS)
 _UNEVEN = 10.0  # ratio of variances beyond which one modality is most of the error
 MODALITY, FEATURE = "modality", "feature"
+WRITTEN = "written"  # in the results of a fit: where else it wrote, keys by place
 logger = logging.getLogger("sparsenode")
 
 
@@ -196,33 +196,37 @@ def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
         )
 
 
+def remove_results(data: AnnData | MuData, key_added: str, parts: Sequence[AnnData] = ()) -> None:
+    """Remove the results of an earlier fit under this key, as far as they are listed there.
+
+    Those of a joint fit lie in the MuData where they concern all variables, and otherwise in the ``parts``.
+    """
+    earlier = data.uns.get(key_added)
+    if not isinstance(earlier, Mapping) or WRITTEN not in earlier:
+        return
+    for place, keys in earlier[WRITTEN].items():
+        for holder in [data] if place == "varp" or not parts else parts:
+            for key in keys:
+                getattr(holder, place).pop(str(key), None)
+    del data.uns[key_added]
+
+
 def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:
     """Write the results of a joint fit into the modalities, and what concerns both into the MuData."""
-    trajectory, velocity = _keys.trajectory(key_added), _keys.velocity(key_added)
+    parts = {modalities[argument]: mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)}
+    remove_results(mdata, key_added, list(parts.values()))
+    written = joined.uns[key_added][WRITTEN]
     positions = np.full(joined.n_vars, -1)
-    for argument in (EXPRESSION, REGULATORS):
-        name = modalities[argument]
-        adata = mdata.mod[name]
+    for name, adata in parts.items():
+        remove_results(adata, key_added)  # of an earlier fit of this modality alone
         columns = np.flatnonzero(joined.var[MODALITY] == name)
         rows = joined.obs_names.get_indexer(adata.obs_names)
-        for source, target, key in (
-            (joined.obsm, adata.obsm, trajectory),
-            (joined.layers, adata.layers, velocity),
-        ):
-            if key in source:
-                target[key] = np.asarray(source[key])[np.ix_(rows, columns)]
-            else:
-                target.pop(key, None)
-        place = np.asarray(mdata.varmap[name]).ravel()
-        positions[columns[place[place > 0] - 1]] = np.flatnonzero(place > 0)
-    stems = (_keys.adjacency(key_added), _keys.frequency(key_added))
-    parts = [mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)]
-    for part in parts:
-        part.uns.pop(key_added, None)  # of an earlier fit of this modality alone
-    for data in (mdata, *parts):
-        for stale in [key for key in data.varp if str(key).startswith(stems)]:
-            del data.varp[stale]
-    for key in [key for key in joined.varp if str(key).startswith(stems)]:
+        for place in written.keys() - {"varp"}:
+            for key in map(str, written[place]):
+                getattr(adata, place)[key] = np.asarray(getattr(joined, place)[key])[np.ix_(rows, columns)]
+        own = np.asarray(mdata.varmap[name]).ravel()
+        positions[columns[own[own > 0] - 1]] = np.flatnonzero(own > 0)
+    for key in map(str, written["varp"]):
         block = joined.varp[key].tocoo()
         shape = (mdata.n_vars, mdata.n_vars)
         entries = (block.data, (positions[block.row], positions[block.col]))

@@ -41,16 +41,25 @@ def cell_indices(indices: object, n_cells: int) -> np.ndarray:
 
     Raises
     ------
+    TypeError
+        If they are neither integers nor booleans.
     IndexError
-        If a position or the length of a mask is out of range.
+        If they have more than one dimension, or a position or the length of a mask is out of range.
     """
     if indices is None:
         return np.arange(n_cells)
     chosen = np.asarray(indices)
+    if chosen.size > 0 and chosen.dtype.kind not in "biu":
+        raise TypeError(
+            f"Expected `indices` to be integers or a boolean mask, found {chosen.ravel()[0]!r} of dtype {chosen.dtype}. For names of "
+            "cells take `adata.obs_names.get_indexer(names)`."
+        )
     if chosen.dtype == bool:
         if chosen.shape != (n_cells,):
             raise IndexError(f"Expected a mask over {n_cells} cells in `indices`, found shape {chosen.shape}.")
         return np.flatnonzero(chosen)
+    if chosen.ndim != 1:
+        raise IndexError(f"Expected `indices` in one dimension, found shape {chosen.shape}.")
     chosen = chosen.astype(np.int64)
     if chosen.size and (chosen.min() < -n_cells or chosen.max() >= n_cells):
         raise IndexError(f"Expected `indices` in [0, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,12 +19,14 @@ from sparsenode.objectives import (
     Pairs,
     StreamedData,
     TrajectoryStatistics,
+    Transport,
     early_cells,
     initial_weights,
     local_weights,
     stream,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
+from sparsenode.objectives._transport import count_windows
 
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
 
@@ -207,6 +210,24 @@ def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.nd
     chosen = x[usable & (cells.weights.sum(1) > 0)]
     deviation = chosen.std(0)
     return x, chosen.mean(0), np.where(deviation > 0, deviation, 1.0)
+
+
+def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None:
+    """Warn where windows cut through cells of one time, so that the order of the rows decides on the network."""
+    found = []
+    for m, name in enumerate(cells.trajectories.index):
+        times = cells.times[usable & (cells.weights[:, m] > 0), m]
+        n_times, n_windows = len(np.unique(times)), count_windows(len(times), int(np.max(transport.windows)), transport)
+        if n_times < n_windows:
+            found.append(f"{name!r} ({n_times} for {n_windows})")
+    if found:
+        warnings.warn(
+            f"Fewer distinct times than windows in {', '.join(found)}: windows of transport cut through cells of one time, and the "
+            "network depends on the order of the rows. Take a pseudotime that tells these cells apart, or at most as many windows as "
+            "times: `objective=Transport(windows=…, lags=…)`.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def pair_batch(

@@ -12,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from sparsenode.model import _checks
+from sparsenode.model._observations import TOTAL
 from sparsenode.model._prediction import InitialVelocities, PredictionMixin
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sparsenode.model._prediction import FittedTrajectories
     from sparsenode.objectives import NullModels
 
-TOTAL = "total"
 _LATER = 1e-9  # times within rounding of the end of a trajectory are no forecasts
 Nulls = Callable[[int, np.ndarray], dict[str, np.ndarray]]
 
@@ -81,11 +81,12 @@ class EvaluationMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         IndexError
-            If an index is out of range.
+            If an index is out of range, or there are several dimensions.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
+            integers nor booleans.
         ValueError
             If genes are missing, a lineage is new, there is no such replicate, or no cell is left; with ``forecast`` also if a
             batch is new.

@@ -14,6 +14,7 @@ from scipy import sparse
 _CHUNK_VALUES = 8_000_000
 # Values that are looked at for raw counts, and the largest that log-normalised expression may have.
 _SAMPLE, _HIGHEST = 1_000_000, 15
+_ROUNDING = 1e-6  # differences below it, relative to the value, are none
 
 
 def check_expression(adata: AnnData, layer: str | None) -> None:
@@ -56,6 +57,26 @@ def warn_of_counts(adata: AnnData, layer: str | None) -> None:
             UserWarning,
             stacklevel=2,
         )
+
+
+def constant_genes(adata: AnnData, layer: str | None) -> list[str]:
+    """Names of the genes that do not vary between cells, with a warning; read only until every other gene has varied."""
+    same = np.arange(adata.n_vars)
+    first: np.ndarray | None = None
+    for _, block in chunks(adata, layer, same.copy()):
+        first = block[0] if first is None else first
+        same = same[(np.abs(block[:, same] - first[same]) <= _ROUNDING * np.abs(first[same])).all(0)]
+        if len(same) == 0:
+            return []
+    names = [str(name) for name in adata.var_names[same]]
+    warnings.warn(
+        f"{len(names)} of {adata.n_vars} genes in {place(layer)} do not vary between cells: {names[:10]}"
+        f"{' and more' if len(names) > 10 else ''}. They cannot be told from a constant, so they are targets only, without outgoing "
+        "edges. Leave them out if that is not what you want.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return names
 
 
 def expression(adata: AnnData, layer: str | None) -> Any:

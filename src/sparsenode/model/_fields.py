@@ -12,6 +12,7 @@ from sparsenode.model import _expression
 from sparsenode.model._observations import Observations, read_observations
 
 TRAJECTORIES = "trajectories"
+CONSTANT_GENES = "constant_genes"
 
 
 class ExpressionField(LayerField):
@@ -25,10 +26,11 @@ class ExpressionField(LayerField):
         _expression.check_expression(adata, self.attr_key)
 
     def register_field(self, adata: AnnData) -> dict:
-        """Remember the gene names as strings."""
+        """Remember the gene names as strings, and which of them do not vary."""
         state = super().register_field(adata)
         _expression.warn_of_counts(adata, self.attr_key)
         state[self.COLUMN_NAMES_KEY] = np.asarray(adata.var_names.astype(str), dtype=object)
+        state[CONSTANT_GENES] = _expression.constant_genes(adata, self.attr_key)
         return state
 
     def transfer_field(self, state_registry: dict, adata_target: AnnData, **_: object) -> dict:

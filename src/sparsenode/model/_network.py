@@ -31,6 +31,9 @@ class NetworkMixin(PredictionMixin):
     #: With ``objective="both"`` what ``network_`` is measured in, 2 × genes: the standard deviation of every gene, and that of its
     #: displacements, in standard deviations of the gene per unit of pseudotime.
     network_units_: np.ndarray | None
+    #: Standard deviation of every gene over the training cells; ``None`` before training, and where the units of the module hold it,
+    #: as with transport.
+    deviation_: np.ndarray | None
 
     @property
     def _couples_cells(self) -> bool:
@@ -180,11 +183,12 @@ class NetworkMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         IndexError
-            If an index is out of range.
+            If an index is out of range, or there are several dimensions.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
+            integers nor booleans.
         ValueError
             If there is no such lineage, replicate or block, or if genes are missing.
 
@@ -323,7 +327,8 @@ class NetworkMixin(PredictionMixin):
         lineage
             Lineage whose field is read, where each has its own; by default all of them.
         tolerance
-            Entries of the adjacency up to this count as zero. The paper uses 1e-5 for methods without exact zeros.
+            Magnitudes up to this count as zero, in the units of ``get_adjacency(weights="paths")``: not in those of ``"balanced"``
+            weights, the default of that with transport or both. The paper uses 1e-5 for methods without exact zeros.
         replicate
             Replicate to use; the selected one by default.
         block
@@ -352,7 +357,7 @@ class NetworkMixin(PredictionMixin):
         self._require_trained()
         self._check_block(block)
         chosen, fields = self._replicate(replicate), self._fields(lineage)
-        matrix = self._paths(chosen)[fields].cpu().numpy() / float(self.module.time_unit)
+        matrix = self._paths(chosen)[fields].cpu().numpy() * self._edge_units(False, block)
         # Fields × targets × blocks × regulators
         zero = matrix.reshape(*matrix.shape[:2], self.module.order, -1) <= tolerance
         if block is not None:
@@ -402,7 +407,10 @@ class NetworkMixin(PredictionMixin):
         module, scale = self.module, self._units[1]
         rate = module.rate.double().cpu().numpy() / float(module.time_unit)
         units = np.tile(rate[:, None] ** module.order, (1, len(scale)))
-        if not effect:
+        if effect:
+            ratio = np.ones_like(scale) if self.deviation_ is None else scale / self.deviation_
+            units = units * (ratio[:, None] / ratio)
+        else:
             units = units * (scale[:, None] / scale)
             if block == "velocity":
                 units = units / rate

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode import _keys
+
 MIN_CELLS = 10
 SINGLE_LINEAGE = "all"
 SINGLE_BATCH = "all"
+TOTAL = "total"  # the last row of tables of scores
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,27 @@ def read_observations(
             pd.DataFrame(memberships, columns=names).reindex(columns=list(lineage_names), fill_value=0.0).to_numpy()
         )
         names = list(lineage_names)
+    else:
+        _check_names(names, lineage_key)
     batches, batch_names = _read_batches(adata, batch_key)
     return Observations(times, memberships, batches, names, batch_names)
+
+
+def _check_names(names: Sequence[str], key: str | None) -> None:
+    """Refuse names of lineages under which results would overwrite one another."""
+    if TOTAL in names:
+        raise ValueError(
+            f"Expected no lineage named {TOTAL!r} in {key!r}, found one: tables of scores have a row of that name. Rename the lineage."
+        )
+    taken: dict[str, str] = {}
+    for name in names:
+        result = _keys.lineage_adjacency(name)
+        if result in taken:
+            raise ValueError(
+                f"Expected every lineage in {key!r} to have a key of its own for its results, found {taken[result]!r} and {name!r}, "
+                f"which both give {result!r}. Rename one."
+            )
+        taken[result] = name
 
 
 def _missing(key: str, place: str, argument: str, available: Sequence[str]) -> KeyError:

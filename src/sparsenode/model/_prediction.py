@@ -298,11 +298,12 @@ class PredictionMixin(MuDataMixin):
         RuntimeError
             If the model is not trained.
         IndexError
-            If an index is out of range.
+            If an index is out of range, or there are several dimensions.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
+            integers nor booleans.
         ValueError
             If genes are missing, a lineage is new, or there is no such replicate.
 

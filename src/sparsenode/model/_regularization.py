@@ -63,8 +63,9 @@ class RegularizationMixin(ResultsMixin):
         One row per replicate, the index is named ``replicate``, with the columns
 
         - ``strength``, ``seed``,
-        - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means,
-          with the gates of test time; ``validation_error`` is ``NaN`` where no cell was held out,
+        - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means
+          (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation), with the gates of
+          test time; ``validation_error`` is ``NaN`` where no cell was held out,
         - ``validation_se``: standard error of it over the held-out cells,
         - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and
           that of the best one, both means over seeds,

@@ -19,9 +19,9 @@ logger = logging.getLogger("sparsenode")
 
 
 def regulator_positions(
-    regulators: str | Sequence[str] | None, genes: pd.Index, adata: AnnData | None
+    regulators: str | Sequence[str] | None, genes: pd.Index, adata: AnnData | None, constant: Sequence[str] = ()
 ) -> list[int] | None:
-    """Positions of the regulators among the genes of the model, in the order of the genes.
+    """Positions of the regulators among the genes of the model, in the order of the genes; ``None`` if all may regulate.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def regulator_positions(
         Genes of the model.
     adata
         Data of the model.
+    constant
+        Genes that do not vary, whose effect could not be told from a constant: they are no regulators.
 
     Raises
     ------
@@ -39,10 +41,11 @@ def regulator_positions(
     TypeError
         If the column is not boolean.
     ValueError
-        If no name is a gene of the model.
+        If no name is a gene of the model, or none of these varies.
     """
+    varying = ~genes.isin(constant)
     if regulators is None:
-        return None
+        return None if varying.all() else _that_vary(np.arange(len(genes)), varying, genes)
     if isinstance(regulators, str):
         if adata is None or regulators not in adata.var:
             columns = "" if adata is None else f" Columns: {list(adata.var)}. Names go in a list: `[{regulators!r}]`."
@@ -64,7 +67,17 @@ def regulator_positions(
             f"genes. Genes look like {list(genes[:3])}, names like {list(names[:3])}."
         )
     logger.info("%d of %d regulators are among the %d genes.", len(chosen), len(names), len(genes))
-    return chosen.tolist()
+    return _that_vary(chosen, varying, genes)
+
+
+def _that_vary(chosen: np.ndarray, varying: np.ndarray, genes: pd.Index) -> list[int]:
+    kept = chosen[varying[chosen]]
+    if len(kept) == 0:
+        raise ValueError(
+            f"Expected regulators that vary between cells, found none: {list(genes[chosen[:10]])} are constant. Check the expression "
+            "that was set up, or name other `regulators`."
+        )
+    return kept.tolist()
 
 
 def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges, genes: pd.Index) -> np.ndarray | None:

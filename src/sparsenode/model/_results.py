@@ -13,6 +13,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _keys
+from sparsenode.model._assemble import WRITTEN, remove_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
 from sparsenode.model._network import Block, NetworkMixin
@@ -38,7 +39,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     def write_results(self, adata: AnnData | MuData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
         """Write network, trajectories, velocities and scores into an AnnData; :meth:`train` calls it.
 
-        Results of an earlier fit under the same key are replaced.
+        Results of an earlier fit under the same key are replaced: those that its ``uns`` lists. Nothing else is removed.
 
         Parameters
         ----------
@@ -52,13 +53,14 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         Nothing, but writes
 
         - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
-          one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``. In second order these hold the union,
+          ``objective="trajectory"`` and one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``; with ``"both"`` all
+          lineages share one network. In second order these hold the union,
           and ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]`` its blocks,
         - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
         - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
         - ``.layers["{key_added}_velocity"]``: velocity of every cell, as in :meth:`get_velocity`,
         - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
-          plots.
+          plots, and the keys above that were ``written``.
 
         With MuData they go to the modality of the expression. Where two modalities were fitted together, each gets its own part of
         ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp``, over the variables of all modalities.
@@ -94,25 +96,16 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             )
         order = np.argsort(positions)
         fitted = self._integrate(cells)
-        frequency = _keys.frequency(key_added)
-        blocks = {block: _keys.block_adjacency(block, key_added) for block in get_args(Block)}
-        others = {frequency, *blocks.values()}
-        for stale in [key for key in target.varp if key.startswith(_keys.adjacency(key_added)) or key in others]:
-            del target.varp[stale]
-        if len(self.module.seeds) > 1:
-            found = self.get_edge_frequency().to_numpy()[np.ix_(order, order)]
-            target.varp[frequency] = sparse.csr_matrix(found.astype(np.float32))
-        adjacencies = {key: self.get_adjacency(name) for name, key in self._adjacency_keys(key_added).items()}
-        if self.module.order == 2:
-            adjacencies |= {key: self.get_adjacency(block=block) for block, key in blocks.items()}
-        for key, adjacency in adjacencies.items():
-            target.varp[key] = sparse.csr_matrix(adjacency.to_numpy()[np.ix_(order, order)].astype(np.float32))
+        remove_results(target, key_added)
+        networks = self._networks(key_added)
+        for key, network in networks.items():
+            target.varp[key] = sparse.csr_matrix(network.to_numpy()[np.ix_(order, order)].astype(np.float32))
+        written = {"varp": list(networks)}
         if target.n_obs * target.n_vars <= MAX_DENSE:
+            written |= {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]}
             target.obsm[_keys.trajectory(key_added)] = self._predict_cells(cells, fitted)[:, order]
             target.layers[_keys.velocity(key_added)] = self.get_velocity(target)[:, order]
         else:
-            target.obsm.pop(_keys.trajectory(key_added), None)
-            target.layers.pop(_keys.velocity(key_added), None)
             warnings.warn(
                 f"{target.n_obs} cells × {target.n_vars} genes are too many to store predictions of every cell: "
                 "`.obsm` and `.layers` were not written. Use `predict` and `get_velocity` on subsets.",
@@ -120,7 +113,17 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 stacklevel=3,
             )
         target.uns[key_added] = self._summary(cells, fitted)
+        target.uns[key_added][WRITTEN] = {place: np.asarray(keys, dtype=str) for place, keys in written.items()}
         self._share(target, adata, key_added)
+
+    def _networks(self, key_added: str) -> dict[str, pd.DataFrame]:
+        """Everything that goes to ``.varp``."""
+        found = {key: self.get_adjacency(lineage) for lineage, key in self._adjacency_keys(key_added).items()}
+        if self.module.order == 2:
+            found |= {_keys.block_adjacency(b, key_added): self.get_adjacency(block=b) for b in get_args(Block)}
+        if len(self.module.seeds) > 1:
+            found[_keys.frequency(key_added)] = self.get_edge_frequency()
+        return found
 
     def _adjacency_keys(self, key_added: str) -> dict[str | None, str]:
         """Lineage (``None`` for all) and key of every adjacency that is written."""

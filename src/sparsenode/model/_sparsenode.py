@@ -18,7 +18,7 @@ from scvi.data._utils import _check_if_view
 
 from sparsenode import _keys
 from sparsenode.model import _checks
-from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
 from sparsenode.model._simulation import SimulationMixin
@@ -131,7 +131,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         trajectories alone. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
-        their columns of the adjacency are zero. All genes by default.
+        their columns of the adjacency are zero. All genes that vary between cells by default; those that do not never
+        regulate, since their effect cannot be told from a constant.
     prior
         Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
         default. The penalty of an edge is lowered by 0.9 times its weight.
@@ -322,12 +323,14 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
         self.trajectories = pd.DataFrame(state["trajectories"]).set_index("trajectory")
         self.lineages: list[str] = list(state["lineages"])
-        self.genes = pd.Index(self.registry["field_registries"]["X"]["state_registry"]["column_names"], dtype=object)
+        expression = self.registry["field_registries"]["X"]["state_registry"]
+        self.genes = pd.Index(expression["column_names"], dtype=object)
         self._initial_state: InitialState = initial_state
         self._initial_bandwidth = initial_bandwidth
         self._align_batches = align_batches
         self._seed = seed
-        self._regulators = regulator_positions(regulators, self.genes, self.adata)
+        constant = expression.get(CONSTANT_GENES, [])
+        self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes)
         weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
@@ -359,6 +362,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.pruned_: dict[str, list[int]] | None = None
         self.network_: list[sparse.csr_array] | None = None
         self.network_units_: np.ndarray | None = None
+        self.deviation_: np.ndarray | None = None
         self.network_history_: dict[str, pd.DataFrame] | None = None
         self.null_models_: NullModels | None = None
         self.data_range_: np.ndarray | None = None
@@ -414,7 +418,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Parameters
         ----------
         adata
-            Cells × genes. In memory, backed or with dask arrays; dense or sparse.
+            Cells × genes. In memory, backed or with dask arrays; dense or sparse. Not a view of a backed file.
         layer
             Layer with the expression, ``adata.X`` if ``None``.
         time_key
@@ -439,17 +443,23 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         TypeError
             If ``adata`` is no AnnData, or pseudotime, memberships or expression are not numeric.
         ValueError
-            If pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
-            than 10 cells in a batch; if gene names repeat; if expression is NaN or infinite; if there are no cells.
+            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
+            than 10 cells in a batch; if a lineage is named ``total``, or the results of two would get the same key; if gene names repeat; if expression is NaN or infinite; if there are no cells.
 
         Notes
         -----
-        Nothing is computed or scaled here. Do not register raw counts: the squared error would be that of a few abundant
-        genes.
+        Nothing is scaled here. Genes that do not vary between cells are warned of, and regulate no others: data that are not
+        in memory are read until every gene has varied. Do not register raw counts: the squared error would be that of a few
+        abundant genes.
         """
         if not isinstance(adata, AnnData):
             raise TypeError(
                 f"Expected `adata` to be an AnnData object, found {type(adata).__name__}. MuData has `setup_mudata`."
+            )
+        if adata.is_view and adata.isbacked:
+            raise ValueError(
+                "Expected `adata` to be no view of a backed file, found one: results could not be written to it. Read it into memory, "
+                '`adata = adata.to_memory()`, or give it a file of its own, `adata = adata.copy("subset.h5ad")`.'
             )
         setup_method_args = cls._get_setup_method_args(**locals())
         _check_if_view(adata, copy_if_view=True)

@@ -17,7 +17,7 @@ from sparsenode import _keys
 from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._both import find_network
-from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation
+from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation, warn_of_ties
 from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
@@ -91,8 +91,9 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         """Fit the field, and write the results into the AnnData.
 
         With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
-        trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both. Training
-        such a model again goes on with the trajectories; for another network make a new model.
+        trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both, but
+        ``schedule``, which concerns the first. Training such a model again goes on with the trajectories; for another network make
+        a new model.
 
         Training again goes on from the weights, in the units of the first training (``centre``, ``scale`` and ``rate`` of the module),
         whatever cells are held out; initial states follow the training cells.
@@ -301,6 +302,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         if fitted != "transport" and not self.is_trained_:
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
+            self.deviation_ = data.deviation
         self._take_clock(cells)
         with torch.no_grad():
             module.time_unit.fill_(unit)
@@ -357,11 +359,12 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
     ) -> StatisticsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
-
+        warn_of_ties(cells, training, transport)
         x, mean, deviation = standardisation(cells, training)
         mean, deviation = self._kept(module.centre, mean), self._kept(module.scale, deviation)
         z = (x - mean) / deviation
-        embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=transport.n_pcs, random_state=self._seed)
+        n_pcs = min(transport.n_pcs, min(z.shape) - 1)
+        embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)

@@ -12,6 +12,7 @@ from sparsenode.module._solve import hermite_basis
 
 N_BINS = 512
 MAX_EARLY = 256
+_ROUNDING = 1e-6  # variables that vary less, relative to their values, are constant
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,15 @@ class StreamedData:
     bin_total: np.ndarray
     edges: dict[str, np.ndarray]
     range: np.ndarray
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Standard deviation of each variable over the training cells of all trajectories, one where constant, d."""
+        cells, (low, high) = self.training, self.range
+        mean = cells.total.sum(0) / cells.weight.sum()
+        variance = cells.centred(np.broadcast_to(mean, cells.total.shape)).square.sum(0) / cells.weight.sum()
+        varies = high - low > _ROUNDING * np.maximum(np.abs(low), np.abs(high))
+        return np.where(varies, np.sqrt(np.maximum(variance, 0.0)), 1.0)
 
 
 class _Accumulator:

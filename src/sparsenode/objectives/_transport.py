@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import ot
@@ -75,7 +76,8 @@ class Transport:
     Memory grows with cells × genes, for every trajectory a cell is in, and with the square of the cells in a window: keep
     these below 10,000. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
     cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, or on
-    expression that was imputed. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
+    expression that was imputed. Cells of the same time are taken in the order of the rows: with fewer distinct times than windows,
+    where a warning says so, that order decides who is coupled with whom. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
     coupled with similar ones: compare with :func:`sparsenode.tl.shuffle_time`.
 
     References
@@ -107,8 +109,9 @@ class Transport:
                 f"Expected `lags` below the number of windows, found {np.max(self.lags)} with {np.min(self.windows)}."
             )
         for name in ("overlap", "min_cells", "n_pcs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
         for name in ("entropy", "ridge"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value >= 0):
@@ -166,7 +169,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
         order = members[np.argsort(times[members, m], kind="stable")]
         done = set()
         for index, (wanted, wanted_lag) in enumerate(combinations):
-            n_windows = int(min(wanted, len(order) // transport.min_cells))
+            n_windows = count_windows(len(order), int(wanted), transport)
             lag = max(1, round(int(wanted_lag) * n_windows / int(wanted)))
             if n_windows <= lag or (n_windows, lag) in done:
                 continue
@@ -188,6 +191,11 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     coupling = sparse.csr_array(sparse.vstack(blocks))
     start, duration, trajectory, kind = map(np.concatenate, (starts, durations, trajectories, kinds))
     return Pairs(start, coupling, duration, trajectory, kind)
+
+
+def count_windows(n_cells: int, wanted: int, transport: Transport) -> int:
+    """Windows of a trajectory of so many cells: as many as wanted, where cells are enough."""
+    return min(wanted, n_cells // transport.min_cells)
 
 
 def noise_to_signal(pairs: Pairs, values: np.ndarray, weights: np.ndarray) -> float:
@@ -233,6 +241,7 @@ def _couple_windows(
     for place in range((n_windows - lag - 1) * transport.overlap + 1):
         begin = place / transport.overlap * size
         ends = np.rint([begin, begin + size, begin + lag * size, begin + (lag + 1) * size]).astype(int)
+        ends[1::2] = np.maximum(ends[1::2], ends[::2] + 1)  # a window of a single cell may be rounded away
         first, second = np.arange(ends[0], ends[1]), np.arange(ends[2], ends[3])
         plan = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
         i, j = np.nonzero(plan)

@@ -50,7 +50,8 @@ def adjacency(
     targets
         Rows to show; by default the ``n_top`` with the strongest edges.
     lineage
-        Lineage, where every lineage has its own field; by default the mean over lineages.
+        Lineage, where every lineage has its own network: with ``objective="trajectory"`` and a field per lineage. By default the
+        mean over lineages, or the network that all share with ``objective="both"``.
     n_top
         Largest number of rows and of columns that are chosen.
     cluster
@@ -69,8 +70,9 @@ def adjacency(
 
     Returns
     -------
-    Axes. Colours are change of the target's velocity per unit of expression of the regulator, and per unit of
-    pseudotime.
+    Axes. Colours are the default weights of :meth:`sparsenode.SparseNODE.get_adjacency`: balanced between targets and
+    without unit after transport or both, and otherwise bounds on the change of the target's velocity per unit of expression
+    of the regulator, per unit of pseudotime.
 
     Raises
     ------

@@ -30,8 +30,13 @@ def results(adata: AnnData, key: str) -> dict[str, Any]:
 
 def adjacency(adata: AnnData, key: str, lineage: str | None) -> Any:
     """Adjacency of a fit as it is stored, targets × regulators: the mean over lineages, or that of one."""
-    results(adata, key)
+    fit = results(adata, key)["trajectories"]
     name = _keys.adjacency(key) if lineage is None else _keys.lineage_adjacency(lineage, key)
+    if name not in adata.varp and lineage in list(map(str, fit["lineage"])):
+        raise KeyError(
+            f"Expected an adjacency of lineage {lineage!r} in `adata.varp[{name!r}]`, found none: all lineages of this fit share one "
+            "network, as with `objective='both'`. Leave `lineage` out, or fit one each with `objective='trajectory'`."
+        )
     if name not in adata.varp:
         raise KeyError(f"Expected an adjacency in `adata.varp[{name!r}]`, found {list(adata.varp)}.")
     return adata.varp[name]

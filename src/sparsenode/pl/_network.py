@@ -95,7 +95,8 @@ def network(
     key
         Key of the results, ``key_added`` of the fit.
     lineage
-        Lineage, where every lineage has its own field; by default the mean over lineages.
+        Lineage, where every lineage has its own network: with ``objective="trajectory"`` and a field per lineage. By default the
+        mean over lineages, or the network that all share with ``objective="both"``.
     n_edges
         Number of edges. Fewer are drawn if there are fewer.
     regulators
@@ -113,7 +114,9 @@ def network(
 
     Returns
     -------
-    Axes. Weights are change of the target's velocity per unit of expression of the regulator, and per unit of pseudotime.
+    Axes. Weights are the default ones of :meth:`sparsenode.SparseNODE.get_adjacency`: balanced between targets and without unit
+    after transport or both, and otherwise bounds on the change of the target's velocity per unit of expression of the
+    regulator, per unit of pseudotime.
 
     Raises
     ------

@@ -41,7 +41,7 @@ def trajectory(
     adata
         Cells with the results of a fit.
     genes
-        Genes to show; by default the four whose fitted trajectories vary most.
+        Genes to show; by default the four among those of ``adata`` whose fitted trajectories vary most.
     lineages
         Lineages to show, all by default.
     key
@@ -64,7 +64,7 @@ def trajectory(
     KeyError
         If there are no results under ``key``.
     ValueError
-        If a gene or lineage is unknown, or if the number of axes is wrong.
+        If a gene or lineage is unknown, if ``adata`` has no gene of the fit, or if the number of axes is wrong.
     """
     uns = _common.results(adata, key)
     fit, setup = uns["trajectories"], uns["setup"]
@@ -72,11 +72,15 @@ def trajectory(
     values = np.asarray(fit["values"])
     names = list(dict.fromkeys(map(str, fit["lineage"])))
     shown = names if lineages is None else _common.check_names(lineages, names, "lineages")
+    kept = [gene for gene in model_genes if gene in adata.var_names]
+    if not kept:
+        raise ValueError(f"Expected genes of the fit in `adata.var_names`, found none of {len(model_genes)}.")
     if genes is None:
         spread = (values.max(1) - values.min(1)).max(0)
-        wanted = [model_genes[i] for i in _common.top_range(spread, _N_DEFAULT)]
+        ranked = [model_genes[i] for i in _common.top_range(spread, len(spread))]
+        wanted = [gene for gene in ranked if gene in kept][:_N_DEFAULT]
     else:
-        wanted = _common.check_names(genes, model_genes, "genes")
+        wanted = _common.check_names(genes, kept, "genes")
     observations = read_observations(adata, setup["time_key"], setup.get("lineage_key"), setup.get("batch_key"), names)
     looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
     figure, axes = _common.panels(ax, len(wanted), 3.4, 2.8)

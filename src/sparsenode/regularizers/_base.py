@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Regularizer:
     r"""Base class: minimise ``error + strength * penalty`` in the parameters of a field.
 
-    ``error`` is the squared error as a share of the variance around the mean of each trajectory, so it is 1 for a
-    constant prediction. Every penalty is normalised so that ``strength`` means the same for any width, depth and
-    number of variables: duplicating hidden units, with their outgoing weights halved, changes no penalty.
+    ``error`` is the squared error as a share of the variance around the mean of each trajectory (trajectories), so it is 1 for a
+    constant prediction, of the variance of displacements (transport), or of the squared slopes (collocation). Every penalty is
+    normalised so that ``strength`` means the same for any width, depth and number of variables: duplicating hidden units, with their outgoing weights halved, changes no penalty.
 
     Parameters
     ----------

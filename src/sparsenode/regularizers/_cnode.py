@@ -44,6 +44,9 @@ class CNODE(Regularizer):
 
     Notes
     -----
+    ``CNODE(0.1)`` is the default of transport and of both objectives, and so of the model;
+    :class:`~sparsenode.regularizers.PathReg` is that of trajectories and of collocation alone.
+
     Use it where dependencies are weak or few and shrunken coefficients do no harm. It shrinks strong edges as much as
     weak ones: do not use it where the size of an effect matters, unless with ``adaptive`` rounds and a refit.
 

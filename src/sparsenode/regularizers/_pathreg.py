@@ -32,7 +32,8 @@ class PathReg(Regularizer):
     - :math:`W^l` are the weights and :math:`z^l` the hard-concrete gates of layer :math:`l`
 
     Closing all paths lowers the first term by ``strength``, and the error is a share of the variance around the
-    trajectory means: ``strength`` is therefore the share of that variance for which the model gives up all edges.
+    trajectory means (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation):
+    ``strength`` is therefore the share of it for which the model gives up all edges.
 
     Parameters
     ----------

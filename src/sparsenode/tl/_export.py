@@ -24,7 +24,7 @@ def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
     -------
     Graph whose nodes are genes. Edges carry ``weight`` and all further columns such as ``frequency`` as Python numbers,
     booleans and strings, missing and infinite values left out, and ``sign``: ``"activation"`` if the weight is positive,
-    ``"repression"`` if it is negative. Do not read ``sign`` where weights have none, as those of GENIE3.
+    ``"repression"`` if it is negative, whatever a column of that name says. Do not read ``sign`` where weights have none, as those of GENIE3.
 
     Raises
     ------
@@ -53,7 +53,8 @@ def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
     for i, (source, target) in enumerate(zip(*ends, strict=True)):
         if weights[i] != 0:
             values = {name: column[i] for name, column in columns.items() if column[i] is not None}
-            graph.add_edge(source, target, **values, sign="activation" if weights[i] > 0 else "repression")
+            values["sign"] = "activation" if weights[i] > 0 else "repression"
+            graph.add_edges_from([(source, target, values)])  # columns may have any name
     return graph
 
 
