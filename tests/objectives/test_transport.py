@@ -107,11 +107,19 @@ def test_one_cell_less_changes_smooth_couplings_less():
     assert changes["smooth"] < 0.5 * changes["exact"]
 
 
-def test_exact_couplings_are_for_small_windows(monkeypatch, line):
+def test_large_windows_are_coupled_in_parts(monkeypatch, line):
     times, weights, x = line
-    monkeypatch.setattr(module, "MAX_EXACT", 10)
-    with pytest.raises(ValueError, match="at most 10 cells for an exact coupling, found 19"):
-        couple_cells(times, weights, x, Transport(windows=5, lags=1, entropy=0.0))
+    settings = Transport(windows=5, lags=1, overlap=1, entropy=0.0)
+    whole = couple_cells(times, weights, x, settings)
+    monkeypatch.setattr(module, "MAX_TOGETHER", 10)
+    parts = couple_cells(times, weights, x, settings)
+    np.testing.assert_array_equal(parts.start, whole.start)
+    np.testing.assert_allclose(parts.coupling.sum(1), 1.0)
+    # The same windows are coupled: the parts move to where the whole moves to, within the noise of fewer cells.
+    moved = [np.asarray(pairs.coupling @ times[:, 0]) - times[pairs.start, 0] for pairs in (whole, parts)]
+    first = whole.trajectory == 0
+    assert moved[1][first].mean() == pytest.approx(moved[0][first].mean(), rel=0.02)
+    assert np.diff(parts.coupling.indptr).max() <= 10
 
 
 @given(windows=st.integers(3, 15), lag=st.integers(1, 2), overlap=st.integers(1, 3))

@@ -262,12 +262,14 @@ def pair_batch(
     slope, total = np.zeros((len(start), z.shape[1])), np.zeros(len(start))
     for kind in np.unique(pairs.kind):
         own = np.flatnonzero(pairs.kind == kind)
-        moved = (pairs.coupling[own] @ z - z[pairs.start[own]]) / (pairs.duration[own] * spans[pairs.trajectory[own]])[
-            :, None
-        ]
+        # In place, as these tables are the largest that there are.
+        moved = pairs.coupling[own] @ z
+        moved -= z[pairs.start[own]]
+        moved /= (pairs.duration[own] * spans[pairs.trajectory[own]])[:, None]
         # Displacements over short lags are mostly noise.
         share = 1.0 / max(float(moved.var(0).mean()), np.finfo(float).tiny)
-        slope[place[own]] += share * moved  # a cell starts one pair of a kind in a trajectory
+        moved *= share
+        slope[place[own]] += moved  # a cell starts one pair of a kind in a trajectory
         total[place[own]] += share
     slope /= total[:, None]
     weight = total * cells.weights[start, trajectory]
@@ -278,7 +280,8 @@ def pair_batch(
         rate = np.where(rate > 0, rate, 1.0)
     seen = np.stack([mask[start] for mask in samples]) if len(samples) else np.ones((1, len(weight)))
     lineage = np.asarray(cells.lineages)[trajectory]
-    arrays = {"state": z[start], "slope": slope / rate, "weight": weight * seen}
+    slope /= rate
+    arrays = {"state": z.astype(np.float32)[start], "slope": slope, "weight": weight * seen}
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
     return tensors | {"lineage": torch.as_tensor(lineage)}, rate
 

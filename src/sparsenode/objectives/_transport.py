@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -10,7 +11,7 @@ import numpy as np
 import ot
 from scipy import sparse
 
-MAX_EXACT = 1000  # cells in a window up to which the coupling may be exact
+MAX_TOGETHER = 200  # cells of a window that are coupled together; those of larger ones in parts
 _NEGLIGIBLE = 1e-3  # shares of a cell's mass below it are dropped, relative to its largest
 _CONSTANT = 1e-12  # variance of a constant, relative to the largest
 _LEAST_KEPT = 0.01  # share of the variance that is taken for signal where there seems to be less
@@ -51,8 +52,8 @@ class Transport:
         Windows that a cell lies in: windows begin every ``1 / overlap`` of their size. With few, whether two cells can be
         coupled depends on where borders happen to fall, which a single removed cell shifts; more cost time in proportion.
     entropy
-        Entropic penalty of the coupling, as a share of the mean cost. With 0 it is exact, for windows of up to 1000 cells:
-        then it changes by leaps when a cell is added or removed, and so do single edges.
+        Entropic penalty of the coupling, as a share of the mean cost. With 0 it is exact: then it changes by leaps when a cell is
+        added or removed, and so do single edges.
     min_cells
         Fewest cells in a window. Trajectories with fewer than ``windows * min_cells`` cells have fewer windows, and lags that
         span the same share.
@@ -73,8 +74,8 @@ class Transport:
 
     Notes
     -----
-    Memory grows with cells × genes, for every trajectory a cell is in, and with the square of the cells in a window: keep
-    these below 10,000. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
+    Time and memory grow with cells × genes, for every trajectory a cell is in. Windows of more than 200 cells are coupled in parts,
+    of every second, third, … of their cells. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
     cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, or on
     expression that was imputed. Cells of the same time are taken in the order of the rows: with fewer distinct times than windows,
     where a warning says so, that order decides who is coupled with whom. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
@@ -160,7 +161,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     Raises
     ------
     ValueError
-        If no trajectory has cells enough for two windows, or if windows are too large for an exact coupling.
+        If no trajectory has cells enough for two windows.
     """
     starts, blocks, durations, trajectories, kinds = [], [], [], [], []
     combinations = [(w, lag) for w in np.atleast_1d(transport.windows) for lag in np.atleast_1d(transport.lags)]
@@ -232,22 +233,19 @@ def _couple_windows(
 ) -> sparse.csr_array:
     """Couple the ordered cells of one trajectory: cells × cells, rows sum to one, or zero where no pair starts."""
     n, size = len(embedding), len(embedding) / n_windows
-    if transport.entropy == 0 and size > MAX_EXACT:
-        raise ValueError(
-            f"Expected windows of at most {MAX_EXACT} cells for an exact coupling, found {size:.0f}. Raise `windows` or "
-            "`entropy`."
-        )
+    n_parts = math.ceil(size / MAX_TOGETHER)
     row, column, share = [], [], []
     for place in range((n_windows - lag - 1) * transport.overlap + 1):
         begin = place / transport.overlap * size
         ends = np.rint([begin, begin + size, begin + lag * size, begin + (lag + 1) * size]).astype(int)
         ends[1::2] = np.maximum(ends[1::2], ends[::2] + 1)  # a window of a single cell may be rounded away
-        first, second = np.arange(ends[0], ends[1]), np.arange(ends[2], ends[3])
-        plan = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
-        i, j = np.nonzero(plan)
-        row.append(first[i])
-        column.append(second[j])
-        share.append(plan[i, j])
+        for part in range(n_parts):
+            first, second = np.arange(ends[0] + part, ends[1], n_parts), np.arange(ends[2] + part, ends[3], n_parts)
+            plan = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
+            i, j = np.nonzero(plan)
+            row.append(first[i])
+            column.append(second[j])
+            share.append(plan[i, j])
     total = sparse.coo_array(
         (np.concatenate(share), (np.concatenate(row), np.concatenate(column))), shape=(n, n)
     ).tocsr()

@@ -1,0 +1,89 @@
+"""Networks of simulated cells that no setting was chosen on, beside baselines.
+
+Stochastic mRNA and protein kinetics of Boolean networks (``_boolean_cells.py``): chains, a ring, bifurcations, mutual repression,
+networks with several attractors, random networks, and the myeloid network of Krumsiek et al. (2011). Everything is
+``SparseNODE(adata, objective="transport")`` with its defaults; nothing is chosen per network. ``sparsenode, shuffled`` has pseudotime
+shuffled within lineages: what it scores is static.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+
+import _boolean_cells as boolean
+import _common
+import beeline
+import pandas as pd
+import torch
+from _timing import quiet
+
+from sparsenode import datasets, tl
+
+BASELINES = ("genie3", "partial_correlation", "pearson")
+N_CELLS = 2000
+
+
+def networks() -> dict[str, boolean.BooleanNetwork]:
+    """All networks by name."""
+    return {
+        "chain, 7 genes": boolean.chain(7, 7.0),
+        "chain, 12": boolean.chain(12, 9.0),
+        "chain, 18": boolean.chain(18, 12.0),
+        "ring, 6": boolean.cycle(6, 8.0),
+        "bifurcation, 7": boolean.bifurcation(7, 6.0),
+        "bifurcation, 10": boolean.bifurcation(10, 8.0),
+        "random, 8": boolean.random(8, 11, 8.0),
+        "random, 10": boolean.random(10, 12, 8.0),
+        "random, 14": boolean.random(14, 13, 8.0),
+        "random, 19": boolean.random(19, 14, 8.0),
+        "repression, 6": boolean.repressions(6, 21, 5.0),
+        "repression, 8": boolean.repressions(8, 22, 5.0),
+        "repression, 10": boolean.repressions(10, 23, 5.0),
+        "attractors, 8": boolean.attractors(8, 31, 6.0),
+        "attractors, 10": boolean.attractors(10, 32, 6.0),
+        "attractors, 12": boolean.attractors(12, 33, 6.0),
+        "myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0),
+    }
+
+
+def run(name: str, network: boolean.BooleanNetwork, seed: int) -> list[dict]:
+    """Rows of one data set."""
+    adata, reference = boolean.cells(network, N_CELLS, seed), network.edges()
+    makers = {
+        "sparsenode": lambda: beeline.infer(adata.copy()),
+        "sparsenode, shuffled": lambda: beeline.infer(beeline.shuffled(adata, seed)),
+        **{method: lambda method=method: tl.network_baselines(adata, [method])[method] for method in BASELINES},
+    }
+    rows = []
+    for method, make in makers.items():
+        start = time.perf_counter()
+        found = make()
+        scores = beeline.score(found, reference, time.perf_counter() - start)
+        lineages = adata.obsm["lineages"].shape[1]
+        rows.append({"network": name, "seed": seed, "lineages": lineages, "method": method, **scores})
+    return rows
+
+
+def main() -> None:
+    parser = _common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the cells")
+    options = parser.parse_args()
+    quiet()
+    logging.getLogger("sparsenode").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    rows = []
+    for name, network in list(networks().items())[: 1 if options.quick else None]:
+        for seed in options.seeds[: 1 if options.quick else None]:
+            rows += run(name, network, seed)
+        print(f"done: {name}", flush=True)
+    table = pd.DataFrame(rows)
+    shown = table.pivot_table(index="network", columns="method", values="auprc_ratio", aggfunc="median", sort=False)
+    print(shown.round(2).to_string())
+    _common.save("simulated_networks", rows, options)
+
+
+if __name__ == "__main__":
+    main()
