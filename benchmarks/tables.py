@@ -128,11 +128,7 @@ def objectives_bone_marrow() -> Rows:
     """Skill on held-out cells and on two donors, in both protocols."""
     table = results("results/objectives.csv").set_index("method")
     table = table[table["data"].str.contains("|".join(PROTOCOLS))]
-    places = [
-        f"{place}, {protocol}"
-        for protocol in PROTOCOLS
-        for place in ("S1D2, held-out cells", *DONORS[1:])
-    ]
+    places = [f"{place}, {protocol}" for protocol in PROTOCOLS for place in ("S1D2, held-out cells", *DONORS[1:])]
     heads = [
         place.replace("S1D2, held-out cells", "held-out cells").replace("recommended", "log1p") for place in places
     ]
