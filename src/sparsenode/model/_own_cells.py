@@ -18,10 +18,13 @@ logger = logging.getLogger("sparsenode")
 class OwnCellsMixin(PredictionMixin):
     """What :class:`sparsenode.SparseNODE` does where its cells are not those that it was made for."""
 
+    #: How the data were set up, as scvi-tools keeps it.
     registry_: dict[str, Any]
-    # Properties of scvi-tools, declared for type checkers.
+    #: Positions of the cells that were trained on; empty in a model that was loaded with other cells.
     train_indices: Any
+    #: Positions of the held-out cells; empty in a model that was loaded with other cells.
     validation_indices: Any
+    #: Positions of all other cells; empty in a model that was loaded with other cells.
     test_indices: Any
 
     def _training_cells(self) -> Cells:
