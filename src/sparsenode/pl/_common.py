@@ -74,11 +74,9 @@ def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names:
 
 def distinct_colors(n: int) -> list[str]:
     """Colours without repetition: those of the palette, or of a colour map where there are more."""
-    return (
-        list(PALETTE[:n])
-        if n <= len(PALETTE)
-        else [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, n))]
-    )
+    if n <= len(PALETTE):
+        return list(PALETTE[:n])
+    return [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, n))]
 
 
 def main_lineages(memberships: np.ndarray) -> np.ndarray:
@@ -97,7 +95,7 @@ def log_ticks(axis: Axis) -> None:
         if len(ticks) >= 3:
             break
     else:
-        ticks = MaxNLocator(5).tick_values(low, high)
+        ticks = np.asarray(MaxNLocator(5).tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high)]
     axis.set_ticks(ticks[:: -(-len(ticks) // 7)])
     axis.set_ticks([], minor=True)
