@@ -14,12 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from sparsenode import _keys
 
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+# Cells that no lineage claims
+SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
 
 
 def results(adata: AnnData, key: str) -> dict[str, Any]:
@@ -77,6 +81,11 @@ def distinct_colors(n: int) -> list[str]:
     if n <= len(PALETTE):
         return list(PALETTE[:n])
     return [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, n))]
+
+
+def dot(label: str, color: str, size: float | None = None) -> Line2D:
+    """Entry of a legend for points of one colour."""
+    return Line2D([], [], linestyle="", marker="o", color=color, label=label, markersize=size)
 
 
 def main_lineages(memberships: np.ndarray) -> np.ndarray:
