@@ -28,6 +28,7 @@ def test_structure(cells):
     block, rows, columns = drawn(axis)
     assert sorted(rows) == sorted(columns) == list(cells.var_names)
     matrix = cells.varp["sparsenode_adjacency"].toarray()
+    np.fill_diagonal(matrix, 0)
     expected = matrix[np.ix_(cells.var_names.get_indexer(rows), cells.var_names.get_indexer(columns))]
     np.testing.assert_array_equal(block.filled(0), expected)
     np.testing.assert_array_equal(block.mask | np.zeros(block.shape, bool), expected == 0)
@@ -59,11 +60,36 @@ def test_zeros_are_grey_and_not_white(results):
     assert face[0] == face[1] == face[2] < 0.95
 
 
+def test_self_edges_are_hatched_and_choose_nothing(many_genes):
+    """A self edge a million times as strong as the others changes neither colours nor rows nor columns."""
+    expected, rows, columns = drawn(sn.pl.adjacency(many_genes, n_top=5))
+    stored = many_genes.varp["sparsenode_adjacency"].tolil()
+    stored[0, 0] = stored[296, 296] = 1e8
+    many_genes.varp["sparsenode_adjacency"] = stored.tocsr()
+    axis = sn.pl.adjacency(many_genes, n_top=5)
+    block, found_rows, found_columns = drawn(axis)
+    assert (found_rows, found_columns) == (rows, columns)
+    np.testing.assert_array_equal(block.filled(0), expected.filled(0))
+    assert axis.images[0].norm.vmax < 300
+    (patch,) = axis.patches
+    assert patch.get_hatch()
+    assert patch.get_xy() == (columns.index("g296") - 0.5, rows.index("g296") - 0.5)
+    assert "hatched: self edge" in axis.figure.axes[1].get_ylabel()
+
+
+def test_without_self_edges_nothing_is_hatched(many_genes):
+    axis = sn.pl.adjacency(many_genes)
+    assert len(axis.patches) == 0
+    assert "hatched" not in axis.figure.axes[1].get_ylabel()
+
+
 @pytest.mark.parametrize("lineage", ["erythroid", "myeloid"])
 def test_lineage(cells, lineage):
     block, rows, columns = drawn(sn.pl.adjacency(cells, lineage=lineage, cluster=False))
     assert rows == columns == list(cells.var_names)
-    np.testing.assert_array_equal(block.filled(0), cells.varp[f"sparsenode_adjacency_{lineage}"].toarray())
+    expected = cells.varp[f"sparsenode_adjacency_{lineage}"].toarray()
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_array_equal(block.filled(0), expected)
 
 
 def test_without_clustering_genes_keep_their_order(results):

@@ -60,7 +60,31 @@ def test_colors_fall_back_on_the_palette():
 
 def test_more_lineages_than_colors():
     colors = _common.lineage_colors(AnnData(np.zeros((1, 1))), {}, [f"l{i}" for i in range(10)])
-    assert colors["l8"] == colors["l0"]
+    assert len(set(colors.values())) == 10
+
+
+def test_main_lineages():
+    memberships = np.array([[0.5, 0.5, 0.0], [2.0, 1.0, 0.0], [0.0, 0.1, 0.9], [0.4, 0.3, 0.3], [0.0, 0.2, 0.0]])
+    assert _common.main_lineages(memberships).tolist() == [-1, 0, 2, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((0.95, 2.4), [1, 1.5, 2]),
+        ((0.4, 12), [0.5, 1, 2, 5, 10]),
+        ((0.01, 100), [0.01, 0.1, 1, 10, 100]),
+        ((0.9, 1.1), [0.9, 0.95, 1, 1.05, 1.1]),
+    ],
+    ids=str,
+)
+def test_log_ticks(limits, expected):
+    _, axis = plt.subplots()
+    axis.set(yscale="log", ylim=limits)
+    _common.log_ticks(axis.yaxis)
+    axis.figure.canvas.draw()
+    assert [float(label.get_text()) for label in axis.get_yticklabels()] == pytest.approx(expected)
+    assert not any(label.get_text() for label in axis.get_yticklabels(minor=True))
 
 
 def test_missing_results(adata):

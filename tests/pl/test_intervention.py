@@ -69,6 +69,25 @@ def test_many_genes():
     assert len(sn.pl.intervention(simulation(1, ("all",)))) == 2
 
 
+def test_held_genes_are_left_out_unless_they_are_named():
+    run = simulation()
+    run.effects["held"] = run.effects["gene"].isin(["g5", "g3"])
+    effects, *courses = sn.pl.intervention(run, n_top=3)
+    assert [label.get_text() for label in effects.get_yticklabels()] == ["g4", "g2", "g1"]
+    np.testing.assert_allclose(effects.lines[1].get_xdata(), [4, 2, -1], atol=1e-12)
+    assert [axis.get_title() for axis in courses] == ["g4", "g2", "g1"]
+    assert sn.pl.intervention(run, genes="g5")[1].get_title() == "g5"
+    run.effects["held"] = True
+    assert not isinstance(sn.pl.intervention(run), list)  # the empty panel of effects
+
+
+@pytest.mark.parametrize(("n", "named"), [(10, 10), (20, 0)])
+def test_many_starts_differ_in_colour(n, named):
+    axes = sn.pl.intervention(simulation(3, tuple(f"c{i}" for i in range(n))))
+    assert len({to_hex(line.get_color()) for line in axes[1].lines}) == n
+    assert len(axes[0].figure.legends[0].get_texts()) == 2 + named
+
+
 def test_given_axes_and_show(shown):
     figure, grid = plt.subplots(1, 3)
     assert sn.pl.intervention(simulation(), genes=["g1", "g2"], ax=grid) == list(grid)
@@ -85,7 +104,7 @@ def test_given_axes_and_show(shown):
 def test_takes_what_the_model_simulates(fitted):
     result = fitted.simulate(knockout="gene0")
     effects, course = sn.pl.intervention(result, genes="gene1", trajectories=fitted.trajectories.index[1])
-    assert len(effects.get_yticklabels()) == len(fitted.genes)
+    assert len(effects.get_yticklabels()) == len(fitted.genes) - 1
     np.testing.assert_array_equal(course.lines[1].get_ydata(), result.perturbed[1, :, 1])
     np.testing.assert_array_equal(course.lines[0].get_ydata(), result.unperturbed[1, :, 1])
 

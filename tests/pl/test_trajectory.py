@@ -113,19 +113,35 @@ def test_donors_and_memberships(fitted_donors):
     assert [to_hex(line.get_color()) for line in axis.lines] == [c.lower() for c in PALETTE[:2] for _ in range(2)]
     legend = axis.get_legend()
     names, handles = [text.get_text() for text in legend.get_texts()], legend.legend_handles
-    assert names == ["erythroid", "myeloid", "donor0", "donor1"]
+    assert names == ["erythroid", "myeloid", "donor0", "donor1"]  # cells are of 3/4 of a lineage or more
     assert [to_hex(handle.get_color()) for handle in handles[:2]] == [c.lower() for c in PALETTE[:2]]
     assert [handle.get_linestyle() for handle in handles[2:]] == ["-", "--"]
     assert legend.get_title().get_text() == "lineage (colour), donor (line)"
     table = adata.obsm["memberships"]
-    assert [len(p) for p in points(axis)] == [(table[name] > 0).sum() for name in table]
+    assert [len(p) for p in points(axis)] == [(table[name] > 0.5).sum() for name in table]
+
+
+def test_cells_of_several_lineages_are_grey_and_drawn_once(fitted_donors):
+    adata = fitted_donors.adata.copy()
+    adata.obsm["memberships"].iloc[:30] = [0.6, 0.4]
+    table = adata.obsm["memberships"].to_numpy()
+    axis = sn.pl.trajectory(adata, "gene1")
+    assert [to_hex(c.get_facecolor()[0]) for c in axis.collections] == ["#999999", *(c.lower() for c in PALETTE[:2])]
+    assert len(points(axis)[0]) == 30
+    assert sum(map(len, points(axis))) == adata.n_obs
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names == ["erythroid", "myeloid", "several lineages", "donor0", "donor1"]
+    # Of one lineage, all its cells are there: those of the other that it has a part of are grey too.
+    axis = sn.pl.trajectory(adata, "gene1", lineages="myeloid")
+    own = table[:, 1] > 2 / 3
+    assert [len(p) for p in points(axis)] == [((table[:, 1] > 0) & ~own).sum(), own.sum()]
 
 
 def test_one_of_several_lineages_of_two_donors(fitted_donors):
     axis = sn.pl.trajectory(fitted_donors.adata.copy(), "gene1", lineages="myeloid")
     assert {to_hex(line.get_color()) for line in axis.lines} == {PALETTE[1].lower()}
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["donor0", "donor1"]
-    assert axis.get_legend().get_title().get_text() == "donor"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["several lineages", "donor0", "donor1"]
+    assert axis.get_legend().get_title().get_text() == "lineage (colour), donor (line)"
 
 
 @pytest.mark.parametrize("n", [2, 12])

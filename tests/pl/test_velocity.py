@@ -15,6 +15,7 @@ from scipy.special import softmax
 
 import sparsenode as sn
 from sparsenode.pl import _projection
+from sparsenode.pl._common import PALETTE
 from sparsenode.pl._projection import on_grid, project
 
 # Numerics
@@ -128,13 +129,18 @@ def test_colors(embedded, color):
         assert axis.get_legend().get_title().get_text() == color
 
 
-def test_without_a_lineage_column(fitted_donors):
+def test_memberships_colour_cells_by_the_largest(fitted_donors):
     adata = fitted_donors.adata.copy()
+    adata.obsm["memberships"].iloc[:30] = [0.6, 0.4]
     adata.obsm["pca"] = np.asarray(adata.X)[:, :3]
     axis = sn.pl.velocity(adata, basis="pca")
     points = next(c for c in axis.collections if isinstance(c, PathCollection))
-    assert len({to_hex(color) for color in points.get_facecolor()}) == 1
-    assert axis.get_legend() is None
+    expected = np.where(adata.obsm["memberships"]["erythroid"] > 0.5, PALETTE[0].lower(), PALETTE[1].lower())
+    expected[:30] = "#999999"
+    assert [to_hex(color) for color in points.get_facecolor()] == list(expected)
+    legend = axis.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["erythroid", "myeloid", "several lineages"]
+    assert legend.get_title().get_text() == "memberships"
     assert axis.get_xlabel() == "pca 1"
 
 

@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
@@ -37,6 +38,9 @@ def adjacency(
     return_fig: bool = False,
 ) -> Figure | Axes | list[Axes] | None:
     """Signed adjacency as a heat map: rows are targets, columns are regulators, exact zeros are grey.
+
+    Self edges are hatched and not coloured: they are often far larger than the edges between genes, and choose neither the
+    colours nor the rows and columns. ``adata.varp`` holds their values.
 
     Do not use it for whole networks of hundreds of genes: it shows the ``n_top`` strongest rows and columns.
 
@@ -72,7 +76,8 @@ def adjacency(
     -------
     Axes. Colours are the default weights of :meth:`sparsenode.SparseNODE.get_adjacency`: balanced between targets and
     without unit after transport or both, and otherwise bounds on the change of the target's velocity per unit of expression
-    of the regulator, per unit of pseudotime.
+    of the regulator, per unit of pseudotime. They end
+    at the 98th percentile of the magnitudes between different genes.
 
     Raises
     ------
@@ -82,7 +87,9 @@ def adjacency(
         If a gene is unknown or in no group.
     """
     matrix = _common.adjacency(adata, key, lineage)
-    matrix = np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix)
+    matrix = np.array(matrix.todense() if hasattr(matrix, "todense") else matrix)
+    self_edges = np.diag(np.diag(matrix) != 0)
+    np.fill_diagonal(matrix, 0.0)
     columns = _common.regulator_columns(adata, regulators)
     rows = np.arange(adata.n_vars) if targets is None else _common.gene_positions(adata, targets, "targets")
     columns = columns[np.sort(_common.top_range(np.abs(matrix[np.ix_(rows, columns)]).sum(0), n_top))]
@@ -92,10 +99,11 @@ def adjacency(
     groups = _Groups(adata, groupby)
     row_order = groups.order(rows, np.abs(block), cluster)
     column_order = groups.order(columns, np.abs(block).T, cluster)
-    block, rows, columns = block[np.ix_(row_order, column_order)], rows[row_order], columns[column_order]
+    rows, columns = rows[row_order], columns[column_order]
     size = 2.5 + 0.16 * np.array([min(len(columns), _MAX_LABELS), min(len(rows), _MAX_LABELS)])
     figure, axes = _common.panels(ax, 1, size[0] + 1.2, size[1])
-    _draw(axes[0], figure, block, adata.var_names[rows], adata.var_names[columns])
+    shown = np.ix_(rows, columns)
+    _draw(axes[0], figure, matrix[shown], self_edges[shown], adata.var_names[rows], adata.var_names[columns])
     groups.draw(axes[0], rows, columns)
     return _common.finish(figure, axes, show, return_fig)
 
@@ -172,7 +180,14 @@ def _leaves(values: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(pdist(values), "average", optimal_ordering=len(values) <= 200))
 
 
-def _draw(axis: Axes, figure: Figure, block: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
+def _draw(
+    axis: Axes,
+    figure: Figure,
+    block: np.ndarray,
+    self_edges: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> None:
     limit = float(np.quantile(np.abs(block[block != 0]), 0.98)) if (block != 0).any() else 1.0
     shown = np.ma.masked_equal(block, 0.0)
     axis.set_facecolor("0.7")
@@ -183,4 +198,7 @@ def _draw(axis: Axes, figure: Figure, block: np.ndarray, rows: Sequence[str], co
     for setter, names, rotation in ((axis.set_xticks, columns, 90), (axis.set_yticks, rows, 0)):
         step = -(-len(names) // _MAX_LABELS)
         setter(np.arange(0, len(names), step), list(names)[::step], rotation=rotation, fontsize=7)
-    figure.colorbar(image, ax=axis, label="weight (grey: exactly zero)", shrink=0.6, extend="both")
+    for row, column in np.argwhere(self_edges):
+        axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
+    label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")
+    figure.colorbar(image, ax=axis, label=label, shrink=0.6, extend="both")

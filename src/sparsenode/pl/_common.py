@@ -9,13 +9,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from sparsenode import _keys
 
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+# Cells that no lineage claims
+SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
 
 
 def results(adata: AnnData, key: str) -> dict[str, Any]:
@@ -70,7 +78,42 @@ def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names:
         known = dict(zip(map(str, table[key].cat.categories), adata.uns[f"{key}_colors"], strict=False))
         if all(name in known for name in names):
             return {name: str(known[name]) for name in names}
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    return dict(zip(names, distinct_colors(len(names)), strict=True))
+
+
+def distinct_colors(n: int) -> list[str]:
+    """Colours without repetition: those of the palette, or of a colour map where there are more."""
+    if n <= len(PALETTE):
+        return list(PALETTE[:n])
+    return [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, n))]
+
+
+def dot(label: str, color: str, size: float | None = None) -> Line2D:
+    """Entry of a legend for points of one colour."""
+    return Line2D([], [], linestyle="", marker="o", color=color, label=label, markersize=size)
+
+
+def main_lineages(memberships: np.ndarray) -> np.ndarray:
+    """Lineage that holds two thirds or more of each cell's membership, -1 where none does."""
+    shares = memberships / memberships.sum(1, keepdims=True)
+    return np.where(shares.max(1) > 2 / 3 - 1e-9, shares.argmax(1), -1)
+
+
+def log_ticks(axis: Axis) -> None:
+    """Some three to seven plain numbers on a logarithmic axis, however short it is."""
+    low, high = axis.get_view_interval()
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = np.outer(decades, digits).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= 3:
+            break
+    else:
+        ticks = np.asarray(MaxNLocator(5).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+    axis.set_ticks(ticks[:: -(-len(ticks) // 7)])
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def panels(

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from sparsenode.pl import _common
 
 _N_DEFAULT = 3
+_MAX_NAMED = 10  # trajectories beyond which colours are not named
 
 
 class Intervention(Protocol):
@@ -26,7 +27,8 @@ class Intervention(Protocol):
     perturbed, unperturbed
         Expression with and without the intervention, starts × times × genes.
     effects
-        Table whose columns ``start`` and ``gene`` name the starts and genes in this order.
+        Table whose columns ``start`` and ``gene`` name the starts and genes in this order. A column ``held``, where there
+        is one, marks the genes of the intervention.
     """
 
     @property
@@ -52,6 +54,8 @@ def intervention(
 ) -> Figure | Axes | list[Axes] | None:
     """Effects of an intervention: the genes that change most, and their courses with and without it.
 
+    Genes that the intervention itself holds are left out, except for courses of ``genes`` that name them.
+
     Do not read an effect of zero as evidence of none in the cell, or an effect far outside the training data as a forecast: see
     :meth:`sparsenode.SparseNODE.simulate`.
 
@@ -60,13 +64,13 @@ def intervention(
     simulation
         What :meth:`sparsenode.SparseNODE.simulate` returns.
     genes
-        Genes whose courses are shown; by default the three with the largest effects.
+        Genes whose courses are shown; by default the three that are not held with the largest effects.
     trajectories
         Starts to show, all by default: trajectories of the model, or rows of ``x0``.
     n_top
-        Number of genes in the first panel.
+        Number of genes in the first panel, of those that are not held.
     colors
-        Colour of a trajectory; those of the palette by default.
+        Colour of a trajectory; by default those of the palette, or of a colour map for more than eight.
     ax
         Axes to draw on: one for the effects and one per gene.
     show
@@ -78,6 +82,7 @@ def intervention(
     -------
     List of axes. In the first, an effect is the change at the last time, in the units of the data: positive where the
     intervention raises a gene. The others show courses over time, dashed lines without and solid ones with the intervention.
+    The legend names up to ten trajectories; more are coloured, but not named.
 
     Raises
     ------
@@ -96,9 +101,11 @@ def intervention(
     shown = known if trajectories is None else _common.check_names(trajectories, known, "trajectories")
     rows = [known.index(name) for name in shown]
     effects = (states[:, -1] - baseline[:, -1])[rows]
-    top = _common.top_range(np.abs(effects).max(0), n_top)
+    held = set(table["gene"][table["held"]].astype(str)) if "held" in table else set()
+    order = _common.top_range(np.abs(effects).max(0), len(names))
+    top = np.array([i for i in order if names[i] not in held], dtype=np.int64)[:n_top]
     wanted = [names[i] for i in top[:_N_DEFAULT]] if genes is None else _common.check_names(genes, names, "genes")
-    palette = {name: _common.PALETTE[i % len(_common.PALETTE)] for i, name in enumerate(known)} | (colors or {})
+    palette = dict(zip(known, _common.distinct_colors(len(known)), strict=True)) | (colors or {})
     figure, axes = _common.panels(ax, 1 + len(wanted), 3.2, max(2.8, 0.8 + 0.19 * len(top)))
     _draw_effects(axes[0], effects[:, top], [names[i] for i in top], [palette[name] for name in shown])
     for axis, gene in zip(axes[1:], wanted, strict=True):
@@ -112,7 +119,7 @@ def intervention(
         Line2D([], [], color="0.3", linewidth=2, label="intervention"),
         Line2D([], [], color="0.3", linewidth=1.2, linestyle="--", label="unperturbed"),
     ]
-    if len(shown) > 1:
+    if 1 < len(shown) <= _MAX_NAMED:
         handles += [Line2D([], [], color=palette[name], linewidth=2, label=name) for name in shown]
     if ax is None:
         figure.legend(handles=handles, frameon=False, fontsize="small", loc="outside lower center", ncols=6)
@@ -123,12 +130,12 @@ def intervention(
 
 def _draw_effects(axis: Axes, effects: np.ndarray, names: list[str], colors: list[str]) -> None:
     """Effects of trajectories × genes, a row per gene, the largest at the top."""
-    places = np.arange(len(names))
+    places, size = np.arange(len(names)), 4 if len(effects) <= _MAX_NAMED else 2
     axis.axvline(0.0, color="0.5", linewidth=1, zorder=0)
     for i, (values, color) in enumerate(zip(effects, colors, strict=True)):
         shifted = places + 0.6 * ((i + 0.5) / len(effects) - 0.5)
-        axis.hlines(shifted, 0.0, values, color=color, linewidth=1.5)
-        axis.plot(values, shifted, "o", color=color, markersize=4)
+        axis.hlines(shifted, 0.0, values, color=color, linewidth=0.375 * size)
+        axis.plot(values, shifted, "o", color=color, markersize=size)
     axis.set_yticks(places, names, fontsize=8)
     axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="change at the last time", title="largest effects")
     axis.tick_params(axis="y", length=0)

@@ -9,9 +9,12 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from sparsenode import _keys
 from sparsenode.pl import _common
+
+_CHARACTER, _SPACE = 6.5, 6.0  # width of a character of a tick label, and between labels, in points
 
 
 def regularization_path(
@@ -42,7 +45,7 @@ def regularization_path(
     Returns
     -------
     List of two axes. Points are replicates, lines their means over seeds; bars are one standard error over the held-out
-    cells, and the vertical line marks the selected strength. Errors are shares of the variance around the trajectory
+    cells, and the vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors are shares of the variance around the trajectory
     means.
 
     Raises
@@ -80,6 +83,7 @@ def regularization_path(
             label="selected",
         )
         axis.set(xlabel="strength", ylabel=label)
+        _label_strengths(axis, strengths)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     axes[0].axhline(1.0, color="0.6", linewidth=1, linestyle=":")
@@ -96,3 +100,19 @@ def _draw(axis: Axes, table: pd.DataFrame, column: str, label: str, color: str) 
     bars = table.groupby("strength")["validation_se"].mean() if column == "validation_error" else None
     axis.errorbar(mean.index, mean, bars, color=color, label=label, linewidth=1.5, capsize=2)
     axis.plot(table["strength"], values, ".", color=color, markersize=4, alpha=0.6)
+
+
+def _label_strengths(axis: Axes, strengths: np.ndarray) -> None:
+    """A tick at every strength, with its number unless that would touch the one before."""
+    labels = [f"{strength:.3g}" for strength in strengths]
+    places = axis.transData.transform(np.column_stack([strengths, np.ones(len(strengths))]))[:, 0]
+    kept: list[int] = []
+    end = -np.inf
+    for i, (place, label) in enumerate(zip(places * 72 / axis.figure.dpi, labels, strict=True)):
+        left = place - _CHARACTER * len(label) / 2
+        if left > end:
+            kept.append(i)
+            end = place + _CHARACTER * len(label) / 2 + _SPACE
+    axis.set_xticks(strengths[kept], [labels[i] for i in kept])
+    axis.set_xticks(np.delete(strengths, kept), minor=True)
+    axis.xaxis.set_minor_formatter(NullFormatter())

@@ -57,7 +57,8 @@ def trajectory(
     -------
     Axes, or a list of them if there are several genes. Points are cells, in the units of the data; at most 3000 of each
     lineage are drawn, spread evenly. Lines are fitted trajectories. Colours are lineages and line styles batches; if there is
-    one lineage only, colours are batches.
+    one lineage only, colours are batches. A cell takes the colour of the lineage that holds two thirds or more of its
+    membership; others are drawn once, in grey, and called "several lineages".
 
     Raises
     ------
@@ -83,12 +84,11 @@ def trajectory(
         wanted = _common.check_names(genes, kept, "genes")
     observations = read_observations(adata, setup["time_key"], setup.get("lineage_key"), setup.get("batch_key"), names)
     looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
+    groups = _groups(observations.memberships, names, shown)
     figure, axes = _common.panels(ax, len(wanted), 3.4, 2.8)
     for axis, gene in zip(axes, wanted, strict=True):
         cells = _gene(adata, setup.get("layer"), gene)
-        for lineage in shown:
-            members = np.flatnonzero(observations.memberships[:, names.index(lineage)] > 0)
-            members = members[:: max(1, -(-len(members) // _MAX_POINTS))]
+        for lineage, members in groups.items():
             batches = [observations.batch_names[batch] for batch in observations.batches[members]]
             axis.scatter(
                 observations.times[members],
@@ -111,8 +111,17 @@ def trajectory(
                 )
         axis.set(title=gene, xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
         axis.spines[["top", "right"]].set_visible(False)
-    looks.legend(axes[0], shown)
+    looks.legend(axes[0], shown, _common.SEVERAL in groups)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _groups(memberships: np.ndarray, names: list[str], shown: list[str]) -> dict[str, np.ndarray]:
+    """Cells that are drawn of every lineage, after those that are of several."""
+    main, positions = _common.main_lineages(memberships), [names.index(lineage) for lineage in shown]
+    shared = (memberships[:, positions] > 0).any(1) & ~np.isin(main, positions)
+    groups = {_common.SEVERAL: np.flatnonzero(shared)} if shared.any() else {}
+    groups |= {lineage: np.flatnonzero(main == k) for lineage, k in zip(shown, positions, strict=True)}
+    return {name: members[:: max(1, -(-len(members) // _MAX_POINTS))] for name, members in groups.items()}
 
 
 class _Looks:
@@ -129,17 +138,21 @@ class _Looks:
         )
 
     def color(self, lineage: str, batch: str) -> str:
-        """Colour of a trajectory."""
+        """Colour of a trajectory and its cells, or of cells in several."""
+        if lineage == _common.SEVERAL:
+            return _common.SEVERAL_COLOR
         return self.colors[batch if self.by_batch else lineage]
 
     def style(self, batch: str) -> str:
         """Line style of a trajectory."""
         return "-" if self.by_batch else _STYLES[self.batches.index(batch) % len(_STYLES)]
 
-    def legend(self, axis: Axes, lineages: list[str]) -> None:
+    def legend(self, axis: Axes, lineages: list[str], several: bool) -> None:
         """Name what differs: colours, and line styles with the batches that share them."""
         colors = self.batches if self.by_batch else lineages if len(lineages) > 1 else []
         handles = [Line2D([], [], color=self.colors[name], linewidth=2, label=name) for name in colors]
+        if several:
+            handles.append(_common.dot(_common.SEVERAL, _common.SEVERAL_COLOR, size=4))
         title = self.batch_key if self.by_batch else "lineage"
         if not self.by_batch and len(self.batches) > 1:
             title = f"lineage (colour), {self.batch_key} (line)" if handles else self.batch_key

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sparsenode import _keys
 from sparsenode.model._expression import expression
+from sparsenode.model._observations import read_observations
 from sparsenode.pl import _common
 from sparsenode.pl._projection import on_grid, project
 
@@ -43,7 +44,8 @@ def velocity(
     basis
         Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown.
     color
-        Column of ``adata.obs`` that colours the cells; by default the lineages if they are a column, or else nothing.
+        Column of ``adata.obs`` that colours the cells; by default the lineages. Where these are memberships, a cell takes
+        the colour of the largest one, if that is two thirds or more of them, and grey otherwise.
     n_neighbors
         Number of nearest cells that a velocity may point to.
     key
@@ -71,10 +73,9 @@ def velocity(
         raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {list(adata.layers)}.")
     places = _embedding(adata, basis)
     setup = uns["setup"]
-    lineage_key = setup.get("lineage_key")
-    shade = color if color is not None else lineage_key if lineage_key in adata.obs else None
-    if shade is not None and shade not in adata.obs:
-        raise KeyError(f"Expected `color` to name a column of `adata.obs`, found {shade!r}: {list(adata.obs)}.")
+    if color is not None and color not in adata.obs:
+        raise KeyError(f"Expected `color` to name a column of `adata.obs`, found {color!r}: {list(adata.obs)}.")
+    shades = _lineages(adata, uns) if color is None else adata.obs[color]
     chosen = np.arange(adata.n_obs)[:: max(1, -(-adata.n_obs // _MAX_CELLS))]
     arrows = project(
         _dense(expression(adata, setup.get("layer"))[chosen]),
@@ -84,7 +85,7 @@ def velocity(
     )
     figure, axes = _common.panels(ax, 1, 4.6, 4.2)
     axis = axes[0]
-    _draw_cells(axis, adata, places, shade)
+    _draw_cells(axis, adata, places, shades)
     x, y, u, v = on_grid(places[chosen], arrows)
     length = np.hypot(u, v)
     largest = np.nanmax(length) if np.isfinite(length).any() else 0.0
@@ -115,7 +116,20 @@ def _dense(values: Any) -> np.ndarray:
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
 
 
-def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shade: str | None) -> None:
+def _lineages(adata: AnnData, uns: dict[str, Any]) -> pd.Series | None:
+    """Lineage of every cell, missing where it is of several; nothing where there is one lineage."""
+    setup = uns["setup"]
+    if setup.get("lineage_key") is None:
+        return None
+    if setup["lineage_key"] in adata.obs:
+        return adata.obs[setup["lineage_key"]]
+    names = list(dict.fromkeys(map(str, uns["trajectories"]["lineage"])))
+    observations = read_observations(adata, setup["time_key"], setup["lineage_key"], setup.get("batch_key"), names)
+    main = np.array([*names, None], dtype=object)[_common.main_lineages(observations.memberships)]
+    return pd.Series(pd.Categorical(main, categories=names), index=adata.obs_names, name=setup["lineage_key"])
+
+
+def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Series | None) -> None:
     """Points in the colours of a column, with a legend or a colour bar."""
     looks: dict[str, Any] = {
         "s": min(40.0, max(4.0, 2e4 / len(places))),
@@ -123,27 +137,29 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shade: str | Non
         "rasterized": True,
         "zorder": 1,
     }
-    if shade is None:
+    if shades is None:
         axis.scatter(places[:, 0], places[:, 1], color="0.8", **looks)
         return
-    column = adata.obs[shade]
-    if column.dtype.kind in "fiu":
+    title = str(shades.name)
+    if shades.dtype.kind in "fiu":
         points = axis.scatter(
-            places[:, 0], places[:, 1], c=column.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
+            places[:, 0], places[:, 1], c=shades.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
         )
-        axis.figure.colorbar(points, ax=axis, label=shade, shrink=0.6)
+        axis.figure.colorbar(points, ax=axis, label=title, shrink=0.6)
         return
-    names = [str(name) for name in column.astype("category").cat.categories]
-    colors = _common.category_colors(adata, shade, adata.obs, names)
-    shades = [colors.get(str(name), "0.8") for name in column.astype(object)]
-    axis.scatter(places[:, 0], places[:, 1], c=shades, alpha=0.5, **looks)
-    handles = [Line2D([], [], linestyle="", marker="o", color=colors[name], label=name) for name in names]
+    names = [str(name) for name in shades.astype("category").cat.categories]
+    colors = _common.category_colors(adata, title, adata.obs, names)
+    values = [colors.get(str(name), _common.SEVERAL_COLOR) for name in shades.astype(object)]
+    axis.scatter(places[:, 0], places[:, 1], c=values, alpha=0.5, **looks)
+    handles = [_common.dot(name, colors[name]) for name in names]
+    if title not in adata.obs and shades.isna().any():
+        handles.append(_common.dot(_common.SEVERAL, _common.SEVERAL_COLOR))
     axis.legend(
         handles=handles,
-        title=shade,
+        title=title,
         frameon=False,
         fontsize="small",
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
-        ncols=1 + len(names) // 16,
+        ncols=1 + len(handles) // 16,
     )
