@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _keys
+from sparsenode._logging import logger
 from sparsenode.model._expression import expression
 from sparsenode.model._modalities import annotation, modality, same_values
 
@@ -22,7 +22,6 @@ _ANNOTATIONS = {"time_key": ("obs",), "lineage_key": ("obs", "obsm"), "batch_key
 _ARGUMENTS = (EXPRESSION, REGULATORS, *_ANNOTATIONS)
 _UNEVEN = 10.0  # ratio of variances beyond which one modality is most of the error
 MODALITY, FEATURE = "modality", "feature"
-logger = logging.getLogger("sparsenode")
 
 
 def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:

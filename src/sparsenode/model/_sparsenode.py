@@ -131,7 +131,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         trajectories alone. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
     regulators
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
-        their columns of the adjacency are zero. All genes by default.
+        their columns of the adjacency are zero. All genes by default. The logger ``"sparsenode"`` says how many of them, and of the
+        edges of ``prior``, are used; ``logging.getLogger("sparsenode").setLevel(logging.ERROR)`` silences it.
     prior
         Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
         default. The penalty of an edge is lowered by 0.9 times its weight.
@@ -328,7 +329,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._align_batches = align_batches
         self._seed = seed
         self._regulators = regulator_positions(regulators, self.genes, self.adata)
-        given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes)
+        given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
         weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
