@@ -439,7 +439,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             If ``adata`` is no AnnData, or pseudotime, memberships or expression are not numeric.
         ValueError
             If pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
-            than 10 cells in a batch; if gene names repeat; if expression is NaN or infinite; if there are no cells.
+            than 10 cells in a batch, or memberships that add up to fewer (in units of the largest); if gene names repeat; if expression is NaN or infinite; if there are no cells.
 
         Notes
         -----
