@@ -60,8 +60,6 @@ class TrainingMixin(RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
     data_range_: np.ndarray | None
-    #: History of the transport fit with ``objective="both"``; ``None`` otherwise, and before training.
-    network_history_: dict[str, pd.DataFrame] | None
     _module_arguments: dict[str, Any]
     _data_splitter_cls = StatisticsSplitter
     _training_plan_cls = TrainingPlan
