@@ -383,10 +383,16 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         reason = None
         if np.median(n_cells) < _FEWEST_CELLS:
             reason = f"trajectories hold {np.median(n_cells):g} cells in the median, and a network from transport needs {_FEWEST_CELLS}"
-        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE or n_cells.max() > _MOST_CELLS:
+        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE:
             reason = (
-                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport; a network can be had from some of "
-                "the cells"
+                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport, which takes {_LARGEST_TABLE:g} "
+                "values; a network can be had from some of the cells, or fewer genes"
+            )
+        elif n_cells.max() > _MOST_CELLS:
+            reason = (
+                f"trajectory {table['trajectory'][n_cells.argmax()]!r} holds {n_cells.max()} cells with a weight above 0, too many to "
+                f"couple by transport, which takes {_MOST_CELLS}; a network can be had from some of the cells, and small memberships "
+                "that are set to 0 shrink a lineage"
             )
         if reason is None:
             return "both"
