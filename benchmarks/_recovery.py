@@ -110,8 +110,8 @@ def true_matrix(system: System) -> np.ndarray:
 def score(estimate: Estimate, system: System) -> dict[str, float | bool | int]:
     """Every measure of one fit; edges are directed and without self edges, and every pair of two genes is a candidate.
 
-    ``auprc`` is the average precision. The trapezoid rule of ``sn.tl.evaluate_network`` would draw a straight line from
-    the last predicted edge to the end, which gives an empty network (1 + density) / 2 and favours sparse methods.
+    ``auprc`` is the average precision. The trapezoid rule behind ``auprc`` of ``sn.tl.evaluate_network`` draws a straight line
+    from the last predicted edge to the end, which favours sparse methods.
     """
     true, strength = true_matrix(system), np.abs(estimate.strength)
     off_diagonal = ~np.eye(len(true), dtype=bool)

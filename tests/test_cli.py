@@ -100,6 +100,25 @@ def test_fit_with_every_option(path, tmp_path, quick):
     assert "max_epochs" not in quick  # as many epochs as the model does by default
 
 
+@pytest.mark.parametrize("form", ["file", "column"])
+def test_regulators_and_prior(path, tmp_path, quick, monkeypatch, form):
+    adata = anndata.read_h5ad(path)
+    adata.var["tf"] = adata.var_names.isin(["gene1", "gene5"])
+    adata.write_h5ad(path)
+    (tmp_path / "tfs.txt").write_text("gene5\n\n gene1\nSOX2\n")
+    (tmp_path / "prior.csv").write_text("source,target,weight\ngene1,gene2,0.5\n")
+    regulators = {"file": str(tmp_path / "tfs.txt"), "column": "tf"}[form]
+    options = ["--time", "age", "--regularizer", "cnode", "--regulators", regulators]
+    options += ["--prior", str(tmp_path / "prior.csv")]
+    monkeypatch.setattr(_cli, "_write", lambda *_: None)
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), *options]) == 0
+    assert set(quick["model"].get_network()["source"]) == {"gene1", "gene5"}
+    weights = np.ones((8, 2))  # targets × regulators
+    weights[2, 0] = 0.55
+    weights[[1, 5], [0, 1]] = quick["model"].module.field.path_weights[[1, 5], [0, 1]]  # self edges may be free
+    np.testing.assert_allclose(quick["model"].module.field.path_weights, weights)
+
+
 def test_the_same_seed_writes_the_same(path, tmp_path, quick):
     for name in ("a", "b"):
         assert _cli.main(["fit", str(path), str(tmp_path / f"{name}.h5ad"), "--time", "age", "--seed", "3"]) == 0
@@ -119,6 +138,8 @@ def test_the_same_seed_writes_the_same(path, tmp_path, quick):
         (["--time", "age", "--batch", "sample"], "`batch_key`"),
         (["--time", "age", "--layer", "counts"], "`layer` to be one of ['log'], found 'counts'"),
         (["--time", "age", "--regularizer", "lasso"], "['cnode', 'grouplasso', 'l0', 'lassonet', 'none', 'pathreg']"),
+        (["--time", "age", "--regulators", "tfs.txt"], "file with a name a line or a column of .var, found 'tfs.txt'"),
+        (["--time", "age", "--prior", "none.csv"], "none.csv"),
         (["--time", "age", "--fields", "both"], "`fields`"),
         (["--time", "age", "--seed", "-1"], "`seed`"),
         (["--time", "age", "--epochs", "-3"], "`max_epochs`"),
@@ -192,7 +213,7 @@ def test_help(arguments, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     if arguments[0] == "fit":
-        for option in ("--time", "--lineages", "--batch", "--regularizer"):
+        for option in ("--time", "--lineages", "--batch", "--regularizer", "--regulators", "--prior"):
             assert option in out
 
 

@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--layer", help="layer with the expression (.X)")
     fit.add_argument("--objective", help="both, trajectory, transport or collocation (as in SparseNODE)")
     fit.add_argument("--regularizer", help="pathreg, cnode, l0, grouplasso, lassonet or none (as in SparseNODE)")
+    fit.add_argument(
+        "--regulators", help="genes that may regulate: a file with a name a line, or a column of .var (all)"
+    )
+    fit.add_argument("--prior", type=Path, help="csv file of likely edges: source,target[,weight], weights in [0, 1]")
     fit.add_argument("--fields", help="lineage or shared (as in SparseNODE)")
     fit.add_argument("--epochs", type=int, help="number of epochs (as in SparseNODE.train)")
     fit.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
@@ -79,6 +83,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     import anndata
+    import pandas as pd
 
     from sparsenode import SparseNODE
 
@@ -94,6 +99,8 @@ def _fit(options: argparse.Namespace) -> None:
         regularizer=options.regularizer,
         objective=options.objective,
         fields=options.fields,
+        regulators=None if options.regulators is None else _regulators(options.regulators, adata),
+        prior=None if options.prior is None else pd.read_csv(options.prior),
         seed=options.seed,
     )
     print(f"objective {model._objective_name!r}, {model.module.regularizer!r}")
@@ -103,6 +110,18 @@ def _fit(options: argparse.Namespace) -> None:
     figures = options.figures or options.output.parent
     figures.mkdir(parents=True, exist_ok=True)
     _write(adata, options.output, figures, options.key_added)
+
+
+def _regulators(given: str, adata: AnnData) -> str | list[str]:
+    """Names in a file, or the column of ``.var``."""
+    if Path(given).is_file():
+        return [line.strip() for line in Path(given).read_text().splitlines() if line.strip()]
+    if given not in adata.var:
+        raise ValueError(
+            f"Expected `--regulators` to be a file with a name a line or a column of .var, found {given!r}. Columns: "
+            f"{list(adata.var)}."
+        )
+    return given
 
 
 def _train_and_report(model: SparseNODE, **train: Any) -> None:

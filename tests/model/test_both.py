@@ -348,8 +348,19 @@ def test_few_cells_are_fitted_by_trajectories_and_a_warning_says_so(make_adata, 
 
 def test_too_many_cells_are_fitted_by_trajectories_and_a_warning_says_so(cells, monkeypatch):
     monkeypatch.setattr("sparsenode.model._sparsenode._LARGEST_TABLE", 1000)
-    with pytest.warns(UserWarning, match="240 cells × 8 genes are too many"):
+    with pytest.warns(UserWarning, match="240 cells × 8 genes are too many.* takes 1000 values.*fewer genes"):
         assert sn.SparseNODE(cells, hidden=(4,)).objective == "trajectory"
+
+
+def test_too_long_lineages_are_fitted_by_trajectories_and_a_warning_says_so(make_adata, monkeypatch):
+    adata = make_adata(n_obs=240)
+    adata.obsm["memberships"] = np.maximum(adata.obsm["memberships"], 0.001)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="memberships")
+    monkeypatch.setattr("sparsenode.model._sparsenode._MOST_CELLS", 200)
+    with pytest.warns(
+        UserWarning, match="'erythroid' holds 240 cells.*takes 200;.*memberships that are set to 0 shrink"
+    ):
+        assert sn.SparseNODE(adata, hidden=(4,)).objective == "trajectory"
 
 
 def test_second_order_is_fitted_by_trajectories(cells):

@@ -181,6 +181,27 @@ def test_memberships_of_too_few_cells(adata, refused):
     refused(adata, ValueError, "found 9 in 'rare'", lineage_key="memberships")
 
 
+def test_tiny_memberships_of_many_cells_are_too_few(adata, refused):
+    adata.obsm["memberships"]["rare"] = np.r_[np.full(6, 0.9), np.full(114, 0.003)]
+    parts = (
+        "at least 10 cells of the largest weight",
+        "found 6.38 in the 120 cells of 'rare'",
+        "Merge",
+        "leave it out",
+    )
+    refused(adata, ValueError, *parts, lineage_key="memberships")
+    adata.obsm["memberships"]["rare"] = np.r_[np.full(10, 0.1), np.zeros(110)]  # ten cells, whatever their weight
+    sn.SparseNODE.setup_anndata(adata, lineage_key="memberships")
+
+
+def test_memberships_of_too_few_cells_in_a_batch(make_adata, refused):
+    adata = make_adata(n_donors=2)
+    other = (adata.obs["donor"] == "donor1").to_numpy()
+    adata.obsm["memberships"].loc[other, "myeloid"] *= 0.01
+    adata.obsm["memberships"].loc[other, "erythroid"] = 1.0
+    refused(adata, ValueError, "cells of 'myeloid, donor1'", lineage_key="memberships", batch_key="donor")
+
+
 def test_repeated_names_of_lineages(adata, refused):
     adata.obsm["memberships"] = adata.obsm["memberships"].set_axis(["a", "a"], axis=1)
     refused(adata, ValueError, "unique", "['a', 'a']", lineage_key="memberships")

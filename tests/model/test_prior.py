@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def test_weights_by_hand(caplog):
     )
     with caplog.at_level(logging.INFO, logger="sparsenode"):
         soft = prior_weight_matrix(prior, False, GENES)
-    assert "3 of 4 prior edges" in caplog.text
+    assert "3 of 4 prior edges are between genes of the model; not used are 1, such as x → a." in caplog.text
     np.testing.assert_allclose(soft, [[1, 0.82, 1], [0.1, 1, 1], [1, 1, 1]])
     hard = prior_weight_matrix(prior, True, GENES).to_numpy()
     assert (hard > 1e6).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
@@ -47,6 +48,20 @@ def test_weights_by_hand(caplog):
 def test_wrong_priors(prior, error, message):
     with pytest.raises(error, match=message):
         prior_weight_matrix(prior, False, GENES)
+
+
+def test_prior_edges_from_genes_that_may_not_regulate_raise_a_warning(cells):
+    prior = pd.DataFrame({"source": ["Gata1", "Pu.1", "SCL"], "target": ["cJun", "SCL", "cJun"]})
+    given = {"objective": "transport", "hidden": (4,), "prior": prior}
+    with pytest.warns(
+        UserWarning, match="2 of 3 edges of `prior` cannot be used, such as Pu.1 → SCL, SCL → cJun"
+    ) as caught:
+        sn.SparseNODE(cells, regulators=["Gata1", "Fli1"], **given)
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sn.SparseNODE(cells, regulators=["Gata1", "Pu.1", "SCL"], **given)
+        sn.SparseNODE(cells, **given)
 
 
 def test_a_prior_keeps_its_edges_longer(cells):

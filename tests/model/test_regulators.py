@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import sparsenode as sn
-from sparsenode.model._regulators import path_weight_matrix
+from sparsenode.model._regulators import path_weight_matrix, regulator_positions
 
 GENES = pd.Index(["a", "b", "c", "d"])
 
@@ -15,7 +15,7 @@ GENES = pd.Index(["a", "b", "c", "d"])
 def test_only_regulators_regulate(adata, fit, caplog):
     with caplog.at_level("INFO", logger="sparsenode"):
         model = fit(adata, regulators=["gene5", "gene1", "unknown", "gene1"], regularizer="none", decay=False)
-    assert "2 of 3 regulators are among the 8 genes" in caplog.text
+    assert "2 of 3 regulators are among the 8 genes; not used are 1, such as unknown." in caplog.text
     adjacency = model.get_adjacency()
     assert (adjacency[["gene1", "gene5"]] != 0).all(axis=None)
     assert (adjacency.drop(columns=["gene1", "gene5"]) == 0).all(axis=None)
@@ -26,6 +26,21 @@ def test_only_regulators_regulate(adata, fit, caplog):
     assert not np.allclose(model.get_velocity(others), model.get_velocity(), rtol=0.1)
     assert (model.get_regularization_path()["spurious_sparsity"] == 1.0).all()
     assert list(adata.uns["sparsenode"]["parameters"]["regulators"]) == ["gene1", "gene5"]
+
+
+def test_the_log_says_nothing_of_unused_names_where_all_are_used(adata, caplog):
+    with caplog.at_level("INFO", logger="sparsenode"):
+        regulator_positions(["gene5", "gene1"], adata.var_names, adata)
+    assert "2 of 2 regulators are among the 8 genes." in caplog.text
+
+
+@pytest.mark.parametrize("convert", [list, np.array, pd.Series, lambda mask: pd.array(mask, dtype="boolean")])
+def test_a_mask_is_refused_with_the_forms_that_are_accepted(adata, convert):
+    mask = convert([True, False] * 4)
+    with pytest.raises(
+        TypeError, match=r"list of names.*boolean column of `adata.var`, found a mask of 8 values.*'tf'"
+    ):
+        regulator_positions(mask, adata.var_names, adata)
 
 
 def test_a_column_of_the_genes_is_the_list_of_its_names(adata, fit, same_state, tmp_path):

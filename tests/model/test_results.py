@@ -172,6 +172,24 @@ def test_history_for_plots(fitted, results):
         np.testing.assert_array_equal(history[name], fitted.history[name].iloc[:, 0].astype(float))
 
 
+def test_history_of_the_network_fit(make_adata, fit, tmp_path):
+    adata = make_adata(n_obs=240)
+    model = fit(adata, train={"max_epochs": 3}, objective="both", hidden=(6,))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    for uns in (adata.uns["sparsenode"], anndata.read_h5ad(tmp_path / "a.h5ad").uns["sparsenode"]):
+        history = uns["network_history"]
+        assert len(history) == 3
+        assert history.index.name == uns["history"].index.name == "epoch"
+        assert set(history.columns) == set(model.network_history_)
+        losses = model.network_history_["train_loss"].iloc[:, 0].astype(float)
+        np.testing.assert_array_equal(history["train_loss"], losses)
+        assert not np.allclose(history["train_loss"], uns["history"]["train_loss"])
+
+
+def test_no_history_of_a_network_fit_where_there_was_none(results):
+    assert "network_history" not in results.uns["sparsenode"]
+
+
 # Files
 
 

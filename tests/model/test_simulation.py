@@ -175,6 +175,23 @@ def test_a_state_out_of_the_range_of_the_data_is_reported(fitted):
         fitted.simulate(clamp={"gene3": 0.5 * fitted.data_range_[:, 3].sum()}, times=[0.0, 0.01])
 
 
+def test_a_knockout_of_standardised_genes_is_reported(adata, fit):
+    plain = fit(adata.copy())
+    adata.X = (adata.X - adata.X.mean(0)) / adata.X.std(0)
+    model = fit(adata)
+    low = float(f"{model.data_range_[0, 1]:.4g}")
+    assert low < 0
+    with pytest.warns(
+        UserWarning, match=f"A knock-out holds a gene at 0.*{{'gene1': {low}}}.*mean. Use `clamp="
+    ) as caught:
+        model.simulate(knockout=["gene1"], times=[0.0, 0.1])
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="A knock-out")
+        model.simulate(clamp={"gene1": low}, times=[0.0, 0.1])
+        plain.simulate(knockout="gene1", times=[0.0, 0.1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

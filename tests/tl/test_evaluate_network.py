@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 import sparsenode as sn
 
@@ -37,7 +37,10 @@ def test_by_hand():
     # a→b has the right sign, b→c should be negative.
     assert scores["sign_accuracy"] == pytest.approx(1 / 2)
     assert (scores["n_true"], scores["n_candidates"]) == (2, 6)
-    assert list(scores.index) == ["auroc", "auprc", "auprc_ratio", "epr", "sign_accuracy", "n_true", "n_candidates"]
+    # True candidates at ranks 1 and 3.
+    assert scores["average_precision_ratio"] == pytest.approx(0.5 * (1 + 2 / 3) / (2 / 6))
+    ratios = ["auprc_ratio", "average_precision_ratio", "epr"]
+    assert list(scores.index) == ["auroc", "auprc", *ratios, "sign_accuracy", "n_true", "n_candidates"]
 
 
 def test_perfect_and_reversed():
@@ -50,11 +53,34 @@ def test_perfect_and_reversed():
     assert np.isnan(scores["sign_accuracy"])
 
 
-def test_empty_network():
-    scores = sn.tl.evaluate_network(table(), REFERENCE)
+@pytest.mark.parametrize(
+    "network",
+    [table(), table(("a", "b", 0.0), ("c", "a", 0.0)), table(("a", "x", 1.0))],
+    ids=["no edges", "zeros", "no candidate"],
+)
+def test_a_network_that_predicts_nothing_scores_as_chance(network):
+    scores = sn.tl.evaluate_network(network, REFERENCE)
     assert scores["auroc"] == 0.5
+    assert scores["auprc"] == pytest.approx(2 / 6)
+    assert scores["auprc_ratio"] == scores["average_precision_ratio"] == pytest.approx(1.0)
     assert scores["epr"] == 0.0
     assert np.isnan(scores["sign_accuracy"])
+
+
+def test_average_precision_does_not_flatter_a_short_list():
+    """Candidates without a prediction count as in random order, which the line of the trapezoid rule does not."""
+    rng = np.random.default_rng(0)
+    genes = [f"g{i}" for i in range(30)]
+    pairs = list(itertools.permutations(genes, 2))
+    true = rng.permutation(len(pairs))[:90]
+    # Of 10 predictions one is true: a list as good as chance.
+    listed = [true[0], *np.setdiff1d(np.arange(len(pairs)), true)[:9]]
+    reference, network = table(*((*pairs[i], 1.0) for i in true)), table(*((*pairs[i], 1.0) for i in listed))
+    scores = sn.tl.evaluate_network(network, reference)
+    assert scores["average_precision_ratio"] == pytest.approx(1.0, abs=0.05)
+    short = sn.tl.evaluate_network(table((*pairs[true[0]], 1.0)), reference)
+    assert short["auprc_ratio"] > 5
+    assert short["average_precision_ratio"] < 1.2
 
 
 def test_magnitude_ranks_and_sign_does_not():
@@ -152,15 +178,18 @@ def test_against_scikit_learn(data):
     label = np.array([pair in true for pair in candidates])
     score = np.abs([predicted.get(pair, 0.0) for pair in candidates])
     network = table(*((s, t, w) for (s, t), w in predicted.items()))
-    if label.all():
-        with pytest.raises(ValueError, match="found"):
+    if label.all() or (predicted and not {gene for pair in predicted for gene in pair} & set(known)):
+        with pytest.raises(ValueError, match="Expected"):
             sn.tl.evaluate_network(network, reference)
         return
     scores = sn.tl.evaluate_network(network, reference)
     precision, recall, _ = precision_recall_curve(label, score)
+    area = auc(recall, precision) if score.any() else label.mean()
     assert scores["auroc"] == pytest.approx(roc_auc_score(label, score))
-    assert scores["auprc"] == pytest.approx(auc(recall, precision))
-    assert scores["auprc_ratio"] == pytest.approx(auc(recall, precision) / label.mean())
+    assert scores["auprc"] == pytest.approx(area)
+    assert scores["auprc_ratio"] == pytest.approx(area / label.mean())
+    average_precision = average_precision_score(label, score)
+    assert scores["average_precision_ratio"] == pytest.approx(average_precision / label.mean())
     # BEELINE: all edges that score at least as much as the k-th, if that is not zero, otherwise all non-zero ones.
     ranked = np.sort(score)[::-1]
     threshold = max(ranked[label.sum() - 1], np.nextafter(0, 1))
@@ -180,11 +209,12 @@ def test_against_scikit_learn(data):
         (REFERENCE, REFERENCE.drop(columns="target"), KeyError, r"`reference`.*\['target'\] missing"),
         (table(("a", "b", np.nan)), REFERENCE, ValueError, "finite weights in `network`"),
         (table(("a", "b", np.inf)), REFERENCE, ValueError, "finite weights in `network`"),
+        (table(("A", "B", 1.0)), REFERENCE, ValueError, r"none of 2 .*its 3 genes.*\['a', 'b', 'c'\].*\['A', 'B'\]"),
         (REFERENCE, table(), ValueError, "0 candidate edges"),
         (REFERENCE, table(("a", "a", 1.0)), ValueError, "0 candidate edges"),
         (REFERENCE, table(("a", "b", 1.0), ("b", "a", 1.0)), ValueError, "2 candidate edges.*found 2"),
     ],
-    ids=["no weight", "other names", "no target", "nan", "inf", "empty", "self only", "all true"],
+    ids=["no weight", "other names", "no target", "nan", "inf", "other case", "empty", "self only", "all true"],
 )
 def test_errors(network, reference, error, message):
     with pytest.raises(error, match=message):

@@ -238,6 +238,12 @@ def test_regulators(cells, method):
         pd.testing.assert_frame_equal(matrix(by_name), everything.loc[["b", "c", "e"]])
 
 
+def test_the_log_says_which_regulators_are_not_used(cells, caplog):
+    with caplog.at_level("INFO", logger="sparsenode"):
+        run(cells, "pearson", regulators=["e", "b", "SOX2"])
+    assert "2 of 3 regulators are among the 6 genes; not used are 1, such as SOX2." in caplog.text
+
+
 def test_one_regulator(cells):
     table = run(cells, "genie3", regulators=["b"])
     assert set(table["target"]) == {"a", "c", "d", "e", "f"}

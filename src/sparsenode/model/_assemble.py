@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode._logging import logger
 from sparsenode.model._expression import expression
 from sparsenode.model._modalities import annotation, modality, same_values
 
@@ -22,7 +22,6 @@ _ARGUMENTS = (EXPRESSION, REGULATORS, *_ANNOTATIONS)
 _UNEVEN = 10.0  # ratio of variances beyond which one modality is most of the error
 MODALITY, FEATURE = "modality", "feature"
 WRITTEN = "written"  # in the results of a fit: where else it wrote, keys by place
-logger = logging.getLogger("sparsenode")
 
 
 def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:

@@ -45,7 +45,8 @@ class Observations:
         Raises
         ------
         ValueError
-            If a trajectory has fewer than 10 cells or a constant pseudotime.
+            If a trajectory has fewer than 10 cells, memberships that add up to fewer (in units of the lineage's largest), or a
+            constant pseudotime.
         """
         rows = []
         for lineage, lineage_name in enumerate(self.lineage_names):
@@ -58,6 +59,14 @@ class Observations:
                     raise ValueError(
                         f"Expected at least {MIN_CELLS} cells in every trajectory (one lineage of one batch), found "
                         f"{member.sum()} in {name!r}. Merge it with another lineage or batch, or remove its cells."
+                    )
+                weights = self.memberships[:, lineage]
+                mass = (weights[member] / weights.max()).sum()
+                if mass < MIN_CELLS:
+                    raise ValueError(
+                        f"Expected memberships of every trajectory to add up to at least {MIN_CELLS} cells of the largest weight in "
+                        f"the lineage, found {mass:.3g} in the {member.sum()} cells of {name!r}: a few cells would decide. Merge it "
+                        "with another lineage or batch, or leave it out."
                     )
                 times = self.times[member]
                 if times.min() == times.max():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import logging
 from typing import Any
 
 import numpy as np
 
+from sparsenode._logging import logger
 from sparsenode.model._data import Cells
 from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin
-
-logger = logging.getLogger("sparsenode")
 
 
 class OwnCellsMixin(PredictionMixin):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode._logging import logger
+
 SelfEdges = Literal["penalised", "free"]
 _DISCOUNT = 0.9  # off the penalty of an edge that prior knowledge is sure of
 _FORBIDDEN = (
     1e9  # times the penalty of an edge that a hard prior does not hold: its column is zero after the first step
 )
-logger = logging.getLogger("sparsenode")
 
 
 def regulator_positions(
@@ -26,7 +27,7 @@ def regulator_positions(
     Parameters
     ----------
     regulators
-        Names, or the name of a boolean column of ``adata.var``.
+        Names, or the name of a boolean column of ``adata.var``. Names that are no genes are not used, and the log says which.
     genes
         Genes of the model.
     adata
@@ -39,7 +40,7 @@ def regulator_positions(
     KeyError
         If there is no such column.
     TypeError
-        If the column is not boolean.
+        If the column is not boolean, or it is a mask and not names.
     ValueError
         If no name is a gene of the model, or none of these varies.
     """
@@ -59,14 +60,22 @@ def regulator_positions(
                 "may regulate others."
             )
         regulators = list(column.index[column.to_numpy(dtype=bool)])
-    names = pd.Index(list(regulators)).astype(str).unique()
+    listed = list(regulators)
+    if any(isinstance(name, bool | np.bool_) for name in listed):
+        raise TypeError(
+            f"Expected `regulators` to be a list of names of genes, or the name of a boolean column of `adata.var`, found a mask "
+            f"of {len(listed)} values. Take its names, `list(adata.var_names[mask])`, or store it: `adata.var['tf'] = mask` "
+            "and `regulators='tf'`."
+        )
+    names = pd.Index(listed).astype(str).unique()
     chosen = np.flatnonzero(genes.isin(names))
     if len(chosen) == 0:
         raise ValueError(
             f"Expected `regulators` to name genes of the model, none of {len(names)} names is among its {len(genes)} "
             f"genes. Genes look like {list(genes[:3])}, names like {list(names[:3])}."
         )
-    logger.info("%d of %d regulators are among the %d genes.", len(chosen), len(names), len(genes))
+    unused = _unused(names[~names.isin(genes)])
+    logger.info("%d of %d regulators are among the %d genes%s.", len(chosen), len(names), len(genes), unused)
     return _that_vary(chosen, varying, genes)
 
 
@@ -78,6 +87,12 @@ def _that_vary(chosen: np.ndarray, varying: np.ndarray, genes: pd.Index) -> list
             "that was set up, or name other `regulators`."
         )
     return kept.tolist()
+
+
+def _unused(names: Iterable[str]) -> str:
+    """End of a sentence that says how many names were not used, and some of them."""
+    listed = list(names)
+    return f"; not used are {len(listed)}, such as {', '.join(listed[:5])}" if listed else ""
 
 
 def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges, genes: pd.Index) -> np.ndarray | None:
@@ -129,7 +144,9 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
     return weights
 
 
-def prior_weight_matrix(prior: pd.DataFrame, hard: bool, genes: pd.Index) -> pd.DataFrame:
+def prior_weight_matrix(
+    prior: pd.DataFrame, hard: bool, genes: pd.Index, regulators: Sequence[int] | None = None
+) -> pd.DataFrame:
     """Path weights of a prior network: targets × regulators among the genes of the model.
 
     Parameters
@@ -141,6 +158,8 @@ def prior_weight_matrix(prior: pd.DataFrame, hard: bool, genes: pd.Index) -> pd.
         Whether other edges are forbidden. Otherwise the penalty of a listed edge is ``1 - 0.9 * weight`` times that of others.
     genes
         Genes of the model.
+    regulators
+        Positions of the genes that may regulate, all if ``None``. Edges that leave others cannot be used, and a warning says so.
 
     Raises
     ------
@@ -166,7 +185,17 @@ def prior_weight_matrix(prior: pd.DataFrame, hard: bool, genes: pd.Index) -> pd.
             f"Expected edges of `prior` between genes of the model, found none among {len(prior)}. Genes look like "
             f"{list(genes[:3])}, sources like {list(prior['source'][:3])}."
         )
-    logger.info("%d of %d prior edges are between genes of the model.", int(known.sum()), len(prior))
+    edges = prior["source"].astype(str) + " → " + prior["target"].astype(str)
+    unused = _unused(edges[~known])
+    logger.info("%d of %d prior edges are between genes of the model%s.", int(known.sum()), len(prior), unused)
+    barred = known & ~np.isin(source, np.arange(len(genes)) if regulators is None else regulators)
+    if barred.any():
+        warnings.warn(
+            f"{int(barred.sum())} of {len(prior)} edges of `prior` cannot be used, such as {', '.join(edges[barred][:5])}: their "
+            "sources are not among `regulators`. Add them to `regulators`, or leave the edges out.",
+            UserWarning,
+            stacklevel=3,
+        )
     certain = np.zeros((len(genes), len(genes)))
     np.maximum.at(certain, (target[known], source[known]), confidence[known])
     weights = 1.0 - _DISCOUNT * certain

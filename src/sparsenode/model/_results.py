@@ -34,6 +34,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     regularization_path_: pd.DataFrame | None
     #: Strength, errors and feature sparsity in every step of an iterative schedule and replicate; ``None`` without one.
     sparsification_: pd.DataFrame | None
+    #: History of the transport fit with ``objective="both"``; ``None`` otherwise, and before training.
+    network_history_: dict[str, pd.DataFrame] | None
     _regulators: list[int] | None
 
     def write_results(self, adata: AnnData | MuData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
@@ -60,7 +62,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
         - ``.layers["{key_added}_velocity"]``: velocity of every cell, as in :meth:`get_velocity`,
         - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
-          plots, and the keys above that were ``written``.
+          plots. ``"history"`` is a table with a row per epoch and a column per metric; with ``objective="both"`` it is that of
+          the trajectories, and ``"network_history"`` is the same for the transport fit before it. ``"written"`` lists
+          the keys above that this fit wrote.
 
         With MuData they go to the modality of the expression. Where two modalities were fitted together, each gets its own part of
         ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp``, over the variables of all modalities.
@@ -155,8 +159,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         held_out = self.validation_indices
         if self._is_training_data(cells) and held_out is not None and len(held_out) > 0:
             summary["held_out_scores"] = self.evaluate(indices=held_out)
-        if self.history_:
-            summary["history"] = history_table(self.history_)
+        for name, history in {"history": self.history_, "network_history": self.network_history_}.items():
+            if history:
+                summary[name] = history_table(history)
         if self.regularization_path_ is not None:
             summary["regularization_path"] = self.regularization_path_
         if self.sparsification_ is not None:

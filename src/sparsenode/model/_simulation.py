@@ -80,7 +80,8 @@ class SimulationMixin(PredictionMixin):
             Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
             longest trajectory. Solvers with a fixed step take steps of a hundredth of it, whatever the times.
         knockout
-            Genes held at zero in the units of the data. For standardised data zero is the mean: use ``clamp``.
+            Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
+            expression is negative: use ``clamp`` with the lowest value.
         overexpress
             Genes held at the highest value along the fitted trajectories, or a mapping from genes to the fold of that
             value.
@@ -128,6 +129,7 @@ class SimulationMixin(PredictionMixin):
         self._require_trained()
         chosen = self._replicate(replicate)
         held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
+        self._warn_knockout(knockout)
         starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
         grid = self._simulation_times(times)
         speed = self._start_velocities(v0, starts, lineages, clocks)
@@ -173,6 +175,24 @@ class SimulationMixin(PredictionMixin):
                 raise ValueError(f"Expected a finite value to clamp {name!r} at, found {value!r}.")
             values[name] = float(value)
         return pd.Series(values, dtype=float, name="held")
+
+    def _warn_knockout(self, knockout: str | Sequence[str]) -> None:
+        """Warn of genes whose expression lies below the zero of a knock-out, as after standardisation."""
+        names = [knockout] if isinstance(knockout, str) else list(knockout)
+        if self.data_range_ is None or not names:
+            return
+        low, high = np.take(self.data_range_, self.genes.get_indexer(pd.Index(names)), axis=1)
+        below = low < -_MARGIN * (high - low)
+        if below.any():
+            lowest = {name: float(f"{value:.4g}") for name, value in zip(names, low, strict=True) if value < 0}
+            shown = dict(list(lowest.items())[:5])
+            warnings.warn(
+                f"A knock-out holds a gene at 0, but the expression of {len(lowest)} genes goes below 0: their lowest values in the "
+                f"training data are {shown}{' and more' if len(lowest) > 5 else ''}. After standardisation 0 is the mean. Use "
+                f"`clamp={shown}`, or the value that stands for no expression.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _starts(
         self, x0: np.ndarray | pd.DataFrame | None, lineage: str | None, replicate: int

@@ -133,6 +133,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
         their columns of the adjacency are zero. All genes that vary between cells by default; those that do not never
         regulate, since their effect cannot be told from a constant.
+        The logger ``"sparsenode"`` says how many of them, and of the edges of ``prior``, are used;
+        ``logging.getLogger("sparsenode").setLevel(logging.ERROR)`` silences it.
     prior
         Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
         default. The penalty of an edge is lowered by 0.9 times its weight.
@@ -331,7 +333,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._seed = seed
         constant = expression.get(CONSTANT_GENES, [])
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
-        given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes)
+        given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
         weights = path_weight_matrix(given, self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
@@ -388,10 +390,16 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         reason = None
         if np.median(n_cells) < _FEWEST_CELLS:
             reason = f"trajectories hold {np.median(n_cells):g} cells in the median, and a network from transport needs {_FEWEST_CELLS}"
-        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE or n_cells.max() > _MOST_CELLS:
+        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE:
             reason = (
-                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport; a network can be had from some of "
-                "the cells"
+                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport, which takes {_LARGEST_TABLE:g} "
+                "values; a network can be had from some of the cells, or fewer genes"
+            )
+        elif n_cells.max() > _MOST_CELLS:
+            reason = (
+                f"trajectory {table['trajectory'][n_cells.argmax()]!r} holds {n_cells.max()} cells with a weight above 0, too many to "
+                f"couple by transport, which takes {_MOST_CELLS}; a network can be had from some of the cells, and small memberships "
+                "that are set to 0 shrink a lineage"
             )
         if reason is None:
             return "both"
@@ -443,8 +451,10 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         TypeError
             If ``adata`` is no AnnData, or pseudotime, memberships or expression are not numeric.
         ValueError
-            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing, negative, all zero or have fewer
-            than 10 cells in a batch; if a lineage is named ``total``, or the results of two would get the same key; if gene names repeat; if expression is NaN or infinite; if there are no cells.
+            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing,
+            negative, all zero or have fewer than 10 cells in a batch, or memberships that add up to fewer (in units of the largest);
+            if a lineage is named ``total``, or the results of two would get the same key; if gene names repeat; if expression is
+            NaN or infinite; if there are no cells.
 
         Notes
         -----

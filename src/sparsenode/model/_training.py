@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from scvi.train import TrainRunner
 
 from sparsenode import _keys
 from sparsenode._errors import DivergenceError
+from sparsenode._logging import logger
 from sparsenode.model import _checks
 from sparsenode.model._both import find_network
 from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation, warn_of_ties
@@ -44,7 +44,6 @@ from sparsenode.training import (
     split_cells,
 )
 
-logger = logging.getLogger("sparsenode")
 _STEPS_PER_EPOCH = 10
 _MAX_EPOCHS = {"trajectory": 50, "transport": 40, "collocation": 100}
 # Regressions bear larger steps than solves; the other settings are those of the plan.
@@ -63,8 +62,6 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
     data_range_: np.ndarray | None
-    #: History of the transport fit with ``objective="both"``; ``None`` otherwise, and before training.
-    network_history_: dict[str, pd.DataFrame] | None
     _module_arguments: dict[str, Any]
     _data_splitter_cls = StatisticsSplitter
     _training_plan_cls = TrainingPlan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode._logging import logger
 from sparsenode.pp._annotation import check_annotation, check_intervals
 from sparsenode.pp._peaks import peak_coordinates
 
@@ -18,7 +18,6 @@ REGIONS = ("promoter", "exon", "intron", "distal")
 PROMOTER = (1000, 100)
 MAX_DISTANCE = 200_000
 _INTERVAL = ["chrom", "start", "end"]
-logger = logging.getLogger("sparsenode")
 
 
 def assign_peaks(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode._logging import logger
 from sparsenode.pp._peaks import peak_coordinates
 
 _BASES = "ACGT"
 _CHUNK_BASES = 10_000_000  # in memory at a time, a few bytes each
 _PSEUDOCOUNT = 0.1
-logger = logging.getLogger("sparsenode")
 
 
 def scan_motifs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,13 +11,13 @@ from anndata import AnnData
 from scipy import sparse
 
 from sparsenode import _keys
+from sparsenode._logging import logger
 from sparsenode.model import _checks
 from sparsenode.model._expression import expression, place, require_finite
 from sparsenode.pp._lineages import SINGLE_LINEAGE, lineages_of_cell_types, lineages_of_fates
 
 _MIN_CELLS = 20
 _LOGGED = 20.0  # log counts are smaller than this, counts have larger values
-logger = logging.getLogger("sparsenode")
 
 
 def prepare_trajectories(

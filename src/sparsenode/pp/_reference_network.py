@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,13 @@ import pandas as pd
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode._logging import logger
 from sparsenode.model import _checks
 from sparsenode.model._modalities import annotation as read_annotation_of_cells
 from sparsenode.model._modalities import modality
 from sparsenode.pp._annotation import read_annotation
 from sparsenode.pp._assign_peaks import MAX_DISTANCE, PROMOTER, assign_peaks
 from sparsenode.pp._markers import Method, top_features
-
-logger = logging.getLogger("sparsenode")
 
 
 @dataclass(frozen=True, eq=False)

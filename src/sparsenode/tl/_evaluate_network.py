@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 
 def evaluate_network(
@@ -15,10 +15,13 @@ def evaluate_network(
     """Compare ranked edges with a reference network, with the definitions of BEELINE :cite:p:`pratapa2020benchmarking`.
 
     Every ordered pair of two different genes of the reference is a candidate; self edges and repeated rows are left
-    out. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last.
+    out. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last. A network that
+    predicts none of them scores as chance.
 
     Do not compare ``auprc`` or ``epr`` between references of different density, or read them where the reference itself was
-    made from co-expression, which favours correlations.
+    made from co-expression, which favours correlations. Do not compare a sparse network with a dense ranking by ``auprc`` or
+    ``auprc_ratio``: the straight line from its last predicted edge to the end flatters a short list. Use
+    ``average_precision_ratio``.
 
     Parameters
     ----------
@@ -33,10 +36,13 @@ def evaluate_network(
     Returns
     -------
     - ``auroc``: area under the receiver operating characteristic,
-    - ``auprc``: area under the precision-recall curve, by the trapezoid rule,
-    - ``auprc_ratio``: the same over the density of the reference, which a random ranking reaches,
+    - ``auprc``: area under the precision-recall curve, by the trapezoid rule as in BEELINE; the density of the reference
+      without a prediction,
+    - ``auprc_ratio``: the same over the density, which a random ranking reaches,
+    - ``average_precision_ratio``: average precision over the density; ties are a step of the curve and not a line, so that
+      sparse networks and dense rankings compare fairly,
     - ``epr``: early precision ratio, the precision among the top k candidates over the density, where k is the number
-      of true edges; predictions that tie with the k-th count, candidates without a prediction do not,
+      of true edges; predictions that tie with the k-th count, candidates without a prediction do not; 0 without one,
     - ``sign_accuracy``: share of predicted true edges with the right sign, NaN if the reference has no signs,
     - ``n_true``, ``n_candidates``: numbers of true edges and of candidates.
 
@@ -45,7 +51,8 @@ def evaluate_network(
     KeyError
         If a column is missing.
     ValueError
-        If weights are not finite, or if all or none of the candidates are true edges.
+        If weights are not finite, if all or none of the candidates are true edges, or if the network has edges but shares no
+        gene with the reference.
     """
     _require_columns("network", network, ["source", "target", "weight"])
     _require_columns("reference", reference, ["source", "target"])
@@ -63,15 +70,16 @@ def evaluate_network(
             f"Expected some of {len(candidates)} candidate edges to be in `reference`, found {int(is_true.sum())}. "
             "Check gene names and `regulators`."
         )
+    _require_shared_genes(network, genes)
     weights = _strongest(network).reindex(candidates).fillna(0.0).to_numpy()
     score, density = np.abs(weights), is_true.mean()
-    precision, recall, _ = precision_recall_curve(is_true, score)
-    auprc = auc(recall, precision)
+    auprc = _trapezoids(is_true, score)
     return pd.Series(
         {
             "auroc": roc_auc_score(is_true, score),
             "auprc": auprc,
             "auprc_ratio": auprc / density,
+            "average_precision_ratio": average_precision_score(is_true, score) / density,
             "epr": _early_precision(score, is_true) / density,
             "sign_accuracy": _sign_accuracy(weights, truth, candidates),
             "n_true": int(is_true.sum()),
@@ -85,6 +93,25 @@ def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> 
     missing = [column for column in columns if column not in table]
     if missing:
         raise KeyError(f"Expected `{name}` to have the columns {list(columns)}, {missing} missing in {list(table)}.")
+
+
+def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
+    """Refuse edges between genes that the reference does not know, as with names in another case."""
+    named = pd.unique(pd.concat([network["source"], network["target"]]))
+    if len(named) and not np.isin(named, genes).any():
+        raise ValueError(
+            f"Expected genes of `network` in `reference`, none of {len(named)} is among its {len(genes)} genes. Genes of "
+            f"`reference` look like {[str(gene) for gene in genes[:3]]}, those of `network` like "
+            f"{[str(gene) for gene in named[:3]]}."
+        )
+
+
+def _trapezoids(is_true: np.ndarray, score: np.ndarray) -> float:
+    """Area under the precision-recall curve; chance where nothing is predicted, whose one tie makes no curve."""
+    if not score.any():
+        return float(is_true.mean())
+    precision, recall, _ = precision_recall_curve(is_true, score)
+    return float(auc(recall, precision))
 
 
 def _strongest(network: pd.DataFrame) -> pd.Series:

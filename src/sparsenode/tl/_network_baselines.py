@@ -59,7 +59,7 @@ def network_baselines(
         Genes of the network: names, or a boolean column of ``adata.var``. All by default.
     regulators
         Which of them may be sources: names, or a boolean column of ``adata.var``. Names that are not among the genes are
-        ignored, as in :class:`sparsenode.SparseNODE`. All by default.
+        not used, and the log says which, as in :class:`sparsenode.SparseNODE`. All by default.
     n_trees
         Trees per gene of GENIE3. The paper uses 1000, which ranks weak edges more reliably and takes five times as long.
     n_jobs
@@ -79,7 +79,7 @@ def network_baselines(
     KeyError
         If the layer or a column does not exist.
     TypeError
-        If expression is not numeric, or a column not boolean.
+        If expression is not numeric, a column not boolean, or ``regulators`` a mask.
     ValueError
         If a method or gene is unknown, if no regulator is among the genes, if there are fewer than three cells or two
         genes, or if expression is NaN or infinite.
