@@ -34,6 +34,34 @@ def test_structure(cells):
     assert any((np.asarray(line.get_ydata()) == 1.0).all() for line in axes[0].lines)  # a constant prediction
 
 
+def test_fit_of_the_network_has_a_column_of_its_own(results):
+    history = results.uns["sparsenode"]["history"]
+    results.uns["sparsenode"]["network_history"] = history.iloc[:7] / 2
+    axes = sn.pl.history(results)
+    assert [axis.get_title() for axis in axes] == ["network (transport)", "trajectories", "", ""]
+    for axis, column, table in (
+        (axes[0], "train_error", history.iloc[:7] / 2),
+        (axes[1], "train_error", history),
+        (axes[2], "feature_sparsity", history.iloc[:7] / 2),
+        (axes[3], "feature_sparsity", history),
+    ):
+        np.testing.assert_array_equal(next(iter(curves(axis).values()))[:, 1], table[column])
+    left, right = axes[0].get_position(), axes[1].get_position()
+    assert left.x1 < right.x0
+    assert axes[2].get_position().y1 < left.y0
+    with pytest.raises(ValueError, match="4 axes, one per panel, found 2"):
+        sn.pl.history(results, ax=axes[:2])
+
+
+def test_ticks_of_errors_are_plain_numbers(results):
+    history = results.uns["sparsenode"]["history"]
+    history["train_error"] = history["validation_error"] = np.linspace(2.3, 0.96, len(history))
+    axis = sn.pl.history(results)[0]
+    axis.figure.canvas.draw()
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["1", "1.5", "2"]
+    assert axis.get_yticklabels(minor=True) == []
+
+
 def test_without_held_out_cells(adata, fit):
     fit(adata, train={"train_size": 1.0})
     assert list(curves(sn.pl.history(adata)[0])) == ["training cells"]

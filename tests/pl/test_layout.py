@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsenode.pl._layout import LAYOUTS, arrange, separate
+from sparsenode.pl._layout import LAYOUTS, _pack, arrange, separate
 
 
 def overlaps(centres: np.ndarray, boxes: np.ndarray) -> int:
@@ -65,3 +65,21 @@ def test_separate_moves_nothing_that_is_apart():
 def test_separate_coinciding_points():
     points = separate(np.zeros((6, 2)), np.full((6, 2), 10.0))
     assert overlaps(points, np.full((6, 2), 10.0)) == 0
+
+
+def test_no_wide_strip_is_empty_between_hubs():
+    """Two hubs that share one target: the layout pushes them far apart."""
+    graph = nx.DiGraph([(hub, f"{hub}{i}") for hub in "ab" for i in range(40)] + [("a", "c"), ("b", "c")])
+    boxes = np.tile([40.0, 25.0], (len(graph), 1))
+    centres, _ = arrange(graph, "spring", boxes)
+    assert overlaps(centres, boxes) == 0
+    assert np.diff(np.sort(centres[:, 0])).max() <= 45 + 40
+    assert np.diff(np.sort(centres[:, 1])).max() <= 45 + 25
+
+
+def test_small_components_fill_the_room_beside_large_ones():
+    sizes = np.array([[200.0, 200.0], *[[60.0, 25.0]] * 12])
+    corners = _pack(sizes)
+    assert overlaps(corners + sizes / 2, sizes) == 0
+    span = (corners + sizes).max(0)
+    assert sizes.prod(1).sum() > 0.6 * span.prod()

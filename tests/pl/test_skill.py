@@ -40,8 +40,9 @@ def test_structure(scores):
     np.testing.assert_allclose(found["mean"], [1, 1, 1])
     rows = dict(zip((label.get_text() for label in axis.get_yticklabels()), axis.get_yticks(), strict=True))
     assert sorted(rows, key=lambda name: -rows[name]) == ["a", "b", "total"]  # the total is the lowest row
-    assert [text.get_text() for text in axis.texts] == ["0.50   skill +0.50", "2.0   skill -1.00", "30.   skill -9.00"]
-    for text, name in zip(axis.texts, rows, strict=True):
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ["error", "skill", "0.50", "+0.50", "2.0", "-1.00", "30.", "-9.00"]
+    for text, name in zip(axis.texts[3::2], rows, strict=True):
         assert text.xy[1] == rows[name]
     assert "best null model" in axis.get_xlabel()
     assert axis.get_xscale() == "log"
@@ -53,6 +54,12 @@ def test_far_null_models_stand_at_the_edge(scores):
     axis = sn.pl.skill(scores.iloc[:2])
     high = axis.get_xlim()[1]
     assert 4 < high < 9
+    (arrow,) = [text for text in axis.texts if text.get_text() == "→"]
+    assert arrow.xy == (high, 0)  # the second row
+    assert "off the scale" in axis.get_xlabel()
+    model = next(line for line in axis.lines if line.get_label() == "model")
+    null = next(line for line in axis.lines if line.get_label() == "mean")
+    assert (model.get_markerfacecolor(), null.get_zorder() > model.get_zorder()) == ("white", True)
     np.testing.assert_allclose(points(axis)["zero"], [2.0, high])
     np.testing.assert_allclose(points(sn.pl.skill(scores))["zero"], [2.0, 9.0, 2.0])  # the model is further
 

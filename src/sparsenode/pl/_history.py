@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,7 +32,8 @@ def history(
     key
         Key of the results, ``key_added`` of the fit.
     ax
-        Two axes to draw on: errors, sparsities.
+        Axes to draw on: errors and sparsities; where a network was fitted first four, errors of the network and of the
+        trajectories, then sparsities of both.
     show
         Show the figure and return nothing.
     return_fig
@@ -39,7 +41,8 @@ def history(
 
     Returns
     -------
-    List of two axes. Errors are shares of the variance around the trajectory means: at 1, a constant does as well. With
+    List of two axes, or of four: with the default objective the fit of the network is in the first column and that of the
+    trajectories in the second. Errors are shares of the variance around the trajectory means: at 1, a constant does as well. With
     replicates, means over them.
 
     Raises
@@ -47,13 +50,25 @@ def history(
     KeyError
         If there is no history under ``key``.
     ValueError
-        If the number of axes is not two.
+        If the number of axes is not two, or four where a network was fitted first.
     """
     uns = _common.results(adata, key)
     if "history" not in uns:
         raise KeyError(f"Expected a history in `adata.uns[{key!r}]`, found none.")
-    table = uns["history"]
-    figure, axes = _common.panels(ax, 2, 4.0, 3.0)
+    if "network_history" not in uns:
+        figure, axes = _common.panels(ax, 2, 4.0, 3.0)
+        _draw(axes, uns["history"])
+        return _common.finish(figure, axes, show, return_fig)
+    figure, axes = _common.panels(ax, 4, 4.0, 3.0, columns=2)
+    # A grid is filled by rows, and each fit has a column.
+    for column, (title, name) in enumerate((("network (transport)", "network_history"), ("trajectories", "history"))):
+        _draw(axes[column::2], uns[name])
+        axes[column].set_title(title)
+    return _common.finish(figure, axes, show, return_fig)
+
+
+def _draw(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Errors and sparsities of one fit on two axes."""
     errors = {
         "train_error": ("training cells", _common.PALETTE[0]),
         "validation_error": ("held-out cells", _common.PALETTE[1]),
@@ -69,5 +84,5 @@ def history(
         axis.legend(frameon=False)
     axes[0].axhline(1.0, color="0.6", linewidth=1, linestyle=":")
     axes[0].set_yscale("log")
+    _common.log_ticks(axes[0].yaxis)
     axes[1].set_ylim(-0.02, 1.02)
-    return _common.finish(figure, axes, show, return_fig)

@@ -14,6 +14,8 @@ LAYOUTS: dict[str, Callable[[nx.Graph], dict[str, np.ndarray]]] = {
 _DISTANCE = 55.0  # of the median node to its nearest, before boxes are moved apart
 _ROOM = 5.0  # area over that of all boxes, at most, before boxes are moved apart
 _GAP = 14.0  # between components
+_EMPTY = 45.0  # widest empty strip across a component
+_ASPECT = 1.5  # width over height of all components
 _MAX_PASSES = 1000
 
 
@@ -39,7 +41,7 @@ def arrange(graph: nx.DiGraph, layout: str, boxes: np.ndarray) -> tuple[np.ndarr
     # In the order of the graph: sets of names differ between runs, and layouts follow the order of nodes.
     members = sorted((sorted(index[name] for name in part) for part in parts), key=lambda part: (-len(part), part[0]))
     blocks = [_component(undirected, layout, [names[i] for i in part], boxes[part]) for part in members]
-    corners = _shelves(np.array([size for _, size in blocks]))
+    corners = _pack(np.array([size for _, size in blocks]))
     centres = np.zeros((len(names), 2))
     for part, (points, _), corner in zip(members, blocks, corners, strict=True):
         centres[part] = points + corner
@@ -59,7 +61,7 @@ def _component(graph: nx.Graph, layout: str, names: list[str], boxes: np.ndarray
     width, height = np.ptp(points, axis=0)
     area = width * max(height, width / 2)  # long ones count as if they were less so
     scale = min(_DISTANCE / nearest, np.sqrt(_ROOM * boxes.prod(1).sum() / area))
-    points = separate(points * scale, boxes)
+    points = _close_strips(separate(points * scale, boxes), boxes)
     low = (points - boxes / 2).min(0)
     return points - low, (points + boxes / 2).max(0) - low
 
@@ -103,15 +105,28 @@ def _sign(difference: np.ndarray) -> np.ndarray:
     return np.where(difference == 0, tie, np.sign(difference))
 
 
-def _shelves(sizes: np.ndarray) -> np.ndarray:
-    """Lower left corners of rectangles in rows from top to bottom, as wide as the widest or as the whole is tall."""
-    width = max(sizes[:, 0].max(), np.sqrt((sizes + _GAP).prod(1).sum()))
-    corners = np.zeros_like(sizes)
-    x = y = height = 0.0
+def _close_strips(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Narrow the empty strips that run across all boxes, upright or level, so that no two boxes come to overlap."""
+    points = points.copy()
+    for axis in (0, 1):
+        order = np.argsort(points[:, axis] - boxes[:, axis] / 2)
+        low = (points - boxes / 2)[order, axis]
+        reached = np.maximum.accumulate((points + boxes / 2)[order, axis])
+        excess = np.maximum(low[1:] - reached[:-1] - _EMPTY, 0.0)
+        points[order[1:], axis] -= np.cumsum(excess)
+    return points
+
+
+def _pack(sizes: np.ndarray) -> np.ndarray:
+    """Lower left corners of rectangles, each as high up as it fits beneath those before, the leftmost such place."""
+    width = max(sizes[:, 0].max(), np.sqrt(_ASPECT * (sizes + _GAP).prod(1).sum()))
+    corners, padded = np.zeros_like(sizes), sizes + _GAP  # y runs down until the end
     for i, size in enumerate(sizes):
-        if x > 0 and x + size[0] > width:
-            x, y, height = 0.0, y + height + _GAP, 0.0
-        corners[i] = x, y
-        x, height = x + size[0] + _GAP, max(height, size[1])
-    corners[:, 1] = y + height - corners[:, 1] - sizes[:, 1]
+        left, top = corners[:i, 0], corners[:i, 1]
+        starts = np.unique(np.append(left + padded[:i, 0], 0.0))
+        starts = starts[(starts + size[0] <= width) | (starts == 0)]
+        above = (left < starts[:, None] + padded[i, 0]) & (starts[:, None] < left + padded[:i, 0])
+        depth = np.where(above, top + padded[:i, 1], 0.0).max(1, initial=0.0)
+        corners[i] = starts[depth.argmin()], depth.min()
+    corners[:, 1] = (corners[:, 1] + sizes[:, 1]).max() - corners[:, 1] - sizes[:, 1]
     return corners

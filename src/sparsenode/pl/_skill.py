@@ -7,7 +7,6 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from sparsenode import _keys
 from sparsenode.pl import _common
@@ -15,7 +14,6 @@ from sparsenode.pl import _common
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _ROW = 0.28  # height of a row, in inches
 _FAR = 4.0  # null models further from the best one stand at the edge
-_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100)
 _MAX_TEXT = 40  # rows beyond which nothing is written beside them
 
 
@@ -51,7 +49,7 @@ def skill(
     Returns
     -------
     Axes, with a logarithmic axis of ratios without units. Null models that are more than four times worse than the best one
-    stand at the right edge, unless the model is as bad. At the right stand the error, in squared units of the data, and
+    stand at the right edge, with an arrow, unless the model is as bad. At the right, under their names, stand the error, in squared units of the data, and
     the skill.
 
     Raises
@@ -92,23 +90,34 @@ def skill(
             color="none",
             markeredgecolor="0.35",
             markersize=6,
+            zorder=4,
             clip_on=False,
             label=str(name).removeprefix("null_"),
         )
-    axis.plot(ratios[:, 0], places, "o", color=_common.PALETTE[0], markersize=8, label="model", zorder=3)
+    # A ring, so that a null model at the same place is seen within.
+    blue = _common.PALETTE[0]
+    axis.plot(ratios[:, 0], places, "o", color=blue, mfc="white", mew=2.5, markersize=11, label="model", zorder=3)
     axis.set_xscale("log", base=2)
     axis.set_xlim(low, high)
     _label(axis, scores, errors, ratios, places)
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(nulls) + 1, 5), frameon=False, fontsize=8)
+    far = (ratios > high).any(1)
+    for place in places[far]:
+        axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
+    axis.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0 if len(places) > _MAX_TEXT else 1.08),
+        ncols=min(len(nulls) + 1, 5),
+        frameon=False,
+        fontsize=8,
+    )
     return _common.finish(figure, axes, show, return_fig)
 
 
 def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndarray, places: np.ndarray) -> None:
     """Ticks, and the numbers beside the rows."""
-    axis.set_xticks([tick for tick in _TICKS if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]])
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel("mean squared error / best null model  (left of 1: better)")
+    _common.log_ticks(axis.xaxis)
+    arrow = ", →: off the scale" if (ratios > axis.get_xlim()[1]).any() else ""
+    axis.set_xlabel(f"error / best null model  (left of 1: better{arrow})")
     axis.set_ylim(-0.7, len(places) - 0.3)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
@@ -117,14 +126,20 @@ def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndar
     if len(places) > _MAX_TEXT:
         axis.tick_params(axis="y", labelsize=7)
         return
-    for place, error, ratio in zip(places, errors[:, 0], ratios[:, 0], strict=True):
-        axis.annotate(
-            f"{error:#.2g}   skill {1 - ratio:+.2f}",
-            (1.0, place),
-            (12, 0),
-            xycoords=axis.get_yaxis_transform(),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            annotation_clip=False,
-        )
+    rows = [
+        (place, f"{error:#.2g}", f"{1 - ratio:+.2f}")
+        for place, error, ratio in zip(places, errors[:, 0], ratios[:, 0], strict=True)
+    ]
+    for place, *texts in [(len(places) - 0.3, "error", "skill"), *rows]:
+        for text, right in zip(texts, (50, 85), strict=True):
+            axis.annotate(
+                text,
+                (1.0, place),
+                (right, 0),
+                xycoords=axis.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=8,
+                annotation_clip=False,
+            )
