@@ -358,16 +358,16 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         module, (training, validation) = self.module, masks
         warn_of_ties(cells, training, transport)
         x, mean, deviation = standardisation(cells, training)
-        mean, deviation = self._kept(module.centre, mean), self._kept(module.scale, deviation)
+        rate = None
+        if self.is_trained_:  # the weights were learned in these units
+            mean, deviation, rate = (unit.double().cpu().numpy() for unit in (module.centre, module.scale, module.rate))
         z = (x - mean) / deviation
         n_pcs = min(transport.n_pcs, min(z.shape) - 1)
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
-        batch, found = pair_batch(pairs, z, cells, spans, samples, None)
-        rate = self._kept(module.rate, found)
-        batch["slope"] *= torch.as_tensor(found / rate, dtype=torch.float32)
+        batch, rate = pair_batch(pairs, z, cells, spans, samples, rate)
         if transport.ridge > 0 and module.regularizer.weights_paths:
             regulators = z if self._regulators is None else z[:, self._regulators]
             module.ridge = transport.ridge * noise_to_signal(
@@ -385,11 +385,6 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         if len(batch["state"]) <= transport.batch_size:
             return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch)
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
-
-    def _kept(self, unit: torch.Tensor, found: np.ndarray) -> np.ndarray:
-        """The unit that a trained module has learned in, with all digits where that of the cells rounds to it."""
-        known = unit.double().cpu().numpy()
-        return np.where(self.is_trained_ & (found.astype(np.float32) != known), known, found)
 
     def _collocation(
         self,

@@ -76,8 +76,7 @@ def adjacency(
     -------
     Axes. Colours are the default weights of :meth:`sparsenode.SparseNODE.get_adjacency`: balanced between targets and
     without unit after transport or both, and otherwise bounds on the change of the target's velocity per unit of expression
-    of the regulator, per unit of pseudotime. They end
-    at the 98th percentile of the magnitudes between different genes.
+    of the regulator, per unit of pseudotime. They end at the 98th percentile of the magnitudes between different genes.
 
     Raises
     ------
