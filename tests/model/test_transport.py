@@ -307,7 +307,7 @@ def test_same_seed_same_network(cells):
 
 
 def test_strong_edges_outlive_the_loss_of_a_hundredth_of_the_cells():
-    """Of the 100 strongest of 1560 edges, more stay than with exact couplings of windows side by side."""
+    """Of the 100 strongest of 1560 edges, more stay than with windows side by side."""
     cells = sn.datasets.random_hill_system(40, density=0.1, seed=0).simulate(n_trials=40, n_times=20, noise=0.3, seed=0)
 
     def strongest(kept: np.ndarray, transport: Transport) -> set[tuple[str, str]]:
@@ -319,13 +319,13 @@ def test_strong_edges_outlive_the_loss_of_a_hundredth_of_the_cells():
         return set(zip(network["source"], network["target"], strict=True))
 
     fewer = [np.sort(np.random.default_rng(seed).permutation(800)[:792]) for seed in range(2)]
-    settings = {"default": {}, "exact": {"overlap": 1, "entropy": 0.0}}
+    settings = {"default": {}, "side by side": {"overlap": 1}}
     kept = {}
     for name, arguments in settings.items():
         everything = strongest(np.arange(800), Transport(**arguments))
         kept[name] = np.mean([len(everything & strongest(rows, Transport(**arguments))) for rows in fewer])
     assert kept["default"] >= 85
-    assert kept["default"] > kept["exact"]
+    assert kept["default"] > kept["side by side"]
 
 
 def test_fine_tuning_on_trajectories_lowers_their_error(cells):
