@@ -297,10 +297,10 @@ def test_saved_and_loaded(model, tmp_path):
     np.testing.assert_array_equal(loaded.predict(), model.predict())
 
 
-def test_same_seed_same_network(cells):
+def test_same_seed_same_network(few):
     networks = []
     for _ in range(2):
-        model = sn.SparseNODE(cells, objective="transport", seed=3)
+        model = sn.SparseNODE(few, objective="transport", seed=3)
         model.train(max_epochs=3, key_added=None, **QUIET)
         networks.append(model.get_adjacency())
     pd.testing.assert_frame_equal(*networks)
@@ -401,24 +401,24 @@ def test_only_a_fit_can_be_fine_tuned(cells):
     [PathReg(0.05, gates="weight"), GroupLasso(0.05), LassoNet(0.05), LassoNet(0.05, skip="outer"), "l0", "none"],
     ids=repr,
 )
-def test_every_regularizer(cells, regularizer):
-    model = sn.SparseNODE(cells, regularizer, objective="transport", hidden=(4,))
+def test_every_regularizer(few, regularizer):
+    model = sn.SparseNODE(few, regularizer, objective="transport", hidden=(4,))
     model.train(max_epochs=3, key_added=None, **QUIET)
     assert np.isfinite(model.get_adjacency()).all().all()
 
 
-def test_lineages_of_their_own_fields(cells):
-    adata = AnnData(cells.X.copy(), obs=cells.obs.copy(), var=cells.var.copy())
-    adata.obs["side"] = pd.Categorical(np.where(np.arange(800) % 2 == 0, "left", "right"))
+def test_lineages_of_their_own_fields(few):
+    adata = AnnData(few.X.copy(), obs=few.obs.copy(), var=few.var.copy())
+    adata.obs["side"] = pd.Categorical(np.where(np.arange(240) % 2 == 0, "left", "right"))
     sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
     model = sn.SparseNODE(adata, objective="transport", fields="lineage", hidden=(4,))
     model.train(max_epochs=5, key_added=None, **QUIET)
     assert not model.get_adjacency("left").equals(model.get_adjacency("right"))
 
 
-def test_half_samples_see_other_cells(cells):
-    model = sn.SparseNODE(cells, objective="transport", n_seeds=2, hidden=(4,))
-    splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, True, "transport")
+def test_half_samples_see_other_cells(few):
+    model = sn.SparseNODE(few, objective="transport", n_seeds=2, hidden=(4,))
+    splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport")
     weight = splitter.full_tensors["weight"]
     assert weight.shape[0] == 2
     assert ((weight[0] > 0) != (weight[1] > 0)).all()
