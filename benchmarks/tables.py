@@ -219,6 +219,10 @@ def real_networks() -> Rows:
         "pearson": "Pearson",
         "spearman": "Spearman",
         "genie3": "GENIE3, 50 trees",
+        "sparsenode, lineage": "transport, network of the lineage",
+        "pearson, lineage": "Pearson, cells of the lineage",
+        "spearman, lineage": "Spearman, cells of the lineage",
+        "genie3, lineage": "GENIE3, cells of the lineage",
     }
     lineages = {"monocyte": "monocyte", "erythroid": "erythroid", "b_cell": "B cell"}
     rows = [["donor", "method", *lineages.values()]]

@@ -78,10 +78,24 @@ def test_lineages_have_their_own_networks(model):
     assert mean.loc["gene4", "gene3"] < 0 < mean.loc["gene1", "gene0"]
 
 
-def test_a_shared_field_is_the_same_for_every_lineage(fitted_donors):
-    mean = fitted_donors.get_adjacency()
-    np.testing.assert_array_equal(fitted_donors.get_adjacency("erythroid"), mean)
-    np.testing.assert_array_equal(fitted_donors.get_adjacency("myeloid"), mean)
+def test_paths_of_a_shared_field_are_the_same_for_every_lineage(fitted_donors):
+    bounds = fitted_donors.get_adjacency(signed=False)
+    for lineage in fitted_donors.lineages:
+        np.testing.assert_array_equal(fitted_donors.get_adjacency(lineage, signed=False), bounds)
+
+
+def test_effects_in_a_lineage_are_per_standard_deviation_of_the_regulator_among_its_cells(fitted_donors):
+    model = fitted_donors
+    x, memberships = model.adata.X[model.train_indices], model.adata.obsm["memberships"].iloc[model.train_indices]
+    everything = np.tile(x, (2, 1)), memberships.to_numpy().T.ravel()
+    pooled = np.sqrt(np.cov(everything[0].T, aweights=everything[1], ddof=0).diagonal())
+    for lineage in model.lineages:
+        own = np.sqrt(np.cov(x.T, aweights=memberships[lineage], ddof=0).diagonal())
+        jacobian = model.get_adjacency(lineage, weights="jacobian").to_numpy()
+        effect = model.get_adjacency(lineage, weights="effect").to_numpy()
+        np.testing.assert_allclose(effect, jacobian * own / pooled[:, None], rtol=1e-4, atol=1e-9)
+    mean = np.mean([model.get_adjacency(lineage, weights="jacobian") for lineage in model.lineages], 0)
+    np.testing.assert_allclose(model.get_adjacency(weights="jacobian"), mean, rtol=1e-6)
 
 
 def test_unsigned(model):

@@ -416,6 +416,46 @@ def test_lineages_of_their_own_fields(few):
     assert not model.get_adjacency("left").equals(model.get_adjacency("right"))
 
 
+@pytest.fixture(scope="module")
+def sided() -> sn.SparseNODE:
+    """A fit of one field to two lineages; on the right gene 3 is constant."""
+    adata = simulate(600)
+    adata.obs["side"] = pd.Categorical(np.where(np.arange(600) % 2 == 0, "left", "right"))
+    adata.X[1::2, 3] = 2.5
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
+    model = sn.SparseNODE(adata, CNODE(0.02), objective="transport", hidden=(8,))
+    model.train(train_size=1.0, max_epochs=20, key_added=None, **QUIET)
+    return model
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_network_of_a_lineage_in_a_shared_field(sided, side):
+    """Mean over its cells, per standard deviation of the regulator among them."""
+    own = np.flatnonzero(sided.adata.obs["side"] == side)
+    x, scale = sided.adata.X, sided.adata.X.std(0)
+    jacobian = sided.get_adjacency(side, weights="jacobian").to_numpy()
+    mean = sided.get_jacobian(own).mean(0)
+    np.testing.assert_allclose(jacobian, mean, atol=0.05 * np.abs(mean).max())  # it averages over 256 of 300 cells
+    effect = sided.get_adjacency(side, weights="effect").to_numpy()
+    np.testing.assert_allclose(effect, jacobian * x[own].std(0) / scale[:, None], rtol=1e-4, atol=1e-12)
+    rate = np.divide(*(sided.get_adjacency(weights=weights).to_numpy() for weights in ("effect", "standardised")))
+    standardised = sided.get_adjacency(side, weights="standardised").to_numpy()
+    np.testing.assert_allclose(standardised * rate, effect, rtol=1e-4, atol=1e-12)
+    others = standardised - np.diag(np.diagonal(standardised))
+    balanced = standardised / np.sqrt(np.linalg.norm(others, axis=1, keepdims=True))
+    np.testing.assert_allclose(sided.get_adjacency(side), balanced, rtol=1e-6)
+
+
+def test_a_regulator_that_is_constant_in_a_lineage_has_no_edge_there(sided):
+    assert (sided.get_adjacency("right")["gene3"] == 0).all()
+    assert (sided.get_adjacency("left")["gene3"] != 0).any()
+    assert "gene3" not in set(sided.get_network("right")["source"])
+
+
+def test_one_lineage_is_the_network(model):
+    np.testing.assert_allclose(model.get_adjacency(model.lineages[0]), model.get_adjacency(), rtol=1e-6)
+
+
 def test_half_samples_see_other_cells(few):
     model = sn.SparseNODE(few, objective="transport", n_seeds=2, hidden=(4,))
     splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport")

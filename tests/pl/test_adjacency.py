@@ -250,10 +250,10 @@ def test_errors(results, arguments, error, message):
 
 
 @pytest.mark.parametrize("plot", [sn.pl.adjacency, sn.pl.network])
-def test_lineages_that_share_one_network(results, plot):
+def test_lineages_that_share_one_field(results, plot):
     for lineage in ("erythroid", "myeloid"):
         del results.varp[f"sparsenode_adjacency_{lineage}"]
     with pytest.raises(
-        KeyError, match="lineage 'myeloid' .*all lineages of this fit share one network.*Leave `lineage` out"
+        KeyError, match="lineage 'myeloid' .*all lineages of this fit share one field.*Leave `lineage` out"
     ):
         plot(results, lineage="myeloid")

@@ -42,8 +42,10 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     found.network_ = found.network_units_ = None  # what an interrupted training left is not that of this fit
     found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
     found.train(**(given | own), key_added=None)
-    networks = (found.get_adjacency(weights="standardised", replicate=r) for r in range(model.module.n_replicates))
-    model.network_ = [sparse.csr_array(network.to_numpy(np.float32)) for network in networks]
+    model.network_ = [
+        [sparse.csr_array(found._mean_effects(lineage, r).astype(np.float32)) for lineage in model.lineages]
+        for r in range(model.module.n_replicates)
+    ]
     scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
     model.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
     model.network_history_ = dict(found.history_)

@@ -25,15 +25,18 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
-    #: With ``objective="both"`` the network of every replicate: standardised edge weights as the transport fit found them, targets ×
-    #: regulators. ``None`` otherwise, and before training.
-    network_: list[sparse.csr_array] | None
+    #: With ``objective="both"`` the network of every replicate in the cells of every lineage: standardised edge weights as the transport
+    #: fit found them, per standard deviation over all cells, targets × regulators. ``None`` otherwise, and before training.
+    network_: list[list[sparse.csr_array]] | None
     #: With ``objective="both"`` what ``network_`` is measured in, 2 × genes: the standard deviation of every gene, and that of its
     #: displacements, in standard deviations of the gene per unit of pseudotime.
     network_units_: np.ndarray | None
     #: Standard deviation of every gene over the training cells; ``None`` before training, and where the units of the module hold it,
     #: as with transport.
     deviation_: np.ndarray | None
+    #: Standard deviation of every gene over the training cells of every lineage, lineages × genes, zero where it is constant there;
+    #: ``None`` before training.
+    lineage_deviation_: np.ndarray | None
 
     @property
     def _couples_cells(self) -> bool:
@@ -63,7 +66,9 @@ class NetworkMixin(PredictionMixin):
         Parameters
         ----------
         lineage
-            Lineage whose field is read, where each has its own; by default the mean over lineages.
+            Lineage whose network is read; by default the mean over lineages. Its network is that of its own field, or that of its
+            cells in a field that all share, as with transport: Jacobians are averaged over its cells, and regulators count by how
+            much they vary among these.
         signed
             Give entries the sign of the mean Jacobian: along the fitted trajectories, or over cells for a transport fit.
         replicate
@@ -72,12 +77,14 @@ class NetworkMixin(PredictionMixin):
             ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
             edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
-            the target's observed displacement, a standardised regression coefficient without unit. ``"balanced"``: the geometric
+            the target's observed displacement, a standardised regression coefficient without unit. For a ``lineage`` these are
+            per standard deviation of the regulator in its cells; those of the target are over all cells, so that lineages can be
+            compared. ``"balanced"``: the geometric
             mean of that and of its share among the edges of its target, :math:`\beta_{ij} / \| \beta_i \|^{1/2}` without the
             self edge, so that targets of which little is explained are ranked with the others. These two exist only where cells
             were coupled by transport, and ``"balanced"`` is the default there. Otherwise ``"paths"`` is, as all genes share one
-            scale. With ``objective="both"`` all but ``"paths"`` are those of the transport fit, the same for all lineages, and
-            ``"paths"`` that of the fields that are integrated, with the same zeros.
+            scale. With ``objective="both"`` all but ``"paths"`` are those of the transport fit, and ``"paths"`` that of the fields
+            that are integrated, with the same zeros.
         block
             Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
             regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
@@ -115,23 +122,25 @@ class NetworkMixin(PredictionMixin):
                 "Take 'effect'."
             )
         if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
-            matrix, (deviation, speed) = self.network_[self._replicate(replicate)].toarray(), self.network_units_
-            matrix = matrix.astype(np.float64)
+            by_lineage, (deviation, speed) = self.network_[self._replicate(replicate)], self.network_units_
+            read = by_lineage if lineage is None else [by_lineage[self.lineages.index(lineage)]]
+            matrix = np.stack([network.toarray() for network in read]).mean(0, dtype=np.float64)
             if not unitless:
                 matrix *= speed[:, None]
             if chosen == "jacobian":
                 matrix *= deviation[:, None] / deviation
         else:
-            matrix = self._paths(replicate)[fields].mean(0).cpu().numpy().astype(np.float64)
-            if signed or chosen != "paths":
-                jacobian = self._mean_jacobian(fields, replicate)
-                if chosen == "paths":
-                    matrix = np.where(jacobian < 0, -matrix, matrix)
-                else:
-                    matrix = np.where(matrix > 0, jacobian, 0.0)
+            if chosen != "paths":
+                matrix = self._mean_effects(lineage, replicate)
+            else:
+                matrix = self._paths(replicate)[fields].mean(0).cpu().numpy().astype(np.float64)
+                if signed:
+                    matrix = np.where(self._mean_jacobian(lineage, replicate) < 0, -matrix, matrix)
             if not unitless:
                 matrix *= self._edge_units(chosen == "effect", block)
             matrix = self._take_block(matrix, block)
+        if lineage is not None and chosen not in ("paths", "jacobian"):
+            matrix *= self._variation(lineage)
         if chosen == "balanced":
             matrix = _balance(matrix)
         return self._by_gene(matrix if signed else np.abs(matrix))
@@ -424,9 +433,25 @@ class NetworkMixin(PredictionMixin):
             raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
         return [self.lineages.index(lineage)] if self.module.n_fields > 1 else [0]
 
+    def _mean_effects(self, lineage: str | None, replicate: int | None) -> np.ndarray:
+        """Mean Jacobian where there is a path, and zero elsewhere, in module units: targets × coordinates of the state."""
+        alive = (self._paths(replicate)[self._fields(lineage)] > 0).any(0).cpu().numpy()
+        return np.where(alive, self._mean_jacobian(lineage, replicate), 0.0)
+
+    def _variation(self, lineage: str) -> np.ndarray:
+        """Standard deviation of every gene in the cells of a lineage, relative to that in all cells."""
+        assert self.lineage_deviation_ is not None  # the model is trained
+        deviation = self._units[1] if self.deviation_ is None else self.deviation_
+        if self.network_units_ is not None:
+            deviation = self.network_units_[0]
+        return self.lineage_deviation_[self.lineages.index(lineage)] / deviation
+
     @torch.no_grad()
-    def _mean_jacobian(self, fields: Sequence[int], replicate: int | None) -> np.ndarray:
-        """Jacobian averaged along the fitted trajectories of the fields, or over cells, targets × coordinates of the state."""
+    def _mean_jacobian(self, lineage: str | None, replicate: int | None) -> np.ndarray:
+        """Jacobian averaged along the fitted trajectories of a lineage, or over its cells, targets × coordinates of the state.
+
+        Without a lineage it is the mean over lineages.
+        """
         module, chosen = self.module, self._replicate(replicate)
         transported = self.objective not in ("trajectory", "both")
         if transported:
@@ -437,16 +462,16 @@ class NetworkMixin(PredictionMixin):
             if module.order == 2:
                 clock = module.relative_span.cpu().numpy()[:, None, None] * self._velocity_unit
                 states = np.concatenate([states, fitted.derivatives[:, ::_KNOTS_PER_SIGN] / clock], 2)
-        lineages = list(range(len(states))) if transported else module.lineages
+        lineages = np.arange(len(states)) if transported else np.asarray(module.lineages)
         effective = module.field.effective_weights()
+        read = range(len(self.lineages)) if lineage is None else [self.lineages.index(lineage)]
         total = np.zeros((len(self.genes), states.shape[2]))
-        for field in fields:
-            on_field = [m for m, lineage in enumerate(lineages) if module.n_fields == 1 or lineage == field]
-            points = torch.as_tensor(states[on_field].reshape(-1, states.shape[2]), dtype=torch.float32)
-            network = chosen * module.n_fields + field
+        for index in read:
+            points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)
+            network = chosen * module.n_fields + (index if module.n_fields > 1 else 0)
             jacobian = module.field.jacobian(points.to(module.device), effective, network)
             total += jacobian.cpu().numpy()
-        return total / len(fields)
+        return total / len(read)
 
 
 def _balance(matrix: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         Nothing, but writes
 
         - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
-          ``objective="trajectory"`` and one field per lineage also ``.varp["{key_added}_adjacency_{lineage}"]``; with ``"both"`` all
-          lineages share one network. In second order these hold the union,
+          several lineages also ``.varp["{key_added}_adjacency_{lineage}"]``, but not where all share the field of trajectories.
+          In second order these hold the union,
           and ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]`` its blocks,
         - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
         - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
@@ -132,7 +132,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     def _adjacency_keys(self, key_added: str) -> dict[str | None, str]:
         """Lineage (``None`` for all) and key of every adjacency that is written."""
         keys: dict[str | None, str] = {None: _keys.adjacency(key_added)}
-        if self.module.n_fields > 1 and self.network_ is None:
+        if self.module.n_fields > 1 or (self._couples_cells and len(self.lineages) > 1):
             keys |= {lineage: _keys.lineage_adjacency(lineage, key_added) for lineage in self.lineages}
         return keys
 

@@ -362,9 +362,10 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None
         self.pruned_: dict[str, list[int]] | None = None
-        self.network_: list[sparse.csr_array] | None = None
+        self.network_: list[list[sparse.csr_array]] | None = None
         self.network_units_: np.ndarray | None = None
         self.deviation_: np.ndarray | None = None
+        self.lineage_deviation_: np.ndarray | None = None
         self.network_history_: dict[str, pd.DataFrame] | None = None
         self.null_models_: NullModels | None = None
         self.data_range_: np.ndarray | None = None

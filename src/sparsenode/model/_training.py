@@ -300,6 +300,9 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
             self.deviation_ = data.deviation
+        if not self.is_trained_:
+            own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
+            self.lineage_deviation_ = np.stack([data.deviation_within(trajectories) for trajectories in own])
         self._take_clock(cells)
         with torch.no_grad():
             module.time_unit.fill_(unit)

@@ -144,6 +144,15 @@ class StreamedData:
         varies = high - low > _ROUNDING * np.maximum(np.abs(low), np.abs(high))
         return np.where(varies, np.sqrt(np.maximum(variance, 0.0)), 1.0)
 
+    def deviation_within(self, trajectories: np.ndarray) -> np.ndarray:
+        """Standard deviation of each variable over the training cells of some trajectories, zero where constant, d."""
+        cells = self.training
+        weight = cells.weight[trajectories].sum()
+        mean = cells.total[trajectories].sum(0) / weight
+        variance = cells.centred(np.broadcast_to(mean, cells.total.shape)).square[trajectories].sum(0) / weight
+        deviation = np.sqrt(np.maximum(variance, 0.0))
+        return np.where(deviation > _ROUNDING * np.abs(self.range).max(0), deviation, 0.0)
+
 
 class _Accumulator:
     """Sums that make up :class:`TrajectoryStatistics`."""

@@ -54,8 +54,7 @@ def adjacency(
     targets
         Rows to show; by default the ``n_top`` with the strongest edges.
     lineage
-        Lineage, where every lineage has its own network: with ``objective="trajectory"`` and a field per lineage. By default the
-        mean over lineages, or the network that all share with ``objective="both"``.
+        Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
     n_top
         Largest number of rows and of columns that are chosen.
     cluster

@@ -43,7 +43,7 @@ def adjacency(adata: AnnData, key: str, lineage: str | None) -> Any:
     if name not in adata.varp and lineage in list(map(str, fit["lineage"])):
         raise KeyError(
             f"Expected an adjacency of lineage {lineage!r} in `adata.varp[{name!r}]`, found none: all lineages of this fit share one "
-            "network, as with `objective='both'`. Leave `lineage` out, or fit one each with `objective='trajectory'`."
+            "field. Leave `lineage` out, or fit with `objective='both'`, `'transport'` or `fields='lineage'`."
         )
     if name not in adata.varp:
         raise KeyError(f"Expected an adjacency in `adata.varp[{name!r}]`, found {list(adata.varp)}.")

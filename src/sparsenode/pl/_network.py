@@ -95,8 +95,7 @@ def network(
     key
         Key of the results, ``key_added`` of the fit.
     lineage
-        Lineage, where every lineage has its own network: with ``objective="trajectory"`` and a field per lineage. By default the
-        mean over lineages, or the network that all share with ``objective="both"``.
+        Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
     n_edges
         Number of edges. Fewer are drawn if there are fewer.
     regulators
