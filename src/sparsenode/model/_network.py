@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -440,11 +440,11 @@ class NetworkMixin(PredictionMixin):
 
     def _variation(self, lineage: str) -> np.ndarray:
         """Standard deviation of every gene in the cells of a lineage, relative to that in all cells."""
-        assert self.lineage_deviation_ is not None  # the model is trained
         deviation = self._units[1] if self.deviation_ is None else self.deviation_
         if self.network_units_ is not None:
             deviation = self.network_units_[0]
-        return self.lineage_deviation_[self.lineages.index(lineage)] / deviation
+        own = cast("np.ndarray", self.lineage_deviation_)  # there, as the model is trained
+        return own[self.lineages.index(lineage)] / deviation
 
     @torch.no_grad()
     def _mean_jacobian(self, lineage: str | None, replicate: int | None) -> np.ndarray:
