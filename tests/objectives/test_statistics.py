@@ -98,6 +98,21 @@ def test_mean_is_the_weighted_mean(data):
         np.testing.assert_allclose(mean[m], np.average(data.x, axis=0, weights=w))
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("own", [[0], [0, 2], [0, 1, 2]], ids=str)
+def test_deviation_is_the_weighted_deviation(data, own, offset):
+    x = data.x + offset
+    x[:, 1] = 0.1 + offset
+    found = data.stream(x=x)
+    weights = (data.cells.weights[:, own] * data.training[:, None]).T.ravel()
+    expected = np.sqrt(np.cov(np.tile(x, (len(own), 1)).T, aweights=weights, ddof=0).diagonal())
+    expected[1] = 0.0
+    np.testing.assert_allclose(found.deviation_within(np.array(own)), expected, rtol=1e-6)
+    if len(own) == 3:
+        expected[1] = 1.0
+        np.testing.assert_allclose(found.deviation, expected, rtol=1e-6)
+
+
 @given(seed=st.integers(0, 2**31), sizes=st.sampled_from([None, [25, 35]]))
 @settings(deadline=None, max_examples=10)
 def test_complementary_halves_hold_every_training_cell_once(make_data, seed, sizes):

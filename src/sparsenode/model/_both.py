@@ -42,6 +42,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     found.network_ = found.network_units_ = None  # what an interrupted training left is not that of this fit
     found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
     found.train(**(given | own), key_added=None)
+    # Units of a transport fit are standard deviations of genes and of displacements.
     model.network_ = [
         [sparse.csr_array(found._mean_effects(lineage, r).astype(np.float32)) for lineage in model.lineages]
         for r in range(model.module.n_replicates)

@@ -112,7 +112,7 @@ class NetworkMixin(PredictionMixin):
         """
         self._require_trained()
         self._check_block(block)
-        fields = self._fields(lineage)
+        read = self._places(lineage)
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, get_args(Weights))
         unitless = chosen in ("standardised", "balanced")
@@ -123,19 +123,16 @@ class NetworkMixin(PredictionMixin):
             )
         if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
             by_lineage, (deviation, speed) = self.network_[self._replicate(replicate)], self.network_units_
-            read = by_lineage if lineage is None else [by_lineage[self.lineages.index(lineage)]]
-            matrix = np.stack([network.toarray() for network in read]).mean(0, dtype=np.float64)
+            matrix = np.stack([by_lineage[place].toarray() for place in read]).mean(0, dtype=np.float64)
             if not unitless:
                 matrix *= speed[:, None]
             if chosen == "jacobian":
                 matrix *= deviation[:, None] / deviation
         else:
-            if chosen != "paths":
-                matrix = self._mean_effects(lineage, replicate)
+            if chosen == "paths":
+                matrix = self._bounds(lineage, replicate, signed)
             else:
-                matrix = self._paths(replicate)[fields].mean(0).cpu().numpy().astype(np.float64)
-                if signed:
-                    matrix = np.where(self._mean_jacobian(lineage, replicate) < 0, -matrix, matrix)
+                matrix = self._mean_effects(lineage, replicate)
             if not unitless:
                 matrix *= self._edge_units(chosen == "effect", block)
             matrix = self._take_block(matrix, block)
@@ -167,7 +164,8 @@ class NetworkMixin(PredictionMixin):
     ) -> np.ndarray:
         r"""Jacobian of the field at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
 
-        It is that of the field that is integrated, and zero wherever :meth:`get_adjacency` is.
+        It is that of the field that is integrated, and zero wherever ``get_adjacency(weights="paths")`` is. Other weights of a
+        lineage are zero also for a regulator that is constant among its cells.
 
         Parameters
         ----------
@@ -427,11 +425,21 @@ class NetworkMixin(PredictionMixin):
 
     def _fields(self, lineage: str | None) -> list[int]:
         """Fields that belong to a lineage, or all."""
+        places = self._places(lineage)
+        return places if self.module.n_fields > 1 else [0]
+
+    def _places(self, lineage: str | None) -> list[int]:
+        """Place of a lineage among the lineages, or of all."""
         if lineage is None:
-            return list(range(self.module.n_fields))
+            return list(range(len(self.lineages)))
         if lineage not in self.lineages:
             raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
-        return [self.lineages.index(lineage)] if self.module.n_fields > 1 else [0]
+        return [self.lineages.index(lineage)]
+
+    def _bounds(self, lineage: str | None, replicate: int | None, signed: bool) -> np.ndarray:
+        """Path matrix, with the signs of the mean Jacobian if asked for, in module units: targets × coordinates of the state."""
+        matrix = self._paths(replicate)[self._fields(lineage)].mean(0).cpu().numpy().astype(np.float64)
+        return np.where(self._mean_jacobian(lineage, replicate) < 0, -matrix, matrix) if signed else matrix
 
     def _mean_effects(self, lineage: str | None, replicate: int | None) -> np.ndarray:
         """Mean Jacobian where there is a path, and zero elsewhere, in module units: targets × coordinates of the state."""
@@ -444,7 +452,7 @@ class NetworkMixin(PredictionMixin):
         if self.network_units_ is not None:
             deviation = self.network_units_[0]
         own = cast("np.ndarray", self.lineage_deviation_)  # there, as the model is trained
-        return own[self.lineages.index(lineage)] / deviation
+        return own[self._places(lineage)] / deviation
 
     @torch.no_grad()
     def _mean_jacobian(self, lineage: str | None, replicate: int | None) -> np.ndarray:
@@ -464,7 +472,7 @@ class NetworkMixin(PredictionMixin):
                 states = np.concatenate([states, fitted.derivatives[:, ::_KNOTS_PER_SIGN] / clock], 2)
         lineages = np.arange(len(states)) if transported else np.asarray(module.lineages)
         effective = module.field.effective_weights()
-        read = range(len(self.lineages)) if lineage is None else [self.lineages.index(lineage)]
+        read = self._places(lineage)
         total = np.zeros((len(self.genes), states.shape[2]))
         for index in read:
             points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)

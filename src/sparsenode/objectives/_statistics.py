@@ -138,18 +138,14 @@ class StreamedData:
     @property
     def deviation(self) -> np.ndarray:
         """Standard deviation of each variable over the training cells of all trajectories, one where constant, d."""
-        cells, (low, high) = self.training, self.range
-        mean = cells.total.sum(0) / cells.weight.sum()
-        variance = cells.centred(np.broadcast_to(mean, cells.total.shape)).square.sum(0) / cells.weight.sum()
-        varies = high - low > _ROUNDING * np.maximum(np.abs(low), np.abs(high))
-        return np.where(varies, np.sqrt(np.maximum(variance, 0.0)), 1.0)
+        deviation = self.deviation_within(slice(None))
+        return np.where(deviation > 0, deviation, 1.0)
 
-    def deviation_within(self, trajectories: np.ndarray) -> np.ndarray:
+    def deviation_within(self, trajectories: np.ndarray | slice) -> np.ndarray:
         """Standard deviation of each variable over the training cells of some trajectories, zero where constant, d."""
-        cells = self.training
-        weight = cells.weight[trajectories].sum()
-        mean = cells.total[trajectories].sum(0) / weight
-        variance = cells.centred(np.broadcast_to(mean, cells.total.shape)).square[trajectories].sum(0) / weight
+        weight = self.training.weight[trajectories].sum()
+        mean = self.training.total[trajectories].sum(0) / weight
+        variance = self.training.square[trajectories].sum(0) / weight - mean**2
         deviation = np.sqrt(np.maximum(variance, 0.0))
         return np.where(deviation > _ROUNDING * np.abs(self.range).max(0), deviation, 0.0)
 
