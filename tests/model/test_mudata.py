@@ -137,6 +137,21 @@ def test_other_donors(make_adata, fit):
         plain.predict(other)
 
 
+def test_views_can_be_read_and_not_written(make_adata):
+    model = train(bundle(make_adata()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that repeat
+        view = model.mdata[model.mdata["rna"].obs_names[::2]]
+        same = view.copy()
+    assert view.is_view
+    np.testing.assert_array_equal(model.predict(view), model.predict(same))
+    pd.testing.assert_frame_equal(model.evaluate(view), model.evaluate(same))
+    with pytest.raises(ValueError, match="no view of a MuData"):
+        model.write_results(view)
+    with pytest.raises(ValueError, match="`mdata` to be no view"):
+        sn.SparseNODE.setup_mudata(view, **SETUP)
+
+
 def test_two_modalities_are_one_state(make_adata, fit):
     mdata = bundle(make_adata())
     rna, atac = mdata["rna"], mdata["atac"]

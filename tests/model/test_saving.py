@@ -115,6 +115,16 @@ def test_held_out_cells_of_other_data_are_not_known(fitted, folder, cells, make_
         loaded.evaluate(indices=loaded.validation_indices)
 
 
+def test_held_out_cells_in_another_order_are_not_known(fitted, folder, cells, caplog):
+    """Their positions would name cells that were trained on."""
+    loaded = sn.SparseNODE.load(folder, adata=cells[::-1].copy())
+    assert "in another order" in caplog.text
+    assert len(loaded.train_indices) == len(loaded.validation_indices) == 0
+    loaded.write_results()
+    assert "held_out_scores" not in loaded.adata.uns["sparsenode"]
+    np.testing.assert_array_equal(loaded.get_adjacency(), fitted.get_adjacency())
+
+
 def test_training_on_other_cells_takes_their_clock(fitted, folder, make_adata, tmp_path, cells):
     """Times are those of the new cells, also after saving, and only in the model that was trained."""
     other = make_adata(n_obs=100, seed=5)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import sparse
 from scipy.integrate import solve_ivp
 
 import sparsenode as sn
@@ -207,8 +208,26 @@ def test_a_knockout_of_standardised_genes_is_reported(adata, fit):
         ({"times": [-1.0, 0.5]}, ValueError, "from 0"),
         ({"times": [0.0]}, ValueError, "above 0"),
         ({"v0": np.zeros((2, 8))}, ValueError, "first order"),
+        ({"knockout": None}, TypeError, "`knockout` to be a gene or a sequence of genes"),
+        ({"knockout": 0}, TypeError, "found 0"),
+        ({"knockout": ["gene1", 2]}, TypeError, "`knockout`"),
+        ({"overexpress": (name for name in ["gene1"])}, TypeError, "`overexpress`"),
+        ({"overexpress": {"gene1": "2"}}, TypeError, "numbers as values of `overexpress`"),
+        ({"clamp": {"gene1": "a"}}, TypeError, "numbers as values of `clamp`, found {'gene1': 'a'}"),
+        ({"clamp": ["gene1"]}, TypeError, "`clamp` to map genes to numbers"),
+        ({"x0": sparse.csr_matrix(np.zeros((2, 8))), "lineage": "myeloid"}, TypeError, "dense.*found csr_matrix"),
+        ({"x0": AnnData(np.zeros((2, 8))), "lineage": "myeloid"}, TypeError, "found AnnData.*to_df"),
+        ({"x0": [["a"] * 8], "lineage": "myeloid"}, TypeError, "`x0` to hold numbers"),
     ],
 )
 def test_what_is_refused(fitted, arguments, error, message):
     with pytest.raises(error, match=message):
         fitted.simulate(**arguments)
+
+
+def test_starts_are_named_once(fitted):
+    starts = fitted.adata[:3].to_df().set_axis(["a", "a", "b"])
+    with pytest.raises(ValueError, match=r"unique names of starts.*found \['a'\]"):
+        fitted.simulate(starts, lineage="myeloid")
+    effects = fitted.simulate(starts.reset_index(drop=True), lineage="myeloid").effects
+    assert list(effects["start"].unique()) == ["0", "1", "2"]

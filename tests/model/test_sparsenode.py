@@ -630,6 +630,18 @@ def test_divergence_is_a_runtime_error():
     assert issubclass(sn.DivergenceError, RuntimeError)
 
 
+# Keys
+
+
+@pytest.mark.parametrize("name", ["a/b", "", 1])
+def test_names_that_a_file_cannot_hold(adata, fitted, name):
+    with pytest.raises(ValueError, match=f"`key_added` to be a name without a slash.*found {name!r}"):
+        new(adata).train(key_added=name)
+    with pytest.raises(ValueError, match="`key_added`"):
+        fitted.write_results(adata, key_added=name)
+    assert not adata.uns.keys() & {name, "sparsenode"}
+
+
 # Untrained
 
 

@@ -88,6 +88,16 @@ def test_many_starts_differ_in_colour(n, named):
     assert len(axes[0].figure.legends[0].get_texts()) == 2 + named
 
 
+def test_legend_of_long_names_lies_within_the_figure():
+    names = tuple(f"Megakaryocyte–erythroid progenitors, donor{k}" for k in range(9))
+    figure = sn.pl.intervention(simulation(6, names), return_fig=True)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= legend.y0
+    assert legend.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
+
+
 def test_given_axes_and_show(shown):
     figure, grid = plt.subplots(1, 3)
     assert sn.pl.intervention(simulation(), genes=["g1", "g2"], ax=grid) == list(grid)

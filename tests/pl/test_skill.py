@@ -125,3 +125,14 @@ def test_given_axes_and_show(scores, shown):
     assert shown() == 0
     assert sn.pl.skill(scores, show=True) is None
     assert shown() == 1
+
+
+def test_long_names_leave_room(scores):
+    """The legend and the numbers lie within the figure, and the axis keeps its width."""
+    scores.index = [f"Megakaryocyte–erythroid progenitors, donor{k}" for k in range(3)]
+    axis = sn.pl.skill(scores)
+    figure = axis.figure
+    figure.canvas.draw()
+    for box in (axis.get_legend().get_window_extent(), *(text.get_window_extent() for text in axis.texts)):
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert axis.get_window_extent().width > 2 * figure.dpi

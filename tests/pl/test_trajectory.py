@@ -37,9 +37,9 @@ def test_structure(cells):
             assert line.get_linestyle() == "-"
             assert to_hex(line.get_color()) == PALETTE[k].lower()
             assert to_hex(axis.collections[k].get_facecolor()[0]) == PALETTE[k].lower()
-    legend = axes[0].get_legend()
+    (legend,) = axes[0].figure.legends  # beneath all panels, where it hides nothing
     assert [text.get_text() for text in legend.get_texts()] == ["erythroid", "myeloid"]
-    assert axes[1].get_legend() is None
+    assert all(axis.get_legend() is None for axis in axes)
 
 
 def test_some_of_the_genes(cells):
@@ -73,7 +73,32 @@ def test_one_lineage(cells):
     axis = sn.pl.trajectory(cells, "gene0", lineages="myeloid")
     assert [to_hex(line.get_color()) for line in axis.lines] == ["#0000ff"]
     assert len(points(axis)[0]) == 60
-    assert axis.get_legend() is None
+    assert axis.figure.legends == []
+
+
+def test_legend_in_given_axes(cells):
+    figure, grid = plt.subplots(1, 2)
+    sn.pl.trajectory(cells, ["gene0", "gene1"], ax=grid)
+    assert [text.get_text() for text in grid[0].get_legend().get_texts()] == ["erythroid", "myeloid"]
+    assert grid[1].get_legend() is None
+    assert figure.legends == []
+
+
+@pytest.mark.parametrize("n_genes", [1, 4])
+def test_a_legend_of_long_names_lies_beneath_the_panels(fitted_donors, n_genes):
+    adata = fitted_donors.adata.copy()
+    fit, names = adata.uns["sparsenode"]["trajectories"], {}
+    for k, name in enumerate(adata.obsm["memberships"]):
+        names[name] = f"Megakaryocyte–erythroid progenitors {k}"
+    adata.obsm["memberships"] = adata.obsm["memberships"].rename(columns=names)
+    fit["lineage"] = np.array([names[str(name)] for name in fit["lineage"]])
+    figure = sn.pl.trajectory(adata, [f"gene{i}" for i in range(n_genes)], return_fig=True)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= legend.y0
+    assert legend.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
+    assert all(axis.get_window_extent().height > 0.5 * 2.8 * figure.dpi for axis in figure.axes)
 
 
 def test_one_gene_gives_one_axes(results):
@@ -111,7 +136,7 @@ def test_donors_and_memberships(fitted_donors):
     axis = sn.pl.trajectory(adata, "gene1")
     assert [line.get_linestyle() for line in axis.lines] == ["-", "--", "-", "--"]
     assert [to_hex(line.get_color()) for line in axis.lines] == [c.lower() for c in PALETTE[:2] for _ in range(2)]
-    legend = axis.get_legend()
+    (legend,) = axis.figure.legends
     names, handles = [text.get_text() for text in legend.get_texts()], legend.legend_handles
     assert names == ["erythroid", "myeloid", "donor0", "donor1"]  # cells are of 3/4 of a lineage or more
     assert [to_hex(handle.get_color()) for handle in handles[:2]] == [c.lower() for c in PALETTE[:2]]
@@ -129,7 +154,7 @@ def test_cells_of_several_lineages_are_grey_and_drawn_once(fitted_donors):
     assert [to_hex(c.get_facecolor()[0]) for c in axis.collections] == ["#999999", *(c.lower() for c in PALETTE[:2])]
     assert len(points(axis)[0]) == 30
     assert sum(map(len, points(axis))) == adata.n_obs
-    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    names = [text.get_text() for text in axis.figure.legends[0].get_texts()]
     assert names == ["erythroid", "myeloid", "several lineages", "donor0", "donor1"]
     # Of one lineage, all its cells are there: those of the other that it has a part of are grey too.
     axis = sn.pl.trajectory(adata, "gene1", lineages="myeloid")
@@ -140,8 +165,8 @@ def test_cells_of_several_lineages_are_grey_and_drawn_once(fitted_donors):
 def test_one_of_several_lineages_of_two_donors(fitted_donors):
     axis = sn.pl.trajectory(fitted_donors.adata.copy(), "gene1", lineages="myeloid")
     assert {to_hex(line.get_color()) for line in axis.lines} == {PALETTE[1].lower()}
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["several lineages", "donor0", "donor1"]
-    assert axis.get_legend().get_title().get_text() == "lineage (colour), donor (line)"
+    assert [text.get_text() for text in axis.figure.legends[0].get_texts()] == ["several lineages", "donor0", "donor1"]
+    assert axis.figure.legends[0].get_title().get_text() == "lineage (colour), donor (line)"
 
 
 @pytest.mark.parametrize("n", [2, 12])
@@ -176,8 +201,8 @@ def test_one_lineage_of_many_batches(n):
     (cells,) = axis.collections
     for color, (_, level) in zip(cells.get_facecolor(), np.asarray(cells.get_offsets()), strict=True):
         assert to_hex(color) == adata.uns["trial_colors"][int(level)]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == names
-    assert axis.get_legend().get_title().get_text() == "trial"
+    assert [text.get_text() for text in axis.figure.legends[0].get_texts()] == names
+    assert axis.figure.legends[0].get_title().get_text() == "trial"
 
 
 def test_layer_and_sparse(make_adata, fit):
@@ -213,7 +238,7 @@ def test_permuted_genes(fitted, make_adata):
 def test_many_genes(many_genes):
     axes = sn.pl.trajectory(many_genes)
     assert [axis.get_title() for axis in axes] == ["g299", "g298", "g297", "g296"]
-    assert axes[0].get_legend() is None
+    assert axes[0].figure.legends == []
     assert len(sn.pl.trajectory(many_genes, [f"g{i}" for i in range(9)])) == 9
 
 

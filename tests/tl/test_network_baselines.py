@@ -77,6 +77,19 @@ def test_pearson(cells, reference):
     assert found.loc["b", "c"] < -0.5
 
 
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_correlations_have_no_direction(method):
+    """Not by rounding either, or scores would change with the order of the cells."""
+    adata, truth = sn.datasets.krumsiek11(), sn.datasets.krumsiek11_network()
+    found = matrix(run(adata, method)).fillna(0.0).to_numpy()
+    np.testing.assert_array_equal(found, found.T)
+    scores, reversed_scores = (sn.tl.evaluate_network(run(each, method), truth) for each in (adata, adata[::-1].copy()))
+    assert scores["auprc_ratio"] == pytest.approx(reversed_scores["auprc_ratio"], rel=1e-9)
+    regulators = sorted(adata.var_names[:4])
+    some = matrix(run(adata, method, regulators=regulators)).loc[regulators, regulators].fillna(0.0).to_numpy()
+    np.testing.assert_array_equal(some, some.T)
+
+
 def test_spearman(cells, reference):
     found = matrix(run(cells, "spearman"))
     for source in reference:

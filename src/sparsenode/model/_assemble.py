@@ -34,14 +34,10 @@ def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dic
     KeyError
         If a modality is not there.
     ValueError
-        If an argument is unknown, if the data are a view, or if the modality of the expression is not said.
+        If an argument is unknown, or if the modality of the expression is not said.
     """
     if not isinstance(mdata, MuData):
         raise TypeError(f"Expected `mdata` to be a MuData object, found {type(mdata).__name__}.")
-    if mdata.is_view:
-        raise ValueError(
-            "Expected `mdata` to be no view, found one: results could not be written to it. Call `.copy()`."
-        )
     named = {str(argument): str(name) for argument, name in (modalities or {}).items()}
     unknown = [argument for argument in named if argument not in _ARGUMENTS]
     if unknown:

@@ -20,6 +20,14 @@ def at_least(name: str, value: object, minimum: int) -> None:
         raise ValueError(f"Expected `{name}` to be an integer of at least {minimum}, found {value!r}.")
 
 
+def key_added(value: object) -> None:
+    """Refuse anything but a name that h5ad files can hold as a part of a key."""
+    if not isinstance(value, str) or not value or "/" in value:
+        raise ValueError(
+            f"Expected `key_added` to be a name without a slash, which h5ad reads as a group, found {value!r}."
+        )
+
+
 def positive(name: str, value: object) -> None:
     """Refuse anything but positive finite numbers."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):

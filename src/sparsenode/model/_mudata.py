@@ -102,6 +102,10 @@ class MuDataMixin(BaseModelClass):
         >>> model = sn.SparseNODE(mdata)
         """
         modalities = check_modalities(mdata, modalities)
+        if mdata.is_view:
+            raise ValueError(
+                "Expected `mdata` to be no view, found one: results could not be written to it. Call `.copy()`."
+            )
         if regulator_layer is not None and REGULATORS not in modalities:
             raise ValueError("Expected a modality for `regulator_layer` in `modalities`, found none.")
         setup_method_args = cls._get_setup_method_args(**locals())
@@ -150,7 +154,7 @@ class MuDataMixin(BaseModelClass):
             )
         setup = self.registry["setup_args"]
         check_modalities(mdata, setup["modalities"])
-        return assemble(mdata, setup)
+        return assemble(mdata.copy() if mdata.is_view else mdata, setup)
 
     def _validate_anndata(self, adata: AnnData | MuData | None = None, *args: Any, **kwargs: Any) -> AnnData:
         """Used by :meth:`load`, which passes what it was given."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sparsenode._logging import logger
 from sparsenode.model._data import Cells
@@ -18,12 +20,14 @@ class OwnCellsMixin(PredictionMixin):
 
     #: How the data were set up, as scvi-tools keeps it.
     registry_: dict[str, Any]
-    #: Positions of the cells that were trained on; empty in a model that was loaded with other cells.
+    #: Positions of the cells that were trained on; empty in a model that was loaded with other cells or another order.
     train_indices: Any
-    #: Positions of the held-out cells; empty in a model that was loaded with other cells.
+    #: Positions of the held-out cells; empty in a model that was loaded with other cells or another order.
     validation_indices: Any
-    #: Positions of all other cells; empty in a model that was loaded with other cells.
+    #: Positions of all other cells; empty in a model that was loaded with other cells or another order.
     test_indices: Any
+    #: Digest of the names of the cells, in their order, when training last began; ``None`` before training.
+    cells_digest_: str | None
 
     def _training_cells(self) -> Cells:
         """Cells of the model's data, in the trajectories that it was made for; their numbers and times may differ."""
@@ -44,7 +48,8 @@ class OwnCellsMixin(PredictionMixin):
         return cells
 
     def _take_clock(self, cells: Cells) -> None:
-        """Take numbers and times of the cells that are trained on, which may differ from those that were set up."""
+        """Take names, numbers and times of the cells that are trained on, which may differ from those that were set up."""
+        self.cells_digest_ = _digest(self.adata.obs_names)
         if cells.trajectories.equals(self.trajectories):
             return
         self.trajectories = cells.trajectories
@@ -53,11 +58,18 @@ class OwnCellsMixin(PredictionMixin):
         state["trajectories"] = cells.trajectories.reset_index().to_dict("list")
 
     def _check_held_out(self) -> None:
-        """Forget which cells were held out if the model was loaded with other cells."""
-        if self.adata is None or self.train_indices is None or self._is_training_data(self._cells()):
+        """Forget which cells were held out if the model was loaded with other cells, or with them in another order."""
+        if self.adata is None or self.train_indices is None:
+            return
+        if self.cells_digest_ == _digest(self.adata.obs_names) and self._is_training_data(self._cells()):
             return
         self.train_indices = self.validation_indices = self.test_indices = np.arange(0)
         logger.warning(
-            "The model was loaded with other cells than it was trained on: `train_indices`, `validation_indices` and "
-            "`test_indices` are empty."
+            "The model was loaded with other cells than it was trained on, or with them in another order: `train_indices`, "
+            "`validation_indices` and `test_indices` are empty."
         )
+
+
+def _digest(names: pd.Index) -> str:
+    """One string for names in their order."""
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()

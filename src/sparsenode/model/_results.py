@@ -13,6 +13,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _keys
+from sparsenode.model import _checks
 from sparsenode.model._assemble import WRITTEN, remove_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
@@ -90,6 +91,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         ``get_velocity`` return arrays and leave the AnnData alone.
         """
         self._require_trained()
+        _checks.key_added(key_added)
+        if isinstance(adata, MuData) and adata.is_view:
+            raise ValueError("Expected `adata` to be no view of a MuData, which cannot be written to. Call `.copy()`.")
         cells = self._cells(adata)
         target = cells.adata
         positions = gene_positions(target, list(self.genes))

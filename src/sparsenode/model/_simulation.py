@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
+from scipy import sparse
 
 from sparsenode.model._prediction import GRID, PredictionMixin
 from sparsenode.module import Solver
@@ -116,8 +119,10 @@ class SimulationMixin(PredictionMixin):
             If a solution leaves the finite numbers.
         KeyError
             If a name is no gene of the model.
+        TypeError
+            If ``x0`` is no dense array or data frame of numbers, or genes and values are no names and numbers.
         ValueError
-            If a gene is named twice, or a value, shape or time is out of range.
+            If a gene or start is named twice, or a value, shape or time is out of range.
 
         Notes
         -----
@@ -128,6 +133,7 @@ class SimulationMixin(PredictionMixin):
         """
         self._require_trained()
         chosen = self._replicate(replicate)
+        _check_interventions(knockout, overexpress, clamp)
         held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
         self._warn_knockout(knockout)
         starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
@@ -213,10 +219,17 @@ class SimulationMixin(PredictionMixin):
             missing = [gene for gene in self.genes if gene not in x0.columns]
             if missing:
                 raise ValueError(f"Expected all genes of the model as columns of `x0`, missing are {missing[:5]}.")
+            repeated = x0.index[x0.index.duplicated()].unique()
+            if len(repeated):
+                raise ValueError(
+                    f"Expected unique names of starts in the index of `x0`, found {list(repeated[:5])} more than once. "
+                    "`x0.reset_index(drop=True)` numbers them."
+                )
             names, x0 = [str(name) for name in x0.index], x0[list(self.genes)].to_numpy()
+            states = _states(x0)
         else:
-            names = [str(row) for row in range(len(np.atleast_2d(x0)))]
-        states = np.atleast_2d(np.asarray(x0, dtype=np.float64))
+            states = _states(x0)
+            names = [str(row) for row in range(len(states))]
         if states.ndim != 2 or states.shape[1] != len(self.genes) or not np.isfinite(states).all() or len(states) == 0:
             raise ValueError(
                 f"Expected `x0` to be finite, of shape (starts, {len(self.genes)}), found shape {states.shape}."
@@ -342,3 +355,38 @@ class SimulationMixin(PredictionMixin):
                 "peak": peak.ravel(),
             }
         )
+
+
+def _states(x0: object) -> np.ndarray:
+    """Starts × genes as numbers."""
+    if isinstance(x0, AnnData) or sparse.issparse(x0):
+        raise TypeError(
+            f"Expected `x0` to be a dense array or a data frame, found {type(x0).__name__}. Pass for instance "
+            "`adata[:3].to_df()`, which names starts and genes."
+        )
+    try:
+        return np.atleast_2d(np.asarray(x0, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected `x0` to hold numbers, starts × genes: {error}") from error
+
+
+def _check_interventions(knockout: object, overexpress: object, clamp: object) -> None:
+    """Refuse anything but names, sequences of them, and mappings from names to numbers."""
+    mappings = {"clamp": {} if clamp is None else clamp}
+    if isinstance(overexpress, Mapping):
+        mappings["overexpress"] = overexpress
+    else:
+        _check_gene_names("overexpress", overexpress)
+    _check_gene_names("knockout", knockout)
+    for name, given in mappings.items():
+        if not isinstance(given, Mapping):
+            raise TypeError(f"Expected `{name}` to map genes to numbers, found {given!r}.")
+        wrong = {gene: value for gene, value in given.items() if isinstance(value, bool) or not isinstance(value, Real)}
+        if wrong:
+            raise TypeError(f"Expected numbers as values of `{name}`, found {wrong}.")
+
+
+def _check_gene_names(name: str, given: object) -> None:
+    """Refuse anything but a name or a collection of names."""
+    if not isinstance(given, Collection) or not (isinstance(given, str) or all(isinstance(g, str) for g in given)):
+        raise TypeError(f"Expected `{name}` to be a gene or a sequence of genes, () for none; found {given!r}.")

@@ -157,6 +157,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         adaptive = 0 if refit else self.module.regularizer.adaptive
         if max_epochs is None:
             max_epochs = _MAX_EPOCHS[fitted]
+        if key_added is not None:
+            _checks.key_added(key_added)
         _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
         if self.adata is None:

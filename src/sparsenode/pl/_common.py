@@ -22,6 +22,9 @@ from sparsenode import _keys
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
+# Room in a legend of small letters, in inches
+CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
+
 # Cells that no lineage claims
 SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
 
@@ -137,6 +140,16 @@ def panels(
     for spare in axes[n:]:
         spare.remove()
     return figure, axes[:n]
+
+
+def legend_beneath(figure: Figure, handles: Sequence[Any], title: str | None = None) -> None:
+    """Legend beneath all panels, in as many columns as fit the figure, which grows by its rows."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (_ENTRY + CHARACTER * longest))))
+    rows = -(-len(handles) // columns) + (title is not None)
+    figure.set_figheight(figure.get_figheight() + _LINE * rows)
+    small = {"fontsize": "small", "title_fontsize": "small"}
+    figure.legend(handles=handles, title=title, frameon=False, loc="outside lower center", ncols=columns, **small)
 
 
 def finish(

@@ -13,6 +13,7 @@ from sparsenode.pl import _common
 
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _ROW = 0.28  # height of a row, in inches
+_SHORT = 20  # characters of a row's name, beyond which the figure is wider
 _FAR = 4.0  # null models further from the best one stand at the edge
 _MAX_TEXT = 40  # rows beyond which nothing is written beside them
 
@@ -77,7 +78,9 @@ def skill(
     ratios = errors / errors[:, 1:].min(1, keepdims=True)
     low, high = min(ratios.min(), 0.8) / 1.15, min(ratios.max(), max(_FAR, ratios[:, 0].max())) * 1.15
     places = np.arange(len(errors))[::-1]
-    figure, axes = _common.panels(ax, 1, 6.0, 1.3 + _ROW * min(len(errors), 2 * _MAX_TEXT))
+    longest = max(len(str(name)) for name in scores.index)
+    width = 6.0 + _common.CHARACTER * max(0, longest - _SHORT)
+    figure, axes = _common.panels(ax, 1, width, 1.3 + _ROW * min(len(errors), 2 * _MAX_TEXT))
     axis = axes[0]
     axis.axvline(1.0, color="0.5", linewidth=1, zorder=0)
     axis.hlines(places, ratios[:, 0], 1.0, color=_common.PALETTE[0], linewidth=2, zorder=1)

@@ -111,7 +111,12 @@ def trajectory(
                 )
         axis.set(title=gene, xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
         axis.spines[["top", "right"]].set_visible(False)
-    looks.legend(axes[0], shown, _common.SEVERAL in groups)
+    title, handles = looks.legend(shown, _common.SEVERAL in groups)
+    if handles and ax is None:
+        _common.legend_beneath(figure, handles, title)
+    elif handles:
+        small: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small"}
+        axes[0].legend(handles=handles, title=title, ncols=1 + len(handles) // 9, **small)
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -147,8 +152,8 @@ class _Looks:
         """Line style of a trajectory."""
         return "-" if self.by_batch else _STYLES[self.batches.index(batch) % len(_STYLES)]
 
-    def legend(self, axis: Axes, lineages: list[str], several: bool) -> None:
-        """Name what differs: colours, and line styles with the batches that share them."""
+    def legend(self, lineages: list[str], several: bool) -> tuple[str, list[Line2D]]:
+        """Title and entries that name what differs: colours, and line styles with the batches that share them."""
         colors = self.batches if self.by_batch else lineages if len(lineages) > 1 else []
         handles = [Line2D([], [], color=self.colors[name], linewidth=2, label=name) for name in colors]
         if several:
@@ -159,15 +164,7 @@ class _Looks:
             for i, style in enumerate(_STYLES[: len(self.batches)]):
                 label = ", ".join(self.batches[i :: len(_STYLES)])
                 handles.append(Line2D([], [], color="0.3", linestyle=style, linewidth=1.5, label=label))
-        if handles:
-            axis.legend(
-                handles=handles,
-                title=title,
-                frameon=False,
-                fontsize="small",
-                title_fontsize="small",
-                ncols=1 + len(handles) // 9,
-            )
+        return title, handles
 
 
 def _gene(adata: AnnData, layer: str | None, gene: str) -> np.ndarray:

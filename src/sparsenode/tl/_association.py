@@ -21,10 +21,13 @@ def pearson(x: np.ndarray, regulators: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    Regulators × genes, in ``[-1, 1]``.
+    Regulators × genes, in ``[-1, 1]``; equal to the last bit in both directions of a pair of regulators.
     """
     z = standardise(x)
-    return np.clip(z[:, regulators].T @ z / len(z), -1.0, 1.0)
+    found = np.clip(z[:, regulators].T @ z / len(z), -1.0, 1.0)
+    among = found[:, regulators]
+    found[:, regulators] = (among + among.T) / 2  # rounding would rank the two directions of a pair
+    return found
 
 
 def spearman(x: np.ndarray, regulators: np.ndarray) -> np.ndarray:
@@ -58,6 +61,7 @@ def partial_correlation(x: np.ndarray, regulators: np.ndarray) -> np.ndarray:
         z = z[:, varying]
         alpha = max(float(ledoit_wolf_shrinkage(z, assume_centered=True)), _MIN_SHRINKAGE)
         precision = np.linalg.inv((1 - alpha) * (z.T @ z) / len(z) + alpha * np.eye(len(varying)))
+        precision = (precision + precision.T) / 2  # rounding would rank the two directions of a pair
         root = np.sqrt(np.diag(precision))
         result[np.ix_(varying, varying)] = -precision / np.outer(root, root)
     return np.clip(result[regulators], -1.0, 1.0)
