@@ -36,17 +36,46 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
-    """Cells with pseudotime and lineages, and the reference network with signs as weights."""
-    expression = pd.read_csv(next(run.glob("ExpressionData.csv*")), index_col=0).T
-    times = pd.read_csv(run / "PseudoTime.csv", index_col=0).loc[expression.index]
-    reference = pd.read_csv(run / "refNetwork.csv")
-    reference.columns = ["source", "target", "weight"]
-    reference["weight"] = np.where(reference["weight"] == "+", 1.0, -1.0)
+    """Cells of lineages with pseudotime and lineages, and the reference network with signs as weights."""
+    files = sorted(run.glob("ExpressionData.csv*"))
+    if not files:
+        raise FileNotFoundError(f"Expected ExpressionData.csv or ExpressionData.csv.gz in {run}, found neither.")
+    expression = pd.read_csv(files[0], index_col=0).T
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0)
+    times.index = times.index.map(str)  # numbers in a column, but words in the header of the expression
+    missing = expression.index.difference(times.index)
+    if len(missing):
+        raise ValueError(
+            f"Expected all cells of {files[0].name} (genes x cells) in PseudoTime.csv of {run}, {len(missing)} of {len(expression)} are "
+            f"missing: {list(missing[:3])}. Cells there look like {list(times.index[:3])}."
+        )
+    times = times.loc[expression.index]
+    member = times.notna().any(axis=1)
+    if not member.all():
+        print(
+            f"{run.parent.name}/{run.name}: {int((~member).sum())} of {len(member)} cells are in no lineage, left out"
+        )
+    expression, times = expression[member.to_numpy()], times[member.to_numpy()]
     # A cell of several lineages has one pseudotime: the mean, where they differ.
     obs = pd.DataFrame({"pseudotime": times.mean(axis=1)}, index=expression.index)
-    adata = anndata.AnnData(expression.to_numpy(np.float32), obs=obs, var=pd.DataFrame(index=expression.columns))
+    genes = pd.DataFrame(index=expression.columns.map(str))
+    adata = anndata.AnnData(expression.to_numpy(np.float32), obs=obs, var=genes)
     adata.obsm["lineages"] = times.notna()
-    return adata, reference
+    return adata, read_reference(run / "refNetwork.csv")
+
+
+def read_reference(path: Path) -> pd.DataFrame:
+    """Edges ``source, target, weight``; a weight is the sign, 0 where there is none."""
+    table = pd.read_csv(path, dtype=str)
+    missing = [column for column in ("Gene1", "Gene2") if column not in table]
+    if missing:
+        raise ValueError(f"Expected the columns Gene1, Gene2 and Type in {path}, found {list(table)}.")
+    kind = table["Type"].str.strip() if "Type" in table else pd.Series(np.nan, index=table.index)
+    unknown = kind[kind.notna() & ~kind.isin(["+", "-"])].unique()
+    if len(unknown):
+        raise ValueError(f"Expected '+', '-' or nothing in the column Type of {path}, found {list(unknown[:5])}.")
+    weights = kind.map({"+": 1.0, "-": -1.0}).astype(float).fillna(0.0)
+    return pd.DataFrame({"source": table["Gene1"], "target": table["Gene2"], "weight": weights})
 
 
 def infer(adata: anndata.AnnData, **settings) -> pd.DataFrame:
@@ -95,14 +124,21 @@ def published(folder: Path) -> pd.DataFrame:
     path = folder / "published_methods.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path).rename(columns={"dataset": "network"})
+    table = pd.read_csv(path).rename(columns={"dataset": "network"})
+    missing = [column for column in ("network", "seed", "method", "auprc_ratio", "epr", "auroc") if column not in table]
+    if missing:
+        raise ValueError(f"Expected the columns {missing} in {path}, found {list(table)}.")
+    # Theirs may have the name of one of our baselines.
+    return table.assign(method="published " + table["method"].astype(str)).reindex(columns=COLUMNS)
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Medians over seeds, a row per network and method, and the best published method of each network and score."""
     medians = table.groupby(["network", "method"], sort=False)[[*SCORES, "seconds"]].median().reset_index()
     ours = ["sparsenode", "sparsenode, shuffled", *BASELINES]
-    others = medians[~medians["method"].isin(ours)]
+    others = medians[
+        ~medians["method"].isin(ours) & medians["network"].isin(medians["network"][medians["method"].isin(ours)])
+    ]
     best = others.groupby("network", sort=False)[["auprc_ratio", "epr", "auroc"]].max().reset_index()
     best["method"] = "best published"
     shown = pd.concat([medians[medians["method"].isin(ours)], best])
@@ -121,20 +157,31 @@ def main() -> None:
     runs = find_runs(options.folder)
     if not runs:
         parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
+    if options.out is not None and (options.out.suffix != ".csv" or options.out.is_dir()):
+        parser.error(f"Expected a csv file to write to in --out, found {options.out}.")
+    theirs = published(options.folder)
     quiet()
     logging.getLogger("sparsenode").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    rows = []
+    rows, failed = [], {}
     for run in runs:
-        rows += run_one(run, not options.no_baselines)
+        name = f"{run.parent.name}/{run.name}"
+        try:
+            rows += run_one(run, not options.no_baselines)
+        except (ValueError, KeyError, OSError) as error:  # what is wrong with a run; the others are of use without it
+            failed[name] = error
+            continue
         shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
-        print(shown if options.no_baselines else {"done": f"{run.parent.name}/{run.name}"}, flush=True)
-    table = pd.concat([pd.DataFrame(rows), published(options.folder)])[COLUMNS]
-    print(summarise(table).to_string(index=False, float_format="%.3f"))
-    if options.out is not None:
-        settings = {"runs": [f"{run.parent.name}/{run.name}" for run in runs]}
-        _common.write_results(table[table["method"].isin(pd.DataFrame(rows)["method"])], options.out, settings)
+        print(shown if options.no_baselines else {"done": name}, flush=True)
+    if rows:
+        ours = pd.DataFrame(rows)[COLUMNS]
+        print(summarise(pd.concat([ours, theirs])).to_string(index=False, float_format="%.3f"))
+        if options.out is not None:
+            names = (f"{run.parent.name}/{run.name}" for run in runs)
+            _common.write_results(ours, options.out, {"runs": [name for name in names if name not in failed]})
+    if failed:
+        parser.exit(1, "".join(f"failed: {name}: {error}\n" for name, error in failed.items()))
 
 
 if __name__ == "__main__":

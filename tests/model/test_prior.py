@@ -41,7 +41,26 @@ def test_weights_by_hand(caplog):
     [
         ([("a", "b")], TypeError, "found list"),
         (pd.DataFrame({"source": ["a"]}), KeyError, "'target'.*not found"),
-        (pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [2.0]}), ValueError, r"in \[0, 1\]"),
+        (
+            pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [2.0]}),
+            ValueError,
+            r"in \[0, 1\], found 2 in row 0 and 1",
+        ),
+        (
+            pd.DataFrame({"source": "a", "target": ["b", "c"], "weight": [1.0, -1.0]}),
+            ValueError,
+            r"found -1 in row 1.*abs\(\)",
+        ),
+        (
+            pd.DataFrame({"source": "a", "target": ["b", "c"], "weight": [np.nan, 1.0]}),
+            ValueError,
+            "nan in row 0.*drop rows",
+        ),
+        (
+            pd.DataFrame({"source": ["a"], "target": ["b"], "weight": ["+"]}),
+            TypeError,
+            "numbers in the column `weight`",
+        ),
         (pd.DataFrame({"source": ["x"], "target": ["b"]}), ValueError, "found none among 1.*'a', 'b'"),
     ],
 )

@@ -212,7 +212,7 @@ def test_against_scikit_learn(data):
         (table(("A", "B", 1.0)), REFERENCE, ValueError, r"none of 2 .*its 3 genes.*\['a', 'b', 'c'\].*\['A', 'B'\]"),
         (REFERENCE, table(), ValueError, "0 candidate edges"),
         (REFERENCE, table(("a", "a", 1.0)), ValueError, "0 candidate edges"),
-        (REFERENCE, table(("a", "b", 1.0), ("b", "a", 1.0)), ValueError, "2 candidate edges.*found 2"),
+        (REFERENCE, table(("a", "b", 1.0), ("b", "a", 1.0)), ValueError, "found all 2 in it"),
     ],
     ids=["no weight", "other names", "no target", "nan", "inf", "other case", "empty", "self only", "all true"],
 )
@@ -222,12 +222,12 @@ def test_errors(network, reference, error, message):
 
 
 def test_unknown_regulators():
-    with pytest.raises(ValueError, match="found 0. Check gene names and `regulators`"):
+    with pytest.raises(ValueError, match="candidate edges.*found none.*check their names"):
         sn.tl.evaluate_network(REFERENCE, REFERENCE, regulators=["x"])
 
 
 def test_regulators_without_true_edges():
-    with pytest.raises(ValueError, match="of 2 candidate edges.*found 0"):
+    with pytest.raises(ValueError, match="of 2 candidate edges.*found none"):
         sn.tl.evaluate_network(REFERENCE, REFERENCE, regulators=["c"])
 
 
@@ -251,3 +251,45 @@ def test_published_scores(data_dir, dataset, seed):
     published = pd.read_csv(data_dir / "beeline" / "published_methods.csv").astype({"seed": str})
     published = published.set_index(["dataset", "seed", "method"]).loc[(dataset, seed, "PPCOR")]
     np.testing.assert_allclose(scores[published.index], published, atol=6e-5)
+
+
+def test_a_reference_of_all_candidates_tells_nothing_apart():
+    every = table(("a", "b", 1.0), ("b", "a", 1.0))
+    with pytest.raises(ValueError, match="not in `reference`, found all 2"):
+        sn.tl.evaluate_network(every, every)
+    with pytest.raises(ValueError, match=r"found none. Candidates are pairs of two of its 2 genes"):
+        sn.tl.evaluate_network(every, every.iloc[:1], regulators=["other"])
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "error", "message"),
+    [
+        ("weight", ["+", "-"], TypeError, r"numbers in the column `weight` of `{}`, found .*'\+'.*1.0 and -1.0"),
+        ("weight", ["1", "2"], TypeError, "numbers in the column `weight` of `{}`"),
+        ("weight", [True, False], TypeError, "numbers in the column `weight` of `{}`, found bool"),
+        ("source", ["a", None], ValueError, "every row of the column `source` of `{}`, found 1 without"),
+        ("target", [np.nan, "c"], ValueError, "every row of the column `target` of `{}`, found 1 without"),
+    ],
+)
+@pytest.mark.parametrize("name", ["network", "reference"])
+def test_values_that_are_no_names_and_numbers(name, column, values, error, message):
+    tables = {key: table(("a", "b", 1.0), ("a", "c", -1.0)) for key in ("network", "reference")}
+    tables[name] = tables[name].assign(**{column: pd.Series(values, dtype=None if column == "weight" else object)})
+    with pytest.raises(error, match=message.format(name)):
+        sn.tl.evaluate_network(**tables)
+
+
+def test_regulators_are_no_string():
+    edges = table(("a", "b", 1.0), ("a", "c", -1.0))
+    with pytest.raises(TypeError, match="found the string 'a'"):
+        sn.tl.evaluate_network(edges, edges, regulators="a")
+
+
+def test_edges_of_both_signs_and_of_none_have_no_known_sign():
+    """Whichever row comes first."""
+    network = table(("a", "b", 1.0), ("a", "c", 1.0), ("b", "c", 1.0), ("c", "a", 1.0))
+    rows = [("a", "b", 1.0), ("a", "b", 1.0), ("a", "c", 1.0), ("a", "c", -1.0), ("b", "c", -1.0), ("c", "a", np.nan)]
+    for reference in (table(*rows), table(*rows[::-1])):
+        scores = sn.tl.evaluate_network(network, reference)
+        assert scores["sign_accuracy"] == 0.5  # of a to b and b to c
+        assert scores["n_true"] == 4

@@ -165,7 +165,7 @@ class NetworkMixin(PredictionMixin):
         r"""Jacobian of the field at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
 
         It is that of the field that is integrated, and zero wherever ``get_adjacency(weights="paths")`` is. Other weights of a
-        lineage are zero also for a regulator that is constant among its cells.
+        lineage, but for ``weights="jacobian"``, are zero also for a regulator that is constant among its cells.
 
         Parameters
         ----------
@@ -483,6 +483,7 @@ class NetworkMixin(PredictionMixin):
 
 
 def _balance(matrix: np.ndarray) -> np.ndarray:
-    """Edges over the root of the norm of their target's, self edges apart: targets × regulators."""
-    norm = np.linalg.norm(matrix - np.diag(np.diagonal(matrix)), axis=1, keepdims=True)
+    """Edges over the root of the norm of their target's: targets × regulators. The self edge is in its own norm only."""
+    norm = np.repeat(np.linalg.norm(matrix - np.diag(np.diagonal(matrix)), axis=1, keepdims=True), len(matrix), axis=1)
+    np.fill_diagonal(norm, np.linalg.norm(matrix, axis=1))
     return matrix / np.sqrt(np.where(norm > 0, norm, 1.0))

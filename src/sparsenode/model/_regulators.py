@@ -164,7 +164,7 @@ def prior_weight_matrix(
     Raises
     ------
     TypeError
-        If it is not a data frame.
+        If it is not a data frame, or its weights are not numbers.
     KeyError
         If a column is missing.
     ValueError
@@ -175,9 +175,15 @@ def prior_weight_matrix(
     missing = [column for column in ("source", "target") if column not in prior]
     if missing:
         raise KeyError(f"Expected the columns 'source' and 'target' in `prior`, {missing} not found in {list(prior)}.")
+    if "weight" in prior and not pd.api.types.is_numeric_dtype(prior["weight"]):
+        raise TypeError(f"Expected numbers in the column `weight` of `prior`, found {prior['weight'].dtype}.")
     confidence = prior["weight"].to_numpy(dtype=float) if "weight" in prior else np.ones(len(prior))
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ValueError("Expected the weights of `prior` in [0, 1], found others. Scale them by their maximum.")
+    wrong = np.flatnonzero(~((confidence >= 0) & (confidence <= 1)))
+    if len(wrong):
+        raise ValueError(
+            f"Expected the weights of `prior` in [0, 1], found {confidence[wrong[0]]:g} in row {wrong[0]} and {len(wrong)} such rows in all. "
+            "They are confidences: take magnitudes of signs with `.abs()`, scale by the maximum, and drop rows with NaN."
+        )
     source, target = (genes.get_indexer(pd.Index(prior[column].astype(str))) for column in ("source", "target"))
     known = (source >= 0) & (target >= 0)
     if not known.any():

@@ -20,7 +20,8 @@ def evaluate_network(
 
     Do not compare ``auprc`` or ``epr`` between references of different density, or read them where the reference itself was
     made from co-expression, which favours correlations. Do not compare a sparse network with a dense ranking by ``auprc`` or
-    ``auprc_ratio``: the straight line from its last predicted edge to the end flatters a short list. Use
+    ``auprc_ratio``: the straight line from its last predicted edge to the end flatters a short list of
+    true edges, and is unfair to a short list of wrong ones. Use
     ``average_precision_ratio``.
 
     Parameters
@@ -29,7 +30,8 @@ def evaluate_network(
         Predicted edges: columns ``source``, ``target``, ``weight``. If an edge stands there more than once, its largest
         magnitude counts.
     reference
-        True edges: columns ``source`` and ``target``, optionally ``weight`` whose sign is that of the regulation.
+        True edges: columns ``source`` and ``target``, optionally ``weight`` whose sign is that of the regulation;
+        0, NaN, or rows of both signs for one edge, where it is not known.
     regulators
         Genes that may be sources, all genes of the reference by default.
 
@@ -50,14 +52,22 @@ def evaluate_network(
     ------
     KeyError
         If a column is missing.
+    TypeError
+        If weights are not numbers, or ``regulators`` is a string.
     ValueError
-        If weights are not finite, if all or none of the candidates are true edges, or if the network has edges but shares no
+        If weights are not finite, if a gene has no name, if all or none of the candidates are true edges, or if the network has edges but shares no
         gene with the reference.
     """
     _require_columns("network", network, ["source", "target", "weight"])
     _require_columns("reference", reference, ["source", "target"])
-    if not np.isfinite(network["weight"].to_numpy(dtype=float)).all():
+    if not np.isfinite(_numbers("network", network)).all():
         raise ValueError("Expected finite weights in `network`, found NaN or infinite ones.")
+    if "weight" in reference:
+        _numbers("reference", reference)
+    for name, table in {"network": network, "reference": reference}.items():
+        _require_names(name, table)
+    if isinstance(regulators, str):
+        raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
     truth = reference[reference["source"] != reference["target"]].drop_duplicates(["source", "target"])
     genes = pd.unique(pd.concat([truth["source"], truth["target"]]))
@@ -65,10 +75,14 @@ def evaluate_network(
     candidates = pd.MultiIndex.from_product([sources, genes], names=["source", "target"])
     candidates = candidates[candidates.get_level_values(0) != candidates.get_level_values(1)]
     is_true = candidates.isin(pd.MultiIndex.from_frame(truth[["source", "target"]]))
-    if is_true.all() or not is_true.any():
+    if not is_true.any():
         raise ValueError(
-            f"Expected some of {len(candidates)} candidate edges to be in `reference`, found {int(is_true.sum())}. "
-            "Check gene names and `regulators`."
+            f"Expected some of {len(candidates)} candidate edges to be in `reference`, found none. Candidates are pairs of two of its "
+            f"{len(genes)} genes, the first among `regulators`: check their names."
+        )
+    if is_true.all():
+        raise ValueError(
+            f"Expected candidate edges that are not in `reference`, found all {len(candidates)} in it: nothing can be told apart."
         )
     _require_shared_genes(network, genes)
     weights = _strongest(network).reindex(candidates).fillna(0.0).to_numpy()
@@ -81,7 +95,7 @@ def evaluate_network(
             "auprc_ratio": auprc / density,
             "average_precision_ratio": average_precision_score(is_true, score) / density,
             "epr": _early_precision(score, is_true) / density,
-            "sign_accuracy": _sign_accuracy(weights, truth, candidates),
+            "sign_accuracy": _sign_accuracy(weights, reference, candidates),
             "n_true": int(is_true.sum()),
             "n_candidates": len(candidates),
         },
@@ -93,6 +107,26 @@ def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> 
     missing = [column for column in columns if column not in table]
     if missing:
         raise KeyError(f"Expected `{name}` to have the columns {list(columns)}, {missing} missing in {list(table)}.")
+
+
+def _numbers(name: str, table: pd.DataFrame) -> np.ndarray:
+    """The weights, after refusing anything but numbers."""
+    if any(isinstance(value, bool | np.bool_ | str) for value in table["weight"]):
+        raise TypeError(
+            f"Expected numbers in the column `weight` of `{name}`, found {table['weight'].dtype}, such as "
+            f"{table['weight'].iloc[:1].tolist()}. Signs are 1.0 and -1.0."
+        )
+    return table["weight"].to_numpy(dtype=float)
+
+
+def _require_names(name: str, table: pd.DataFrame) -> None:
+    """Refuse missing gene names."""
+    for column in ("source", "target"):
+        lost = int(table[column].isna().sum())
+        if lost:
+            raise ValueError(
+                f"Expected a gene in every row of the column `{column}` of `{name}`, found {lost} without. Drop them."
+            )
 
 
 def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
@@ -128,10 +162,11 @@ def _early_precision(score: np.ndarray, is_true: np.ndarray) -> float:
     return float(is_true[top].mean()) if top.any() else 0.0
 
 
-def _sign_accuracy(weights: np.ndarray, truth: pd.DataFrame, candidates: pd.MultiIndex) -> float:
-    if "weight" not in truth:
+def _sign_accuracy(weights: np.ndarray, reference: pd.DataFrame, candidates: pd.MultiIndex) -> float:
+    if "weight" not in reference:
         return float("nan")
-    known = truth.set_index(["source", "target"])["weight"].astype(float).reindex(candidates).fillna(0.0)
-    signs = np.sign(known.to_numpy())
+    rows = reference["weight"].astype(float).apply(np.sign).groupby([reference["source"], reference["target"]])
+    lowest, highest = rows.min(), rows.max()
+    signs = lowest.where(lowest == highest, 0.0).reindex(candidates).fillna(0.0).to_numpy()
     compared = (signs != 0) & (weights != 0)
     return float((np.sign(weights) == signs)[compared].mean()) if compared.any() else float("nan")
