@@ -27,6 +27,7 @@ from sparsenode import SparseNODE, tl
 
 COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
 SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]
+MIN_CELLS = 10  # of a lineage
 BASELINES = ("pearson", "spearman", "partial_correlation", "genie3")
 
 
@@ -50,6 +51,10 @@ def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
             f"missing: {list(missing[:3])}. Cells there look like {list(times.index[:3])}."
         )
     times = times.loc[expression.index]
+    small = times.columns[times.notna().sum() < MIN_CELLS]
+    if len(small):
+        print(f"{run.parent.name}/{run.name}: fewer than {MIN_CELLS} cells in {list(small)}, left out")
+        times = times.drop(columns=small)
     member = times.notna().any(axis=1)
     if not member.all():
         print(
@@ -124,7 +129,7 @@ def published(folder: Path) -> pd.DataFrame:
     path = folder / "published_methods.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path).rename(columns={"dataset": "network"})
+    table = pd.read_csv(path, dtype={"dataset": str, "network": str}).rename(columns={"dataset": "network"})
     missing = [column for column in ("network", "seed", "method", "auprc_ratio", "epr", "auroc") if column not in table]
     if missing:
         raise ValueError(f"Expected the columns {missing} in {path}, found {list(table)}.")

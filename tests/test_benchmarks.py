@@ -26,7 +26,7 @@ def beeline(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """A chain of four genes in 60 cells of two lineages; cells are numbers, and two are in no lineage."""
+    """A chain of four genes in 60 cells of two lineages and nine of a third; cells are numbers, and two are of neither of the two."""
     folder = tmp_path / "chain" / "7"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -37,6 +37,7 @@ def run(tmp_path) -> Path:
     lineages = pd.DataFrame({"PseudoTime1": times, "PseudoTime2": times + 0.2})
     lineages.loc[5:30:2, "PseudoTime1"] = np.nan
     lineages.loc[[3, 8]] = np.nan
+    lineages["PseudoTime3"] = np.where(lineages.index < 9, times, np.nan)
     lineages.sample(frac=1, random_state=0).to_csv(folder / "PseudoTime.csv")
     reference = pd.DataFrame({"Type": ["+", "-", None], "Gene1": GENES[:3], "Gene2": GENES[1:], "Note": "x"})
     reference.to_csv(folder / "refNetwork.csv", index=False)
@@ -45,9 +46,11 @@ def run(tmp_path) -> Path:
 
 def test_cells_and_reference_of_a_run(beeline, run, capsys):
     adata, reference = beeline.read(run)
-    assert "chain/7: 2 of 60 cells are in no lineage, left out" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "chain/7: fewer than 10 cells in ['PseudoTime3'], left out" in printed
+    assert "chain/7: 2 of 60 cells are in no lineage, left out" in printed
     expression = pd.read_csv(run / "ExpressionData.csv", index_col=0).T
-    times = pd.read_csv(run / "PseudoTime.csv", index_col=0).sort_index()
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0).sort_index().drop(columns="PseudoTime3")
     kept = np.delete(np.arange(60), [3, 8])
     assert list(adata.obs_names) == [str(cell) for cell in kept]
     assert list(adata.var_names) == GENES
