@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+
+from sparsenode._logging import logger
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GENES = ["g0", "g1", "g2", "g3"]
@@ -19,7 +23,14 @@ def beeline(monkeypatch):
     if not BENCHMARKS.exists():  # a source distribution has no benchmarks
         pytest.skip("no benchmarks here")
     monkeypatch.syspath_prepend(BENCHMARKS)
-    yield importlib.import_module("beeline")
+    module = importlib.import_module("beeline")
+    # Scripts quieten the whole process and choose its threads.
+    monkeypatch.setattr(module, "quiet", lambda: None)
+    threads, level = torch.get_num_threads(), logger.level
+    with warnings.catch_warnings():
+        yield module
+    torch.set_num_threads(threads)
+    logger.setLevel(level)
     for name in ("beeline", "_common", "_timing"):
         sys.modules.pop(name, None)
 
