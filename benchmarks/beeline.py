@@ -1,8 +1,10 @@
 """Networks of every BEELINE run under a folder, with one default setting, beside the published methods and baselines.
 
 The folder has the layout ``network/seed/`` with ``ExpressionData.csv[.gz]`` (genes x cells), ``PseudoTime.csv`` (a column per lineage,
-NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2, Type), and may hold ``published_methods.csv``. Nothing is
-chosen per network: every run is ``SparseNODE(adata, objective="transport")`` with its defaults, trained on all cells.
+NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2 and, where signs are known, Type with + or -), and may hold
+``published_methods.csv``. Lineages of fewer than ten cells and cells in no lineage are left out, which is printed; a run that fails
+is named at the end, and the status is 1. Nothing is chosen per network: every run is ``SparseNODE(adata, objective="transport")``
+with its defaults, trained on all cells.
 
 Columns of the table: ``network, seed, method, auprc_ratio, epr, auroc, sign_accuracy, seconds``. Ours is ``sparsenode``;
 ``sparsenode, shuffled`` is the same with pseudotime shuffled within lineages, as a control.
@@ -24,10 +26,10 @@ import torch
 from _timing import quiet
 
 from sparsenode import SparseNODE, tl
+from sparsenode.model._observations import MIN_CELLS
 
 COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
 SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]
-MIN_CELLS = 10  # of a lineage
 BASELINES = ("pearson", "spearman", "partial_correlation", "genie3")
 
 
@@ -36,37 +38,44 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/*/refNetwork.csv"))
 
 
+def label(run: Path) -> str:
+    """Network and seed of a run."""
+    return f"{run.parent.name}/{run.name}"
+
+
 def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     """Cells of lineages with pseudotime and lineages, and the reference network with signs as weights."""
     files = sorted(run.glob("ExpressionData.csv*"))
     if not files:
         raise FileNotFoundError(f"Expected ExpressionData.csv or ExpressionData.csv.gz in {run}, found neither.")
     expression = pd.read_csv(files[0], index_col=0).T
-    times = pd.read_csv(run / "PseudoTime.csv", index_col=0)
-    times.index = times.index.map(str)  # numbers in a column, but words in the header of the expression
-    missing = expression.index.difference(times.index)
-    if len(missing):
-        raise ValueError(
-            f"Expected all cells of {files[0].name} (genes x cells) in PseudoTime.csv of {run}, {len(missing)} of {len(expression)} are "
-            f"missing: {list(missing[:3])}. Cells there look like {list(times.index[:3])}."
-        )
-    times = times.loc[expression.index]
-    small = times.columns[times.notna().sum() < MIN_CELLS]
-    if len(small):
-        print(f"{run.parent.name}/{run.name}: fewer than {MIN_CELLS} cells in {list(small)}, left out")
-        times = times.drop(columns=small)
-    member = times.notna().any(axis=1)
-    if not member.all():
-        print(
-            f"{run.parent.name}/{run.name}: {int((~member).sum())} of {len(member)} cells are in no lineage, left out"
-        )
-    expression, times = expression[member.to_numpy()], times[member.to_numpy()]
+    times = read_times(run, expression.index)
     # A cell of several lineages has one pseudotime: the mean, where they differ.
-    obs = pd.DataFrame({"pseudotime": times.mean(axis=1)}, index=expression.index)
+    obs = pd.DataFrame({"pseudotime": times.mean(axis=1)}, index=times.index)
     genes = pd.DataFrame(index=expression.columns.map(str))
-    adata = anndata.AnnData(expression.to_numpy(np.float32), obs=obs, var=genes)
+    adata = anndata.AnnData(expression.loc[times.index].to_numpy(np.float32), obs=obs, var=genes)
     adata.obsm["lineages"] = times.notna()
     return adata, read_reference(run / "refNetwork.csv")
+
+
+def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
+    """Pseudotime, cells x lineages, of lineages that are large enough and the cells in them; says what it leaves out."""
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0)
+    times.index = times.index.map(str)  # numbers in a column, but words in the header of the expression
+    missing = cells.difference(times.index)
+    if len(missing):
+        raise ValueError(
+            f"Expected all cells of the expression (genes x cells) in PseudoTime.csv of {run}, {len(missing)} of {len(cells)} are "
+            f"missing: {list(missing[:3])}. Cells there look like {list(times.index[:3])}."
+        )
+    times = times.loc[cells]
+    small = times.columns[times.notna().sum() < MIN_CELLS]
+    if len(small):
+        print(f"{label(run)}: fewer than {MIN_CELLS} cells in {list(small)}, left out")
+    times = times.drop(columns=small).dropna(how="all")
+    if len(times) < len(cells):
+        print(f"{label(run)}: {len(cells) - len(times)} of {len(cells)} cells are in no lineage, left out")
+    return times
 
 
 def read_reference(path: Path) -> pd.DataFrame:
@@ -141,9 +150,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Medians over seeds, a row per network and method, and the best published method of each network and score."""
     medians = table.groupby(["network", "method"], sort=False)[[*SCORES, "seconds"]].median().reset_index()
     ours = ["sparsenode", "sparsenode, shuffled", *BASELINES]
-    others = medians[
-        ~medians["method"].isin(ours) & medians["network"].isin(medians["network"][medians["method"].isin(ours)])
-    ]
+    others = medians[~medians["method"].isin(ours)]
     best = others.groupby("network", sort=False)[["auprc_ratio", "epr", "auroc"]].max().reset_index()
     best["method"] = "best published"
     shown = pd.concat([medians[medians["method"].isin(ours)], best])
@@ -171,7 +178,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows, failed = [], {}
     for run in runs:
-        name = f"{run.parent.name}/{run.name}"
+        name = label(run)
         try:
             rows += run_one(run, not options.no_baselines)
         except (ValueError, KeyError, OSError) as error:  # what is wrong with a run; the others are of use without it
@@ -181,10 +188,11 @@ def main() -> None:
         print(shown if options.no_baselines else {"done": name}, flush=True)
     if rows:
         ours = pd.DataFrame(rows)[COLUMNS]
-        print(summarise(pd.concat([ours, theirs])).to_string(index=False, float_format="%.3f"))
+        table = pd.concat([ours, theirs[theirs["network"].isin(ours["network"])]])
+        print(summarise(table).to_string(index=False, float_format="%.3f"))
         if options.out is not None:
-            names = (f"{run.parent.name}/{run.name}" for run in runs)
-            _common.write_results(ours, options.out, {"runs": [name for name in names if name not in failed]})
+            done = [name for name in map(label, runs) if name not in failed]
+            _common.write_results(ours, options.out, {"runs": done})
     if failed:
         parser.exit(1, "".join(f"failed: {name}: {error}\n" for name, error in failed.items()))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
+import pandas as pd
 
 
 def choice(name: str, value: object, valid: Sequence[str]) -> None:
@@ -72,3 +73,14 @@ def cell_indices(indices: object, n_cells: int) -> np.ndarray:
     if chosen.size and (chosen.min() < -n_cells or chosen.max() >= n_cells):
         raise IndexError(f"Expected `indices` in [0, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")
     return np.where(chosen < 0, chosen + n_cells, chosen)
+
+
+def weights(name: str, table: pd.DataFrame) -> np.ndarray:
+    """Weights of a table of edges, after refusing anything but numbers; they may be missing or infinite."""
+    column = table["weight"]
+    if any(isinstance(value, bool | np.bool_ | str) for value in column):
+        raise TypeError(
+            f"Expected numbers in the column `weight` of `{name}`, found {column.dtype}, such as {column.iloc[:1].tolist()}. "
+            "Signs are 1.0 and -1.0."
+        )
+    return column.to_numpy(dtype=float)

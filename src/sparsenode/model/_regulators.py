@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode._logging import logger
+from sparsenode.model import _checks
 
 SelfEdges = Literal["penalised", "free"]
 _DISCOUNT = 0.9  # off the penalty of an edge that prior knowledge is sure of
@@ -175,9 +176,7 @@ def prior_weight_matrix(
     missing = [column for column in ("source", "target") if column not in prior]
     if missing:
         raise KeyError(f"Expected the columns 'source' and 'target' in `prior`, {missing} not found in {list(prior)}.")
-    if "weight" in prior and not pd.api.types.is_numeric_dtype(prior["weight"]):
-        raise TypeError(f"Expected numbers in the column `weight` of `prior`, found {prior['weight'].dtype}.")
-    confidence = prior["weight"].to_numpy(dtype=float) if "weight" in prior else np.ones(len(prior))
+    confidence = _checks.weights("prior", prior) if "weight" in prior else np.ones(len(prior))
     wrong = np.flatnonzero(~((confidence >= 0) & (confidence <= 1)))
     if len(wrong):
         raise ValueError(

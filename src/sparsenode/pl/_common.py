@@ -142,14 +142,17 @@ def panels(
     return figure, axes[:n]
 
 
-def legend_beneath(figure: Figure, handles: Sequence[Any], title: str | None = None) -> None:
-    """Legend beneath all panels, in as many columns as fit the figure, which grows by its rows."""
+def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, title: str | None = None) -> None:
+    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows."""
+    looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
+    if not beneath:
+        axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks)
+        return
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(figure.get_figwidth() / (_ENTRY + CHARACTER * longest))))
     rows = -(-len(handles) // columns) + (title is not None)
     figure.set_figheight(figure.get_figheight() + _LINE * rows)
-    small = {"fontsize": "small", "title_fontsize": "small"}
-    figure.legend(handles=handles, title=title, frameon=False, loc="outside lower center", ncols=columns, **small)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, **looks)
 
 
 def finish(

@@ -121,10 +121,7 @@ def intervention(
     ]
     if 1 < len(shown) <= _MAX_NAMED:
         handles += [Line2D([], [], color=palette[name], linewidth=2, label=name) for name in shown]
-    if ax is None:
-        _common.legend_beneath(figure, handles)
-    else:
-        axes[-1].legend(handles=handles, frameon=False, fontsize="small", ncols=1 + len(handles) // 9)
+    _common.legend(figure, axes[-1], handles, beneath=ax is None)
     return _common.finish(figure, axes, show, return_fig)
 
 

@@ -112,11 +112,8 @@ def trajectory(
         axis.set(title=gene, xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
-    if handles and ax is None:
-        _common.legend_beneath(figure, handles, title)
-    elif handles:
-        small: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small"}
-        axes[0].legend(handles=handles, title=title, ncols=1 + len(handles) // 9, **small)
+    if handles:
+        _common.legend(figure, axes[0], handles, beneath=ax is None, title=title)
     return _common.finish(figure, axes, show, return_fig)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
+from sparsenode.model import _checks
+
 
 def evaluate_network(
     network: pd.DataFrame, reference: pd.DataFrame, regulators: Sequence[str] | None = None
@@ -55,15 +57,15 @@ def evaluate_network(
     TypeError
         If weights are not numbers, or ``regulators`` is a string.
     ValueError
-        If weights are not finite, if a gene has no name, if all or none of the candidates are true edges, or if the network has edges but shares no
-        gene with the reference.
+        If weights are not finite, if a gene has no name, if all or none of the candidates are true edges, or if the network
+        has edges but shares no gene with the reference.
     """
     _require_columns("network", network, ["source", "target", "weight"])
     _require_columns("reference", reference, ["source", "target"])
-    if not np.isfinite(_numbers("network", network)).all():
+    if not np.isfinite(_checks.weights("network", network)).all():
         raise ValueError("Expected finite weights in `network`, found NaN or infinite ones.")
     if "weight" in reference:
-        _numbers("reference", reference)
+        _checks.weights("reference", reference)
     for name, table in {"network": network, "reference": reference}.items():
         _require_names(name, table)
     if isinstance(regulators, str):
@@ -107,16 +109,6 @@ def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> 
     missing = [column for column in columns if column not in table]
     if missing:
         raise KeyError(f"Expected `{name}` to have the columns {list(columns)}, {missing} missing in {list(table)}.")
-
-
-def _numbers(name: str, table: pd.DataFrame) -> np.ndarray:
-    """The weights, after refusing anything but numbers."""
-    if any(isinstance(value, bool | np.bool_ | str) for value in table["weight"]):
-        raise TypeError(
-            f"Expected numbers in the column `weight` of `{name}`, found {table['weight'].dtype}, such as "
-            f"{table['weight'].iloc[:1].tolist()}. Signs are 1.0 and -1.0."
-        )
-    return table["weight"].to_numpy(dtype=float)
 
 
 def _require_names(name: str, table: pd.DataFrame) -> None:
