@@ -10,7 +10,11 @@ from scipy.spatial.distance import cdist
 
 from sparsenode.objectives import Pairs, Transport, couple_cells, noise_to_signal
 from sparsenode.objectives import _transport as module
-from sparsenode.objectives._transport import couple
+
+
+def couple(first, second, entropy, first_mass, second_mass):
+    """Plan of a single pair of windows."""
+    return module.couple(first[None], second[None], entropy, first_mass[None], second_mass[None])[0]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -15,6 +16,8 @@ MAX_TOGETHER = 200  # cells of a window that are coupled together; those of larg
 _NEGLIGIBLE = 1e-3  # shares of a cell's mass below it are dropped, relative to its largest
 _CONSTANT = 1e-12  # variance of a constant, relative to the largest
 _LEAST_KEPT = 0.01  # share of the variance that is taken for signal where there seems to be less
+_TOGETHER = 100_000  # entries of plans that are solved for at a time, few enough for a processor's cache
+_TOLERANCE = 1e-4  # of masses, in the norm
 _MAX_ITERATIONS = 100  # of Sinkhorn's algorithm: rows are normalised afterwards, so it need not converge fully
 
 
@@ -234,18 +237,24 @@ def _couple_windows(
     """Couple the ordered cells of one trajectory: cells × cells, rows sum to one, or zero where no pair starts."""
     n, size = len(embedding), len(embedding) / n_windows
     n_parts = math.ceil(size / MAX_TOGETHER)
-    row, column, share = [], [], []
+    alike = defaultdict(list)  # windows of the same numbers of cells
     for place in range((n_windows - lag - 1) * transport.overlap + 1):
         begin = place / transport.overlap * size
         ends = np.rint([begin, begin + size, begin + lag * size, begin + (lag + 1) * size]).astype(int)
         ends[1::2] = np.maximum(ends[1::2], ends[::2] + 1)  # a window of a single cell may be rounded away
         for part in range(n_parts):
             first, second = np.arange(ends[0] + part, ends[1], n_parts), np.arange(ends[2] + part, ends[3], n_parts)
-            plan = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
-            i, j = np.nonzero(plan)
-            row.append(first[i])
-            column.append(second[j])
-            share.append(plan[i, j])
+            alike[len(first), len(second)].append((first, second))
+    row, column, share = [], [], []
+    for (n_first, n_second), windows in alike.items():
+        step = max(1, _TOGETHER // (n_first * n_second))
+        for begin in range(0, len(windows), step):
+            first, second = map(np.stack, zip(*windows[begin : begin + step], strict=True))
+            plans = couple(embedding[first], embedding[second], transport.entropy, weights[first], weights[second])
+            window, i, j = np.nonzero(plans)
+            row.append(first[window, i])
+            column.append(second[window, j])
+            share.append(plans[window, i, j])
     total = sparse.coo_array(
         (np.concatenate(share), (np.concatenate(row), np.concatenate(column))), shape=(n, n)
     ).tocsr()
@@ -255,26 +264,43 @@ def _couple_windows(
 def couple(
     first: np.ndarray, second: np.ndarray, entropy: float, first_mass: np.ndarray, second_mass: np.ndarray
 ) -> np.ndarray:
-    """Optimal transport plan between two sets of weighted cells; rows sum to one.
+    """Optimal transport plans between two sets of weighted cells, for several windows; rows sum to one.
 
     Parameters
     ----------
     first, second
-        Cells × dimensions.
+        Windows × cells × dimensions.
     entropy
         Entropic penalty as a share of the mean cost, 0 for none.
     first_mass, second_mass
-        Positive weight of each cell.
+        Positive weight of each cell, windows × cells.
     """
-    cost = ot.dist(first, second)
-    mass = [weights / weights.sum() for weights in (first_mass, second_mass)]
-    if entropy == 0 or cost.max() == 0:
-        plan = ot.emd(*mass, cost)
+    costs = ot.dist_batch(first, second)
+    masses = [weights / weights.sum(1, keepdims=True) for weights in (first_mass, second_mass)]
+    if entropy == 0:
+        plans = np.stack([ot.emd(a, b, cost) for a, b, cost in zip(*masses, costs, strict=True)])
     else:
-        regularization = entropy * cost.mean()
-        # Shifts of rows and columns leave the plan as it is, and keep its exponentials away from zero.
-        cost = cost - cost.min(1, keepdims=True)
-        cost = cost - cost.min(0, keepdims=True)
-        plan = ot.sinkhorn(*mass, cost, regularization, numItermax=_MAX_ITERATIONS, stopThr=1e-4, warn=False)
-        plan[plan < _NEGLIGIBLE * plan.max(1, keepdims=True)] = 0.0
-    return plan / plan.sum(1, keepdims=True)
+        mean = costs.mean((1, 2), keepdims=True)
+        plans = _sinkhorn(costs / (entropy * np.where(mean > 0, mean, 1.0)), *masses)
+        plans[plans < _NEGLIGIBLE * plans.max(2, keepdims=True)] = 0.0
+    return plans / plans.sum(2, keepdims=True)
+
+
+def _sinkhorn(costs: np.ndarray, first_mass: np.ndarray, second_mass: np.ndarray) -> np.ndarray:
+    """Entropic plans for costs in units of the penalty, windows × cells × cells."""
+    # Shifts of rows and columns leave the plan as it is, and keep its exponentials away from zero.
+    costs = costs - costs.min(2, keepdims=True)
+    costs = costs - costs.min(1, keepdims=True)
+
+    def solve(method: str, which: slice | np.ndarray) -> np.ndarray:
+        problem = {"M": costs[which], "a": first_mass[which], "b": second_mass[which]}
+        return ot.solve_batch(
+            **problem, reg=1.0, method=method, max_iter=_MAX_ITERATIONS, tol=_TOLERANCE, grad="detach"
+        ).plan
+
+    with np.errstate(all="ignore"):
+        plans = solve("sinkhorn", slice(None))
+    lost = ~np.isfinite(plans).all((1, 2)) | (plans.sum(2) == 0).any(1)
+    if lost.any():  # masses so unlike, and cells so far apart, that scales overflow; logarithms are slower
+        plans[lost] = solve("log_sinkhorn", lost)
+    return plans
