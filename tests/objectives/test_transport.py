@@ -92,6 +92,30 @@ def test_entropic_coupling_survives_outliers(distance):
     np.testing.assert_allclose(same.sum(1), 1.0)
 
 
+@pytest.mark.parametrize("entropy", [0.0, 0.05])
+def test_windows_that_are_solved_together_have_the_plans_of_each_alone(entropy):
+    rng = np.random.default_rng(8)
+    first, second = rng.normal(size=(6, 9, 3)), rng.normal(size=(6, 7, 3)) * np.arange(1, 7)[:, None, None]
+    mass = rng.uniform(0.5, 2, (6, 9)), rng.uniform(0.5, 2, (6, 7))
+    together = module.couple(first, second, entropy, *mass)
+    alone = [couple(*window[:2], entropy, *window[2:]) for window in zip(first, second, *mass, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=2e-3)  # they stop together, so some are closer to convergence
+
+
+def test_scales_that_overflow_are_solved_for_in_logarithms():
+    """The far cell of the second window is a third of its mass, so the near cells of the first send it a third."""
+    rng = np.random.default_rng(9)
+    first, second = rng.normal(size=(2, 40, 2))
+    first[0] += 300
+    second[0] += 300
+    mass = np.ones((2, 40))
+    mass[:, 0] = 1e-12, 20
+    plan = couple(first, second, 0.01, *mass)
+    np.testing.assert_allclose(plan.sum(1), 1.0)
+    assert plan[0, 0] == pytest.approx(1.0)
+    assert plan[1:, 0].mean() == pytest.approx(20 / 59, rel=0.02)
+
+
 def test_one_cell_less_changes_smooth_couplings_less():
     """Mean change of where the other cells move to, when a random cell is removed."""
     rng = np.random.default_rng(4)
