@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 
-from sparsenode.module._initial_velocity import _RIDGES, InitialVelocity
+from sparsenode.module._initial_velocity import _RIDGES, InitialVelocity, _ridge
 
 
 def test_it_starts_from_a_ridge_regression_per_field():
@@ -28,6 +29,20 @@ def test_it_starts_from_a_ridge_regression_per_field():
         found = network(starts[own].expand(4, -1, -1))[field::2].detach().numpy()
         for replicate in found:
             np.testing.assert_allclose(replicate, ridge.predict(x / spread), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "n_vars"), [(2, 3), (3, 1), (4, 3), (4, 30), (8, 2), (8, 30)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_ridge_is_that_of_leaving_out_one_by_one(n, n_vars, seed):
+    # With fewer trajectories than variables residuals and leverages of small ridges are all but zero and one.
+    rng = np.random.default_rng(seed)
+    z, v = rng.normal(size=(n, n_vars)), rng.normal(size=(n, 2))
+    z -= z.mean(0)
+    candidates = [Ridge(alpha=n_vars * float(ridge), solver="svd") for ridge in _RIDGES]
+    errors = [-cross_val_score(c, z, v, cv=LeaveOneOut(), scoring="neg_mean_squared_error").mean() for c in candidates]
+    best = next(i for i, error in enumerate(errors) if error <= min(errors) * (1 + 1e-6))
+    found = _ridge(torch.as_tensor(z), torch.as_tensor(v - v.mean(0)))
+    np.testing.assert_allclose(found, candidates[best].fit(z, v).coef_, rtol=1e-4, atol=1e-7)
 
 
 def test_velocities_that_are_linear_in_positions_are_found():

@@ -13,6 +13,7 @@ _WIDTH = 20
 # Ridges of the linear fit that training starts from, per squared deviation of a variable: the one with the smallest
 # leave-one-out error is taken.
 _RIDGES = 10.0 ** torch.arange(-8.0, 3.0, dtype=torch.float64)
+_TIE = 1e-6  # relative difference of errors within which the smaller ridge is taken, lest rounding decide
 
 
 class InitialVelocity(nn.Module):
@@ -99,14 +100,16 @@ def _ridge(z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     Outputs × inputs.
     """
     n, n_vars = z.shape
-    gram = z @ z.T
+    # The constant direction is the intercept's: moved away from zero, it leaves the outputs, which are centred, as they are.
+    gram = z @ z.T + n_vars
     best, slope = float("inf"), v.new_zeros(v.shape[1], n_vars)
-    for ridge in _RIDGES.tolist():
-        inverse = torch.linalg.inv(gram + ridge * n_vars * torch.eye(n, dtype=z.dtype, device=z.device))
-        # The hat matrix of the intercept and the inputs; errors without a trajectory follow from those with it.
-        hat = gram @ inverse
-        left = (1.0 - hat.diagonal() - 1.0 / n).clamp_min(torch.finfo(z.dtype).eps)
-        error = float(((v - hat @ v) / left[:, None]).square().sum())
-        if error < best:
-            best, slope = error, (inverse @ v).T @ z
+    for ridge in (n_vars * _RIDGES).tolist():
+        inverse = torch.linalg.inv(gram + ridge * torch.eye(n, dtype=z.dtype, device=z.device))
+        # Errors without a trajectory are those with it over one minus its leverage. Both vanish with the ridge where there are
+        # fewer trajectories than variables, so both are divided by it.
+        weights = inverse @ v
+        left = inverse.diagonal() - 1.0 / (n * (n * n_vars + ridge))
+        error = float((weights / left[:, None]).square().sum())
+        if error < (1.0 - _TIE) * best:
+            best, slope = error, weights.T @ z
     return slope
