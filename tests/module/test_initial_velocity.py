@@ -54,6 +54,15 @@ def test_velocities_that_are_linear_in_positions_are_found():
     torch.testing.assert_close(network(x[None])[0], x @ matrix.T, rtol=1e-5, atol=1e-5)
 
 
+def test_two_trajectories_which_say_nothing_on_the_ridge_start_from_their_mean():
+    generator = torch.Generator().manual_seed(2)
+    starts, slopes = torch.randn(2, 2, 5, generator=generator, dtype=torch.float64)
+    network = InitialVelocity(5, [0], 1).double()
+    network.start_from(starts, slopes, [0, 0])
+    spread = (slopes - slopes.mean(0)).abs().max()
+    assert (network(starts[None])[0] - slopes.mean(0)).abs().max() < 0.05 * spread
+
+
 def test_one_trajectory_gives_its_slope():
     network = InitialVelocity(3, [0], 1).double()
     start, slope = torch.tensor([[1.0, -2.0, 0.5]]).double(), torch.tensor([[3.0, 0.1, -1.0]]).double()

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 _WIDTH = 20
 # Ridges of the linear fit that training starts from, per squared deviation of a variable: the one with the smallest
-# leave-one-out error is taken.
-_RIDGES = 10.0 ** torch.arange(-8.0, 3.0, dtype=torch.float64)
-_TIE = 1e-6  # relative difference of errors within which the smaller ridge is taken, lest rounding decide
+# leave-one-out error is taken, the largest of those alike. For two trajectories all are.
+_RIDGES = 10.0 ** torch.arange(2.0, -9.0, -1.0, dtype=torch.float64)
+_TIE = 1e-6  # relative difference of errors that may be rounding
 
 
 class InitialVelocity(nn.Module):
@@ -24,7 +24,8 @@ class InitialVelocity(nn.Module):
     with ELU, :math:`h = 20` hidden units, and centre :math:`m` and spread :math:`s` of the initial states of each field. The
     divisors make a step of Adam change velocities alike for any number of variables. :math:`V` starts at zero, and
     :math:`b` and :math:`L` at a ridge regression of observed initial slopes, so a fit does not start at rest; its strength is
-    chosen by leave-one-out cross-validation. With one trajectory all :math:`z` are zero, and :math:`g` is constant.
+    chosen by leave-one-out cross-validation, which for two trajectories says nothing: they start all but at their mean. With one
+    trajectory all :math:`z` are zero, and :math:`g` is constant.
 
     Parameters
     ----------
