@@ -18,6 +18,23 @@ def test_at_least_accepts(value):
     _checks.at_least("n_seeds", value, 2)
 
 
+@pytest.mark.parametrize("value", [0, 0.0, np.float32(0.5), 1])
+def test_share_accepts(value):
+    _checks.share("sparsity", value)
+
+
+@pytest.mark.parametrize("value", [None, "0.9", True, float("nan"), -0.5, 1.5])
+def test_share_names_what_it_refuses(value):
+    with pytest.raises(ValueError, match=rf"`sparsity` to be in \[0, 1\], found {value!r}"):
+        _checks.share("sparsity", value)
+
+
+def test_share_may_leave_out_zero():
+    _checks.share("density", 1e-9, zero=False)
+    with pytest.raises(ValueError, match=r"`density` to be in \(0, 1\], found 0.0"):
+        _checks.share("density", 0.0, zero=False)
+
+
 @pytest.mark.parametrize(
     ("indices", "expected"),
     [(None, [0, 1, 2]), ([-1, 0], [2, 0]), ([], []), (np.uint8([2]), [2]), (pd.Series([True, False, True]), [0, 2])],

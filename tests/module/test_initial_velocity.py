@@ -11,6 +11,14 @@ from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sparsenode.module._initial_velocity import _RIDGES, InitialVelocity, _ridge
 
 
+def cross_validated_ridge(z, v):
+    """The largest ridge with the smallest leave-one-out error; centre and spread are those of all trajectories."""
+    candidates = [Ridge(alpha=z.shape[1] * float(ridge), solver="svd") for ridge in _RIDGES]
+    errors = [-cross_val_score(c, z, v, cv=LeaveOneOut(), scoring="neg_mean_squared_error").mean() for c in candidates]
+    best = next(i for i, error in enumerate(errors) if error <= min(errors) * (1 + 1e-6))
+    return candidates[best].fit(z, v)
+
+
 def test_it_starts_from_a_ridge_regression_per_field():
     generator = torch.Generator().manual_seed(0)
     starts, slopes = torch.randn(2, 7, 3, generator=generator, dtype=torch.float64)
@@ -21,11 +29,7 @@ def test_it_starts_from_a_ridge_regression_per_field():
         own = [m for m, of in enumerate(fields) if of == field]
         x = starts[own].numpy() - starts[own].numpy().mean(0)
         spread = np.sqrt(np.square(x).mean())
-        # The strength with the smallest leave-one-out error; the centre and the spread are those of all starts.
-        candidates = [Ridge(alpha=3 * float(ridge)) for ridge in _RIDGES]
-        scoring = {"cv": LeaveOneOut(), "scoring": "neg_mean_squared_error"}
-        scores = [cross_val_score(c, x / spread, slopes[own].numpy(), **scoring).mean() for c in candidates]
-        ridge = candidates[int(np.argmax(scores))].fit(x / spread, slopes[own].numpy())
+        ridge = cross_validated_ridge(x / spread, slopes[own].numpy())
         found = network(starts[own].expand(4, -1, -1))[field::2].detach().numpy()
         for replicate in found:
             np.testing.assert_allclose(replicate, ridge.predict(x / spread), rtol=1e-5)
@@ -38,11 +42,8 @@ def test_the_ridge_is_that_of_leaving_out_one_by_one(n, n_vars, seed):
     rng = np.random.default_rng(seed)
     z, v = rng.normal(size=(n, n_vars)), rng.normal(size=(n, 2))
     z -= z.mean(0)
-    candidates = [Ridge(alpha=n_vars * float(ridge), solver="svd") for ridge in _RIDGES]
-    errors = [-cross_val_score(c, z, v, cv=LeaveOneOut(), scoring="neg_mean_squared_error").mean() for c in candidates]
-    best = next(i for i, error in enumerate(errors) if error <= min(errors) * (1 + 1e-6))
     found = _ridge(torch.as_tensor(z), torch.as_tensor(v - v.mean(0)))
-    np.testing.assert_allclose(found, candidates[best].fit(z, v).coef_, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found, cross_validated_ridge(z, v).coef_, rtol=1e-4, atol=1e-7)
 
 
 def test_velocities_that_are_linear_in_positions_are_found():

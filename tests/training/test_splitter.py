@@ -62,15 +62,6 @@ def test_shares_out_of_range(train_size, validation_size):
         split_cells(10, train_size, validation_size, True, 0)
 
 
-@pytest.mark.parametrize("share", [None, "0.9", True, float("nan"), -0.5, 1.5])
-def test_what_is_no_share_is_named(share):
-    with pytest.raises(ValueError, match=rf"`train_size` .* found {share!r}"):
-        split_cells(10, share, None, True, 0)
-    if share is not None:
-        with pytest.raises(ValueError, match=rf"`validation_size` .* found {share!r}"):
-            split_cells(10, 0.5, share, True, 0)
-
-
 def test_no_cells_leave_no_training_cells():
     with pytest.raises(ValueError, match="empty"):
         split_cells(0, 0.9, None, True, 0)

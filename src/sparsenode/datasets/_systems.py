@@ -231,8 +231,7 @@ def check_size(n_genes: int, density: float, seed: int) -> None:
     """Refuse what no random system can be drawn from."""
     _checks.at_least("n_genes", n_genes, 2)
     _checks.at_least("seed", seed, 0)
-    if not isinstance(density, Real) or isinstance(density, bool) or not 0 < float(density) <= 1:
-        raise ValueError(f"Expected `density` to be in (0, 1], found {density!r}.")
+    _checks.share("density", density, zero=False)
 
 
 def gene_names(n_genes: int) -> list[str]:

@@ -35,6 +35,17 @@ def positive(name: str, value: object) -> None:
         raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
 
 
+def share(name: str, value: object, zero: bool = True) -> None:
+    """Refuse anything but numbers from 0 to 1; 0 itself only with ``zero``."""
+    if (
+        not isinstance(value, Real)
+        or isinstance(value, bool)
+        or not 0 <= float(value) <= 1
+        or (value == 0 and not zero)
+    ):
+        raise ValueError(f"Expected `{name}` to be in {'[' if zero else '('}0, 1], found {value!r}.")
+
+
 def positive_integers(name: str, value: object) -> tuple[int, ...]:
     """The value as a tuple, after refusing anything but a non-empty sequence of positive integers."""
     items = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else []

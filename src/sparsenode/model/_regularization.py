@@ -140,8 +140,7 @@ class RegularizationMixin(ResultsMixin):
         table = self.get_regularization_path().drop(index=self.given_up_)
         by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
         if rule == "sparsity":
-            if sparsity is None or not 0 <= sparsity <= 1:
-                raise ValueError(f"Expected `sparsity` to be in [0, 1], found {sparsity!r}.")
+            _checks.share("sparsity", sparsity)
             enough = by_strength.index[by_strength["feature_sparsity"] >= sparsity]
             if len(enough) == 0:
                 raise ValueError(

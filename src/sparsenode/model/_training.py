@@ -161,6 +161,9 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             _checks.key_added(key_added)
         _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
+        _checks.share("train_size", train_size, zero=False)
+        if validation_size is not None:
+            _checks.share("validation_size", validation_size)
         if self.adata is None:
             raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)

@@ -8,6 +8,8 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from sparsenode.model import _checks
+
 _COLUMNS = ("source", "target", "weight")
 
 
@@ -119,8 +121,7 @@ def to_decoupler(network: pd.DataFrame, min_frequency: float | None = None) -> p
     _check(network)
     kept = network["weight"].to_numpy(dtype=float) != 0
     if min_frequency is not None:
-        if not 0 <= min_frequency <= 1:
-            raise ValueError(f"Expected `min_frequency` to be in [0, 1], found {min_frequency!r}.")
+        _checks.share("min_frequency", min_frequency)
         if "frequency" not in network:
             raise KeyError(
                 f"Expected `network` to have the column 'frequency' for `min_frequency`, found {list(network)}. Fit "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import lightning.pytorch as pl
 import numpy as np
 import torch
@@ -30,12 +28,8 @@ def split_cells(
     Raises
     ------
     ValueError
-        If the shares are no numbers, are out of range or leave no training cells.
+        If the shares are out of range or leave no training cells.
     """
-    shares = {"train_size": train_size} | ({} if validation_size is None else {"validation_size": validation_size})
-    for name, share in shares.items():
-        if not isinstance(share, Real) or isinstance(share, bool) or not 0 <= share <= 1:
-            raise ValueError(f"Expected `{name}` to be a share of the cells between 0 and 1, found {share!r}.")
     n_train, n_validation = validate_data_split(n_cells, train_size, validation_size)
     order = np.random.default_rng(seed).permutation(n_cells) if shuffle else np.arange(n_cells)
     return (
