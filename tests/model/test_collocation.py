@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -278,3 +279,17 @@ def test_what_cannot_be_combined_is_refused(make, trials):
             CNODE(0.1, adaptive=wrong)
     with pytest.raises(ValueError, match="held-out cells"):
         make(CNODE(0.01), 1).select(key_added=None)
+
+
+@pytest.mark.parametrize("unit", [0.05, 100.0])
+def test_the_unit_of_memberships_does_not_matter(system, unit):
+    """Shares and per cent are smoothed alike; cross-validation counts cells."""
+    errors = []
+    for weight in (1.0, unit):
+        adata = system.simulate(4, 40, noise=0.1, seed=1)
+        adata.obsm["fates"] = pd.DataFrame({"one": np.full(adata.n_obs, weight)}, adata.obs_names)
+        sn.SparseNODE.setup_anndata(adata, **SETUP, lineage_key="fates")
+        model = sn.SparseNODE(adata, CNODE(0.005), objective="collocation", **SERIES)
+        model.train(3, **QUIET)
+        errors.append(model.get_regularization_path()["train_error"][0])
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3)

@@ -260,6 +260,16 @@ def test_trajectories_are_lineages_of_batches(make_adata):
         assert (row["n_cells"], row["start"], row["end"]) == (member.sum(), times.min(), times.max())
 
 
+def test_arrays_that_lost_their_names_take_those_of_the_terminal_states(adata):
+    """As CellRank's table after a file was written and read."""
+    adata.obsm["lineages_fwd"] = adata.obsm["memberships"].to_numpy()
+    states = pd.Categorical(["erythroid", "myeloid"] + [None] * (adata.n_obs - 2))
+    adata.obs["term_states_fwd"] = states
+    assert read_observations(adata, TIME, "lineages_fwd", None).lineage_names == ["erythroid", "myeloid"]
+    adata.obs["term_states_fwd"] = states.remove_categories("myeloid")
+    assert read_observations(adata, TIME, "lineages_fwd", None).lineage_names == ["0", "1"]
+
+
 def test_combinations_without_cells_are_no_trajectories(make_adata):
     adata = make_adata(n_donors=2)
     adata = adata[~((adata.obs["lineage"] == "myeloid") & (adata.obs["donor"] == "donor1"))].copy()
@@ -276,6 +286,12 @@ def test_lineages_take_the_order_of_the_model(adata):
     np.testing.assert_array_equal(observations.memberships[:, 0], adata.obs["lineage"] == "myeloid")
     np.testing.assert_array_equal(observations.memberships[:, 2], adata.obs["lineage"] == "erythroid")
     assert not observations.memberships[:, 1].any()
+
+
+def test_a_table_that_lost_its_names_is_told_from_new_lineages(adata):
+    adata.obsm["memberships"] = adata.obsm["memberships"].to_numpy()
+    with pytest.raises(ValueError, match=r"has no column names.*pd.DataFrame\(.*\['erythroid', 'myeloid'\]\)"):
+        read_observations(adata, TIME, "memberships", None, ["erythroid", "myeloid"])
 
 
 def test_new_lineages_are_listed(adata):

@@ -224,6 +224,40 @@ def test_unit_of_pseudotime(make_adata, fit, aligned):
         np.testing.assert_allclose(model.get_velocity(slow), model.get_velocity(other), atol=1e-4)
 
 
+def test_some_of_the_own_cells_stay_on_the_trajectories_of_the_model(fitted_donors):
+    """Whatever part of the trajectories they are, and however few."""
+    adata = fitted_donors.adata
+    late = np.flatnonzero(adata.obs[TIME] > np.median(adata.obs[TIME]))
+    for rows in (late, late[::-7], late[:3]):
+        some = adata[rows].copy()
+        some.obsm["memberships"] = some.obsm["memberships"] * 2.0
+        np.testing.assert_allclose(fitted_donors.predict(some), fitted_donors.predict()[rows], atol=1e-5)
+        np.testing.assert_allclose(
+            fitted_donors.get_velocity(some), fitted_donors.get_velocity(indices=rows), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            fitted_donors.get_jacobian(range(len(rows)), adata=some), fitted_donors.get_jacobian(rows), atol=1e-5
+        )
+        columns = ["n_cells", "mse", "skill"]
+        pd.testing.assert_frame_equal(
+            fitted_donors.evaluate(some)[["n_cells", "mse"]], fitted_donors.evaluate(indices=rows)[columns[:2]]
+        )
+
+
+@pytest.mark.parametrize("change", ["names", "times", "expression", "donor"])
+def test_other_cells_of_the_same_names_are_another_donor(fitted_donors, change):
+    other = fitted_donors.adata.copy()
+    if change == "names":
+        other.obs_names = "other " + other.obs_names
+    elif change == "times":
+        other.obs[TIME] = other.obs[TIME] * 2.0
+    elif change == "expression":
+        other.X = other.X + 1.0
+    else:
+        other.obs["donor"] = other.obs["donor"].cat.rename_categories({"donor0": "donor1", "donor1": "donor0"})
+    assert np.abs(fitted_donors.predict(other) - fitted_donors.predict()).max() > 1e-3
+
+
 def test_new_batch_is_a_new_donor(fitted_donors, make_adata):
     other = make_adata(n_obs=100, n_donors=2, seed=9)
     other.obs["donor"] = other.obs["donor"].cat.rename_categories(["donor8", "donor9"])

@@ -106,6 +106,13 @@ def test_a_hard_prior_forbids_all_other_edges(cells):
     assert set(zip(found["source"], found["target"], strict=True)) <= allowed
 
 
+def test_a_hard_prior_does_not_go_with_a_phase_without_penalty(cells):
+    prior = sn.datasets.krumsiek11_network()[["source", "target"]]
+    model = sn.SparseNODE(cells, GroupLasso(0.001), objective="transport", hidden=(4,), prior=prior, hard_prior=True)
+    with pytest.raises(ValueError, match="no `hard_prior` with an iterative schedule"):
+        model.train(max_epochs=3, schedule="iterative", **QUIET)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

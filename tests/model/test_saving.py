@@ -104,6 +104,17 @@ def test_on_another_donor(fitted, folder, make_adata):
     np.testing.assert_array_equal(loaded.get_adjacency(), fitted.get_adjacency())
 
 
+def test_genes_in_another_order_are_matched_without_a_warning(fitted, folder, cells, recwarn):
+    loaded = sn.SparseNODE.load(folder, adata=cells[:, ::-1].copy())
+    np.testing.assert_array_equal(loaded.predict(), fitted.predict())
+    assert not [one for one in recwarn if "var_names" in str(one.message)]
+
+
+def test_some_of_the_cells_are_said_to_be_another_donor(folder, cells, caplog):
+    sn.SparseNODE.load(folder, adata=cells[:40].copy())
+    assert "pass `indices`: now they count as another donor, whose pseudotime is stretched" in caplog.text
+
+
 def test_held_out_cells_of_other_data_are_not_known(fitted, folder, cells, make_adata, caplog):
     same = sn.SparseNODE.load(folder, adata=cells)
     np.testing.assert_array_equal(same.validation_indices, fitted.validation_indices)

@@ -13,7 +13,10 @@ from scipy.integrate import solve_ivp
 
 import sparsenode as sn
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*leave the range of the training data.*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*leave the range of the training data.*"),
+    pytest.mark.filterwarnings("ignore:.*go on after their last cell.*"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +234,16 @@ def test_starts_are_named_once(fitted):
         fitted.simulate(starts, lineage="myeloid")
     effects = fitted.simulate(starts.reset_index(drop=True), lineage="myeloid").effects
     assert list(effects["start"].unique()) == ["0", "1", "2"]
+
+
+def test_trajectories_that_go_on_after_their_last_cell_are_named(fitted):
+    """By default all run as long as the longest; one alone takes its own time."""
+    lengths = fitted.trajectories["end"] - fitted.trajectories["start"]
+    short, excess = lengths.idxmin(), lengths.max() / lengths.min() - 1.0
+    with pytest.warns(UserWarning, match=rf"1 of 2 trajectories go on .*'{short}': '{excess:.0%}'"):
+        fitted.simulate()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*go on after")
+        for name in fitted.lineages:
+            assert fitted.simulate(lineage=name).times[-1] == pytest.approx(lengths[name])
+        fitted.simulate(times=[0.0, lengths.min()])

@@ -564,7 +564,8 @@ def test_learned_initial_states_undo_noise_in_the_first_observations(fit):
 # Divergence
 
 
-@pytest.mark.parametrize("lr", [10.0, 1e4])
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
+@pytest.mark.parametrize("lr", [1e4, 1e6])
 def test_divergence_says_what_to_lower_and_leaves_a_usable_model(adata, lr):
     model = new(adata)
     with pytest.raises(sn.DivergenceError, match=r"Lower the learning rate, for instance `plan_kwargs=\{'lr': "):
@@ -597,6 +598,14 @@ def diverge_after(monkeypatch):
     return arrange
 
 
+def test_a_learning_rate_that_is_too_large_is_lowered(adata):
+    model = new(adata)
+    with pytest.warns(UserWarning, match="goes on from its best state with `lr="):
+        model.train(**(QUICK | {"max_epochs": 5}), plan_kwargs={"lr": 10.0})
+    assert np.isfinite(model.predict()).all()
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
 def test_divergence_later_keeps_the_best_state(adata, diverge_after):
     model = new(adata)
     diverge_after(model, 3 * 4 + 1)
@@ -618,6 +627,7 @@ def test_divergence_later_keeps_the_best_state(adata, diverge_after):
     assert mse * n / squares == pytest.approx(min(kept), rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
 def test_training_works_after_divergence(adata, diverge_after, monkeypatch):
     model = new(adata)
     diverge_after(model, 4)
@@ -668,3 +678,29 @@ def test_names_that_a_file_cannot_hold(adata, fitted, name):
 def test_untrained(adata, call):
     with pytest.raises(RuntimeError, match=r"untrained one. Call `train\(\)` first"):
         call(new(adata))
+
+
+# Arguments of train, and batches
+
+
+@pytest.mark.parametrize("argument", ["lr", "batch_size", "datasplitter_kwargs"])
+def test_arguments_that_no_trainer_has_are_named(adata, argument):
+    model = new(adata)
+    with pytest.raises(TypeError, match=rf"found \['{argument}'\].*plan_kwargs"):
+        model.train(**QUICK, **{argument: 1})
+    assert not model.is_trained_
+
+
+def test_batches_of_unlike_lengths_are_warned_of(make_adata, recwarn):
+    """They may share one clock, of which one saw a part; who says how it is gets no warning."""
+    adata = make_adata(n_obs=400, n_donors=2)
+    late = (adata.obs["donor"] == "donor0") & (adata.obs["dpt_pseudotime"] > 1.5)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage", batch_key="donor")
+    sn.SparseNODE(adata, objective="trajectory", hidden=(4,))
+    adata = adata[~late].copy()
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage", batch_key="donor")
+    for align in (True, False):
+        sn.SparseNODE(adata, objective="trajectory", hidden=(4,), align_batches=align)
+    assert not [one for one in recwarn if "stretched" in str(one.message)]
+    with pytest.warns(UserWarning, match=r"'(myeloid|erythroid)' is .* times as long in one batch"):
+        sn.SparseNODE(adata, objective="trajectory", hidden=(4,))

@@ -451,6 +451,44 @@ def test_network_of_a_lineage_in_a_shared_field(sided, side):
     np.testing.assert_allclose(sided.get_adjacency(side), balanced, rtol=1e-6)
 
 
+def test_memberships_weight_the_network_of_a_lineage():
+    """Its Jacobian is the mean over cells, each with its membership, and not that of all cells that belong to it a little."""
+    adata = simulate(600)
+    late = adata.obs["time"].rank(pct=True).to_numpy()
+    adata.obsm["fates"] = pd.DataFrame({"early": np.where(late < 0.5, 0.98, 0.02), "late": 0.0}, adata.obs_names)
+    adata.obsm["fates"]["late"] = 1.0 - adata.obsm["fates"]["early"]
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="fates")
+    model = sn.SparseNODE(adata, "none", objective="transport", hidden=(16,))
+    model.train(train_size=1.0, max_epochs=10, key_added=None, **QUIET)
+    jacobians = model.get_jacobian(range(600))
+    plain = jacobians.mean(0)
+    for name in model.lineages:
+        weighted = np.average(jacobians, axis=0, weights=adata.obsm["fates"][name])
+        found = model.get_adjacency(name, weights="jacobian").to_numpy()
+        distance = [np.linalg.norm(found - other) for other in (weighted, plain)]
+        assert distance[0] < 0.5 * distance[1]
+
+
+def small_lineage() -> AnnData:
+    """A lineage of 200 cells and one of 12, which are too few for two windows once a tenth is held out."""
+    adata = simulate(212)
+    adata.obs["side"] = pd.Categorical(np.where(np.arange(212) % 18 == 17, "small", "large"))
+    adata = adata[(adata.obs["side"] == "large") | (np.arange(212) < 216)].copy()
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
+    return adata
+
+
+def test_a_lineage_without_pairs_is_named():
+    adata = small_lineage()
+    assert (adata.obs["side"] == "small").sum() == 11
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,))
+    with pytest.warns(UserWarning, match=r"too few in \['small'\]: these trajectories do not count"):
+        model.train(max_epochs=1, key_added=None, **QUIET)
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,), fields="lineage")
+    with pytest.raises(ValueError, match=r"every trajectory of \['small'\]: their fields have nothing"):
+        model.train(max_epochs=1, key_added=None, **QUIET)
+
+
 def test_a_regulator_that_is_constant_in_a_lineage_has_no_edge_there(sided):
     assert (sided.get_adjacency("right")["gene3"] == 0).all()
     assert (sided.get_adjacency("left")["gene3"] != 0).any()

@@ -360,18 +360,69 @@ def test_a_loss_that_is_not_finite_is_a_divergence_error(make_module, batch):
         plan.training_step(batch | {"square": torch.tensor([float("nan")])}, 0)
 
 
-def test_a_solve_that_fails_is_a_divergence_error_and_the_best_state_stays(make_module, fit):
-    class Explode(pl.Callback):
-        def on_train_epoch_start(self, trainer, plan):
+class Explode(pl.Callback):
+    """Spoils the weights before some training batches."""
+
+    def __init__(self, batches, value=1e4):
+        self.left, self.value = set(batches), value
+
+    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+        if trainer.global_step in self.left:
+            self.left.remove(trainer.global_step)
+            with torch.no_grad():
+                for parameter in [*plan.module.field.weights, *plan.module.field.biases]:
+                    parameter.fill_(self.value)
+
+
+@pytest.mark.parametrize("value", [1e4, float("nan")])
+def test_training_that_diverges_goes_on_from_its_best_state_with_smaller_steps(make_module, fit, value):
+    """As if the weights had never been spoilt, but for the learning rate and the moments of Adam."""
+    plan, recorder = TrainingPlan(make_module(NoRegularizer())), Recorder()
+    with pytest.warns(UserWarning, match=r"diverged in epoch 2.*`lr=0\.0033`") as found:
+        fit(plan, max_epochs=6, callbacks=[recorder, Explode([10], value)])
+    assert len([one for one in found if "diverged" in str(one.message)]) == 1
+    undisturbed = Recorder()
+    fit(TrainingPlan(make_module(NoRegularizer())), max_epochs=6, callbacks=[undisturbed])
+    np.testing.assert_array_equal(recorder.losses[:2], undisturbed.losses[:2])
+    rates, planned = np.array(recorder.rates)[:, 0], np.array(undisturbed.rates)[:, 0]
+    np.testing.assert_allclose(rates[:10], planned[:10])
+    np.testing.assert_allclose(rates[11:], planned[11:] / 3)
+    assert np.isfinite(recorder.losses).all()
+    assert recorder.losses[-1] < min(recorder.losses[:2])
+
+
+def test_the_first_step_after_a_divergence_is_small(make_module, fit):
+    """Adam's step is at most its learning rate per weight once its moments are forgotten."""
+    plan, recorder = TrainingPlan(make_module(NoRegularizer())), Recorder()
+    with pytest.warns(UserWarning, match="diverged"):
+        fit(plan, max_epochs=4, steps_per_epoch=1, callbacks=[recorder, Explode([3])])
+    best = recorder.states[int(np.argmin(recorder.losses[:3]))]
+    for name, value in plan.module.named_parameters():
+        assert (value - best[name]).abs().max() <= 1.01 * recorder.rates[3][0]  # rounding of weights of size one
+    assert recorder.rates[3][0] > 0
+
+
+def test_a_state_that_diverges_in_validation_is_given_up_too(make_module, fit):
+    class Last(pl.Callback):
+        def on_validation_epoch_start(self, trainer, plan):
             if trainer.current_epoch == 2:
                 with torch.no_grad():
-                    for parameter in [*plan.module.field.weights, *plan.module.field.biases]:
-                        parameter.fill_(1e4)
+                    plan.module.field.biases[-1].fill_(float("nan"))
 
+    plan, recorder = TrainingPlan(make_module(NoRegularizer())), Recorder()
+    with pytest.warns(UserWarning, match="diverged in epoch 2"):
+        fit(plan, max_epochs=5, callbacks=[recorder, Last()])
+    assert np.isfinite(recorder.losses).all()
+
+
+def test_a_fourth_divergence_is_an_error_and_the_best_state_stays(make_module, fit):
     plan = TrainingPlan(make_module(NoRegularizer()))
     recorder = Recorder()
-    with pytest.raises(DivergenceError):
-        fit(plan, callbacks=[recorder, Explode()])
+    with (
+        pytest.warns(UserWarning, match=r"`lr=0\.00037`"),
+        pytest.raises(DivergenceError, match="integration failed"),
+    ):
+        fit(plan, callbacks=[recorder, Explode([8, 9, 10, 11])])
     assert len(recorder.states) == 2
     best = int(np.argmin(recorder.losses))
     for name, value in plan.best_state.items():
@@ -471,15 +522,9 @@ def test_training_stops_when_all_replicates_failed_twice_in_a_row(make_module, f
 
 
 def test_a_schedule_that_diverged_leaves_no_trace_in_the_next_training(make_module, fit):
-    class Explode(pl.Callback):
-        def on_train_epoch_start(self, trainer, plan):
-            if trainer.current_epoch == 3:
-                with torch.no_grad():
-                    plan.module.field.weights[0].fill_(float("nan"))
-
     plan = TrainingPlan(make_module(CNODE(0.1)), schedule=IterativeSparsification(3), dense_epochs=1)
-    with pytest.raises(DivergenceError):
-        fit(plan, max_epochs=16, callbacks=[Explode()])
+    with pytest.warns(UserWarning, match="diverged in epoch 3"), pytest.raises(DivergenceError):
+        fit(plan, max_epochs=16, callbacks=[Explode([12, 13, 14, 15])])
     plan.module.load_state_dict(plan.best_state)
     recorder = Steps()
     fit(TrainingPlan(plan.module), max_epochs=1, callbacks=[recorder])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
+from lightning.pytorch import Trainer as LightningTrainer
+from scvi.train import Trainer, TrainRunner
 
 
 def choice(name: str, value: object, valid: Sequence[str]) -> None:
@@ -84,6 +87,24 @@ def cell_indices(indices: object, n_cells: int) -> np.ndarray:
     if chosen.size and (chosen.min() < -n_cells or chosen.max() >= n_cells):
         raise IndexError(f"Expected `indices` in [0, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")
     return np.where(chosen < 0, chosen + n_cells, chosen)
+
+
+def trainer_arguments(names: Iterable[str]) -> None:
+    """Refuse arguments that no trainer has, before data are prepared for it.
+
+    Raises
+    ------
+    TypeError
+        If there are any; the message says where settings belong that other models take here.
+    """
+    known = {name for one in (TrainRunner, Trainer, LightningTrainer) for name in inspect.signature(one).parameters}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise TypeError(
+            f"Expected arguments of `train` or of `scvi.train.Trainer`, found {unknown}. Learning rates and weight decay are "
+            "`plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, and other "
+            "objectives take all cells at once."
+        )
 
 
 def weights(name: str, table: pd.DataFrame) -> np.ndarray:

@@ -47,6 +47,8 @@ class Cells:
         Time of each cell in units of each trajectory's length, cells × trajectories, 0 at its start.
     weights
         Weight of each cell in each trajectory, cells × trajectories.
+    own
+        Whether they are, or are among, the cells of the model's AnnData.
     """
 
     adata: AnnData
@@ -56,6 +58,7 @@ class Cells:
     lineages: list[int]
     times: np.ndarray
     weights: np.ndarray
+    own: bool = False
 
     @classmethod
     def arrange(
@@ -65,6 +68,7 @@ class Cells:
         genes: pd.Index,
         observations: Observations,
         trajectories: pd.DataFrame | None = None,
+        own: bool = False,
     ) -> Cells:
         """Arrange cells by trajectory, given the trajectories of the model or those of the data."""
         table = observations.trajectories() if trajectories is None else trajectories
@@ -75,7 +79,7 @@ class Cells:
         weights = observations.memberships[:, lineages] * in_batch
         start, end = table["start"].to_numpy(float), table["end"].to_numpy(float)
         times = (observations.times[:, None] - start) / (end - start)
-        return cls(adata, layer, genes, table, lineages, times, weights)
+        return cls(adata, layer, genes, table, lineages, times, weights, own)
 
     @property
     def spans(self) -> np.ndarray:
@@ -128,7 +132,7 @@ class Cells:
         initial = self.initial_weights(method, bandwidth, training)
         table = CellTable(
             np.clip(self.times, 0.0, 1.0),
-            self.weights,
+            self.weights / self.weights.max(),  # cross-validation counts cells: their unit must not matter
             initial,
             early_cells(initial, np.random.default_rng(seed)),
             {
@@ -228,6 +232,34 @@ def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None
             UserWarning,
             stacklevel=2,
         )
+
+
+def check_coupled(cells: Cells, pairs: Pairs, transport: Transport, lineages: Sequence[str], own_fields: bool) -> None:
+    """Name the trajectories with too few cells for two windows; a lineage's own field cannot be fitted to nothing.
+
+    Raises
+    ------
+    ValueError
+        If every lineage has its own field, and none of its trajectories has pairs.
+    """
+    coupled = set(np.unique(pairs.trajectory).tolist())
+    left_out = [name for m, name in enumerate(cells.trajectories.index) if m not in coupled]
+    if not left_out:
+        return
+    fitted = {cells.lineages[m] for m in coupled}
+    missing = [name for lineage, name in enumerate(lineages) if lineage not in fitted]
+    needed = f"training cells for two windows of {transport.min_cells} or a few more, found too few in"
+    if missing and own_fields:
+        raise ValueError(
+            f"Expected {needed} every trajectory of {missing}: their fields have nothing to be fitted to. Take `fields='shared'`, "
+            "lower `objective=Transport(min_cells=…)`, or leave these lineages out."
+        )
+    warnings.warn(
+        f"Transport needs {needed} {left_out}: these trajectories do not count for the network. Lower "
+        "`objective=Transport(min_cells=…)`, or merge them with others.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def pair_batch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -109,12 +110,7 @@ def read_observations(
     times = _read_times(adata, time_key)
     memberships, names = _read_memberships(adata, lineage_key, allow_empty=lineage_names is not None)
     if lineage_names is not None:
-        unknown = [name for name in names if name not in lineage_names]
-        if unknown:
-            raise ValueError(
-                f"Expected the lineages of the fitted model, {list(lineage_names)}, found new ones in "
-                f"{lineage_key!r}: {unknown}. Rename or remove them; a lineage that was never seen cannot be predicted."
-            )
+        _check_known(names, lineage_names, lineage_key)
         memberships = (
             pd.DataFrame(memberships, columns=names).reindex(columns=list(lineage_names), fill_value=0.0).to_numpy()
         )
@@ -123,6 +119,39 @@ def read_observations(
         _check_names(names, lineage_key)
     batches, batch_names = _read_batches(adata, batch_key)
     return Observations(times, memberships, batches, names, batch_names)
+
+
+def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) -> None:
+    """Refuse lineages that the model does not know."""
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return
+    advice = "Rename or remove them; a lineage that was never seen cannot be predicted."
+    if list(names) == [str(column) for column in range(len(known))]:
+        advice = (
+            f"The table has no column names, as when it was written and read: make it a data frame, "
+            f"`adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, {list(known)})`, with the columns in their order."
+        )
+    raise ValueError(
+        f"Expected the lineages of the fitted model, {list(known)}, found new ones in {key!r}: {unknown}. {advice}"
+    )
+
+
+def names_of_fates(adata: AnnData, key: str, table: object) -> list[str] | None:
+    """Names of the columns of an array of fate probabilities; ``None`` if nothing tells them.
+
+    CellRank leaves an array that carries its names, and after a file was written and read a plain one, whose names are the
+    categories of the terminal states.
+    """
+    names = getattr(table, "names", None)
+    if names is not None:
+        return [str(name) for name in names]
+    states = key.replace("lineages", "term_states")
+    if states != key and states in adata.obs and isinstance(adata.obs[states].dtype, pd.CategoricalDtype):
+        categories = [str(name) for name in adata.obs[states].cat.categories]
+        if len(categories) == np.shape(cast("np.ndarray", table))[1]:
+            return categories
+    return None
 
 
 def _check_names(names: Sequence[str], key: str | None) -> None:
@@ -187,7 +216,7 @@ def _read_memberships(adata: AnnData, key: str | None, allow_empty: bool) -> tup
     if key in adata.obs:
         return _one_hot(adata.obs[key], key)
     if key in adata.obsm:
-        return _membership_table(adata.obsm[key], key, allow_empty)
+        return _membership_table(adata, key, allow_empty)
     raise _missing(key, "obs` or `adata.obsm", "lineage_key", [*adata.obs.columns, *adata.obsm.keys()])
 
 
@@ -207,8 +236,8 @@ def _one_hot(column: pd.Series, key: str) -> tuple[np.ndarray, list[str]]:
     return np.eye(len(names))[categories.cat.codes.to_numpy()], names
 
 
-def _membership_table(table: object, key: str, allow_empty: bool) -> tuple[np.ndarray, list[str]]:
-    # CellRank leaves a `Lineage` array, which carries its names.
+def _membership_table(adata: AnnData, key: str, allow_empty: bool) -> tuple[np.ndarray, list[str]]:
+    table = adata.obsm[key]
     if isinstance(table, pd.DataFrame):
         names = [str(name) for name in table.columns]
         if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
@@ -218,7 +247,7 @@ def _membership_table(table: object, key: str, allow_empty: bool) -> tuple[np.nd
         values = table.to_numpy(dtype=np.float64)
     else:
         values = np.asarray(table.toarray() if hasattr(table, "toarray") else table, dtype=np.float64)
-        names = [str(name) for name in getattr(table, "names", range(values.shape[1]))]
+        names = names_of_fates(adata, key, table) or [str(column) for column in range(values.shape[1])]
     where = f"memberships `adata.obsm[{key!r}]`"
     if len(set(names)) < len(names):
         raise ValueError(f"Expected {where} to have unique column names, found {names}.")

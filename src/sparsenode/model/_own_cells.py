@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from sparsenode._logging import logger
 from sparsenode.model._data import Cells
@@ -28,6 +30,35 @@ class OwnCellsMixin(PredictionMixin):
     test_indices: Any
     #: Digest of the names of the cells, in their order, when training last began; ``None`` before training.
     cells_digest_: str | None
+
+    @classmethod
+    def load(cls, dir_path: str, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved model, as :meth:`scvi.model.base.BaseModelClass.load` does.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that :meth:`save` wrote to.
+        adata
+            Cells of the model; by default those that were saved with it. Genes are matched by name, whatever their order. ``False``
+            loads the model without cells.
+        *args, **kwargs
+            Further arguments of that method.
+
+        Returns
+        -------
+        The model.
+
+        Notes
+        -----
+        Load it with the cells that it was trained on, in their order, or a log message says that its held-out cells are not known.
+        Some of these cells count as another donor then, whose pseudotime is stretched to the whole length (``align_batches``): load all
+        cells and pass ``indices``.
+        """
+        with warnings.catch_warnings():
+            # Genes of the model that are missing are an error of its own.
+            warnings.filterwarnings("ignore", "`?var_names`? for", UserWarning)
+            return super().load(dir_path, adata, *args, **kwargs)
 
     def _training_cells(self) -> Cells:
         """Cells of the model's data, in the trajectories that it was made for; their numbers and times may differ."""
@@ -66,7 +97,9 @@ class OwnCellsMixin(PredictionMixin):
         self.train_indices = self.validation_indices = self.test_indices = np.arange(0)
         logger.warning(
             "The model was loaded with other cells than it was trained on, or with them in another order: `train_indices`, "
-            "`validation_indices` and `test_indices` are empty."
+            "`validation_indices` and `test_indices` are empty. If these are some of its cells, load it with all of them and pass "
+            "`indices`: now they count as another donor%s.",
+            ", whose pseudotime is stretched to the whole length" if self._align_batches else "",
         )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from scipy.interpolate import CubicSpline
 from sparsenode.model import _checks, _expression
 from sparsenode.model._data import Cells
 from sparsenode.model._mudata import MuDataMixin
-from sparsenode.model._observations import read_observations
+from sparsenode.model._observations import Observations, read_observations
 from sparsenode.module import Solver
 from sparsenode.module._solve import hermite_basis
 from sparsenode.training import limited_threads
@@ -182,7 +182,7 @@ class PredictionMixin(MuDataMixin):
 
     def _is_training_data(self, cells: Cells) -> bool:
         """Whether these are the cells that the initial states were taken from."""
-        return cells.adata is self.adata and cells.trajectories.equals(self.trajectories)
+        return cells.own and cells.trajectories.equals(self.trajectories)
 
     def _observed(self, initial_velocity: InitialVelocities | None) -> bool:
         """Whether initial velocities are those of early cells."""
@@ -392,10 +392,16 @@ class PredictionMixin(MuDataMixin):
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 
+    @property
+    def _setup_keys(self) -> dict[str, Any]:
+        """Where pseudotime, lineages and batches of the cells are."""
+        setup = self.registry["setup_args"]
+        return {key: setup[key] for key in ("time_key", "lineage_key", "batch_key")}
+
     def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
         """Cells of the model's AnnData, or of another one with the same genes and lineages.
 
-        ``continued`` cells belong to the trajectories of the model, on whose clock their times are.
+        ``continued`` cells belong to the trajectories of the model, on whose clock their times are; so do some of its own cells.
         """
         keys = self.registry["setup_args"]
         target = self.adata if adata is None else adata
@@ -407,9 +413,7 @@ class PredictionMixin(MuDataMixin):
             raise TypeError(f"Expected `adata` to be an AnnData object, found {type(target).__name__}.")
         if target is not self.adata:
             _expression.check_expression(target, keys["layer"])
-        observations = read_observations(
-            target, keys["time_key"], keys["lineage_key"], keys["batch_key"], self.lineages
-        )
+        observations = read_observations(target, **self._setup_keys, lineage_names=self.lineages)
         if continued:
             known = set(self.trajectories["batch"])
             new = [name for name in observations.batch_names if name not in known]
@@ -419,7 +423,39 @@ class PredictionMixin(MuDataMixin):
                     "trials from their own start, without `forecast`."
                 )
             return Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories)
-        return Cells.arrange(target, keys["layer"], self.genes, observations)
+        own = target is self.adata
+        among = not own and self._are_among_own(target, observations)
+        table = self.trajectories if among else None
+        return Cells.arrange(target, keys["layer"], self.genes, observations, table, own or among)
+
+    def _are_among_own(self, adata: AnnData, observations: Observations) -> bool:
+        """Whether cells are some of those that were trained on: by name, annotation, and the expression of one of them."""
+        if self.adata is None or not self.adata.obs_names.is_unique or not adata.obs_names.is_unique:
+            return False
+        positions = self.adata.obs_names.get_indexer(adata.obs_names)
+        if (positions < 0).any():
+            return False
+        own = self._cells()
+        known = read_observations(self.adata, **self._setup_keys, lineage_names=self.lineages)
+        shares, known_shares = (
+            one.memberships / one.memberships.sum(1, keepdims=True) for one in (observations, known)
+        )
+        batches, known_batches = (
+            np.asarray(one.batch_names, dtype=object)[one.batches] for one in (observations, known)
+        )
+        if not (
+            self._is_training_data(own)
+            and np.array_equal(observations.times, known.times[positions])
+            and np.allclose(shares, known_shares[positions])
+            and np.array_equal(batches, known_batches[positions])
+        ):
+            return False
+        middle = len(positions) // 2  # trials of simulated systems share names and times
+        found, expected = (
+            next(iter(replace(own, adata=one[[row]]).chunks()))[1]
+            for one, row in ((adata, middle), (self.adata, positions[middle]))
+        )
+        return np.allclose(found, expected, rtol=1e-5, atol=0.0)
 
     def _require_trained(self) -> None:
         if not self.is_trained_:

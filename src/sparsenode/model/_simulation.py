@@ -21,6 +21,7 @@ from sparsenode.module._solve import FIXED_STEP, hermite_basis
 
 _TOLERANCE = 1e-5
 _MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
+_BEYOND = 0.05  # of its length, by which a trajectory may go on after its last cell before a warning
 _N_TIMES = 101
 _ROUNDING = 1e-9  # of a step, by which the last time may lie beyond it
 
@@ -81,7 +82,7 @@ class SimulationMixin(PredictionMixin):
             trajectories.
         times
             Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
-            longest trajectory. Solvers with a fixed step take steps of a hundredth of it, whatever the times.
+            longest trajectory of those that are simulated, and a warning names the shorter ones. Solvers with a fixed step take steps of a hundredth of it, whatever the times.
         knockout
             Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
             expression is negative: use ``clamp`` with the lowest value.
@@ -137,10 +138,12 @@ class SimulationMixin(PredictionMixin):
         held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
         self._warn_knockout(knockout)
         starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
-        grid = self._simulation_times(times)
+        kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
+        grid = self._simulation_times(times, kept)
+        if x0 is None:
+            self._warn_beyond(grid, kept)
         speed = self._start_velocities(v0, starts, lineages, clocks)
         if x0 is None and v0 is None and self.module.velocity_offset is not None:
-            kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
             speed = cast("torch.Tensor", self.module.start_speed())[:, kept].detach()
         runs = [self._run(starts, speed, lineages, clocks, grid, values) for values in (None, held)]
         unperturbed, perturbed = (run[chosen] for run in runs)
@@ -238,10 +241,15 @@ class SimulationMixin(PredictionMixin):
         clock = np.full(len(states), 1.0 / float(self.module.time_unit))
         return states, names, [index] * len(states), clock
 
-    def _simulation_times(self, times: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    def _lengths(self, kept: Sequence[int]) -> pd.Series:
+        """Length of some trajectories in pseudotime."""
+        table = self.trajectories.iloc[list(kept)]
+        return table["end"] - table["start"]
+
+    def _simulation_times(self, times: Sequence[float] | np.ndarray | None, kept: Sequence[int]) -> np.ndarray:
         """Checked times since the start."""
         if times is None:
-            return np.linspace(0.0, float((self.trajectories["end"] - self.trajectories["start"]).max()), _N_TIMES)
+            return np.linspace(0.0, float(self._lengths(kept).max()), _N_TIMES)
         grid = np.asarray(times, dtype=np.float64)
         increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
         if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
@@ -324,6 +332,20 @@ class SimulationMixin(PredictionMixin):
         step = float((self.trajectories["end"] - self.trajectories["start"]).max()) / GRID
         n_steps = max(1, math.ceil(times[-1] / step - _ROUNDING))
         return step * np.arange(n_steps + 1)
+
+    def _warn_beyond(self, times: np.ndarray, kept: Sequence[int]) -> None:
+        """Warn of trajectories that go on after their last cell."""
+        excess = times[-1] / self._lengths(kept) - 1.0
+        beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
+        if beyond:
+            shown = dict(list(beyond.items())[:5])
+            warnings.warn(
+                f"{len(beyond)} of {len(kept)} trajectories go on after their last cell, by these shares of their length: {shown}"
+                f"{' and more' if len(beyond) > 5 else ''}. Nothing that was observed supports this. Simulate one `lineage` at a time, "
+                f"or pass `times` up to {self._lengths(kept).min():.4g}, where the shortest ends.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _warn_out_of_range(self, states: np.ndarray) -> None:
         if self.data_range_ is None:

@@ -72,6 +72,7 @@ _HIDDEN_PER_TARGET = (10,)
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
 # Cells in a trajectory: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
 # plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
+_UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
 
 
@@ -140,7 +141,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         default. The penalty of an edge is lowered by 0.9 times its weight.
     hard_prior
         Forbid all edges that ``prior`` does not hold, but self-edges. Only with
-        :class:`~sparsenode.regularizers.GroupLasso`, where every target has a network of its own.
+        :class:`~sparsenode.regularizers.GroupLasso`, where every target has a network of its own, and without an iterative
+        schedule, which begins without penalty.
     path_weights
         What ``prior`` is made into, for full control: a data frame with targets as index, regulators as columns, and
         the weight of each path in the penalty. Below one for edges that are expected, above one for edges that are
@@ -296,6 +298,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         skip = defaults["skip"] if skip is None else skip
         initial_state = defaults["initial_state"] if initial_state is None else initial_state
         initial_bandwidth = defaults["initial_bandwidth"] if initial_bandwidth is None else initial_bandwidth
+        stretched = align_batches is None
         align_batches = defaults["align_batches"] if align_batches is None else align_batches
         if self_edges is None:
             self_edges = defaults["self_edges"] if penalty.weights_paths else "penalised"
@@ -330,7 +333,10 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._initial_state: InitialState = initial_state
         self._initial_bandwidth = initial_bandwidth
         self._align_batches = align_batches
+        if stretched and align_batches:
+            self._warn_of_lengths()
         self._seed = seed
+        self._hard_prior = hard_prior
         constant = expression.get(CONSTANT_GENES, [])
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
@@ -379,6 +385,19 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    def _warn_of_lengths(self) -> None:
+        """Warn where batches of one lineage have such different lengths that they may share one clock."""
+        lengths = (self.trajectories["end"] - self.trajectories["start"]).groupby(self.trajectories["lineage"])
+        ratio = (lengths.max() / lengths.min()).sort_values()
+        if ratio.iloc[-1] > _UNEVEN:
+            warnings.warn(
+                f"The pseudotime of {ratio.index[-1]!r} is {ratio.iloc[-1]:.3g} times as long in one batch as in another, and batches are "
+                "stretched to the same length. Pass `align_batches=False` if they share one pseudotime, and some saw only part of it; "
+                "`align_batches=True` if each has its own.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _default_objective(self, adata: AnnData | None, order: int) -> Literal["both", "trajectory"]:
         """The objective where none is named: both, where cells can be coupled, with a warning where they cannot."""

@@ -17,7 +17,15 @@ from sparsenode._errors import DivergenceError
 from sparsenode._logging import logger
 from sparsenode.model import _checks
 from sparsenode.model._both import find_network
-from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans, standardisation, warn_of_ties
+from sparsenode.model._data import (
+    Cells,
+    check_coupled,
+    full_batch,
+    pair_batch,
+    relative_spans,
+    standardisation,
+    warn_of_ties,
+)
 from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.module import N_REFERENCE
@@ -117,7 +125,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             choice of the regularizer: iterative for LassoNet, sparse for all others.
         half_samples
             Give every seed another random half of the training cells, as in stability selection: seeds come in pairs with
-            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
+            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`. With transport cells are coupled with those of
+            both halves, and a seed is fitted to the displacements of its own.
         objective
             ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
             default the objective of the model, to which a plain ``train()`` goes back after fine-tuning: it changes the trajectories, and
@@ -138,7 +147,10 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         Raises
         ------
         DivergenceError
-            If the integration or the loss leaves the finite numbers. The model holds the best state so far.
+            If the integration or the loss leaves the finite numbers for the fourth time; until then training goes on from its best
+            state with a third of the learning rate, with a warning. The model holds the best state so far.
+        TypeError
+            If an argument is none of this method or of a trainer.
         RuntimeError
             If a model that was never trained is to be fine-tuned or refitted.
         ValueError
@@ -159,6 +171,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             max_epochs = _MAX_EPOCHS[fitted]
         if key_added is not None:
             _checks.key_added(key_added)
+        _checks.trainer_arguments(trainer_kwargs)
         _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
         _checks.share("train_size", train_size, zero=False)
@@ -183,7 +196,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
                 "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
             )
         if iterative is not None:
-            _check_iterative(bool(adaptive or refit), early_stopping, trainer_kwargs)
+            _check_iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
@@ -225,7 +238,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             self._restore(plan)
             raise DivergenceError(
                 f"Training diverged: {error} Lower the learning rate, for instance "
-                f"`plan_kwargs={{'lr': {plan.lr / 3:.2g}}}`, or raise the strength of the regularizer. "
+                f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
                 "The model keeps the best state so far."
             ) from error
         finally:
@@ -375,6 +388,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
         samples = halves[: len(module.seeds)] if half_samples else []
         pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
+        check_coupled(cells, pairs, transport, self.lineages, module.n_fields > 1)
         batch, rate = pair_batch(pairs, z, cells, spans, samples, rate)
         if transport.ridge > 0 and module.regularizer.weights_paths:
             regulators = z if self._regulators is None else z[:, self._regulators]
@@ -387,7 +401,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             held_out, _ = pair_batch(pairs, z, cells, spans, [], rate)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
-            self._refer(lineage, z[(cells.weights[:, columns].sum(1) > 0) & training])
+            weights = cells.weights[:, columns].sum(1) * training
+            self._refer(lineage, z[weights > 0], weights[weights > 0])
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
         if len(batch["state"]) <= transport.batch_size:
@@ -431,10 +446,13 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         arrays = {"states": states, "derivatives": derivatives, "precision": precision}
         return {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
 
-    def _refer(self, lineage: int, states: np.ndarray) -> None:
-        """Keep some states of a lineage, at which its Jacobian is averaged."""
+    def _refer(self, lineage: int, states: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Keep some states of a lineage, drawn by their weights, at which its Jacobian is averaged."""
         rng = np.random.default_rng([self._seed, lineage])
-        chosen = rng.choice(len(states), N_REFERENCE, replace=len(states) < N_REFERENCE)
+        if weights is None or np.ptp(weights) == 0:
+            chosen = rng.choice(len(states), N_REFERENCE, replace=len(states) < N_REFERENCE)
+        else:
+            chosen = rng.choice(len(states), N_REFERENCE, p=weights / weights.sum())
         self.module.reference[lineage] = torch.as_tensor(states[chosen])
 
     def _give_up(self) -> None:
@@ -458,12 +476,19 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         self.given_up_ = given_up
 
 
-def _check_iterative(holds_strength: bool, early_stopping: bool, trainer_kwargs: dict[str, Any]) -> None:
+def _check_iterative(
+    holds_strength: bool, hard_prior: bool, early_stopping: bool, trainer_kwargs: dict[str, Any]
+) -> None:
     """Refuse what does not go together with an iterative schedule."""
     if holds_strength:
         raise ValueError(
             "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
             "where they hold it. Take `schedule='sparse'`."
+        )
+    if hard_prior:
+        raise ValueError(
+            "Expected no `hard_prior` with an iterative schedule, which begins without penalty, where every edge is allowed. Take "
+            "`schedule='sparse'`, or a prior that is not hard."
         )
     if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
         raise ValueError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+from sparsenode.model._observations import names_of_fates
 
 SINGLE_LINEAGE = "all"
 
@@ -39,9 +42,6 @@ def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequenc
 def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
     """Fate probabilities as a table with a column per lineage; missing values are zero.
 
-    CellRank leaves them as an array that carries its names, and after a file was written and read as a plain one, whose
-    names are the categories of the terminal states.
-
     Raises
     ------
     KeyError
@@ -67,16 +67,10 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
 
 
 def _names(adata: AnnData, key: str, table: object) -> list[str]:
-    names = getattr(table, "names", None)
-    if names is not None:
-        return [str(name) for name in names]
-    n_columns = np.asarray(table).shape[1]
-    states = key.replace("lineages", "term_states")
-    if states in adata.obs and isinstance(adata.obs[states].dtype, pd.CategoricalDtype):
-        categories = [str(name) for name in adata.obs[states].cat.categories]
-        if len(categories) == n_columns:
-            return categories
-    raise ValueError(
-        f"Expected names of the {n_columns} lineages in `adata.obsm[{key!r}]`, found an array without any. Make it a data frame: "
-        f"`adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, columns=[…])`."
-    )
+    names = names_of_fates(adata, key, table)
+    if names is None:
+        raise ValueError(
+            f"Expected names of the {np.shape(cast('np.ndarray', table))[1]} lineages in `adata.obsm[{key!r}]`, found an array without any. Make it a data "
+            f"frame: `adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, columns=[…])`."
+        )
+    return names

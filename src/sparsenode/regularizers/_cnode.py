@@ -24,7 +24,8 @@ class CNODE(Regularizer):
     - :math:`d` is the number of variables
     - :math:`W^l` are the weights of layer :math:`l`
 
-    The penalty is applied by a proximal step (soft-thresholding each weight by its own share of the penalty), which
+    Those of a linear skip are added to the product, and weights of single paths (``prior``, ``path_weights``, free self-edges)
+    multiply its entries. The penalty is applied by a proximal step (soft-thresholding each weight by its own share of the penalty), which
     sets weights to exactly zero; the paper descends it by gradient and rounds weights below 1e-5.
 
     Parameters

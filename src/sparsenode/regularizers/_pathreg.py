@@ -31,6 +31,9 @@ class PathReg(Regularizer):
     - :math:`n` is the number of paths and :math:`d` the number of variables
     - :math:`W^l` are the weights and :math:`z^l` the hard-concrete gates of layer :math:`l`
 
+    A linear skip counts as one more layer beside the others: each has half of the first term, and the weights of both add up in
+    the second. Weights of single paths (``prior``, ``path_weights``, free self-edges) multiply them in both terms.
+
     Closing all paths lowers the first term by ``strength``, and the error is a share of the variance around the
     trajectory means (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation):
     ``strength`` is therefore the share of it for which the model gives up all edges.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from anndata import AnnData
+from scipy.sparse.csgraph import connected_components
 
 from sparsenode import _keys
 from sparsenode.model import _checks
@@ -17,11 +18,14 @@ def shuffle_time(
     batch_key: str | None = None,
     seed: int = 0,
 ) -> AnnData:
-    """Copy of the cells with pseudotime permuted among the cells of each lineage and batch.
+    """Copy of the cells with pseudotime permuted among the cells of each lineage and batch, or of lineages that share cells.
 
     The control for what the order of the cells contributes: fit the same model to the copy, with the same settings, and
-    compare the scores. Each lineage keeps its cells and its pseudotimes, but not which cell has which, so a network that
-    scores as well after shuffling did not come from dynamics. Permute with several seeds: one permutation is one draw.
+    compare the scores. Each lineage keeps its cells, and its pseudotimes where it shares no cells with others, but not which
+    cell has which, so a network that scores as well after shuffling did not come from dynamics. Permute with several seeds: one
+    permutation is one draw. Lineages of one batch that share cells, such as stem cells, are permuted together: no other way is free
+    of order, as a cell has one pseudotime, and stem cells would stay early. Such a lineage then has times of the others too, and is
+    as long as the longest: compare networks, not forecasts.
 
     Do not use it to test whether lineages or batches differ: they still do.
 
@@ -30,8 +34,7 @@ def shuffle_time(
     adata
         Annotated cells. They are not changed.
     time_key, lineage_key, batch_key
-        As in :meth:`sparsenode.SparseNODE.setup_anndata`. A cell with weights in several lineages is permuted with the
-        cells of one of them, drawn with its weights as probabilities.
+        As in :meth:`sparsenode.SparseNODE.setup_anndata`.
     seed
         Seed of the permutation, a non-negative integer.
 
@@ -67,13 +70,14 @@ def shuffle_time(
 
 
 def _permutation(observations: Observations, generator: np.random.Generator) -> np.ndarray:
-    """Positions of the cells, permuted within one lineage and batch."""
-    shares = np.cumsum(observations.memberships, axis=1)
-    drawn = generator.uniform(size=len(shares)) * shares[:, -1]
-    lineages = (drawn[:, None] >= shares[:, :-1]).sum(1)
-    order = np.arange(len(shares))
-    for lineage in np.unique(lineages):
-        for batch in np.unique(observations.batches):
-            members = np.flatnonzero((lineages == lineage) & (observations.batches == batch))
-            order[members] = generator.permutation(members)
+    """Positions of the cells, permuted within a batch among lineages that share cells."""
+    order = np.arange(len(observations.times))
+    for batch in np.unique(observations.batches):
+        cells = np.flatnonzero(observations.batches == batch)
+        member = (observations.memberships[cells] > 0).astype(float)
+        _, groups = connected_components(member.T @ member, directed=False)
+        group = groups[member.argmax(1)]
+        for one in np.unique(group):
+            own = cells[group == one]
+            order[own] = generator.permutation(own)
     return order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,8 @@ from sparsenode.training._schedule import IterativeSparsification
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from scvi.module.base import LossOutput
+
     from sparsenode.module import SparseNODEModule
     from sparsenode.module._field import EffectiveWeights
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 # Learning rate at the start and at the end, as shares of the largest, and the share of the steps in which it rises.
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
 _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
+_SLOWER, _MOST_SETBACKS = 1 / 3, 3  # learning rate after a divergence, as a share of the one before; how often
 
 
 class TrainingPlan(pl.LightningModule):
@@ -59,6 +63,9 @@ class TrainingPlan(pl.LightningModule):
     Rounds of adaptive regularizers with gates have two halves, each with a warm-up and a decay of its own: gates are sampled in
     the first, and held as at test time in the second. Their noise shrinks effects like a ridge, and the inverses of shrunken
     effects do not tell true edges from false.
+
+    A step whose integration or loss leaves the finite numbers does not end the training: it goes on from the best state so far with
+    a third of the learning rate, up to three times, each with a warning. Every replicate goes back, as all are integrated together.
 
     References
     ----------
@@ -99,6 +106,8 @@ class TrainingPlan(pl.LightningModule):
         self.records: list[dict[str, Any]] = []
         self._failures = torch.zeros(0)
         self._accepted = False
+        self._n_setbacks = 0
+        self._optimizer: torch.optim.Optimizer | None = None
         self._dense_error: torch.Tensor | None = None
         self._validation_error: torch.Tensor | None = None
         self._best_loss = float("inf")
@@ -121,6 +130,7 @@ class TrainingPlan(pl.LightningModule):
         self._round_steps = self._sampled_steps = max(n_steps, 1)
         if gates and self.module.regularizer.adaptive and not self.refit:
             self._sampled_steps -= self._round_steps // 2
+        self._optimizer = optimizer
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -130,6 +140,15 @@ class TrainingPlan(pl.LightningModule):
 
     def _rate(self, step: int) -> float:
         """Factor of the learning rate; it starts anew in every round, and in the half where gates are held."""
+        return self.slowdown * self._planned_rate(step)
+
+    @property
+    def slowdown(self) -> float:
+        """Factor of the learning rate that divergences have left."""
+        return _SLOWER**self._n_setbacks
+
+    def _planned_rate(self, step: int) -> float:
+        """Factor of the learning rate in a training that never diverges."""
         if self.schedule and step >= self._round_steps:
             return _STEP_RATE
         step, n_steps = step % self._round_steps, self._sampled_steps
@@ -176,11 +195,41 @@ class TrainingPlan(pl.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
         self.module.fixed_gates = self.refit or self._is_settled(self.global_step)
-        self._effective, output = self.module(batch)
-        if not torch.isfinite(output.loss):
-            raise DivergenceError(f"The loss became {output.loss.item()}.")
+        output = self._evaluate(batch)
         self._steps.append({key: value.detach() for key, value in output.extra_metrics.items()})
         return output.loss
+
+    def _evaluate(self, batch: dict[str, torch.Tensor]) -> LossOutput:
+        """Losses of a batch, of an earlier state where the present one diverges."""
+        while True:
+            try:
+                self._effective, output = self.module(batch)
+                if not torch.isfinite(output.loss):
+                    raise DivergenceError(f"The loss became {output.loss.item()}.")
+                return output
+            except DivergenceError as error:
+                if self._n_setbacks == _MOST_SETBACKS or self._optimizer is None or self.best_state is None:
+                    raise
+                self._go_back(self._optimizer, self.best_state, error)
+
+    def _go_back(
+        self, optimizer: torch.optim.Optimizer, best_state: dict[str, torch.Tensor], error: DivergenceError
+    ) -> None:
+        """Return to the best state, forget the moments of Adam, and go on with smaller steps."""
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                parameter.copy_(best_state[name])
+        optimizer.state.clear()
+        self._n_setbacks += 1
+        for group in optimizer.param_groups:
+            group["lr"] *= _SLOWER
+        warnings.warn(
+            f"Training diverged in epoch {self.current_epoch}: {error} It goes on from its best state with "
+            f"`lr={self.lr * self.slowdown:.2g}`. Where this comes late, training anew with `plan_kwargs={{'lr': "
+            f"{self.lr * self.slowdown:.2g}}}` or a higher strength of the regularizer may fit better.",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -273,7 +322,7 @@ class TrainingPlan(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
         """Error of the held-out cells with deterministic gates."""
-        _, output = self.module(batch)
+        output = self._evaluate(batch)
         self._log("validation", output.extra_metrics)
         self._validation_error = output.extra_metrics["error"]
         self._validation_loss = float((output.extra_metrics["error"] + output.extra_metrics["penalty"]).mean())
