@@ -77,6 +77,18 @@ def test_fit(path, tmp_path, quick, capsys):
     assert sorted(p.name for p in path.parent.iterdir()) == ["cells.h5ad"]  # nothing is left beside the input
 
 
+def test_strongest_edges_are_between_different_genes(path, tmp_path, quick, capsys, monkeypatch):
+    genes = [f"gene{i}" for i in range(8)]
+    own = pd.DataFrame({"source": genes, "target": genes, "weight": np.arange(18.0, 10.0, -1)})
+    others = pd.DataFrame({"source": genes[:3], "target": genes[1:4], "weight": [3.0, -2.0, 1.0]})
+    monkeypatch.setattr(_cli, "_write", lambda *_: None)
+    for network, expected in ((pd.concat([own, others]), ["+3.000", "-2.000", "+1.000"]), (own, [])):
+        monkeypatch.setattr(sn.SparseNODE, "get_network", lambda _, network=network: network)
+        assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 0
+        lines = capsys.readouterr().out.partition("Strongest edges between different genes:\n")[2].splitlines()
+        assert [line.split()[-1] for line in lines] == (["weight", *expected] if expected else ["none"])
+
+
 def test_fit_with_every_option(path, tmp_path, quick):
     out = tmp_path / "out.h5ad"
     options = {

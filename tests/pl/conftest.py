@@ -50,6 +50,17 @@ def many_genes() -> AnnData:
     return adata
 
 
+@pytest.fixture(params=["memory", "h5ad"])
+def second_order(request, make_adata, fit, tmp_path) -> AnnData:
+    """Cells with the results of a second-order fit of two lineages, as they are and read back from a file."""
+    adata = make_adata(n_obs=40, n_vars=4)
+    fit(adata, train={"max_epochs": 1}, order=2)
+    if request.param == "memory":
+        return adata
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    return anndata.read_h5ad(tmp_path / "cells.h5ad")
+
+
 @pytest.fixture
 def shown(monkeypatch) -> Callable[[], int]:
     """How often a figure was shown."""

@@ -92,6 +92,16 @@ def test_lineage(cells, lineage):
     np.testing.assert_array_equal(block.filled(0), expected)
 
 
+@pytest.mark.parametrize("block", ["position", "velocity"])
+def test_block(second_order, block):
+    found, *_ = drawn(sn.pl.adjacency(second_order, block=block, cluster=False))
+    expected = second_order.varp[f"sparsenode_{block}_adjacency"].toarray()
+    np.fill_diagonal(expected, 0)
+    assert (expected != 0).any()
+    np.testing.assert_array_equal(found.filled(0), expected)
+    assert not np.array_equal(drawn(sn.pl.adjacency(second_order, cluster=False))[0].filled(0), expected)
+
+
 def test_without_clustering_genes_keep_their_order(results):
     _, rows, columns = drawn(sn.pl.adjacency(results, cluster=False))
     assert rows == columns == list(results.var_names)
@@ -202,6 +212,19 @@ def test_colors_of_groups(results):
     assert not any(isinstance(artist, Line2D) for artist in sn.pl.adjacency(results).get_children())
 
 
+def test_names_are_not_taken_for_mathematics(results):
+    """Names and dollar signs are drawn as they are: an unfinished formula would raise when the figure is drawn."""
+    names = ["$x_1$", "a$b^c$", "$\\frac$", "x_1", "$", "y^2", "\\alpha", "g"]
+    results.var_names = names
+    results.var["part"] = pd.Categorical(["$\\frac$"] * 3 + ["$b_1$"] * 5)
+    axis = sn.pl.adjacency(results, groupby="part", cluster=False)
+    axis.figure.canvas.draw()
+    top, right = axis.child_axes
+    for side in (axis.get_xticklabels(), axis.get_yticklabels(), top.get_xticklabels(), right.get_yticklabels()):
+        assert not any(label.get_parse_math() for label in side)
+    assert sorted(drawn(axis)[1]) == sorted(names)
+
+
 def test_genes_without_a_group(results):
     with pytest.raises(KeyError, match=r"`groupby` to name a column of `adata.var`, found 'part'"):
         sn.pl.adjacency(results, groupby="part")
@@ -241,12 +264,25 @@ def test_show(results, shown):
         ({"targets": ["gene0", "SOX2"]}, ValueError, r"`targets`.*found \['SOX2'\]"),
         ({"lineage": "lymphoid"}, KeyError, "sparsenode_adjacency_lymphoid"),
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
+        ({"block": "position"}, ValueError, "no `block` of a first-order fit, found 'position'.*Leave it out"),
+        ({"block": "union"}, ValueError, r"`block` to be one of \['position', 'velocity'\], found 'union'"),
     ],
     ids=str,
 )
 def test_errors(results, arguments, error, message):
     with pytest.raises(error, match=message):
         sn.pl.adjacency(results, **arguments)
+
+
+@pytest.mark.parametrize("plot", [sn.pl.adjacency, sn.pl.network])
+def test_blocks_that_are_not_stored(second_order, plot):
+    with pytest.raises(
+        ValueError, match="`block` or `lineage`, found 'velocity' and 'myeloid'.*means over the lineages"
+    ):
+        plot(second_order, block="velocity", lineage="myeloid")
+    del second_order.varp["sparsenode_velocity_adjacency"]
+    with pytest.raises(KeyError, match=r"`adata.varp\['sparsenode_velocity_adjacency'\]`, found"):
+        plot(second_order, block="velocity")
 
 
 @pytest.mark.parametrize("plot", [sn.pl.adjacency, sn.pl.network])

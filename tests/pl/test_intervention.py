@@ -128,3 +128,14 @@ def test_errors():
     run.perturbed = run.perturbed[:, :-1]
     with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):
         sn.pl.intervention(run)
+
+
+def test_dollar_signs_are_no_mathematics(tmp_path):
+    """A name that is no valid mathematics would fail when it is drawn."""
+    run = simulation(2)
+    run.effects["gene"] = run.effects["gene"].map({"g0": "$\\frac$", "g1": "a$b^c$"})
+    figure = sn.pl.intervention(run, return_fig=True)
+    figure.savefig(tmp_path / "names.png")
+    titles = [axis.title for axis in figure.axes[1:]]
+    assert [title.get_text() for title in titles] == ["a$b^c$", "$\\frac$"]
+    assert not any(title.get_parse_math() for title in titles)

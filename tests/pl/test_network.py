@@ -98,6 +98,19 @@ def test_lineage(cells, lineage):
     assert edges.loc[0, ["source", "target"]].tolist() == [f"gene{source}", f"gene{target}"]
 
 
+@pytest.mark.parametrize("block", ["position", "velocity"])
+def test_block(second_order, block):
+    """One edge per block, which the other one and the union do not have."""
+    second_order.varp["sparsenode_adjacency"] = sparse.csr_matrix((4, 4), dtype=np.float32)
+    for name, place in (("position", (0, 1)), ("velocity", (2, 3))):
+        matrix = np.zeros((4, 4), dtype=np.float32)
+        matrix[place] = 1.0
+        second_order.varp[f"sparsenode_{name}_adjacency"] = sparse.csr_matrix(matrix)
+    edges = drawn(sn.pl.network(second_order, block=block))
+    expected = {"position": ["gene1", "gene0"], "velocity": ["gene3", "gene2"]}
+    assert edges[["source", "target"]].to_numpy().tolist() == [expected[block]]
+
+
 def test_number_of_edges(many_genes):
     """Gene i drives gene i + 1 with a weight that grows with i."""
     edges = drawn(sn.pl.network(many_genes, n_edges=5))
@@ -231,6 +244,8 @@ def test_what_is_returned(results, shown):
         ({"regulators": ["SOX2"]}, ValueError, r"`regulators`.*found \['SOX2'\]"),
         ({"lineage": "lymphoid"}, KeyError, "sparsenode_adjacency_lymphoid"),
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
+        ({"block": "velocity"}, ValueError, "no `block` of a first-order fit, found 'velocity'.*Leave it out"),
+        ({"block": "speed"}, ValueError, r"`block` to be one of \['position', 'velocity'\], found 'speed'"),
         ({"n_edges": 0}, ValueError, "`n_edges` to be an integer of at least 1, found 0"),
         ({"layout": "dot"}, ValueError, r"`layout` to be one of \['spring', 'kamada_kawai'\], found 'dot'"),
     ],

@@ -179,6 +179,103 @@ def test_many_cells_are_thinned(monkeypatch):
     assert len(axis.collections[0].get_offsets()) == n
 
 
+# The legend
+
+
+def of_lineages(names: list[str]) -> AnnData:
+    """Cells in rows by lineage, which do not move."""
+    generator, n = np.random.default_rng(0), 10 * len(names)
+    obs = pd.DataFrame(
+        {"lineage": pd.Categorical(np.repeat(names, 10), categories=names)}, index=np.arange(n).astype(str)
+    )
+    return AnnData(
+        generator.normal(size=(n, 3)).astype(np.float32),
+        obs,
+        obsm={"X_umap": np.column_stack([generator.uniform(size=n), np.repeat(np.arange(len(names)), 10.0)])},
+        layers={"sparsenode_velocity": np.zeros((n, 3), dtype=np.float32)},
+        uns={"sparsenode": {"setup": {"lineage_key": "lineage"}, "trajectories": {"lineage": np.array(names)}}},
+    )
+
+
+FEW, MANY, MORE = (
+    ["erythroid", "myeloid", "lymphoid"],
+    [f"common lymphoid progenitor {i}" for i in range(16)],
+    [f"common lymphoid progenitor {i}" for i in range(40)],
+)
+
+
+def texts(axis: Axes) -> list[str]:
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("names", [FEW, MANY, MORE], ids=["few", "many", "more"])
+def test_the_legend_of_a_new_figure_takes_nothing_from_the_axes(names):
+    def axes_inches(figure):
+        figure.canvas.draw()
+        box = figure.axes[0].get_window_extent()
+        return box.width / figure.dpi, box.height / figure.dpi
+
+    adata = of_lineages(names)
+    plain = adata.copy()
+    plain.uns["sparsenode"] = {"setup": {}, "trajectories": {}}
+    figure = sn.pl.velocity(adata, return_fig=True)
+    np.testing.assert_allclose(
+        axes_inches(figure), axes_inches(sn.pl.velocity(plain, return_fig=True)), rtol=0.05, atol=0
+    )
+    (axis,) = figure.axes
+    legend, frame = axis.get_legend().get_window_extent(), figure.bbox
+    assert texts(axis) == names
+    assert legend.x0 >= axis.get_window_extent().x1
+    assert legend.x1 <= frame.x1
+    assert legend.y0 >= frame.y0
+
+
+@pytest.mark.parametrize("layout", [None, "constrained"])
+@pytest.mark.parametrize("names", [FEW, MANY, MORE], ids=["few", "many", "more"])
+def test_the_legend_of_given_axes_is_in_them_and_hides_no_cells(names, layout):
+    figure, grid = plt.subplots(1, 3, figsize=(12, 4), layout=layout)
+    before = figure.get_size_inches().copy()
+    axis = sn.pl.velocity(of_lineages(names), ax=grid[1])
+    figure.canvas.draw()
+    np.testing.assert_array_equal(figure.get_size_inches(), before)
+    legend, frame = axis.get_legend().get_window_extent(), axis.get_window_extent()
+    assert texts(axis) == names
+    assert (legend.x0 >= frame.x0, legend.x1 <= frame.x1, legend.y0 >= frame.y0) == (True, True, True)
+    points = next(c for c in axis.collections if isinstance(c, PathCollection))
+    lowest = axis.transData.transform(np.asarray(points.get_offsets()))[:, 1].min()
+    assert legend.y1 <= lowest
+    assert lowest < frame.y0 + 0.5 * frame.height  # most of the axes is left to the cells
+    assert axis.get_legend().get_texts()[0].get_fontsize() > 3
+
+
+def test_axes_of_several_plots_keep_one_range():
+    """Room for the legend is made once, whatever the number of plots with shared axes."""
+    _, grid = plt.subplots(1, 3, sharex=True, sharey=True, figsize=(12, 4))
+    limits = [sn.pl.velocity(of_lineages(FEW), ax=axis).get_ylim() for axis in (*grid, grid[0])]
+    np.testing.assert_allclose(limits, [limits[0]] * 4)
+
+
+def test_legend_beneath_cells_of_an_inverted_axis():
+    _, axis = plt.subplots()
+    axis.invert_yaxis()
+    sn.pl.velocity(of_lineages(FEW), ax=axis)
+    bottom, top = axis.get_ylim()
+    assert bottom > 2.2  # cells are at 0 to 2
+    assert top > -0.2
+
+
+def test_lineages_are_not_taken_for_mathematics():
+    adata = of_lineages(["$\\frac$", "$x_1$"])
+    figure, axis = plt.subplots()
+    for drawn in (figure, sn.pl.velocity(adata, return_fig=True)):
+        axis = sn.pl.velocity(adata, ax=axis) if drawn is figure else drawn.axes[0]
+        drawn.canvas.draw()
+        assert not any(text.get_parse_math() for text in axis.get_legend().get_texts())
+
+
+# Errors and results
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

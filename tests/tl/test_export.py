@@ -88,7 +88,7 @@ def test_edges_of_weight_zero():
     graph = sn.tl.to_networkx(network)
     assert list(graph.edges) == [("GATA1", "KLF1"), ("KLF1", "KLF1")]
     assert "SPI1" in graph
-    assert len(sn.tl.to_decoupler(network)) == 2
+    assert len(sn.tl.to_decoupler(network, self_edges=True)) == 2
 
 
 def test_of_a_fit(fitted):
@@ -141,7 +141,7 @@ def test_csv_round_trip(tmp_path):
 
 def test_decoupler():
     """What decoupler 2 demands: source and target as text, float weights, no edge twice."""
-    table = sn.tl.to_decoupler(NETWORK.astype({"source": "category", "weight": np.float32}))
+    table = sn.tl.to_decoupler(NETWORK.astype({"source": "category", "weight": np.float32}), self_edges=True)
     assert list(table.columns) == ["source", "target", "weight"]
     assert table["weight"].tolist() == [-2.0, 1.0, 0.5, -0.25]
     assert table["source"].tolist() == ["GATA1", "KLF1", "GATA1", "SPI1"]
@@ -151,9 +151,25 @@ def test_decoupler():
     assert not table.duplicated(["source", "target"]).any()
 
 
-@pytest.mark.parametrize(("minimum", "expected"), [(0, 4), (0.5, 3), (0.6, 2), (1, 1)])
+@pytest.mark.parametrize("kind", [str, "category"])
+def test_decoupler_without_self_edges(kind):
+    """By default; columns may be categories of different genes."""
+    network = NETWORK.astype({"source": kind, "target": kind})
+    table, every = sn.tl.to_decoupler(network), sn.tl.to_decoupler(network, self_edges=True)
+    assert list(zip(table["source"], table["target"], strict=True)) == [
+        ("GATA1", "SPI1"),
+        ("GATA1", "KLF1"),
+        ("SPI1", "GATA1"),
+    ]
+    pd.testing.assert_frame_equal(every.query("source != target").reset_index(drop=True), table)
+    assert len(every) == len(NETWORK)
+
+
+@pytest.mark.parametrize(("minimum", "expected"), [(0, 3), (0.5, 2), (0.6, 2), (1, 1)])
 def test_decoupler_frequency(minimum, expected):
     assert len(sn.tl.to_decoupler(NETWORK, min_frequency=minimum)) == expected
+    own = minimum <= 0.5  # the frequency of the self edge
+    assert len(sn.tl.to_decoupler(NETWORK, min_frequency=minimum, self_edges=True)) == expected + own
 
 
 def test_inputs_are_not_changed(tmp_path):

@@ -243,7 +243,7 @@ class NetworkMixin(PredictionMixin):
 
         Returns
         -------
-        Long table with the columns ``source`` (regulator), ``target`` and ``weight``, the form that decoupler reads. With
+        Long table with the columns ``source`` (regulator), ``target`` and ``weight``, self edges among them; :func:`sparsenode.tl.to_decoupler` takes it. With
         ``n_seeds > 1`` also ``frequency``; see :meth:`get_edge_frequency`.
 
         Raises

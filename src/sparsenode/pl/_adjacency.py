@@ -17,6 +17,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 
 from sparsenode import _keys
+from sparsenode.model._network import Block
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
@@ -29,6 +30,7 @@ def adjacency(
     regulators: str | Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
     lineage: str | None = None,
+    block: Block | None = None,
     n_top: int = 40,
     cluster: bool = True,
     groupby: str | None = None,
@@ -55,6 +57,10 @@ def adjacency(
         Rows to show; by default the ``n_top`` with the strongest edges.
     lineage
         Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
+    block
+        Only in second order: ``"position"`` or ``"velocity"``, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default
+        their union. All weights of such fits are those of the target's acceleration. Not with ``lineage``: blocks are stored as
+        means over the lineages.
     n_top
         Largest number of rows and of columns that are chosen.
     cluster
@@ -82,9 +88,9 @@ def adjacency(
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     ValueError
-        If a gene is unknown or in no group.
+        If a gene is unknown or in no group, or there is no such block.
     """
-    matrix = _common.adjacency(adata, key, lineage)
+    matrix = _common.adjacency(adata, key, lineage, block)
     matrix = np.array(matrix.todense() if hasattr(matrix, "todense") else matrix)
     self_edges = np.diag(np.diag(matrix) != 0)
     np.fill_diagonal(matrix, 0.0)
@@ -93,10 +99,10 @@ def adjacency(
     columns = columns[np.sort(_common.top_range(np.abs(matrix[np.ix_(rows, columns)]).sum(0), n_top))]
     if targets is None:
         rows = np.sort(_common.top_range(np.abs(matrix[:, columns]).sum(1), n_top))
-    block = matrix[np.ix_(rows, columns)]
+    magnitudes = np.abs(matrix[np.ix_(rows, columns)])
     groups = _Groups(adata, groupby)
-    row_order = groups.order(rows, np.abs(block), cluster)
-    column_order = groups.order(columns, np.abs(block).T, cluster)
+    row_order = groups.order(rows, magnitudes, cluster)
+    column_order = groups.order(columns, magnitudes.T, cluster)
     rows, columns = rows[row_order], columns[column_order]
     size = 2.5 + 0.16 * np.array([min(len(columns), _MAX_LABELS), min(len(rows), _MAX_LABELS)])
     figure, axes = _common.panels(ax, 1, size[0] + 1.2, size[1])
@@ -150,7 +156,7 @@ class _Groups:
         narrow = any(
             5 * len(name) > width * (end - start) for name, start, end in zip(names, starts, ends, strict=True)
         )
-        side.set_ticks((starts + ends - 1) / 2, names)
+        side.set_ticks((starts + ends - 1) / 2, names, parse_math=False)
         side.set_tick_params(length=0, labelsize=8, labelrotation=90 if is_top and narrow else 0, pad=2 * _STRIP)
         shift = ScaledTranslation(0, _STRIP / 72, axis.figure.dpi_scale_trans)
         transform = axis.get_xaxis_transform() + shift
@@ -181,13 +187,13 @@ def _leaves(values: np.ndarray) -> np.ndarray:
 def _draw(
     axis: Axes,
     figure: Figure,
-    block: np.ndarray,
+    weights: np.ndarray,
     self_edges: np.ndarray,
     rows: Sequence[str],
     columns: Sequence[str],
 ) -> None:
-    limit = float(np.quantile(np.abs(block[block != 0]), 0.98)) if (block != 0).any() else 1.0
-    shown = np.ma.masked_equal(block, 0.0)
+    limit = float(np.quantile(np.abs(weights[weights != 0]), 0.98)) if (weights != 0).any() else 1.0
+    shown = np.ma.masked_equal(weights, 0.0)
     axis.set_facecolor("0.7")
     image = axis.imshow(
         shown, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, -limit, limit), aspect="auto", interpolation="nearest"
@@ -195,7 +201,7 @@ def _draw(
     axis.set(xlabel="regulator", ylabel="target")
     for setter, names, rotation in ((axis.set_xticks, columns, 90), (axis.set_yticks, rows, 0)):
         step = -(-len(names) // _MAX_LABELS)
-        setter(np.arange(0, len(names), step), list(names)[::step], rotation=rotation, fontsize=7)
+        setter(np.arange(0, len(names), step), list(names)[::step], rotation=rotation, fontsize=7, parse_math=False)
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
     label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,10 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from sparsenode import _keys
+from sparsenode.model import _checks
+from sparsenode.model._network import Block
 
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -39,10 +42,13 @@ def results(adata: AnnData, key: str) -> dict[str, Any]:
     return adata.uns[key]
 
 
-def adjacency(adata: AnnData, key: str, lineage: str | None) -> Any:
-    """Adjacency of a fit as it is stored, targets × regulators: the mean over lineages, or that of one."""
-    fit = results(adata, key)["trajectories"]
+def adjacency(adata: AnnData, key: str, lineage: str | None, block: Block | None = None) -> Any:
+    """Adjacency of a fit as it is stored, targets × regulators: the mean over lineages, that of one, or one of two blocks."""
+    uns = results(adata, key)
+    _check_block(uns, lineage, block)
+    fit = uns["trajectories"]
     name = _keys.adjacency(key) if lineage is None else _keys.lineage_adjacency(lineage, key)
+    name = name if block is None else _keys.block_adjacency(block, key)
     if name not in adata.varp and lineage in list(map(str, fit["lineage"])):
         raise KeyError(
             f"Expected an adjacency of lineage {lineage!r} in `adata.varp[{name!r}]`, found none: all lineages of this fit share one "
@@ -51,6 +57,22 @@ def adjacency(adata: AnnData, key: str, lineage: str | None) -> Any:
     if name not in adata.varp:
         raise KeyError(f"Expected an adjacency in `adata.varp[{name!r}]`, found {list(adata.varp)}.")
     return adata.varp[name]
+
+
+def _check_block(uns: dict[str, Any], lineage: str | None, block: Block | None) -> None:
+    """Refuse blocks that are not stored."""
+    if block is None:
+        return
+    _checks.choice("block", block, get_args(Block))
+    if uns.get("parameters", {}).get("order", 1) == 1:
+        raise ValueError(
+            f"Expected no `block` of a first-order fit, found {block!r}: it has no velocity block. Leave it out."
+        )
+    if lineage is not None:
+        raise ValueError(
+            f"Expected `block` or `lineage`, found {block!r} and {lineage!r}: blocks are stored as means over the lineages. "
+            "Leave one out, or read `model.get_adjacency(lineage, block=block)`."
+        )
 
 
 def regulator_columns(adata: AnnData, regulators: str | Sequence[str] | None) -> np.ndarray:
@@ -89,6 +111,13 @@ def distinct_colors(n: int) -> list[str]:
     if n <= len(PALETTE):
         return list(PALETTE[:n])
     return [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, n))]
+
+
+def take_literally(legend: Legend) -> Legend:
+    """Show dollar signs in the names of a legend, and no mathematics."""
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
+    return legend
 
 
 def dot(label: str, color: str, size: float | None = None) -> Line2D:
@@ -146,13 +175,13 @@ def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, ti
     """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows."""
     looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
     if not beneath:
-        axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks)
+        take_literally(axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks))
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(figure.get_figwidth() / (_ENTRY + CHARACTER * longest))))
     rows = -(-len(handles) // columns) + (title is not None)
     figure.set_figheight(figure.get_figheight() + _LINE * rows)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, **looks)
+    take_literally(figure.legend(handles=handles, loc="outside lower center", ncols=columns, **looks))
 
 
 def finish(

@@ -113,7 +113,8 @@ def intervention(
             column = names.index(gene)
             axis.plot(times, baseline[row, :, column], color=palette[name], linestyle="--", linewidth=1.2, alpha=0.8)
             axis.plot(times, states[row, :, column], color=palette[name], linewidth=2)
-        axis.set(title=gene, xlabel="time", ylabel="expression")
+        axis.set(xlabel="time", ylabel="expression")
+        axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [
         Line2D([], [], color="0.3", linewidth=2, label="intervention"),
@@ -133,7 +134,7 @@ def _draw_effects(axis: Axes, effects: np.ndarray, names: list[str], colors: lis
         shifted = places + 0.6 * ((i + 0.5) / len(effects) - 0.5)
         axis.hlines(shifted, 0.0, values, color=color, linewidth=0.375 * size)
         axis.plot(values, shifted, "o", color=color, markersize=size)
-    axis.set_yticks(places, names, fontsize=8)
+    axis.set_yticks(places, names, fontsize=8, parse_math=False)
     axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="change at the last time", title="largest effects")
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)

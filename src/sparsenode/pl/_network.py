@@ -22,6 +22,7 @@ from scipy import sparse
 
 from sparsenode import _keys
 from sparsenode.model import _checks
+from sparsenode.model._network import Block
 from sparsenode.pl import _common
 from sparsenode.pl._layout import LAYOUTS, arrange
 from sparsenode.tl._export import to_networkx
@@ -76,6 +77,7 @@ def network(
     *,
     key: str = _keys.KEY_ADDED,
     lineage: str | None = None,
+    block: Block | None = None,
     n_edges: int = 50,
     regulators: str | Sequence[str] | None = None,
     layout: str = "spring",
@@ -96,6 +98,10 @@ def network(
         Key of the results, ``key_added`` of the fit.
     lineage
         Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
+    block
+        Only in second order: ``"position"`` or ``"velocity"``, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default
+        their union. All weights of such fits are those of the target's acceleration. Not with ``lineage``: blocks are stored as
+        means over the lineages.
     n_edges
         Number of edges. Fewer are drawn if there are fewer.
     regulators
@@ -122,11 +128,11 @@ def network(
     KeyError
         If there are no results under ``key``, or none for ``lineage``.
     ValueError
-        If a gene or layout is unknown, or ``n_edges`` is not positive.
+        If a gene or layout is unknown, there is no such block, or ``n_edges`` is not positive.
     """
     _checks.at_least("n_edges", n_edges, 1)
     _checks.choice("layout", layout, list(LAYOUTS))
-    graph = to_networkx(_strongest(adata, _common.adjacency(adata, key, lineage), regulators, n_edges))
+    graph = to_networkx(_strongest(adata, _common.adjacency(adata, key, lineage, block), regulators, n_edges))
     if len(graph) == 0:
         figure, axes = _common.panels(ax, 1, 4, 4)
         axes[0].text(0.5, 0.5, "no edges", ha="center", va="center", transform=axes[0].transAxes)

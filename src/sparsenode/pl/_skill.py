@@ -125,7 +125,7 @@ def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndar
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     step = -(-len(places) // (2 * _MAX_TEXT))
-    axis.set_yticks(places[::step], [str(name) for name in scores.index[::step]])
+    axis.set_yticks(places[::step], [str(name) for name in scores.index[::step]], parse_math=False)
     if len(places) > _MAX_TEXT:
         axis.tick_params(axis="y", labelsize=7)
         return

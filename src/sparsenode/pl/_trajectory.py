@@ -109,7 +109,8 @@ def trajectory(
                     linestyle=looks.style(batch),
                     label=fit["name"][m],
                 )
-        axis.set(title=gene, xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
+        axis.set_title(gene, parse_math=False)
+        axis.set(xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
     if handles:

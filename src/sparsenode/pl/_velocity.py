@@ -9,6 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 
 from sparsenode import _keys
 from sparsenode.model._expression import expression
@@ -17,6 +19,8 @@ from sparsenode.pl import _common
 from sparsenode.pl._projection import on_grid, project
 
 _MAX_CELLS = 5000
+_ROWS = 16  # of a legend beside the axes
+_SHARE = 0.4  # of the height of given axes, which the legend takes at most
 
 
 def velocity(
@@ -51,7 +55,8 @@ def velocity(
     key
         Key of the results, ``key_added`` of the fit.
     ax
-        Axes to draw on.
+        Axes to draw on. The legend then stands in them, beneath the cells, in smaller letters where there are many names;
+        a new figure has it at its right.
     show
         Show the figure and return nothing.
     return_fig
@@ -85,7 +90,7 @@ def velocity(
     )
     figure, axes = _common.panels(ax, 1, 4.6, 4.2)
     axis = axes[0]
-    _draw_cells(axis, adata, places, shades)
+    handles = _draw_cells(axis, adata, places, shades)
     x, y, u, v = on_grid(places[chosen], arrows)
     length = np.hypot(u, v)
     largest = np.nanmax(length) if np.isfinite(length).any() else 0.0
@@ -94,6 +99,11 @@ def velocity(
         axis.streamplot(x, y, u, v, color="0.15", linewidth=width, density=1.3, arrowsize=1.0, zorder=2)
     axis.set(xlabel=f"{basis} 1", ylabel=f"{basis} 2", xticks=[], yticks=[])
     axis.spines[["top", "right"]].set_visible(False)
+    if shades is not None and handles:
+        if ax is None:
+            _legend_beside(figure, axis, handles, str(shades.name))
+        else:
+            _legend_beneath(axis, handles, str(shades.name), places[:, 1])
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -129,8 +139,8 @@ def _lineages(adata: AnnData, uns: dict[str, Any]) -> pd.Series | None:
     return pd.Series(pd.Categorical(main, categories=names), index=adata.obs_names, name=setup["lineage_key"])
 
 
-def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Series | None) -> None:
-    """Points in the colours of a column, with a legend or a colour bar."""
+def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Series | None) -> list[Line2D]:
+    """Points in the colours of a column, with a colour bar or what a legend is to name."""
     looks: dict[str, Any] = {
         "s": min(40.0, max(4.0, 2e4 / len(places))),
         "linewidths": 0,
@@ -139,14 +149,14 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
     }
     if shades is None:
         axis.scatter(places[:, 0], places[:, 1], color="0.8", **looks)
-        return
+        return []
     title = str(shades.name)
     if shades.dtype.kind in "fiu":
         points = axis.scatter(
             places[:, 0], places[:, 1], c=shades.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
         )
         axis.figure.colorbar(points, ax=axis, label=title, shrink=0.6)
-        return
+        return []
     names = [str(name) for name in shades.astype("category").cat.categories]
     colors = _common.category_colors(adata, title, adata.obs, names)
     values = [colors.get(str(name), _common.SEVERAL_COLOR) for name in shades.astype(object)]
@@ -154,12 +164,46 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
     handles = [_common.dot(name, colors[name]) for name in names]
     if title not in adata.obs and shades.isna().any():
         handles.append(_common.dot(_common.SEVERAL, _common.SEVERAL_COLOR))
-    axis.legend(
+    return handles
+
+
+def _legend_beside(figure: Figure, axis: Axes, handles: list[Line2D], title: str) -> None:
+    """Legend at the right of the axes, which keep their size: the figure grows by its width."""
+    legend = axis.legend(
         handles=handles,
         title=title,
         frameon=False,
         fontsize="small",
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
-        ncols=1 + len(handles) // 16,
+        ncols=-(-len(handles) // _ROWS),
     )
+    _common.take_literally(legend)
+    figure.set_figwidth(figure.get_figwidth() + legend.get_window_extent().width / figure.dpi)
+
+
+def _legend_beneath(axis: Axes, handles: list[Line2D], title: str, heights: np.ndarray) -> None:
+    """Legend at the bottom of given axes, whose limits make room for it beneath the cells: in as large letters as fit."""
+    looks: dict[str, Any] = {"handles": handles, "title": title, "frameon": False, "loc": "lower center"}
+    font = FontProperties(size="small").get_size_in_points()
+    frame = axis.get_window_extent()
+    column = _common.take_literally(axis.legend(**looks, fontsize=font, title_fontsize=font)).get_window_extent()
+    columns = np.arange(1, len(handles) + 1)
+    lines = 1 + -(-len(handles) // columns)  # with the title
+    height = lines * column.height / lines[0]
+    factors = np.minimum(frame.width / (columns * column.width), _SHARE * frame.height / height).clip(max=1.0)
+    best = np.flatnonzero(factors == factors.max())[-1]  # the fewest lines of those
+    font *= factors[best]
+    legend = axis.legend(
+        **looks,
+        fontsize=font,
+        title_fontsize=font,
+        markerscale=factors[best],
+        ncols=int(columns[best]),
+        columnspacing=0.8,  # twice the padding, so that columns are as wide as the one that was measured
+    )
+    _common.take_literally(legend)
+    low, high = (heights.max(), heights.min()) if axis.yaxis_inverted() else (heights.min(), heights.max())
+    share = legend.get_window_extent().height / frame.height
+    axis.update_datalim([(0.0, high - (high - low) / (1 - share))], updatex=False)
+    axis.autoscale_view()

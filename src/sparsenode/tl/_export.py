@@ -82,12 +82,15 @@ def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
     Notes
     -----
     In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Do not
-    write tens of thousands of edges for it, but the strongest ones, ``network.head(1000)``: more cannot be read.
+    write tens of thousands of edges for it, but the strongest ones: more cannot be read. The strongest rows may be self edges,
+    which mix decay with self-regulation; without them, take ``network.query("source != target").head(1000)``.
     """
     nx.write_graphml(to_networkx(network), path)
 
 
-def to_decoupler(network: pd.DataFrame, min_frequency: float | None = None) -> pd.DataFrame:
+def to_decoupler(
+    network: pd.DataFrame, min_frequency: float | None = None, *, self_edges: bool = False
+) -> pd.DataFrame:
     """Network as a table that the methods of decoupler :cite:p:`badiaimompel2022decoupler` take as ``net``.
 
     decoupler scores the activity of regulators in cells or samples from the expression of their targets, for instance
@@ -99,13 +102,16 @@ def to_decoupler(network: pd.DataFrame, min_frequency: float | None = None) -> p
         As in :func:`to_networkx`.
     min_frequency
         Keep edges that are alive in at least this share of the replicates, in ``[0, 1]``. It needs the column
-        ``frequency``, which :meth:`sparsenode.SparseNODE.get_network` adds for fits with several seeds. By default all
-        edges are kept.
+        ``frequency``, which :meth:`sparsenode.SparseNODE.get_network` adds for fits with several seeds. By default edges
+        are kept whatever their frequency.
+    self_edges
+        Keep edges of genes to themselves. They are left out by default: they mix decay with self-regulation and are often the
+        strongest, so that with them the activity of a regulator is for the most part its own expression.
 
     Returns
     -------
     Table with the columns ``source`` and ``target`` (strings) and ``weight`` (signed, float), strongest first, without
-    edges of weight zero.
+    edges of weight zero and, by default, without self edges.
 
     Raises
     ------
@@ -120,6 +126,8 @@ def to_decoupler(network: pd.DataFrame, min_frequency: float | None = None) -> p
     """
     _check(network)
     kept = network["weight"].to_numpy(dtype=float) != 0
+    if not self_edges:
+        kept &= network["source"].astype(str).to_numpy() != network["target"].astype(str).to_numpy()
     if min_frequency is not None:
         _checks.share("min_frequency", min_frequency)
         if "frequency" not in network:
