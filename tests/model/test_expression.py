@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
@@ -75,14 +76,49 @@ def test_raw_counts_are_warned_of(adata, convert, dtype):
 
 @pytest.mark.parametrize(
     "change",
-    [np.log1p, lambda x: x > 12, lambda x: x - 20, lambda x: x + 0.5, lambda x: np.minimum(x, 14)],
-    ids=["log", "bool", "negative", "halves", "low"],
+    [
+        np.log1p,
+        lambda x: x > 12,
+        lambda x: x - 20,
+        lambda x: x / 2,
+        lambda x: np.minimum(x, 14),
+        lambda x: 3.7 * x - 40,
+        lambda x: 19.9 * x / x.max(),
+    ],
+    ids=["log", "bool", "negative", "halves", "low", "angles", "log2 of parts per million"],
 )
 def test_what_is_no_raw_count_is_not_warned_of(adata, change):
     adata.X = change(np.random.default_rng(0).poisson(12, adata.shape).astype(np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         sn.SparseNODE.setup_anndata(adata)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("layer", [None, "norm"])
+def test_normalised_counts_without_logarithms_are_warned_of(adata, convert, layer):
+    counts = np.random.default_rng(0).negative_binomial(1, 0.02, adata.shape).astype(np.float32)
+    cells = AnnData(convert(counts), obs=adata.obs, var=adata.var)
+    sc.pp.normalize_total(cells)
+    if layer is not None:
+        cells.layers[layer], cells.X = cells.X, adata.X
+    place = r"`adata\.X`" if layer is None else r"`adata\.layers\['norm'\]`"
+    remedy = "adata" if layer is None else "adata, layer='norm'"
+    with pytest.warns(UserWarning, match=rf"{place} looks normalised but not log-tr.*up to \d+\. .*log1p\({remedy}\)`"):
+        sn.SparseNODE.setup_anndata(cells, layer=layer)
+    sc.pp.log1p(cells, layer=layer)  # the remedy
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        sn.SparseNODE.setup_anndata(cells, layer=layer)
+
+
+def test_simulated_data_are_not_warned_of():
+    linear, hill = sn.datasets.random_linear_system(6, seed=0), sn.datasets.random_hill_system(6, seed=0)
+    cells = [system.simulate(seed=0) for system in (linear, hill, sn.datasets.second_order_system())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for each in [*cells, sn.datasets.krumsiek11()]:
+            _expression.warn_of_counts(each, None)
 
 
 def test_nan_where_it_is_not_read_does_no_harm(adata):

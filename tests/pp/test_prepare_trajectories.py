@@ -177,6 +177,23 @@ def test_refuses_what_it_cannot_prepare(counts):
         pp.prepare_trajectories(rna, "stem", n_pcs=1)
 
 
+def test_backed_counts_are_to_be_read_first(counts, tmp_path):
+    rna = counts["rna"].copy()
+    rna.layers["counts"] = rna.X.copy()
+    rna.write_h5ad(tmp_path / "rna.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "rna.h5ad", backed="r")
+    for each in (backed, backed[:500]):
+        with pytest.raises(ValueError, match=r"in memory, found `adata` backed by a file. Pass `adata.to_memory\(\)`"):
+            pp.prepare_trajectories(each, "nowhere")  # before anything else is looked at
+    lineages = counts.uns["lineages"]
+    expected = pp.prepare_trajectories(backed.to_memory(), "stem", lineages)
+    np.testing.assert_array_equal(expected.X.toarray(), pp.prepare_trajectories(rna, "stem", lineages).X.toarray())
+    # Layers are in memory.
+    found = pp.prepare_trajectories(backed, "stem", lineages, layer="counts")
+    np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+    backed.file.close()
+
+
 def test_shapes_of_known_data_sets():
     """scanpy's pbmc68k_reduced is scaled: told so; its raw part is logged: told so. A shape like paul15 passes."""
     with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -113,11 +114,76 @@ def test_repeated_predictions_count_once_with_their_largest_magnitude():
 
 
 def test_self_edges_and_repeated_rows_of_the_reference_are_left_out():
-    network = table(("a", "b", 0.9), ("a", "a", 5.0), ("c", "a", 0.5), ("d", "d", 1.0))
-    reference = pd.concat([REFERENCE, REFERENCE, table(("a", "a", 1.0), ("d", "d", 1.0))])
+    network = table(("a", "b", 0.9), ("a", "a", 5.0), ("c", "a", 0.5))
+    reference = pd.concat([REFERENCE, REFERENCE, table(("a", "a", 1.0))])
     scores = sn.tl.evaluate_network(network, reference)
     pd.testing.assert_series_equal(scores, sn.tl.evaluate_network(network, REFERENCE))
     assert (scores["n_true"], scores["n_candidates"]) == (2, 6)
+
+
+def test_a_gene_that_regulates_only_itself_is_a_gene_of_the_reference():
+    """Against pairs and ranks counted one by one: genes of all rows, self edges or not, as in BEELINE."""
+    reference = table(("A", "B", 1.0), ("C", "B", 1.0), ("E", "E", 1.0))
+    candidates = list(itertools.permutations("ABCE", 2))
+    rng = np.random.default_rng(0)
+    weights = dict(zip(candidates, rng.permutation(len(candidates)) + 1.0, strict=True))
+    true = {("A", "B"), ("C", "B")}
+    wins = [weights[t] > weights[f] for t in true for f in candidates if f not in true]
+    scores = sn.tl.evaluate_network(table(*((*pair, w) for pair, w in weights.items()), ("E", "E", 99.0)), reference)
+    assert (scores["n_true"], scores["n_candidates"]) == (2, 12)
+    assert scores["auroc"] == pytest.approx(np.mean(wins))
+    top = sorted(candidates, key=weights.get)[-2:]
+    assert scores["epr"] == pytest.approx(np.mean([pair in true for pair in top]) * 12 / 2)
+
+
+def random_network(n_genes: int, n_sources: int, n_edges: int, seed: int) -> pd.DataFrame:
+    """Random weights of random pairs from the first genes to all."""
+    rng = np.random.default_rng(seed)
+    pairs = [(f"g{s}", f"g{t}") for s in range(n_sources) for t in range(n_genes) if s != t]
+    chosen = rng.permutation(len(pairs))[:n_edges]
+    return table(*((*pairs[i], rng.normal()) for i in chosen))
+
+
+@pytest.mark.parametrize("n_edges", [150, 10**6], ids=["sparse", "all pairs"])
+def test_a_network_of_regulators_is_not_to_be_scored_without_them(n_edges):
+    """Random weights are no better than chance, but look so among pairs that they can never have."""
+    reference, factors = random_network(100, 10, 300, seed=0), [f"g{i}" for i in range(10)]
+    networks = [random_network(100, 10, n_edges, seed) for seed in range(1, 6)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_regulators = [sn.tl.evaluate_network(each, reference, factors) for each in networks]
+    with pytest.warns(UserWarning, match=r"of 98 genes are targets in `network`.*`regulators`, pass the same"):
+        without = [sn.tl.evaluate_network(each, reference) for each in networks]
+    ratio = "average_precision_ratio"
+    assert np.mean([scores[ratio] for scores in with_regulators]) == pytest.approx(1.0, abs=0.1)
+    assert np.mean([scores[ratio] for scores in without]) > 1.5
+
+
+@pytest.mark.parametrize(
+    ("network", "reference"),
+    [
+        ((7, 4, 12), (7, 4, 10)),
+        ((19, 5, 60), (19, 5, 40)),
+        ((60, 60, 40), (60, 60, 60)),
+        ((60, 60, 10**6), (60, 6, 100)),
+        ((60, 60, 200), (60, 6, 100)),
+        ((60, 6, 200), (60, 60, 200)),
+    ],
+    ids=["7 genes", "19 genes", "few edges", "all pairs", "sparse", "regularised away"],
+)
+def test_genes_without_outgoing_edges_need_not_be_targets_only(network, reference):
+    """Few genes or edges leave some out by chance; wrong zeros, of sources in the reference, are no free negatives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sn.tl.evaluate_network(random_network(*network, seed=1), random_network(*reference, seed=0))
+
+
+def test_zeros_and_self_edges_make_no_source():
+    reference, network = random_network(100, 10, 300, seed=0), random_network(100, 10, 500, seed=1)
+    genes = [f"g{i}" for i in range(100)]
+    more = table(*((g, g, 1.0) for g in genes), *((g, genes[0], 0.0) for g in genes[1:]))
+    with pytest.warns(UserWarning, match="pass the same"):
+        sn.tl.evaluate_network(pd.concat([network, more]), reference)
 
 
 def test_genes_outside_the_reference_are_no_candidates():
@@ -168,7 +234,7 @@ def test_categorical_columns():
 def test_against_scikit_learn(data):
     genes = [f"g{i}" for i in range(data.draw(st.integers(3, 6), "genes"))]
     pairs = list(itertools.permutations(genes, 2))
-    names = st.sampled_from(pairs)
+    names = st.sampled_from([*pairs, *((gene, gene) for gene in genes)])
     true = data.draw(st.lists(names, min_size=1, max_size=len(pairs) - 1, unique=True), "true")
     weights = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 1.0])
     predicted = data.draw(st.dictionaries(names, weights), "predicted")
@@ -178,7 +244,7 @@ def test_against_scikit_learn(data):
     label = np.array([pair in true for pair in candidates])
     score = np.abs([predicted.get(pair, 0.0) for pair in candidates])
     network = table(*((s, t, w) for (s, t), w in predicted.items()))
-    if label.all() or (predicted and not {gene for pair in predicted for gene in pair} & set(known)):
+    if label.all() or not label.any() or (predicted and not {gene for pair in predicted for gene in pair} & set(known)):
         with pytest.raises(ValueError, match="Expected"):
             sn.tl.evaluate_network(network, reference)
         return

@@ -12,8 +12,9 @@ from scipy import sparse
 
 # Values in one chunk: 8 bytes each, so 64 MB.
 _CHUNK_VALUES = 8_000_000
-# Values that are looked at for raw counts, and the largest that log-normalised expression may have.
+# Values that are looked at for counts, and whole numbers that log-normalised expression may have.
 _SAMPLE, _HIGHEST = 1_000_000, 15
+LOGGED = 20.0  # log counts are smaller than this, counts have larger values, divided by the library size or not
 _ROUNDING = 1e-6  # differences below it, relative to the value, are none
 
 
@@ -44,19 +45,28 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
 
 
 def warn_of_counts(adata: AnnData, layer: str | None) -> None:
-    """Warn where expression in memory looks like raw counts, whose abundant genes would be all of the error."""
+    """Warn where expression in memory does not look log-transformed: abundant genes would be all of the error."""
     x = expression(adata, layer)
     values = x.data if sparse.issparse(x) else x
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size == 0:
         return
     values = values.ravel()[:_SAMPLE]
-    if values.min() >= 0 and values.max() > _HIGHEST and (values == np.floor(values)).all():
-        warnings.warn(
-            f"Expression in {place(layer)} looks like raw counts: whole numbers up to {values.max():.0f}. Errors would be those of a "
-            "few abundant genes. Normalise first: `sc.pp.normalize_total(adata); sc.pp.log1p(adata)`.",
-            UserWarning,
-            stacklevel=2,
-        )
+    highest = values.max()
+    if values.min() < 0 or highest <= _HIGHEST:
+        return
+    if (values == np.floor(values)).all():
+        looks = f"like raw counts: whole numbers up to {highest:.0f}"
+        remedy = "Normalise first: `sc.pp.normalize_total(adata); sc.pp.log1p(adata)`."
+    elif highest > LOGGED:
+        looks = f"normalised but not log-transformed: fractions up to {highest:.0f}"
+        remedy = f"Take logarithms first: `sc.pp.log1p({'adata' if layer is None else f'adata, layer={layer!r}'})`."
+    else:
+        return
+    warnings.warn(
+        f"Expression in {place(layer)} looks {looks}. Errors would be those of a few abundant genes. {remedy}",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def constant_genes(adata: AnnData, layer: str | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import rich.pretty  # scvi-tools uses it in view_anndata_setup without importing it
 import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField, LayerField
@@ -96,7 +97,8 @@ class TrajectoryField(BaseAnnDataField):
 
     def view_state_registry(self, state_registry: dict) -> rich.table.Table | None:
         """Table of trajectories."""
-        frame = pd.DataFrame(dict(state_registry["trajectories"]))
+        # The registry sorts its keys.
+        frame = pd.DataFrame(dict(state_registry["trajectories"])).set_index("trajectory").reset_index()
         table = rich.table.Table(*map(str, frame.columns), title="Trajectories")
         for row in frame.itertuples(index=False):
             table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))

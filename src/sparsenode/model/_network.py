@@ -202,7 +202,8 @@ class NetworkMixin(PredictionMixin):
         Notes
         -----
         Where cells are noisier than what the field was fitted to, single Jacobians are extrapolations; average them over
-        groups of cells.
+        groups of cells. With ``align_batches`` their unit of time is the mean over batches, that of :meth:`get_velocity` each
+        batch's own.
         """
         self._require_trained()
         self._check_block(block)

@@ -480,7 +480,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Notes
         -----
         Nothing is scaled here. Genes that do not vary between cells are warned of, and regulate no others: data that are not
-        in memory are read until every gene has varied. Do not register raw counts: the squared error would be that of a few
+        in memory are read until every gene has varied. Do not register counts without a logarithm: the squared error would be that of a few
         abundant genes.
         """
         if not isinstance(adata, AnnData):

@@ -96,7 +96,9 @@ def comparison(
         for place in range(0, len(methods), 2):
             axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=-1)
         axis.set(xlabel=(labels or {}).get(measure, measure), ylim=(len(methods) - 0.5, -0.5))
-        axis.set_yticks(np.arange(len(methods)), methods if i % 4 == 0 or ax is not None else [""] * len(methods), parse_math=False)
+        axis.set_yticks(
+            np.arange(len(methods)), methods if i % 4 == 0 or ax is not None else [""] * len(methods), parse_math=False
+        )
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right", "left"]].set_visible(False)

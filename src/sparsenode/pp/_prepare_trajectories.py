@@ -13,11 +13,10 @@ from scipy import sparse
 from sparsenode import _keys
 from sparsenode._logging import logger
 from sparsenode.model import _checks
-from sparsenode.model._expression import expression, place, require_finite
+from sparsenode.model._expression import LOGGED, expression, place, require_finite
 from sparsenode.pp._lineages import SINGLE_LINEAGE, lineages_of_cell_types, lineages_of_fates
 
 _MIN_CELLS = 20
-_LOGGED = 20.0  # log counts are smaller than this, counts have larger values
 
 
 def prepare_trajectories(
@@ -46,13 +45,15 @@ def prepare_trajectories(
     5. drop cells that the root cannot reach.
 
     Batches are not corrected, as in the paper: corrected expression is no expression. Where batches lie apart, diffusion
-    pseudotime orders them one behind the other; then prepare every batch by itself. Do not use it for data without a
-    beginning, such as cell cycles, nor where you trust another pseudotime: ``setup_anndata`` takes any.
+    pseudotime orders them one behind the other; then prepare every batch by itself. Where they do not, they share one
+    pseudotime: fit with ``SparseNODE(adata, align_batches=False)``, since the default stretches every batch to the same length,
+    a batch of early cells too. Do not use it for data without a beginning, such as cell cycles, nor where you trust another
+    pseudotime: ``setup_anndata`` takes any.
 
     Parameters
     ----------
     adata
-        Counts, cells × genes, filtered for quality. They are not changed.
+        Counts, cells × genes, filtered for quality, in memory. They are not changed.
     root
         Where pseudotime starts: the name of a cell; or a cell type, of which the cell nearest to the mean of the type in diffusion
         space is taken, since extreme cells are often outliers.
@@ -95,8 +96,8 @@ def prepare_trajectories(
     TypeError
         If ``adata`` is no AnnData.
     ValueError
-        If values are no counts; if cell types are missing; if fewer than 20 cells are left; if no gene of ``keep_genes`` is in the
-        data; if a lineage loses all cells; or if an argument is out of range.
+        If values are no counts, or backed by a file; if cell types are missing; if fewer than 20 cells are left; if no gene of
+        ``keep_genes`` is in the data; if a lineage loses all cells; or if an argument is out of range.
 
     Examples
     --------
@@ -104,9 +105,12 @@ def prepare_trajectories(
     >>> mdata = sn.datasets.simulated_multiome()
     >>> adata = sn.pp.prepare_trajectories(mdata["rna"], "stem", mdata.uns["lineages"], batch_key="donor")
     >>> sn.SparseNODE.setup_anndata(adata, lineage_key="lineages", batch_key="donor")
+    >>> model = sn.SparseNODE(adata, align_batches=False)  # the donors share one pseudotime
     """
     if not isinstance(adata, AnnData):
         raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+    if adata.isbacked and layer is None:
+        raise ValueError("Expected counts in memory, found `adata` backed by a file. Pass `adata.to_memory()`.")
     for name, value, least in (
         ("n_top_genes", n_top_genes, 1),
         ("n_pcs", n_pcs, 2),
@@ -166,7 +170,7 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     if values.min() < 0:
         raise ValueError(f"Expected counts in {place(layer)}, found negative values: they were scaled. {hint}")
     whole = (values[:1_000_000] == np.rint(values[:1_000_000])).all() if values.ndim == 1 else _whole(values)
-    if not whole and values.max() < _LOGGED:
+    if not whole and values.max() < LOGGED:
         raise ValueError(
             f"Expected counts in {place(layer)}, found fractions up to {values.max():.3g}: they look log-transformed. {hint}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,14 +11,18 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from sparsenode.model import _checks
 
+# Genes of a reference from which a network of targets only is told from a sparse one, and their share that is warned of.
+_MANY_GENES, _TARGETS_ONLY = 20, 0.5
+
 
 def evaluate_network(
     network: pd.DataFrame, reference: pd.DataFrame, regulators: Sequence[str] | None = None
 ) -> pd.Series:
     """Compare ranked edges with a reference network, with the definitions of BEELINE :cite:p:`pratapa2020benchmarking`.
 
-    Every ordered pair of two different genes of the reference is a candidate; self edges and repeated rows are left
-    out. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last. A network that
+    Every ordered pair of two different genes of the reference is a candidate. Self edges of the reference name genes, but are
+    no candidates, as in BEELINE's areas under curves (its early precision leaves out genes that have nothing else). Repeated rows
+    count once. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last. A network that
     predicts none of them scores as chance.
 
     Do not compare ``auprc`` or ``epr`` between references of different density, or read them where the reference itself was
@@ -35,7 +40,9 @@ def evaluate_network(
         True edges: columns ``source`` and ``target``, optionally ``weight`` whose sign is that of the regulation;
         0, NaN, or rows of both signs for one edge, where it is not known.
     regulators
-        Genes that may be sources, all genes of the reference by default.
+        Genes that may be sources, all genes of the reference by default. Pass the ``regulators`` of the model or baseline, if it
+        had any: pairs that it can never predict are free negatives otherwise, and all ratios are inflated, those of random weights
+        too. A warning tells where that seems to be so.
 
     Returns
     -------
@@ -71,8 +78,9 @@ def evaluate_network(
     if isinstance(regulators, str):
         raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
+    # Before self edges are dropped: a gene that regulates only itself is a gene of the reference.
+    genes = pd.unique(pd.concat([reference["source"], reference["target"]]))
     truth = reference[reference["source"] != reference["target"]].drop_duplicates(["source", "target"])
-    genes = pd.unique(pd.concat([truth["source"], truth["target"]]))
     sources = genes if regulators is None else genes[np.isin(genes, np.asarray(list(regulators), dtype=object))]
     candidates = pd.MultiIndex.from_product([sources, genes], names=["source", "target"])
     candidates = candidates[candidates.get_level_values(0) != candidates.get_level_values(1)]
@@ -87,6 +95,8 @@ def evaluate_network(
             f"Expected candidate edges that are not in `reference`, found all {len(candidates)} in it: nothing can be told apart."
         )
     _require_shared_genes(network, genes)
+    if regulators is None:
+        _warn_of_targets_only(network, truth, pd.Index(genes))
     weights = _strongest(network).reindex(candidates).fillna(0.0).to_numpy()
     score, density = np.abs(weights), is_true.mean()
     auprc = _trapezoids(is_true, score)
@@ -129,6 +139,23 @@ def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
             f"Expected genes of `network` in `reference`, none of {len(named)} is among its {len(genes)} genes. Genes of "
             f"`reference` look like {[str(gene) for gene in genes[:3]]}, those of `network` like "
             f"{[str(gene) for gene in named[:3]]}."
+        )
+
+
+def _warn_of_targets_only(network: pd.DataFrame, truth: pd.DataFrame, genes: pd.Index) -> None:
+    """Warn where most genes are never sources: their candidates are negatives that a model with regulators gets for free."""
+    edges = network[(network["weight"] != 0) & (network["source"] != network["target"])]
+    targets = edges["target"][edges["target"].isin(genes)]
+    # With few genes or edges, chance leaves many genes without an outgoing edge.
+    if len(genes) < _MANY_GENES or len(targets) < len(genes):
+        return
+    free = genes.isin(targets) & ~genes.isin(edges["source"]) & ~genes.isin(truth["source"])
+    if free.mean() >= _TARGETS_ONLY:
+        warnings.warn(
+            f"{free.sum()} of {len(genes)} genes are targets in `network`, and sources neither there nor in `reference`. If the model had "
+            "`regulators`, pass the same here: pairs that it cannot predict inflate all ratios, those of random weights too.",
+            UserWarning,
+            stacklevel=3,
         )
 
 
