@@ -293,3 +293,16 @@ def test_the_unit_of_memberships_does_not_matter(system, unit):
         model.train(3, **QUIET)
         errors.append(model.get_regularization_path()["train_error"][0])
     assert errors[1] == pytest.approx(errors[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_the_origin_of_the_data_does_not_matter(system, shift):
+    """Expression lies far from zero, in units of its deviations, where equations are recovered just as well."""
+    adata = system.simulate(6, 40, noise=0.0, seed=1)
+    adata.X = adata.X + shift
+    sn.SparseNODE.setup_anndata(adata, **SETUP)
+    model = sn.SparseNODE(adata, CNODE(0.005, adaptive=2), objective="collocation", **SERIES)
+    model.train(50, **QUIET)
+    found, truth = _edges(model.get_adjacency(weights="jacobian"), system)
+    np.testing.assert_array_equal(found != 0, truth != 0)
+    np.testing.assert_allclose(found, truth, atol=0.1 * truth.max())

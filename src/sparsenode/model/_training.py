@@ -317,6 +317,9 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         if fitted != "transport" and not self.is_trained_:
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)
+            if fitted == "collocation":  # far from zero the regression on slopes is badly conditioned
+                weight = data.training.weight
+                module.centre.copy_(torch.as_tensor(weight @ centre / weight.sum()))
             self.deviation_ = data.deviation
         if not self.is_trained_:
             own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
