@@ -83,9 +83,10 @@ def test_raw_counts_are_warned_of(adata, convert, dtype):
         lambda x: x / 2,
         lambda x: np.minimum(x, 14),
         lambda x: 3.7 * x - 40,
+        lambda x: 3.7 * x,
         lambda x: 19.9 * x / x.max(),
     ],
-    ids=["log", "bool", "negative", "halves", "low", "angles", "log2 of parts per million"],
+    ids=["log", "bool", "negative", "halves", "low", "angles", "pixels", "log2 of parts per million"],
 )
 def test_what_is_no_raw_count_is_not_warned_of(adata, change):
     adata.X = change(np.random.default_rng(0).poisson(12, adata.shape).astype(np.float32))
@@ -97,7 +98,7 @@ def test_what_is_no_raw_count_is_not_warned_of(adata, change):
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
 @pytest.mark.parametrize("layer", [None, "norm"])
 def test_normalised_counts_without_logarithms_are_warned_of(adata, convert, layer):
-    counts = np.random.default_rng(0).negative_binomial(1, 0.02, adata.shape).astype(np.float32)
+    counts = np.random.default_rng(0).negative_binomial(0.3, 0.02, adata.shape).astype(np.float32)
     cells = AnnData(convert(counts), obs=adata.obs, var=adata.var)
     sc.pp.normalize_total(cells)
     if layer is not None:

@@ -270,6 +270,17 @@ def test_arrays_that_lost_their_names_take_those_of_the_terminal_states(adata):
     assert read_observations(adata, TIME, "lineages_fwd", None).lineage_names == ["0", "1"]
 
 
+@pytest.mark.parametrize("known", [["erythroid", "myeloid"], ["0", "1"]])
+@pytest.mark.parametrize("left", [["erythroid", "myeloid"], ["myeloid"], []])
+def test_some_of_the_cells_have_the_lineages_of_the_model(adata, known, left):
+    """Though none of them may be in a terminal state, whose category is gone then; and whatever the model called them."""
+    adata.obsm["lineages_fwd"] = adata.obsm["memberships"].to_numpy()
+    adata.obs["term_states_fwd"] = pd.Categorical([None] * adata.n_obs, categories=left)
+    observations = read_observations(adata, TIME, "lineages_fwd", None, known)
+    assert observations.lineage_names == known
+    np.testing.assert_array_equal(observations.memberships, adata.obsm["memberships"])
+
+
 def test_combinations_without_cells_are_no_trajectories(make_adata):
     adata = make_adata(n_donors=2)
     adata = adata[~((adata.obs["lineage"] == "myeloid") & (adata.obs["donor"] == "donor1"))].copy()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from scipy import sparse
 from scipy.integrate import solve_ivp
 
 import sparsenode as sn
@@ -228,7 +229,7 @@ def test_some_of_the_own_cells_stay_on_the_trajectories_of_the_model(fitted_dono
     """Whatever part of the trajectories they are, and however few."""
     adata = fitted_donors.adata
     late = np.flatnonzero(adata.obs[TIME] > np.median(adata.obs[TIME]))
-    for rows in (late, late[::-7], late[:3]):
+    for rows in (late, late[::-7], late[:3], late[:1]):
         some = adata[rows].copy()
         some.obsm["memberships"] = some.obsm["memberships"] * 2.0
         np.testing.assert_allclose(fitted_donors.predict(some), fitted_donors.predict()[rows], atol=1e-5)
@@ -238,10 +239,28 @@ def test_some_of_the_own_cells_stay_on_the_trajectories_of_the_model(fitted_dono
         np.testing.assert_allclose(
             fitted_donors.get_jacobian(range(len(rows)), adata=some), fitted_donors.get_jacobian(rows), atol=1e-5
         )
-        columns = ["n_cells", "mse", "skill"]
-        pd.testing.assert_frame_equal(
-            fitted_donors.evaluate(some)[["n_cells", "mse"]], fitted_donors.evaluate(indices=rows)[columns[:2]]
-        )
+        pd.testing.assert_frame_equal(fitted_donors.evaluate(some), fitted_donors.evaluate(indices=rows))
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
+def test_some_of_the_own_cells_in_a_file(fitted, tmp_path, kind):
+    import anndata
+
+    cells = fitted.adata.copy()
+    cells.uns, cells.X = {}, {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}[kind](cells.X)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    rows = np.arange(60, 100)
+    some = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")[rows]
+    np.testing.assert_allclose(fitted.predict(some), fitted.predict()[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(-1, None), slice(40, 90)])
+def test_a_change_of_any_cell_makes_another_donor(fitted_donors, rows):
+    other = fitted_donors.adata.copy()
+    other.X[rows] += 2.0
+    cells = fitted_donors._cells(other)
+    assert not cells.own
+    assert fitted_donors._cells(fitted_donors.adata.copy()).own
 
 
 @pytest.mark.parametrize("change", ["names", "times", "expression", "donor"])

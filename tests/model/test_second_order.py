@@ -210,6 +210,22 @@ def test_new_trials_are_not_stretched(model):
 # Forecasts, and trials that were never seen
 
 
+@pytest.mark.parametrize("initial_velocity", ["network", "observed"])
+def test_late_frames_of_own_trials_stay_on_their_trajectories(model, initial_velocity):
+    """Initial velocities and the slopes of the null models are those of the early frames, which are not among them."""
+    rows = np.flatnonzero(model.adata.obs["time"] > model.adata.obs["time"].median())
+    some = model.adata[rows].copy()
+    np.testing.assert_allclose(
+        model.predict(some, initial_velocity=initial_velocity),
+        model.predict(model.adata, initial_velocity=initial_velocity)[rows],
+        atol=1e-5,
+    )
+    pd.testing.assert_frame_equal(
+        model.evaluate(some, initial_velocity=initial_velocity),
+        model.evaluate(indices=rows, initial_velocity=initial_velocity),
+    )
+
+
 def test_forecasts_of_the_oscillator(oscillator):
     """Against the closed form: what is scored, on which clock, and beside what."""
     times = np.linspace(1.5, 4.5, 31)

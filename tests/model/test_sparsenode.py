@@ -600,7 +600,7 @@ def diverge_after(monkeypatch):
 
 def test_a_learning_rate_that_is_too_large_is_lowered(adata):
     model = new(adata)
-    with pytest.warns(UserWarning, match="goes on from its best state with `lr="):
+    with pytest.warns(UserWarning, match="goes on from an earlier state with `lr="):
         model.train(**(QUICK | {"max_epochs": 5}), plan_kwargs={"lr": 10.0})
     assert np.isfinite(model.predict()).all()
 
@@ -689,6 +689,17 @@ def test_arguments_that_no_trainer_has_are_named(adata, argument):
     with pytest.raises(TypeError, match=rf"found \['{argument}'\].*plan_kwargs"):
         model.train(**QUICK, **{argument: 1})
     assert not model.is_trained_
+
+
+def test_training_resumes_from_a_checkpoint(adata, tmp_path):
+    """An argument that only the runner of scvi-tools takes."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    model = new(adata)
+    model.train(**QUICK, callbacks=[ModelCheckpoint(tmp_path, filename="kept")], enable_checkpointing=True)
+    again = new(adata)
+    again.train(**(QUICK | {"max_epochs": 2 * QUICK["max_epochs"]}), ckpt_path=str(tmp_path / "kept.ckpt"))
+    assert len(again.history["train_loss"]) == QUICK["max_epochs"]
 
 
 def test_batches_of_unlike_lengths_are_warned_of(make_adata, recwarn):

@@ -473,7 +473,6 @@ def small_lineage() -> AnnData:
     """A lineage of 200 cells and one of 12, which are too few for two windows once a tenth is held out."""
     adata = simulate(212)
     adata.obs["side"] = pd.Categorical(np.where(np.arange(212) % 18 == 17, "small", "large"))
-    adata = adata[(adata.obs["side"] == "large") | (np.arange(212) < 216)].copy()
     sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
     return adata
 

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 from lightning.pytorch import Trainer as LightningTrainer
-from scvi.train import Trainer, TrainRunner
+from scvi.train import Trainer
 
 
 def choice(name: str, value: object, valid: Sequence[str]) -> None:
@@ -97,7 +97,10 @@ def trainer_arguments(names: Iterable[str]) -> None:
     TypeError
         If there are any; the message says where settings belong that other models take here.
     """
-    known = {name for one in (TrainRunner, Trainer, LightningTrainer) for name in inspect.signature(one).parameters}
+    known = {
+        name for one in (Trainer, LightningTrainer) for name in inspect.signature(one).parameters if name != "kwargs"
+    }
+    known |= {"trainer_config", "ckpt_path"}  # what TrainRunner takes beside them
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TypeError(

@@ -91,6 +91,11 @@ class Cells:
         positions = _expression.gene_positions(self.adata, list(self.genes))
         return _expression.chunks(self.adata, self.layer, positions)
 
+    def fingerprints(self) -> np.ndarray:
+        """Two numbers for the expression of every cell, cells × 2, which tell cells apart."""
+        weights = np.random.default_rng(0).normal(size=(len(self.genes), 2))
+        return np.concatenate([x @ weights for _, x in self.chunks()])
+
     def initial_weights(self, method: InitialState, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
         """Weight of each cell in the initial state of each trajectory, cells × trajectories."""
         everything = np.ones(len(self.times), dtype=bool) if usable is None else usable

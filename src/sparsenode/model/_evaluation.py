@@ -44,7 +44,7 @@ class EvaluationMixin(PredictionMixin):
         ----------
         adata
             Cells to score; those of the model by default, training cells among them. Another donor is matched by gene
-            name and starts from its own early cells.
+            name and starts from its own early cells; some of the cells of the model stay on its trajectories.
         indices
             Cells to score, all by default; ``model.validation_indices`` are the held-out ones.
         replicate
@@ -52,8 +52,8 @@ class EvaluationMixin(PredictionMixin):
             :meth:`predict`.
         forecast
             Continue the trajectories of the model: cells of ``adata`` belong to them by lineage and batch, and those later
-            than their last cell are scored, the others left out. Otherwise every trajectory of ``adata`` is a new
-            one that starts from its own early cells at its own first time.
+            than their last cell are scored, the others left out. Otherwise every trajectory of another
+            donor is a new one that starts from its own early cells at its own first time.
         initial_velocity
             As in :meth:`predict`; not with ``forecast``.
 
@@ -130,7 +130,7 @@ class EvaluationMixin(PredictionMixin):
             raise RuntimeError("Expected null models, found none. Call `train()` first.")
         if forecast:
             return nulls.forecast
-        slopes = cells.initial_slope(self._initial_bandwidth) if self.module.order == 2 else None
+        slopes = self._initial_slopes(cells) if self.module.order == 2 else None
 
         def predict(m: int, times: np.ndarray) -> dict[str, np.ndarray]:
             found = nulls.predict(cells.lineages[m], times, fitted.initial_state[m])

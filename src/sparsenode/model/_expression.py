@@ -14,6 +14,7 @@ from scipy import sparse
 _CHUNK_VALUES = 8_000_000
 # Values that are looked at for counts, and whole numbers that log-normalised expression may have.
 _SAMPLE, _HIGHEST = 1_000_000, 15
+_FEW_ZEROS = 0.05  # share of zeros that other data than expression of single cells do not exceed
 LOGGED = 20.0  # log counts are smaller than this, counts have larger values, divided by the library size or not
 _ROUNDING = 1e-6  # differences below it, relative to the value, are none
 
@@ -57,7 +58,7 @@ def warn_of_counts(adata: AnnData, layer: str | None) -> None:
     if (values == np.floor(values)).all():
         looks = f"like raw counts: whole numbers up to {highest:.0f}"
         remedy = "Normalise first: `sc.pp.normalize_total(adata); sc.pp.log1p(adata)`."
-    elif highest > LOGGED:
+    elif highest > LOGGED and _share_of_zeros(x, values) > _FEW_ZEROS:
         looks = f"normalised but not log-transformed: fractions up to {highest:.0f}"
         remedy = f"Take logarithms first: `sc.pp.log1p({'adata' if layer is None else f'adata, layer={layer!r}'})`."
     else:
@@ -67,6 +68,12 @@ def warn_of_counts(adata: AnnData, layer: str | None) -> None:
         UserWarning,
         stacklevel=2,
     )
+
+
+def _share_of_zeros(x: object, values: np.ndarray) -> float:
+    """Share of the entries that are zero, of sparse tables those that are not stored, too."""
+    stored = float((values != 0).mean())
+    return 1.0 - stored * (x.nnz / np.prod(x.shape) if sparse.issparse(x) else 1.0)  # type: ignore[attr-defined]
 
 
 def constant_genes(adata: AnnData, layer: str | None) -> list[str]:

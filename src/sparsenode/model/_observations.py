@@ -107,8 +107,8 @@ def read_observations(
     ValueError
         If a value cannot be used; the message names column, count and fix.
     """
-    times = _read_times(adata, time_key)
-    memberships, names = _read_memberships(adata, lineage_key, allow_empty=lineage_names is not None)
+    times = _read_times(adata, time_key, may_be_equal=lineage_names is not None)
+    memberships, names = _read_memberships(adata, lineage_key, lineage_names)
     if lineage_names is not None:
         _check_known(names, lineage_names, lineage_key)
         memberships = (
@@ -127,7 +127,7 @@ def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) ->
     if not unknown:
         return
     advice = "Rename or remove them; a lineage that was never seen cannot be predicted."
-    if list(names) == [str(column) for column in range(len(known))]:
+    if list(names) == _numbers(len(known)):
         advice = (
             f"The table has no column names, as when it was written and read: make it a data frame, "
             f"`adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, {list(known)})`, with the columns in their order."
@@ -137,21 +137,31 @@ def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) ->
     )
 
 
-def names_of_fates(adata: AnnData, key: str, table: object) -> list[str] | None:
+def names_of_fates(adata: AnnData, key: str, table: object, known: Sequence[str] = ()) -> list[str] | None:
     """Names of the columns of an array of fate probabilities; ``None`` if nothing tells them.
 
     CellRank leaves an array that carries its names, and after a file was written and read a plain one, whose names are the
-    categories of the terminal states.
+    categories of the terminal states. Some of the cells may not have all of these: then the ``known`` lineages are taken, in
+    their order, where there are as many.
     """
     names = getattr(table, "names", None)
     if names is not None:
         return [str(name) for name in names]
+    n_columns = np.shape(cast("np.ndarray", table))[1]
+    if n_columns == len(known) and list(known) == _numbers(n_columns):
+        return list(known)
     states = key.replace("lineages", "term_states")
-    if states != key and states in adata.obs and isinstance(adata.obs[states].dtype, pd.CategoricalDtype):
-        categories = [str(name) for name in adata.obs[states].cat.categories]
-        if len(categories) == np.shape(cast("np.ndarray", table))[1]:
-            return categories
-    return None
+    if states == key or states not in adata.obs or not isinstance(adata.obs[states].dtype, pd.CategoricalDtype):
+        return None
+    categories = [str(name) for name in adata.obs[states].cat.categories]
+    if len(categories) == n_columns:
+        return categories
+    return list(known) if n_columns == len(known) and set(categories) < set(known) else None
+
+
+def _numbers(n_columns: int) -> list[str]:
+    """Names of columns that have none."""
+    return [str(column) for column in range(n_columns)]
 
 
 def _check_names(names: Sequence[str], key: str | None) -> None:
@@ -176,7 +186,7 @@ def _missing(key: str, place: str, argument: str, available: Sequence[str]) -> K
     return KeyError(f"Expected `{argument}` to name a column of `adata.{place}`, found {key!r}. Available: {shown}.")
 
 
-def _read_times(adata: AnnData, key: str) -> np.ndarray:
+def _read_times(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
     if key not in adata.obs:
         raise _missing(key, "obs", "time_key", adata.obs.columns)
     column = adata.obs[key]
@@ -199,14 +209,14 @@ def _read_times(adata: AnnData, key: str) -> np.ndarray:
                 f"Expected pseudotime `adata.obs[{key!r}]` to be finite, found {count} of {len(times)} cells "
                 f"{what}. {fix}: `adata = adata[np.isfinite(adata.obs[{key!r}])].copy()`."
             )
-    if times.min() == times.max():
+    if times.min() == times.max() and not may_be_equal:
         raise ValueError(
             f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells."
         )
     return times
 
 
-def _read_memberships(adata: AnnData, key: str | None, allow_empty: bool) -> tuple[np.ndarray, list[str]]:
+def _read_memberships(adata: AnnData, key: str | None, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
     if key is None:
         return np.ones((adata.n_obs, 1)), [SINGLE_LINEAGE]
     if key in adata.obs and key in adata.obsm:
@@ -216,7 +226,7 @@ def _read_memberships(adata: AnnData, key: str | None, allow_empty: bool) -> tup
     if key in adata.obs:
         return _one_hot(adata.obs[key], key)
     if key in adata.obsm:
-        return _membership_table(adata, key, allow_empty)
+        return _membership_table(adata, key, known)
     raise _missing(key, "obs` or `adata.obsm", "lineage_key", [*adata.obs.columns, *adata.obsm.keys()])
 
 
@@ -236,7 +246,7 @@ def _one_hot(column: pd.Series, key: str) -> tuple[np.ndarray, list[str]]:
     return np.eye(len(names))[categories.cat.codes.to_numpy()], names
 
 
-def _membership_table(adata: AnnData, key: str, allow_empty: bool) -> tuple[np.ndarray, list[str]]:
+def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
     table = adata.obsm[key]
     if isinstance(table, pd.DataFrame):
         names = [str(name) for name in table.columns]
@@ -247,7 +257,7 @@ def _membership_table(adata: AnnData, key: str, allow_empty: bool) -> tuple[np.n
         values = table.to_numpy(dtype=np.float64)
     else:
         values = np.asarray(table.toarray() if hasattr(table, "toarray") else table, dtype=np.float64)
-        names = names_of_fates(adata, key, table) or [str(column) for column in range(values.shape[1])]
+        names = names_of_fates(adata, key, table, known or ()) or _numbers(values.shape[1])
     where = f"memberships `adata.obsm[{key!r}]`"
     if len(set(names)) < len(names):
         raise ValueError(f"Expected {where} to have unique column names, found {names}.")
@@ -264,7 +274,7 @@ def _membership_table(adata: AnnData, key: str, allow_empty: bool) -> tuple[np.n
             f"{where} are all zero. Remove them: `adata = adata[np.asarray(adata.obsm[{key!r}]).sum(1) > 0].copy()`."
         )
     empty = [name for name, total in zip(names, values.sum(0), strict=True) if total == 0]
-    if empty and not allow_empty:
+    if empty and known is None:
         raise ValueError(
             f"Expected every lineage to have cells, found none for {empty} in {where}. Drop these columns."
         )

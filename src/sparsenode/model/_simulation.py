@@ -82,7 +82,8 @@ class SimulationMixin(PredictionMixin):
             trajectories.
         times
             Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
-            longest trajectory of those that are simulated, and a warning names the shorter ones. Solvers with a fixed step take steps of a hundredth of it, whatever the times.
+            longest trajectory of those that are simulated, and a warning names the shorter ones. Solvers with a fixed
+            step take steps of a hundredth of the longest of all, whatever the times.
         knockout
             Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
             expression is negative: use ``clamp`` with the lowest value.
@@ -339,10 +340,13 @@ class SimulationMixin(PredictionMixin):
         beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
         if beyond:
             shown = dict(list(beyond.items())[:5])
+            other = (
+                ", or one `lineage` at a time" if self.trajectories["lineage"].iloc[list(kept)].nunique() > 1 else ""
+            )
             warnings.warn(
                 f"{len(beyond)} of {len(kept)} trajectories go on after their last cell, by these shares of their length: {shown}"
-                f"{' and more' if len(beyond) > 5 else ''}. Nothing that was observed supports this. Simulate one `lineage` at a time, "
-                f"or pass `times` up to {self._lengths(kept).min():.4g}, where the shortest ends.",
+                f"{' and more' if len(beyond) > 5 else ''}. Nothing that was observed supports this. Pass `times` up to "
+                f"{self._lengths(kept).min():.4g}, where the shortest ends{other}.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -147,8 +147,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         Raises
         ------
         DivergenceError
-            If the integration or the loss leaves the finite numbers for the fourth time; until then training goes on from its best
-            state with a third of the learning rate, with a warning. The model holds the best state so far.
+            If the integration or the loss leaves the finite numbers for the fourth time; until then training goes on from an
+            earlier state with a third of the learning rate, with a warning. The model holds the best state so far.
         TypeError
             If an argument is none of this method or of a trainer.
         RuntimeError

@@ -64,8 +64,9 @@ class TrainingPlan(pl.LightningModule):
     the first, and held as at test time in the second. Their noise shrinks effects like a ridge, and the inverses of shrunken
     effects do not tell true edges from false.
 
-    A step whose integration or loss leaves the finite numbers does not end the training: it goes on from the best state so far with
-    a third of the learning rate, up to three times, each with a warning. Every replicate goes back, as all are integrated together.
+    A step whose integration or loss leaves the finite numbers does not end the training: it goes on with a third of the learning rate
+    from the state that an epoch began with, of those with finite losses that with the smallest, up to three times, each with a
+    warning. Every replicate goes back, as all are integrated together.
 
     References
     ----------
@@ -107,6 +108,10 @@ class TrainingPlan(pl.LightningModule):
         self._failures = torch.zeros(0)
         self._accepted = False
         self._n_setbacks = 0
+        # Parameters that an epoch began with, and the loss there: where training goes back to.
+        self._sound_state: list[torch.Tensor] = []
+        self._sound_loss = float("inf")
+        self._begins = True
         self._optimizer: torch.optim.Optimizer | None = None
         self._dense_error: torch.Tensor | None = None
         self._validation_error: torch.Tensor | None = None
@@ -167,6 +172,7 @@ class TrainingPlan(pl.LightningModule):
         if self.refit:
             self._alive = [weight.detach() != 0 for weight in self.module.field.effective_weights().weights]
         self._keep(float("inf"))
+        self._keep_sound(float("inf"))
         self._failures = torch.zeros(self.module.n_replicates, dtype=torch.int64, device=self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -174,10 +180,13 @@ class TrainingPlan(pl.LightningModule):
         if self._n_rounds > 1 and self.current_epoch % (int(self.trainer.max_epochs or 1) // self._n_rounds) == 0:
             if self.current_epoch > 0:
                 self.module.adapt()
-            self._best_loss = float("inf")  # losses of two rounds are not comparable
+            self._best_loss = self._sound_loss = float("inf")  # losses of two rounds are not comparable
         if self.schedule is not None:
             step = self.schedule.step(self.current_epoch, self.dense_epochs)
+            if self.schedule.shares[step] != self.module.strength_share:
+                self._sound_loss = float("inf")
             self.module.strength_share = self.schedule.shares[step]
+        self._begins = True
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Hold the zeros of a refit."""
@@ -196,6 +205,9 @@ class TrainingPlan(pl.LightningModule):
         """Loss of one full-batch step, summed over replicates."""
         self.module.fixed_gates = self.refit or self._is_settled(self.global_step)
         output = self._evaluate(batch)
+        if self._begins and float(output.loss.detach()) <= self._sound_loss:
+            self._keep_sound(float(output.loss.detach()))
+        self._begins = False
         self._steps.append({key: value.detach() for key, value in output.extra_metrics.items()})
         return output.loss
 
@@ -203,28 +215,53 @@ class TrainingPlan(pl.LightningModule):
         """Losses of a batch, of an earlier state where the present one diverges."""
         while True:
             try:
-                self._effective, output = self.module(batch)
-                if not torch.isfinite(output.loss):
-                    raise DivergenceError(f"The loss became {output.loss.item()}.")
+                self._effective, output = self._try(batch)
                 return output
             except DivergenceError as error:
-                if self._n_setbacks == _MOST_SETBACKS or self._optimizer is None or self.best_state is None:
+                if self._n_setbacks == _MOST_SETBACKS or self._optimizer is None:
+                    self._keep_finite(batch)
                     raise
-                self._go_back(self._optimizer, self.best_state, error)
+                self._go_back(self._optimizer, error)
 
-    def _go_back(
-        self, optimizer: torch.optim.Optimizer, best_state: dict[str, torch.Tensor], error: DivergenceError
-    ) -> None:
-        """Return to the best state, forget the moments of Adam, and go on with smaller steps."""
-        with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                parameter.copy_(best_state[name])
+    def _try(self, batch: dict[str, torch.Tensor]) -> tuple[EffectiveWeights, LossOutput]:
+        """Losses of a batch, if they are finite."""
+        effective, output = self.module(batch)
+        if not torch.isfinite(output.loss):
+            raise DivergenceError(f"The loss became {output.loss.item()}.")
+        return effective, output
+
+    @torch.no_grad()
+    def _keep_sound(self, loss: float) -> None:
+        self._sound_loss = loss
+        self._sound_state = [parameter.detach().clone() for parameter in self.module.parameters()]
+
+    @torch.no_grad()
+    def _return(self) -> None:
+        """Put the parameters back that an epoch began with."""
+        for parameter, value in zip(self.module.parameters(), self._sound_state, strict=True):
+            parameter.copy_(value)
+
+    @torch.no_grad()
+    def _keep_finite(self, batch: dict[str, torch.Tensor]) -> None:
+        """Keep no best state that diverges: without held-out cells it is that of the step after the loss it was chosen by."""
+        if self.best_state is None:
+            return
+        self.module.load_state_dict(self.best_state)
+        try:
+            self._try(batch)
+        except DivergenceError:
+            self._return()
+            self.best_state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+
+    def _go_back(self, optimizer: torch.optim.Optimizer, error: DivergenceError) -> None:
+        """Return to an earlier state, forget the moments of Adam, and go on with smaller steps."""
+        self._return()
         optimizer.state.clear()
         self._n_setbacks += 1
         for group in optimizer.param_groups:
             group["lr"] *= _SLOWER
         warnings.warn(
-            f"Training diverged in epoch {self.current_epoch}: {error} It goes on from its best state with "
+            f"Training diverged in epoch {self.current_epoch}: {error} It goes on from an earlier state with "
             f"`lr={self.lr * self.slowdown:.2g}`. Where this comes late, training anew with `plan_kwargs={{'lr': "
             f"{self.lr * self.slowdown:.2g}}}` or a higher strength of the regularizer may fit better.",
             UserWarning,
