@@ -691,10 +691,11 @@ def test_arguments_that_no_trainer_has_are_named(adata, argument):
     assert not model.is_trained_
 
 
-def test_training_resumes_from_a_checkpoint(adata, tmp_path):
+def test_training_resumes_from_a_checkpoint(adata, tmp_path, monkeypatch):
     """An argument that only the runner of scvi-tools takes."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    monkeypatch.chdir(tmp_path)  # scvi-tools writes checkpoints of its own to the working directory
     model = new(adata)
     model.train(**QUICK, callbacks=[ModelCheckpoint(tmp_path, filename="kept")], enable_checkpointing=True)
     again = new(adata)
