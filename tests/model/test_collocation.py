@@ -91,7 +91,7 @@ def test_the_equations_of_a_second_order_system():
 
 def test_smoothed_trajectories_start_learned_initial_states(make, trials, system):
     model = make(CNODE(0.01), 1)
-    start = model.module.start()[0].detach().numpy() * model.module.scale.numpy()
+    start = model.module.start()[0].detach().numpy() * model.module.scale.numpy() + model.module.centre.numpy()
     first = trials.obs["time"] == 0
     np.testing.assert_allclose(start, trials.X[first], atol=0.05)
 
@@ -169,7 +169,7 @@ def test_the_trajectories_tell_more_than_their_derivatives_where_there_is_noise(
     """False edges that noisy derivatives leave are gone after adaptive rounds on the trajectories; true ones stay."""
     adata = system.simulate(6, 40, noise=0.1, irregular=True, seed=2)
     sn.SparseNODE.setup_anndata(adata, **SETUP)
-    model = sn.SparseNODE(adata, CNODE(0.0015, adaptive=2), objective="collocation", **SERIES)
+    model = sn.SparseNODE(adata, CNODE(0.006, adaptive=2), objective="collocation", **SERIES)
     model.train(20, **QUIET)
     before, truth = _edges(model.get_adjacency(), system)
     model.train(12, objective="trajectory", plan_kwargs={"lr": 0.01}, **QUIET)

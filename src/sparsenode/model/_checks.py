@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,3 +120,28 @@ def weights(name: str, table: pd.DataFrame) -> np.ndarray:
             "Signs are 1.0 and -1.0."
         )
     return column.to_numpy(dtype=float)
+
+
+def iterative(holds_strength: bool, hard_prior: bool, early_stopping: bool, trainer_kwargs: Mapping[str, Any]) -> None:
+    """Refuse what does not go together with an iterative schedule.
+
+    Raises
+    ------
+    ValueError
+        If strengths are held, edges forbidden, or epochs skipped or cut short.
+    """
+    if holds_strength:
+        raise ValueError(
+            "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
+            "where they hold it. Take `schedule='sparse'`."
+        )
+    if hard_prior:
+        raise ValueError(
+            "Expected no `hard_prior` with an iterative schedule, which begins without penalty, where every edge is allowed. Take "
+            "`schedule='sparse'`, or a prior that is not hard."
+        )
+    if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
+        raise ValueError(
+            "Expected neither `early_stopping` nor `check_val_every_n_epoch` with an iterative schedule, which stops by "
+            "itself and needs the held-out error of every epoch. Leave them out, or take `schedule='sparse'`."
+        )

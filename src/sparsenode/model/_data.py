@@ -28,6 +28,7 @@ from sparsenode.objectives import (
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.objectives._transport import count_windows
 
+_UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
 
 
@@ -236,6 +237,20 @@ def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None
             "times: `objective=Transport(windows=…, lags=…)`.",
             UserWarning,
             stacklevel=2,
+        )
+
+
+def warn_of_lengths(trajectories: pd.DataFrame) -> None:
+    """Warn where batches of one lineage have such different lengths that they may share one clock."""
+    lengths = (trajectories["end"] - trajectories["start"]).groupby(trajectories["lineage"])
+    ratio = (lengths.max() / lengths.min()).sort_values()
+    if ratio.iloc[-1] > _UNEVEN:
+        warnings.warn(
+            f"The pseudotime of {ratio.index[-1]!r} is {ratio.iloc[-1]:.3g} times as long in one batch as in another, and batches are "
+            "stretched to the same length. Pass `align_batches=False` if they share one pseudotime, and some saw only part of it; "
+            "`align_batches=True` if each has its own.",
+            UserWarning,
+            stacklevel=3,
         )
 
 

@@ -18,6 +18,7 @@ from scvi.data._utils import _check_if_view
 
 from sparsenode import _keys
 from sparsenode.model import _checks
+from sparsenode.model._data import warn_of_lengths
 from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
@@ -72,7 +73,6 @@ _HIDDEN_PER_TARGET = (10,)
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
 # Cells in a trajectory: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
 # plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
-_UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
 
 
@@ -334,7 +334,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._initial_bandwidth = initial_bandwidth
         self._align_batches = align_batches
         if stretched and align_batches:
-            self._warn_of_lengths()
+            warn_of_lengths(self.trajectories)
         self._seed = seed
         self._hard_prior = hard_prior
         constant = expression.get(CONSTANT_GENES, [])
@@ -385,19 +385,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             f"lineages, {penalty!r}, {self.module.n_replicates} replicates"
         )
         self.init_params_ = self._get_init_params(locals())
-
-    def _warn_of_lengths(self) -> None:
-        """Warn where batches of one lineage have such different lengths that they may share one clock."""
-        lengths = (self.trajectories["end"] - self.trajectories["start"]).groupby(self.trajectories["lineage"])
-        ratio = (lengths.max() / lengths.min()).sort_values()
-        if ratio.iloc[-1] > _UNEVEN:
-            warnings.warn(
-                f"The pseudotime of {ratio.index[-1]!r} is {ratio.iloc[-1]:.3g} times as long in one batch as in another, and batches are "
-                "stretched to the same length. Pass `align_batches=False` if they share one pseudotime, and some saw only part of it; "
-                "`align_batches=True` if each has its own.",
-                UserWarning,
-                stacklevel=3,
-            )
 
     def _default_objective(self, adata: AnnData | None, order: int) -> Literal["both", "trajectory"]:
         """The objective where none is named: both, where cells can be coupled, with a warning where they cannot."""

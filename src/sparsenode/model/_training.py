@@ -196,7 +196,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
                 "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
             )
         if iterative is not None:
-            _check_iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
+            _checks.iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
             max_epochs += iterative.n_epochs
         max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
@@ -477,24 +477,3 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             )
             give_up(self.module, found)
         self.given_up_ = given_up
-
-
-def _check_iterative(
-    holds_strength: bool, hard_prior: bool, early_stopping: bool, trainer_kwargs: dict[str, Any]
-) -> None:
-    """Refuse what does not go together with an iterative schedule."""
-    if holds_strength:
-        raise ValueError(
-            "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
-            "where they hold it. Take `schedule='sparse'`."
-        )
-    if hard_prior:
-        raise ValueError(
-            "Expected no `hard_prior` with an iterative schedule, which begins without penalty, where every edge is allowed. Take "
-            "`schedule='sparse'`, or a prior that is not hard."
-        )
-    if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
-        raise ValueError(
-            "Expected neither `early_stopping` nor `check_val_every_n_epoch` with an iterative schedule, which stops by "
-            "itself and needs the held-out error of every epoch. Leave them out, or take `schedule='sparse'`."
-        )
