@@ -244,8 +244,8 @@ class NetworkMixin(PredictionMixin):
 
         Returns
         -------
-        Long table with the columns ``source`` (regulator), ``target`` and ``weight``, self edges among them; :func:`sparsenode.tl.to_decoupler` takes it. With
-        ``n_seeds > 1`` also ``frequency``; see :meth:`get_edge_frequency`.
+        Long table with the columns ``source`` (regulator), ``target`` and ``weight``, self edges among them;
+        :func:`sparsenode.tl.to_decoupler` takes it. With ``n_seeds > 1`` also ``frequency``; see :meth:`get_edge_frequency`.
 
         Raises
         ------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from scipy.interpolate import CubicSpline
 from sparsenode.model import _checks, _expression
 from sparsenode.model._data import Cells
 from sparsenode.model._mudata import MuDataMixin
-from sparsenode.model._observations import Observations, read_observations
+from sparsenode.model._observations import read_observations
 from sparsenode.module import Solver
 from sparsenode.module._solve import hermite_basis
 from sparsenode.training import limited_threads
@@ -397,12 +397,6 @@ class PredictionMixin(MuDataMixin):
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 
-    @property
-    def _setup_keys(self) -> dict[str, Any]:
-        """Where pseudotime, lineages and batches of the cells are."""
-        setup = self.registry["setup_args"]
-        return {key: setup[key] for key in ("time_key", "lineage_key", "batch_key")}
-
     def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
         """Cells of the model's AnnData, or of another one with the same genes and lineages.
 
@@ -418,7 +412,9 @@ class PredictionMixin(MuDataMixin):
             raise TypeError(f"Expected `adata` to be an AnnData object, found {type(target).__name__}.")
         if target is not self.adata:
             _expression.check_expression(target, keys["layer"])
-        observations = read_observations(target, **self._setup_keys, lineage_names=self.lineages)
+        observations = read_observations(
+            target, keys["time_key"], keys["lineage_key"], keys["batch_key"], self.lineages
+        )
         if continued:
             known = set(self.trajectories["batch"])
             new = [name for name in observations.batch_names if name not in known]
@@ -428,35 +424,32 @@ class PredictionMixin(MuDataMixin):
                     "trials from their own start, without `forecast`."
                 )
             return Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories)
-        own = target is self.adata
-        among = not own and self._are_among_own(target, observations)
-        table = self.trajectories if among else None
-        return Cells.arrange(target, keys["layer"], self.genes, observations, table, own or among)
+        if target is self.adata:
+            return Cells.arrange(target, keys["layer"], self.genes, observations, own=True)
+        continuing = Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories, own=True)
+        if self._are_among_own(continuing):
+            return continuing
+        return Cells.arrange(target, keys["layer"], self.genes, observations)
 
-    def _are_among_own(self, adata: AnnData, observations: Observations) -> bool:
-        """Whether cells are some of those that were trained on: by name, annotation and expression."""
-        if self.adata is None or not self.adata.obs_names.is_unique or not adata.obs_names.is_unique:
+    def _are_among_own(self, cells: Cells) -> bool:
+        """Whether cells are some of those that were trained on: by name, place in the trajectories, and expression."""
+        names = cells.adata.obs_names
+        if self.adata is None or not self.adata.obs_names.is_unique or not names.is_unique:
             return False
-        positions = self.adata.obs_names.get_indexer(adata.obs_names)
+        positions = self.adata.obs_names.get_indexer(names)
         if (positions < 0).any():
             return False
         own = self._cells()
-        known = read_observations(self.adata, **self._setup_keys, lineage_names=self.lineages)
-        shares, known_shares = (
-            one.memberships / one.memberships.sum(1, keepdims=True) for one in (observations, known)
+        # Memberships count up to their unit; cells of a batch that the model does not know have none.
+        shares, own_shares = (
+            one.weights / np.maximum(one.weights.sum(1, keepdims=True), np.finfo(float).tiny) for one in (cells, own)
         )
-        batches, known_batches = (
-            np.asarray(one.batch_names, dtype=object)[one.batches] for one in (observations, known)
-        )
-        if not (
+        return bool(
             self._is_training_data(own)
-            and np.array_equal(observations.times, known.times[positions])
-            and np.allclose(shares, known_shares[positions])
-            and np.array_equal(batches, known_batches[positions])
-        ):
-            return False
-        found = replace(own, adata=adata).fingerprints()
-        return np.allclose(found, own.fingerprints()[positions], rtol=1e-6, atol=1e-6)
+            and np.array_equal(cells.times, own.times[positions])
+            and np.allclose(shares, own_shares[positions])
+            and np.allclose(cells.fingerprints(), own.fingerprints()[positions], rtol=1e-6, atol=1e-6)
+        )
 
     def _require_trained(self) -> None:
         if not self.is_trained_:

@@ -111,7 +111,6 @@ class TrainingPlan(pl.LightningModule):
         # Parameters that an epoch began with, and the loss there: where training goes back to.
         self._sound_state: list[torch.Tensor] = []
         self._sound_loss = float("inf")
-        self._begins = True
         self._optimizer: torch.optim.Optimizer | None = None
         self._dense_error: torch.Tensor | None = None
         self._validation_error: torch.Tensor | None = None
@@ -186,7 +185,6 @@ class TrainingPlan(pl.LightningModule):
             if self.schedule.shares[step] != self.module.strength_share:
                 self._sound_loss = float("inf")
             self.module.strength_share = self.schedule.shares[step]
-        self._begins = True
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Hold the zeros of a refit."""
@@ -201,13 +199,12 @@ class TrainingPlan(pl.LightningModule):
         self.module.strength_share = 1.0
         self._effective = None  # tensors with gradients cannot be copied with the model
 
-    def training_step(self, batch: dict[str, torch.Tensor], _: int) -> torch.Tensor:
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
         self.module.fixed_gates = self.refit or self._is_settled(self.global_step)
         output = self._evaluate(batch)
-        if self._begins and float(output.loss.detach()) <= self._sound_loss:
+        if batch_idx == 0 and float(output.loss.detach()) <= self._sound_loss:
             self._keep_sound(float(output.loss.detach()))
-        self._begins = False
         self._steps.append({key: value.detach() for key, value in output.extra_metrics.items()})
         return output.loss
 
@@ -251,7 +248,7 @@ class TrainingPlan(pl.LightningModule):
             self._try(batch)
         except DivergenceError:
             self._return()
-            self.best_state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+            self._keep(self._best_loss)
 
     def _go_back(self, optimizer: torch.optim.Optimizer, error: DivergenceError) -> None:
         """Return to an earlier state, forget the moments of Adam, and go on with smaller steps."""
