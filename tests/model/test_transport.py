@@ -249,7 +249,7 @@ def test_slopes_are_regressed_at_the_start_of_pairs(cells):
     tensors = {name: value.double().numpy() for name, value in splitter.full_tensors.items()}
     design = np.column_stack([tensors["state"], np.ones(len(tensors["state"]))])
     root = np.sqrt(tensors["weight"][0])[:, None]
-    expected = np.linalg.lstsq(design * root, tensors["slope"] * root, rcond=None)[0][:4].T
+    expected = np.linalg.lstsq(design * root, tensors["slope"][0] * root, rcond=None)[0][:4].T
     found = model.module.field.weights[-1][0].detach().numpy()
     np.testing.assert_allclose(found, expected, atol=0.05)
 
@@ -388,7 +388,7 @@ def test_other_training_cells_are_brought_into_the_units_of_the_model(few):
             states = (tensors["state"] * module.scale + module.centre).numpy()
             distances = np.abs(states[:, None] - few.X[kept]).max(2).min(1)
             assert distances.max() < 1e-5
-            sizes.append((tensors["slope"] * module.scale * module.rate).std(0))
+            sizes.append((tensors["slope"][0] * module.scale * module.rate).std(0))
     assert not torch.equal(trained.module.scale, new.module.scale)
     torch.testing.assert_close(torch.stack(sizes[:2]), torch.stack(sizes[2:]), rtol=0.05, atol=0)
 
@@ -498,12 +498,22 @@ def test_one_lineage_is_the_network(model):
     np.testing.assert_allclose(model.get_adjacency(model.lineages[0]), model.get_adjacency(), rtol=1e-6)
 
 
-def test_half_samples_see_other_cells(few):
-    model = sn.SparseNODE(few, objective="transport", n_seeds=2, hidden=(4,))
-    splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport")
-    weight = splitter.full_tensors["weight"]
-    assert weight.shape[0] == 2
-    assert ((weight[0] > 0) != (weight[1] > 0)).all()
+def test_half_samples_are_coupled_with_their_own_cells_alone(few):
+    """Every seed has the displacements that there are if the other half is removed, in units that all seeds share."""
+    transport = Transport(windows=10, lags=1)
+    model = sn.SparseNODE(few, objective=transport, n_seeds=3, hidden=(4,))
+    everything = np.ones(240, dtype=bool)
+    tensors = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport").full_tensors
+    first, second = model._half_samples(everything)
+    z = (few.X - model.module.centre.numpy()) / model.module.scale.numpy()
+    for seed, half in enumerate((first, ~first, second)):
+        own = tensors["weight"][seed] > 0
+        pairs = couple_cells(few.obs[["time"]].to_numpy()[half], np.ones((120, 1)), z[half], transport)
+        order = np.argsort(np.flatnonzero(half)[pairs.start])
+        moved = (pairs.coupling @ z[half] - z[half][pairs.start])[order]
+        np.testing.assert_allclose(tensors["state"][own], z[half][pairs.start][order], rtol=1e-5, atol=1e-5)
+        found = (tensors["slope"][seed, own] * model.module.rate).numpy()
+        np.testing.assert_allclose(found / found.std(), moved / moved.std(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["velocity", "none", 3])

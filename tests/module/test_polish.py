@@ -17,7 +17,7 @@ def pairs() -> dict[str, torch.Tensor]:
     rng = np.random.default_rng(0)
     state = rng.normal(size=(150, 4)) @ (np.eye(4) + 0.6 * rng.normal(size=(4, 4)))
     slope = state @ rng.normal(size=(4, 4)) - state + rng.normal(size=(150, 4)) + [1.0, 0.0, -2.0, 0.5]
-    arrays = {"state": state, "slope": slope, "weight": rng.uniform(0.5, 2.0, (1, 150))}
+    arrays = {"state": state, "slope": slope[None], "weight": rng.uniform(0.5, 2.0, (1, 150))}
     tensors = {name: torch.as_tensor(array, dtype=torch.float64) for name, array in arrays.items()}
     return tensors | {"lineage": torch.as_tensor(rng.integers(0, 2, 150))}
 
@@ -30,7 +30,7 @@ def test_without_layers_and_decay_it_is_the_elastic_net(make_module, pairs, ridg
         module.field.weights[-2].zero_()  # the last layer
         module.field.raw_decay.fill_(-30.0)
     polish(module, pairs)
-    state, slope, weight = (pairs[name].numpy() for name in ("state", "slope", "weight"))
+    state, (slope,), weight = (pairs[name].numpy() for name in ("state", "slope", "weight"))
     n_zero = 0
     for network, strength in enumerate((0.1, 0.8)):
         decay = module.field.decay[network, 0].detach().numpy()
@@ -64,6 +64,7 @@ def test_no_change_of_the_linear_part_lowers_the_loss(make_module, pairs, fields
     if own_halves:
         half = torch.arange(150) % 2
         tensors["weight"] = pairs["weight"] * torch.stack([half, 1 - half])
+        tensors["slope"] = pairs["slope"] * torch.tensor([1.0, -0.5], dtype=torch.float64).view(2, 1, 1)
     module.eval()
 
     def loss() -> torch.Tensor:

@@ -283,35 +283,56 @@ def check_coupled(cells: Cells, pairs: Pairs, transport: Transport, lineages: Se
 
 
 def pair_batch(
-    pairs: Pairs, z: np.ndarray, cells: Cells, spans: np.ndarray, samples: Sequence[np.ndarray], rate: np.ndarray | None
+    samples: Sequence[Pairs], z: np.ndarray, cells: Cells, spans: np.ndarray, rate: np.ndarray | None
 ) -> tuple[dict[str, torch.Tensor], np.ndarray]:
     """Tensors of a transport fit, in module units, and the rate of every gene.
 
-    The displacements of a cell over several lags and windows become their mean, weighted by the inverse of their
-    variance: the squared error to the mean differs from that to all of them by a constant.
-
     Parameters
     ----------
-    pairs
-        Coupled cells.
+    samples
+        Coupled cells: of all, or of what each seed sees.
     z
         Standardised expression, cells × genes.
     cells
         Their weights and lineages.
     spans
         Length of every trajectory in units of the module.
-    samples
-        Masks over cells, one per seed, of those that a seed sees; none if all see all.
     rate
         Slopes are divided by it; by default by their own standard deviation.
 
     Returns
     -------
-    ``state`` and ``slope``, n × genes, ``weight``, one or seeds × n, ``lineage``, where n counts every cell once in each of its
-    trajectories; and the rate.
+    ``state``, n × genes, ``slope``, samples × n × genes, ``weight``, samples × n, zero where a sample has no such pair, and
+    ``lineage``, where n counts every cell once in each of its trajectories; and the rate.
     """
-    place, start, trajectory = _places(pairs, len(z))
-    slope, total = np.zeros((len(start), z.shape[1])), np.zeros(len(start))
+    keys = [pairs.trajectory * len(z) + pairs.start for pairs in samples]
+    rows = np.unique(np.concatenate(keys))
+    start, trajectory = rows % len(z), rows // len(z)
+    slope, weight = np.zeros((len(samples), len(rows), z.shape[1])), np.zeros((len(samples), len(rows)))
+    for sample, (pairs, own) in enumerate(zip(samples, keys, strict=True)):
+        total = _add_displacements(slope[sample], pairs, np.searchsorted(rows, own), z, spans)
+        weight[sample] = total * cells.weights[start, trajectory]
+    weight /= weight.mean(1, keepdims=True)
+    if rate is None:
+        pooled = slope.reshape(-1, z.shape[1])
+        mean = np.average(pooled, axis=0, weights=weight.ravel())
+        rate = np.sqrt(np.average((pooled - mean) ** 2, axis=0, weights=weight.ravel()))
+        rate = np.where(rate > 0, rate, 1.0)
+    slope /= rate
+    arrays = {"state": z.astype(np.float32)[start], "slope": slope, "weight": weight}
+    tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+    return tensors | {"lineage": torch.as_tensor(np.asarray(cells.lineages)[trajectory])}, rate
+
+
+def _add_displacements(
+    slope: np.ndarray, pairs: Pairs, place: np.ndarray, z: np.ndarray, spans: np.ndarray
+) -> np.ndarray:
+    """Fill ``slope``, rows × genes, with the displacements of cells at the places of their pairs; weight of every row.
+
+    The displacements of a cell over several lags and windows become their mean, weighted by the inverse of their
+    variance: the squared error to the mean differs from that to all of them by a constant.
+    """
+    total = np.zeros(len(slope))
     for kind in np.unique(pairs.kind):
         own = np.flatnonzero(pairs.kind == kind)
         # In place, as these tables are the largest that there are.
@@ -323,22 +344,5 @@ def pair_batch(
         moved *= share
         slope[place[own]] += moved  # a cell starts one pair of a kind in a trajectory
         total[place[own]] += share
-    slope /= total[:, None]
-    weight = total * cells.weights[start, trajectory]
-    weight /= weight.mean()
-    if rate is None:
-        mean = np.average(slope, axis=0, weights=weight)
-        rate = np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=weight))
-        rate = np.where(rate > 0, rate, 1.0)
-    seen = np.stack([mask[start] for mask in samples]) if len(samples) else np.ones((1, len(weight)))
-    lineage = np.asarray(cells.lineages)[trajectory]
-    slope /= rate
-    arrays = {"state": z.astype(np.float32)[start], "slope": slope, "weight": weight * seen}
-    tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
-    return tensors | {"lineage": torch.as_tensor(lineage)}, rate
-
-
-def _places(pairs: Pairs, n_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the pairs of the same cell and trajectory meet, and their cells and trajectories."""
-    keys, place = np.unique(pairs.trajectory * n_cells + pairs.start, return_inverse=True)
-    return place, keys % n_cells, keys // n_cells
+    slope /= np.where(total > 0, total, 1.0)[:, None]
+    return total

@@ -302,8 +302,8 @@ class NetworkMixin(PredictionMixin):
         Notes
         -----
         With one seed it says no more than the adjacency. Shares in steps of ``1 / n_seeds`` need at least ten seeds to
-        tell stable edges from others; bounds on false edges are those of the paper only for half-samples, and not with
-        transport, where cells of one half are coupled with those of both.
+        tell stable edges from others; bounds on false edges are those of the paper, and hold for half-samples
+        alone.
         """
         self._require_trained()
         self._check_block(block)

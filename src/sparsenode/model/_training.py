@@ -125,8 +125,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             choice of the regularizer: iterative for LassoNet, sparse for all others.
         half_samples
             Give every seed another random half of the training cells, as in stability selection: seeds come in pairs with
-            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`. With transport cells are coupled with those of
-            both halves, and a seed is fitted to the displacements of its own.
+            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`. With transport every half is coupled by
+            itself; displacements are held for every seed, so that memory grows with seeds × cells × genes.
         objective
             ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
             default the objective of the model, to which a plain ``train()`` goes back after fine-tuning: it changes the trajectories, and
@@ -389,19 +389,20 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         n_pcs = min(transport.n_pcs, min(z.shape) - 1)
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
-        samples = halves[: len(module.seeds)] if half_samples else []
-        pairs = couple_cells(cells.times, cells.weights * training[:, None], embedding, transport)
-        check_coupled(cells, pairs, transport, self.lineages, module.n_fields > 1)
-        batch, rate = pair_batch(pairs, z, cells, spans, samples, rate)
+        seen = halves[: len(module.seeds)] if half_samples else [training]
+        # Cells are coupled with those of their own half alone, as halves would share them otherwise.
+        samples = [couple_cells(cells.times, cells.weights * mask[:, None], embedding, transport) for mask in seen]
+        for pairs in samples:
+            check_coupled(cells, pairs, transport, self.lineages, module.n_fields > 1)
+        batch, rate = pair_batch(samples, z, cells, spans, rate)
         if transport.ridge > 0 and module.regularizer.weights_paths:
             regulators = z if self._regulators is None else z[:, self._regulators]
-            module.ridge = transport.ridge * noise_to_signal(
-                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
-            )
+            ratios = [noise_to_signal(p, regulators, cells.weights[p.start, p.trajectory]) for p in samples]
+            module.ridge = transport.ridge * float(np.mean(ratios))
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
-            held_out, _ = pair_batch(pairs, z, cells, spans, [], rate)
+            held_out, _ = pair_batch([pairs], z, cells, spans, rate)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
             weights = cells.weights[:, columns].sum(1) * training

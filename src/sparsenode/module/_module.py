@@ -400,7 +400,7 @@ class SparseNODEModule(BaseModuleClass):
 
     def pair_errors(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Weighted mean over genes of the squared error of the slope of every pair: replicates × pairs."""
-        state, slope = tensors["state"], tensors["slope"]
+        state = tensors["state"]
         found = self.field.evaluate(state.expand(self.field.n_networks, -1, -1), effective)
         if effective.architecture.skip == "outer":
             found = found + self.drift(state.expand(self.field.n_networks, -1, -1), effective)
@@ -408,7 +408,8 @@ class SparseNODEModule(BaseModuleClass):
         if self.n_fields > 1:
             index = tensors["lineage"].view(1, 1, -1, 1).expand(self.n_replicates, 1, -1, found.shape[3])
             found = found.gather(1, index)
-        return (found.squeeze(1) - slope).square().mean(2) * self._by_replicate(tensors["weight"])
+        slope, weight = (self._by_replicate(tensors[name]) for name in ("slope", "weight"))
+        return (found.squeeze(1) - slope).square().mean(2) * weight
 
     @torch.no_grad()
     def prox(self, effective: EffectiveWeights, steps: Sequence[torch.Tensor]) -> None:

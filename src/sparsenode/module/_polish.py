@@ -39,10 +39,10 @@ def polish(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
         All pairs, as for a transport fit.
     """
     effective = module.field.effective_weights()
-    weights = tensors["weight"].cpu().double()
     for network in range(module.field.n_networks):
         replicate, field = divmod(network, module.n_fields)
-        weight = weights[replicate % len(module.seeds) if len(weights) > 1 else 0]
+        sample = replicate % len(tensors["weight"])  # seeds come last in the order of replicates
+        weight = tensors["weight"][sample].cpu().double()
         weight = weight / weight.sum()
         if module.n_fields > 1:
             weight = weight * (tensors["lineage"].cpu() == field)
@@ -50,7 +50,7 @@ def polish(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
             module,
             effective.take(slice(network, network + 1)),
             network,
-            tensors,
+            tensors | {"slope": tensors["slope"][sample]},
             weight,
             float(module.strength[replicate]),
         )

@@ -1,0 +1,78 @@
+"""What it says that an edge is in every half of the cells: BEELINE networks of half-samples, with pseudotime and without its order.
+
+``FOLDER`` has the layout that ``beeline.py`` reads. A row per network and seed, for the pseudotime as given and for a permuted one,
+where nothing drives anything: ``density``, the share of edges between different genes that are in the reference;
+``in_all``, the share that is in the networks of all halves, and ``precision_in_all``, how many of these are in the reference;
+``precision_others``, how many of the others; ``correlation``, the median rank correlation between strengths of complementary halves.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import _common
+import anndata
+import beeline
+import numpy as np
+import pandas as pd
+import torch
+from _timing import quiet
+from scipy.stats import spearmanr
+
+from sparsenode import SparseNODE
+
+
+def measure(adata: anndata.AnnData, reference: pd.DataFrame, n_halves: int) -> dict[str, float]:
+    """Fit every half, and compare their edges with one another and with the reference."""
+    SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
+    model = SparseNODE(adata, objective="transport", n_seeds=n_halves)
+    model.train(
+        train_size=1.0,
+        half_samples=True,
+        key_added=None,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    genes = [str(gene) for gene in adata.var_names]
+    between = ~np.eye(len(genes), dtype=bool)
+    known = set(zip(reference["target"], reference["source"], strict=True))
+    true = np.array([[(target, source) in known for source in genes] for target in genes])[between]
+    strengths = [model.get_adjacency(replicate=half).abs().to_numpy()[between] for half in range(n_halves)]
+    correlations = [spearmanr(*strengths[half : half + 2])[0] for half in range(0, n_halves, 2)]
+    in_all = model.get_edge_frequency().to_numpy()[between] == 1.0
+    return {
+        "density": true.mean(),
+        "in_all": in_all.mean(),
+        "precision_in_all": true[in_all].mean() if in_all.any() else np.nan,
+        "precision_others": true[~in_all].mean() if (~in_all).any() else np.nan,
+        "correlation": float(np.median(correlations)),
+    }
+
+
+def main() -> None:
+    parser = _common.parser(__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder with networks, each with a folder per seed")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of complementary halves")
+    options = parser.parse_args()
+    runs = beeline.find_runs(options.folder)
+    if not runs:
+        parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
+    quiet()
+    logging.getLogger("sparsenode").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    rows = []
+    for run in runs[: 1 if options.quick else None]:
+        adata, reference = beeline.read(run)
+        for pseudotime, cells in (("as given", adata), ("permuted", beeline.shuffled(adata, 0))):
+            found = measure(cells, reference, 2 * options.pairs)
+            rows.append({"network": run.parent.name, "seed": run.name, "pseudotime": pseudotime, **found})
+        print(f"done: {beeline.label(run)}", flush=True)
+    _common.save("stability", rows, options)
+
+
+if __name__ == "__main__":
+    main()
