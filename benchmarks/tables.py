@@ -210,6 +210,30 @@ def sensitivity() -> Rows:
     return rows
 
 
+def stability() -> Rows:
+    """Edges that are in every half of the cells, with pseudotime and without its order; means over seeds."""
+    table = results("results/stability.csv").groupby(["network", "pseudotime"]).mean(numeric_only=True)
+    shown = {
+        "in_all": "share of edges in all halves",
+        "precision_in_all": "of these right",
+        "precision_others": "of the others right",
+        "correlation": "correlation of halves",
+    }
+    rows = [
+        [
+            "network",
+            "edges right by chance",
+            *(f"{text}, {kind}" for text in shown.values() for kind in ("given", "permuted")),
+        ]
+    ]
+    for network, own in table.groupby("network"):
+        own = own.droplevel("network")
+        cells = [own.loc[kind, name] for name in shown for kind in ("as given", "permuted")]
+        density = f"{own.loc['as given', 'density']:.2f}"
+        rows.append([str(network), density, *("" if np.isnan(value) else f"{value:.2f}" for value in cells)])
+    return rows
+
+
 def real_networks() -> Rows:
     """AUPRC ratio of three lineages on three donors."""
     table = results("results/real_networks.csv").groupby(["donor", "method", "lineage"])["auprc_ratio"].median()
@@ -410,6 +434,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "beeline": beeline,
     "simulated_networks": simulated_networks,
     "sensitivity": sensitivity,
+    "stability": stability,
     "real_networks": real_networks,
     "recovery_support": lambda: recovery("linear", "support_exact", 2, largest=True),
     "recovery_coefficients": lambda: recovery("linear", "coefficient_error", 3, largest=False),

@@ -60,6 +60,13 @@ def test_structure(runs):
     assert axes[0].get_legend() is None
 
 
+def test_measures_are_not_taken_for_mathematics_but_labels_are(runs):
+    runs = runs.rename(columns={"mse": "$\\frac$"})
+    axes = sn.pl.comparison(runs, ["$\\frac$", "skill"], labels={"skill": "$R^2$"})
+    axes[0].figure.canvas.draw()
+    assert [axis.xaxis.label.get_parse_math() for axis in axes] == [False, True]
+
+
 def test_groups(runs):
     axis = sn.pl.comparison(runs, "mse", groupby="donor")
     found = bars(axis)

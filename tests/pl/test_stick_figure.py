@@ -102,6 +102,14 @@ def test_several_models(motion):
     assert positions[0].y0 > positions[1].y1
 
 
+def test_trials_and_models_are_not_taken_for_mathematics(motion):
+    motion.obs["trial"] = motion.obs["trial"].cat.rename_categories({"a": "$\\frac$"})
+    models = {name: np.asarray(motion.X) for name in ("$x_1$", "$\\frac$")}
+    axes = sn.pl.stick_figure(motion, predictions=models, trial="$\\frac$")
+    axes[0].figure.canvas.draw()
+    assert [axis.get_title(loc="right") for axis in axes] == list(models)
+
+
 def test_results_of_a_fit(motion):
     motion.obsm["sparsenode_trajectory"] = np.asarray(motion.X) + 0.1
     assert set(frames(sn.pl.stick_figure(motion))) == {GREY, BLUE}

@@ -42,6 +42,15 @@ def test_structure(cells):
     assert all(axis.get_legend() is None for axis in axes)
 
 
+def test_time_key_is_not_taken_for_mathematics(cells):
+    adata = cells.copy()
+    adata.obs = adata.obs.rename(columns={"dpt_pseudotime": "$\\frac$"})
+    adata.uns["sparsenode"]["setup"]["time_key"] = "$\\frac$"
+    axis = sn.pl.trajectory(adata, "gene5")
+    axis.figure.canvas.draw()
+    assert axis.get_xlabel() == "pseudotime ($\\frac$)"
+
+
 def test_some_of_the_genes(cells):
     every = [axis.get_title() for axis in sn.pl.trajectory(cells)]
     some = cells[:, ~cells.var_names.isin(every[:2])].copy()

@@ -273,6 +273,16 @@ def test_lineages_are_not_taken_for_mathematics():
         assert not any(text.get_parse_math() for text in axis.get_legend().get_texts())
 
 
+def test_names_of_the_basis_and_of_a_column_are_not_taken_for_mathematics():
+    adata = of_lineages(FEW)
+    adata.obsm["X_$\\frac$"] = adata.obsm["X_umap"]
+    adata.obs["$x_1$"] = np.arange(adata.n_obs, dtype=float)
+    figure = sn.pl.velocity(adata, basis="$\\frac$", color="$x_1$", return_fig=True)
+    figure.canvas.draw()
+    assert figure.axes[0].get_xlabel() == "$\\frac$ 1"
+    assert figure.axes[1].get_ylabel() == "$x_1$"
+
+
 # Errors and results
 
 

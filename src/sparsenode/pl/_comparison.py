@@ -95,7 +95,9 @@ def comparison(
             axis.axvline(reference[measure], color="0.5", linewidth=1, linestyle="--", zorder=0)
         for place in range(0, len(methods), 2):
             axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=-1)
-        axis.set(xlabel=(labels or {}).get(measure, measure), ylim=(len(methods) - 0.5, -0.5))
+        given = labels or {}
+        axis.set_xlabel(given.get(measure, measure), parse_math=measure in given)
+        axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.set_yticks(
             np.arange(len(methods)), methods if i % 4 == 0 or ax is not None else [""] * len(methods), parse_math=False
         )

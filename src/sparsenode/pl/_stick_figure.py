@@ -121,11 +121,11 @@ def stick_figure(
             aspect="equal",
             ylabel="height (m)",
         )
-        axis.set_title(title if len(drawn) > 1 else "", loc="right", fontsize="medium")
+        axis.set_title(title if len(drawn) > 1 else "", loc="right", fontsize="medium", parse_math=False)
         axis.set_xticks(shift[:, 0, 0], [f"{time:.2f}" for time in times])
         axis.tick_params(axis="x", length=0)
         axis.spines[["top", "right", "bottom"]].set_visible(False)
-    axes[-1].set_xlabel(f"time (s), {name}")
+    axes[-1].set_xlabel(f"time (s), {name}", parse_math=False)
     if drawn:
         _legend(axes[0], late)
     return _common.finish(figure, axes, show, return_fig)

@@ -110,7 +110,8 @@ def trajectory(
                     label=fit["name"][m],
                 )
         axis.set_title(gene, parse_math=False)
-        axis.set(xlabel=f"pseudotime ({setup['time_key']})", ylabel="expression")
+        axis.set_xlabel(f"pseudotime ({setup['time_key']})", parse_math=False)
+        axis.set_ylabel("expression")
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
     if handles:

@@ -97,7 +97,9 @@ def velocity(
     if largest > 0:
         width = 0.4 + 1.2 * np.nan_to_num(length / largest)
         axis.streamplot(x, y, u, v, color="0.15", linewidth=width, density=1.3, arrowsize=1.0, zorder=2)
-    axis.set(xlabel=f"{basis} 1", ylabel=f"{basis} 2", xticks=[], yticks=[])
+    axis.set_xlabel(f"{basis} 1", parse_math=False)
+    axis.set_ylabel(f"{basis} 2", parse_math=False)
+    axis.set(xticks=[], yticks=[])
     axis.spines[["top", "right"]].set_visible(False)
     if shades is not None and handles:
         if ax is None:
@@ -155,7 +157,7 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
         points = axis.scatter(
             places[:, 0], places[:, 1], c=shades.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
         )
-        axis.figure.colorbar(points, ax=axis, label=title, shrink=0.6)
+        axis.figure.colorbar(points, ax=axis, shrink=0.6).set_label(title, parse_math=False)
         return []
     names = [str(name) for name in shades.astype("category").cat.categories]
     colors = _common.category_colors(adata, title, adata.obs, names)
