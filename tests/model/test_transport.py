@@ -488,6 +488,16 @@ def test_a_lineage_without_pairs_is_named():
         model.train(max_epochs=1, key_added=None, **QUIET)
 
 
+def test_a_lineage_without_pairs_in_a_half_is_named():
+    adata = simulate(216)
+    adata.obs["side"] = pd.Categorical(np.where(np.arange(216) % 12 == 11, "small", "large"))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,), fields="lineage", n_seeds=2)
+    with pytest.raises(ValueError, match=r"training cells in every half for two windows.*trajectory of \['small'\]"):
+        model.train(max_epochs=1, train_size=1.0, half_samples=True, key_added=None, **QUIET)
+    model.train(max_epochs=1, train_size=1.0, key_added=None, **QUIET)  # 18 cells are enough for two windows of 6
+
+
 def test_a_regulator_that_is_constant_in_a_lineage_has_no_edge_there(sided):
     assert (sided.get_adjacency("right")["gene3"] == 0).all()
     assert (sided.get_adjacency("left")["gene3"] != 0).any()
@@ -499,7 +509,7 @@ def test_one_lineage_is_the_network(model):
 
 
 def test_half_samples_are_coupled_with_their_own_cells_alone(few):
-    """Every seed has the displacements that there are if the other half is removed, in units that all seeds share."""
+    """Every seed has the displacements that there are if the other half is removed, in the units of all cells."""
     transport = Transport(windows=10, lags=1)
     model = sn.SparseNODE(few, objective=transport, n_seeds=3, hidden=(4,))
     everything = np.ones(240, dtype=bool)

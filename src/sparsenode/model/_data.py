@@ -254,7 +254,9 @@ def warn_of_lengths(trajectories: pd.DataFrame) -> None:
         )
 
 
-def check_coupled(cells: Cells, pairs: Pairs, transport: Transport, lineages: Sequence[str], own_fields: bool) -> None:
+def check_coupled(
+    cells: Cells, pairs: Pairs, transport: Transport, lineages: Sequence[str], own_fields: bool, sample: str
+) -> None:
     """Name the trajectories with too few cells for two windows; a lineage's own field cannot be fitted to nothing.
 
     Raises
@@ -268,7 +270,7 @@ def check_coupled(cells: Cells, pairs: Pairs, transport: Transport, lineages: Se
         return
     fitted = {cells.lineages[m] for m in coupled}
     missing = [name for lineage, name in enumerate(lineages) if lineage not in fitted]
-    needed = f"training cells for two windows of {transport.min_cells} or a few more, found too few in"
+    needed = f"{sample} for two windows of {transport.min_cells} or a few more, found too few in"
     if missing and own_fields:
         raise ValueError(
             f"Expected {needed} every trajectory of {missing}: their fields have nothing to be fitted to. Take `fields='shared'`, "
@@ -298,7 +300,7 @@ def pair_batch(
     spans
         Length of every trajectory in units of the module.
     rate
-        Slopes are divided by it; by default by their own standard deviation.
+        Slopes are divided by it; by default by the standard deviation of those of the first sample.
 
     Returns
     -------
@@ -308,31 +310,33 @@ def pair_batch(
     keys = [pairs.trajectory * len(z) + pairs.start for pairs in samples]
     rows = np.unique(np.concatenate(keys))
     start, trajectory = rows % len(z), rows // len(z)
-    slope, weight = np.zeros((len(samples), len(rows), z.shape[1])), np.zeros((len(samples), len(rows)))
+    slopes = np.empty((len(samples), len(rows), z.shape[1]), dtype=np.float32)
+    weights = np.empty((len(samples), len(rows)))
+    unit = np.ones(z.shape[1]) if rate is None else rate
     for sample, (pairs, own) in enumerate(zip(samples, keys, strict=True)):
-        total = _add_displacements(slope[sample], pairs, np.searchsorted(rows, own), z, spans)
-        weight[sample] = total * cells.weights[start, trajectory]
-    weight /= weight.mean(1, keepdims=True)
-    if rate is None:
-        pooled = slope.reshape(-1, z.shape[1])
-        mean = np.average(pooled, axis=0, weights=weight.ravel())
-        rate = np.sqrt(np.average((pooled - mean) ** 2, axis=0, weights=weight.ravel()))
-        rate = np.where(rate > 0, rate, 1.0)
-    slope /= rate
-    arrays = {"state": z.astype(np.float32)[start], "slope": slope, "weight": weight}
+        slope, total = _displacements(pairs, np.searchsorted(rows, own), len(rows), z, spans)
+        weight = total * cells.weights[start, trajectory]
+        weight /= weight.mean()
+        if rate is None:
+            mean = np.average(slope, axis=0, weights=weight)
+            deviation = np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=weight))
+            unit = rate = np.where(deviation > 0, deviation, 1.0)
+        slope /= unit
+        slopes[sample], weights[sample] = slope, weight
+    arrays = {"state": z.astype(np.float32)[start], "slope": slopes, "weight": weights}
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
-    return tensors | {"lineage": torch.as_tensor(np.asarray(cells.lineages)[trajectory])}, rate
+    return tensors | {"lineage": torch.as_tensor(np.asarray(cells.lineages)[trajectory])}, unit
 
 
-def _add_displacements(
-    slope: np.ndarray, pairs: Pairs, place: np.ndarray, z: np.ndarray, spans: np.ndarray
-) -> np.ndarray:
-    """Fill ``slope``, rows × genes, with the displacements of cells at the places of their pairs; weight of every row.
+def _displacements(
+    pairs: Pairs, place: np.ndarray, n_rows: int, z: np.ndarray, spans: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements per time of cells at the places of their pairs, rows × genes, and the weight of every row.
 
-    The displacements of a cell over several lags and windows become their mean, weighted by the inverse of their
-    variance: the squared error to the mean differs from that to all of them by a constant.
+    Those of a cell over several lags and windows become their mean, weighted by the inverse of their variance: the squared error to the
+    mean differs from that to all of them by a constant.
     """
-    total = np.zeros(len(slope))
+    slope, total = np.zeros((n_rows, z.shape[1])), np.zeros(n_rows)
     for kind in np.unique(pairs.kind):
         own = np.flatnonzero(pairs.kind == kind)
         # In place, as these tables are the largest that there are.
@@ -345,4 +349,4 @@ def _add_displacements(
         slope[place[own]] += moved  # a cell starts one pair of a kind in a trajectory
         total[place[own]] += share
     slope /= np.where(total > 0, total, 1.0)[:, None]
-    return total
+    return slope, total

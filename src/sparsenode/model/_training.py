@@ -34,6 +34,7 @@ from sparsenode.module._polish import polish
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import (
     NullModels,
+    Pairs,
     SmoothedTrajectories,
     StreamedData,
     Transport,
@@ -388,17 +389,15 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         z = (x - mean) / deviation
         n_pcs = min(transport.n_pcs, min(z.shape) - 1)
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
-        halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
-        seen = halves[: len(module.seeds)] if half_samples else [training]
-        # Cells are coupled with those of their own half alone, as halves would share them otherwise.
-        samples = [couple_cells(cells.times, cells.weights * mask[:, None], embedding, transport) for mask in seen]
-        for pairs in samples:
-            check_coupled(cells, pairs, transport, self.lineages, module.n_fields > 1)
-        batch, rate = pair_batch(samples, z, cells, spans, rate)
+        pairs, *of_halves = self._couple(cells, training, embedding, transport, half_samples)
+        batch, rate = pair_batch([pairs], z, cells, spans, rate)
+        if half_samples:  # in the units of all cells
+            batch, _ = pair_batch(of_halves, z, cells, spans, rate)
         if transport.ridge > 0 and module.regularizer.weights_paths:
             regulators = z if self._regulators is None else z[:, self._regulators]
-            ratios = [noise_to_signal(p, regulators, cells.weights[p.start, p.trajectory]) for p in samples]
-            module.ridge = transport.ridge * float(np.mean(ratios))
+            module.ridge = transport.ridge * noise_to_signal(
+                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
+            )
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
@@ -412,6 +411,20 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         if len(batch["state"]) <= transport.batch_size:
             return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch)
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
+
+    def _couple(
+        self, cells: Cells, training: np.ndarray, embedding: np.ndarray, transport: Transport, half_samples: bool
+    ) -> list[Pairs]:
+        """Couple the training cells, and the half that each seed sees by itself: halves would share cells otherwise."""
+        samples = [training]
+        if half_samples:
+            halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
+            samples += halves[: len(self.module.seeds)]
+        coupled = [couple_cells(cells.times, cells.weights * mask[:, None], embedding, transport) for mask in samples]
+        for i, pairs in enumerate(coupled):
+            sample = "training cells in every half" if i else "training cells"
+            check_coupled(cells, pairs, transport, self.lineages, self.module.n_fields > 1, sample)
+        return coupled
 
     def _collocation(
         self,
