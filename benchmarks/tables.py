@@ -52,6 +52,7 @@ NETWORK_METHODS = {
     "sparsenode": "transport (ours)",
     "sparsenode, shuffled": "pseudotime shuffled",
     "genie3": "GENIE3",
+    "pearson": "Pearson",
     "partial_correlation": "partial correlation",
 }
 OBJECTIVES = {
