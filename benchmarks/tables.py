@@ -215,8 +215,9 @@ def stability() -> Rows:
     """Edges that are in every half of the cells, with pseudotime and without its order; means over seeds."""
     table = results("results/stability.csv").groupby(["network", "pseudotime"]).mean(numeric_only=True)
     shown = {
-        "in_all": "share of edges in all halves",
+        "in_all": "edges in all halves",
         "precision_in_all": "of these right",
+        "precision_strongest": "of as many strongest right",
         "precision_others": "of the others right",
         "correlation": "correlation of halves",
     }

@@ -539,6 +539,16 @@ def test_half_samples_give_every_seed_other_cells(adata, fit):
     np.testing.assert_allclose(splitter.train_tensors["gram"][..., :5, :5].sum((1, 2, 3)), [54] * 3, rtol=1e-4)
 
 
+def test_half_samples_have_half_of_every_lineage(adata):
+    model = new(adata, n_seeds=4)
+    training = np.random.default_rng(0).random(adata.n_obs) < 0.8
+    for mask in model._half_samples(model._cells(), training):
+        assert not (mask & ~training).any()
+        for lineage in adata.obs["lineage"].cat.categories:
+            own = (adata.obs["lineage"] == lineage).to_numpy()
+            assert abs(int((mask & own).sum()) - int((training & own).sum()) / 2) <= 0.5
+
+
 def test_half_samples_need_several_seeds(adata):
     with pytest.raises(ValueError, match="at least two seeds for `half_samples`, found one. Raise `n_seeds`"):
         new(adata).train(**QUICK, half_samples=True)

@@ -493,9 +493,45 @@ def test_a_lineage_without_pairs_in_a_half_is_named():
     adata.obs["side"] = pd.Categorical(np.where(np.arange(216) % 12 == 11, "small", "large"))
     sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
     model = sn.SparseNODE(adata, objective="transport", hidden=(4,), fields="lineage", n_seeds=2)
-    with pytest.raises(ValueError, match=r"training cells in every half for two windows.*trajectory of \['small'\]"):
+    halves = {"max_epochs": 1, "train_size": 1.0, "half_samples": True, "key_added": None, **QUIET}
+    with pytest.raises(ValueError, match=r"in every half, found too few in.*\['small'\].*without `half_samples`"):
+        model.train(**halves)
+    model.train(**halves | {"half_samples": False})  # 18 cells are enough for two windows of 6
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,), n_seeds=2)
+    with pytest.warns(
+        UserWarning, match=r"\['small'\]: these trajectories do not count for the network with every seed"
+    ):
+        model.train(**halves)
+
+
+def test_halves_that_are_too_small_are_named():
+    adata = simulate(20)
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,), n_seeds=2)
+    with pytest.raises(ValueError, match="two windows of 6, found none") as raised:
         model.train(max_epochs=1, train_size=1.0, half_samples=True, key_added=None, **QUIET)
-    model.train(max_epochs=1, train_size=1.0, key_added=None, **QUIET)  # 18 cells are enough for two windows of 6
+    assert "Without `half_samples`" in raised.value.__notes__[0]
+
+
+def test_halves_of_several_strengths_are_those_of_the_seeds(few):
+    """Replicates come strength by strength, three seeds each."""
+    settings = {"objective": Transport(windows=20, lags=(1, 2)), "hidden": (4,), "n_seeds": 3}
+    training = {"max_epochs": 5, "half_samples": True, "key_added": None, **QUIET}
+    both, single = sn.SparseNODE(few, CNODE([0.05, 0.2]), **settings), sn.SparseNODE(few, CNODE(0.2), **settings)
+    both.train(**training)
+    single.train(**training)
+    own = [single.get_adjacency(replicate=seed).to_numpy() for seed in range(3)]
+    for seed in range(3):
+        found = both.get_adjacency(replicate=3 + seed).to_numpy()
+        distances = [np.abs(found - other).max() for other in own]
+        assert np.argmin(distances) == seed
+        assert distances[seed] < 0.1 * min(np.delete(distances, seed))
+
+
+def test_minibatches_may_miss_a_half(few):
+    model = sn.SparseNODE(few, objective=Transport(batch_size=2), hidden=(4,), n_seeds=4)
+    model.train(max_epochs=3, half_samples=True, key_added=None, **QUIET)
+    assert np.isfinite(model.regularization_path_["train_error"]).all()
 
 
 def test_a_regulator_that_is_constant_in_a_lineage_has_no_edge_there(sided):
@@ -513,8 +549,10 @@ def test_half_samples_are_coupled_with_their_own_cells_alone(few):
     transport = Transport(windows=10, lags=1)
     model = sn.SparseNODE(few, objective=transport, n_seeds=3, hidden=(4,))
     everything = np.ones(240, dtype=bool)
-    tensors = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport").full_tensors
-    first, second = model._half_samples(everything)
+    splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport")
+    tensors = splitter.train_tensors
+    assert len(splitter.full_tensors["weight"]) == 1  # seeds are compared on all cells
+    first, second = model._half_samples(model._cells(), everything)
     z = (few.X - model.module.centre.numpy()) / model.module.scale.numpy()
     for seed, half in enumerate((first, ~first, second)):
         own = tensors["weight"][seed] > 0

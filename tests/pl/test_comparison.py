@@ -67,6 +67,15 @@ def test_measures_are_not_taken_for_mathematics_but_labels_are(runs):
     assert [axis.xaxis.label.get_parse_math() for axis in axes] == [False, True]
 
 
+def test_groups_are_not_taken_for_mathematics(runs):
+    runs = runs.rename(columns={"donor": "$\\frac$"}).replace({"d1": "$\\frac$"})
+    figure, given = plt.subplots()
+    for axis in (None, given):
+        drawn = sn.pl.comparison(runs, "mse", groupby="$\\frac$", ax=axis)
+        drawn.figure.canvas.draw()
+    assert figure.axes == [given]
+
+
 def test_groups(runs):
     axis = sn.pl.comparison(runs, "mse", groupby="donor")
     found = bars(axis)

@@ -255,30 +255,37 @@ def warn_of_lengths(trajectories: pd.DataFrame) -> None:
 
 
 def check_coupled(
-    cells: Cells, pairs: Pairs, transport: Transport, lineages: Sequence[str], own_fields: bool, sample: str
+    cells: Cells, samples: Sequence[Pairs], transport: Transport, lineages: Sequence[str], own_fields: bool
 ) -> None:
     """Name the trajectories with too few cells for two windows; a lineage's own field cannot be fitted to nothing.
+
+    ``samples`` are couplings of all training cells, or of several halves of them.
 
     Raises
     ------
     ValueError
         If every lineage has its own field, and none of its trajectories has pairs.
     """
-    coupled = set(np.unique(pairs.trajectory).tolist())
+    coupled = set.intersection(*(set(np.unique(pairs.trajectory).tolist()) for pairs in samples))
     left_out = [name for m, name in enumerate(cells.trajectories.index) if m not in coupled]
     if not left_out:
         return
     fitted = {cells.lineages[m] for m in coupled}
     missing = [name for lineage, name in enumerate(lineages) if lineage not in fitted]
-    needed = f"{sample} for two windows of {transport.min_cells} or a few more, found too few in"
+    half, every, full = (
+        (" in every half", " with every seed", ", or train without `half_samples`")
+        if len(samples) > 1
+        else ("", "", "")
+    )
+    needed = f"training cells for two windows of {transport.min_cells} or a few more{half}, found too few in"
     if missing and own_fields:
         raise ValueError(
             f"Expected {needed} every trajectory of {missing}: their fields have nothing to be fitted to. Take `fields='shared'`, "
-            "lower `objective=Transport(min_cells=…)`, or leave these lineages out."
+            f"lower `objective=Transport(min_cells=…)`, or leave these lineages out{full}."
         )
     warnings.warn(
-        f"Transport needs {needed} {left_out}: these trajectories do not count for the network. Lower "
-        "`objective=Transport(min_cells=…)`, or merge them with others.",
+        f"Transport needs {needed} {left_out}: these trajectories do not count for the network{every}. Lower "
+        f"`objective=Transport(min_cells=…)`, or merge them with others{full}.",
         UserWarning,
         stacklevel=2,
     )

@@ -268,13 +268,14 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         _checks.choice("schedule", chosen, ("sparse", "iterative"))
         return IterativeSparsification() if chosen == "iterative" else None
 
-    def _half_samples(self, training: np.ndarray) -> list[np.ndarray]:
-        """Masks of half of the training cells each; with its complement, each serves two seeds."""
-        rng, cells = np.random.default_rng(self._seed), np.flatnonzero(training)
+    def _half_samples(self, cells: Cells, training: np.ndarray) -> list[np.ndarray]:
+        """Masks of half of the training cells of every trajectory; with its complement, each serves two seeds."""
+        rng, trajectory = np.random.default_rng(self._seed), cells.weights.argmax(1)
         masks = []
         for _ in range((len(self.module.seeds) + 1) // 2):
+            drawn = rng.permutation(np.flatnonzero(training))
             mask = np.zeros_like(training)
-            mask[rng.permutation(cells)[: len(cells) // 2]] = True
+            mask[drawn[np.argsort(trajectory[drawn], kind="stable")][1::2]] = True
             masks.append(mask)
         return masks
 
@@ -304,7 +305,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             self._initial_state,
             self._initial_bandwidth,
             self._seed,
-            self._half_samples(training) if half_samples and fitted != "transport" else [],
+            self._half_samples(cells, training) if half_samples and fitted != "transport" else [],
             # Frames of a time series lie dense on smooth curves: there a few are enough, and more would blur them.
             BANDWIDTH if module.order == 1 else 0.0,
         )
@@ -381,7 +382,6 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
     ) -> StatisticsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
-        warn_of_ties(cells, training, transport)
         x, mean, deviation = standardisation(cells, training)
         rate = None
         if self.is_trained_:  # the weights were learned in these units
@@ -390,9 +390,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         n_pcs = min(transport.n_pcs, min(z.shape) - 1)
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         pairs, *of_halves = self._couple(cells, training, embedding, transport, half_samples)
-        batch, rate = pair_batch([pairs], z, cells, spans, rate)
-        if half_samples:  # in the units of all cells
-            batch, _ = pair_batch(of_halves, z, cells, spans, rate)
+        full, rate = pair_batch([pairs], z, cells, spans, rate)
+        batch = pair_batch(of_halves, z, cells, spans, rate)[0] if half_samples else full
         if transport.ridge > 0 and module.regularizer.weights_paths:
             regulators = z if self._regulators is None else z[:, self._regulators]
             module.ridge = transport.ridge * noise_to_signal(
@@ -409,8 +408,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
         if len(batch["state"]) <= transport.batch_size:
-            return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch)
-        return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed)
+            return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch, full)
+        return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed, full)
 
     def _couple(
         self, cells: Cells, training: np.ndarray, embedding: np.ndarray, transport: Transport, half_samples: bool
@@ -418,12 +417,17 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         """Couple the training cells, and the half that each seed sees by itself: halves would share cells otherwise."""
         samples = [training]
         if half_samples:
-            halves = [half for mask in self._half_samples(training) for half in (mask, training & ~mask)]
+            halves = [half for mask in self._half_samples(cells, training) for half in (mask, training & ~mask)]
             samples += halves[: len(self.module.seeds)]
-        coupled = [couple_cells(cells.times, cells.weights * mask[:, None], embedding, transport) for mask in samples]
-        for i, pairs in enumerate(coupled):
-            sample = "training cells in every half" if i else "training cells"
-            check_coupled(cells, pairs, transport, self.lineages, self.module.n_fields > 1, sample)
+        warn_of_ties(cells, samples[-1], transport)  # a half, where seeds see halves: it has fewer windows
+        try:
+            coupled = [couple_cells(cells.times, cells.weights * own[:, None], embedding, transport) for own in samples]
+        except ValueError as error:
+            if half_samples:
+                error.add_note("Every half of the cells is coupled by itself. Without `half_samples` all are together.")
+            raise
+        fitted = coupled[1:] if half_samples else coupled
+        check_coupled(cells, fitted, transport, self.lineages, self.module.n_fields > 1)
         return coupled
 
     def _collocation(

@@ -350,7 +350,10 @@ class SparseNODEModule(BaseModuleClass):
             error = self._collocation_error(effective, tensors)
         elif "slope" in tensors:
             items = self.pair_errors(effective, tensors)
-            error = items.sum(1) / self._by_replicate(tensors["weight"]).sum(1)
+            weight = self._by_replicate(tensors["weight"]).sum(1)
+            error = items.sum(1) / weight.clamp_min(
+                torch.finfo(weight.dtype).tiny
+            )  # a minibatch may miss a half-sample
         else:
             error = self._trajectory_error(effective, tensors)
         smooth, penalty = self.regularizer.penalties(self.field, effective)

@@ -107,9 +107,11 @@ def comparison(
     if groupby is not None:
         looks: dict[str, Any] = {"ncols": min(4, len(groups)), "frameon": False, "fontsize": 8, "title": groupby}
         if ax is None:  # above all panels: one panel would be moved away from the others for it
-            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", **looks)
+            handles = axes[0].get_legend_handles_labels()
+            legend = figure.legend(*handles, loc="outside upper center", **looks)
         else:
-            axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)
+            legend = axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)
+        _common.take_literally(legend)
     return _common.finish(figure, axes, show, return_fig)
 
 

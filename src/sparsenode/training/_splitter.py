@@ -131,6 +131,8 @@ class PairsSplitter(StatisticsSplitter):
         Pairs in a minibatch.
     seed
         Seed of the draws.
+    full_tensors
+        As in :class:`StatisticsSplitter`.
     """
 
     def __init__(
@@ -141,8 +143,9 @@ class PairsSplitter(StatisticsSplitter):
         steps_per_epoch: int,
         batch_size: int,
         seed: int,
+        full_tensors: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        super().__init__(train_tensors, validation_tensors, indices, steps_per_epoch)
+        super().__init__(train_tensors, validation_tensors, indices, steps_per_epoch, full_tensors)
         self.batch_size, self.seed = batch_size, seed
 
     def train_dataloader(self) -> DataLoader:
