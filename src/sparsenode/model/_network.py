@@ -302,8 +302,8 @@ class NetworkMixin(PredictionMixin):
         Notes
         -----
         With one seed it says no more than the adjacency. Shares in steps of ``1 / n_seeds`` need at least ten seeds to
-        tell stable edges from others; bounds on false edges are those of the paper, and hold for half-samples
-        alone.
+        tell stable edges from others. The bound on false edges of stability selection is for half-samples, strengths at which
+        few edges are alive, and false edges of which none is likelier than another; those between co-expressed genes are.
         """
         self._require_trained()
         self._check_block(block)

@@ -125,9 +125,9 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             ``max_epochs``, then raise the strength step by step; the steps are in ``model.sparsification_``. By default the
             choice of the regularizer: iterative for LassoNet, sparse for all others.
         half_samples
-            Give every seed another random half of the training cells, as in stability selection: seeds come in pairs with
-            complementary halves. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`. With transport every half is coupled by
-            itself; displacements are held for every seed, so that memory grows with seeds × cells × genes.
+            Give every seed another random half of the training cells of every trajectory, as in stability selection: seeds come in
+            pairs with complementary halves, and are compared on all cells. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
+            With transport every half is coupled by itself, and memory grows with seeds × cells × genes.
         objective
             ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
             default the objective of the model, to which a plain ``train()`` goes back after fine-tuning: it changes the trajectories, and

@@ -351,9 +351,8 @@ class SparseNODEModule(BaseModuleClass):
         elif "slope" in tensors:
             items = self.pair_errors(effective, tensors)
             weight = self._by_replicate(tensors["weight"]).sum(1)
-            error = items.sum(1) / weight.clamp_min(
-                torch.finfo(weight.dtype).tiny
-            )  # a minibatch may miss a half-sample
+            # A minibatch may miss a half-sample.
+            error = items.sum(1) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
         else:
             error = self._trajectory_error(effective, tensors)
         smooth, penalty = self.regularizer.penalties(self.field, effective)
