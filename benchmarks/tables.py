@@ -215,24 +215,18 @@ def stability() -> Rows:
     """Edges that are in every half of the cells, with pseudotime and without its order; means over seeds."""
     table = results("results/stability.csv").groupby(["network", "pseudotime"]).mean(numeric_only=True)
     shown = {
-        "in_all": "edges in all halves",
-        "precision_in_all": "of these right",
-        "precision_strongest": "of as many strongest right",
-        "precision_others": "of the others right",
-        "correlation": "correlation of halves",
+        ("density", "as given"): "right by chance",
+        ("in_all", "as given"): "edges in all halves",
+        ("precision_in_all", "as given"): "of these right",
+        ("precision_strongest", "as given"): "of as many strongest right",
+        ("precision_others", "as given"): "of the others right",
+        ("correlation", "as given"): "correlation of halves",
+        ("correlation", "permuted"): "correlation, permuted",
+        ("precision_in_all", "permuted"): "in all halves and right, permuted",
     }
-    rows = [
-        [
-            "network",
-            "edges right by chance",
-            *(f"{text}, {kind}" for text in shown.values() for kind in ("given", "permuted")),
-        ]
-    ]
-    for network, own in table.groupby("network"):
-        own = own.droplevel("network")
-        cells = [own.loc[kind, name] for name in shown for kind in ("as given", "permuted")]
-        density = f"{own.loc['as given', 'density']:.2f}"
-        rows.append([str(network), density, *("" if np.isnan(value) else f"{value:.2f}" for value in cells)])
+    rows = [["network", *shown.values()]]
+    for network in table.index.unique("network"):
+        rows.append([str(network), *(f"{table.loc[(network, kind), name]:.2f}" for name, kind in shown)])
     return rows
 
 
