@@ -270,41 +270,6 @@ def recovery(kind: str, measure: str, digits: int, largest: bool) -> Rows:
     return [*rows, *([label[name], *(column[name] for column in columns)] for name in methods)]
 
 
-def recovery_longer() -> Rows:
-    """C-NODE with twice the steps on trajectories on linear systems; PySINDy on the same systems in brackets."""
-    keys = ["noise", "sampling", "system"]
-    ours = results("results/recovery_longer.csv").query("kind == 'linear' and method == 'cnode'").set_index(keys)
-    theirs = results("results/recovery.csv").query("kind == 'linear' and method == 'pysindy'").set_index(keys)
-    rows = [["noise, times", "systems", "support exact", "coefficient error", "extrapolation error"]]
-    for (noise, how), own in ours.groupby(level=[0, 1]):
-        other = theirs.loc[own.index]
-        exact = [f"{(found['support_exact'].astype(str) == 'True').sum()}" for found in (own, other)]
-        errors = [
-            f"{own[name].median():.{digits}f} ({other[name].median():.{digits}f})"
-            for name, digits in (("coefficient_error", 3), ("extrapolation_error", 4))
-        ]
-        rows.append([f"{100 * noise:g} %, {how}", str(len(own)), f"{exact[0]} ({exact[1]})", *errors])
-    return rows
-
-
-def recovery_centred() -> Rows:
-    """Hill systems with centred expression, medians; the grid, which was run without, in brackets."""
-    keys = ["method", "noise", "sampling", "system"]
-    grid = results("results/recovery.csv").query("kind == 'hill'").set_index(keys)
-    ours = results("results/recovery_centred.csv").query("kind == 'hill'").set_index(keys)
-    levels = sorted(ours.index.get_level_values("noise").unique())
-    measures = {"auprc_ratio": "AUPRC ratio", "f1": "F1 of the zeros", "extrapolation_error": "forecasts"}
-    rows = [["method", *(f"{title}, {100 * noise:g} %" for title in measures.values() for noise in levels)]]
-    for method in ("pathreg", "cnode", "grouplasso"):
-        cells = []
-        for measure in measures:
-            for noise in levels:
-                own = ours.loc[[method]].xs(noise, level="noise", drop_level=False)
-                cells.append(f"{own[measure].median():.2f} ({grid.loc[own.index, measure].median():.2f})")
-        rows.append([METHODS[method], *cells])
-    return rows
-
-
 def multiome() -> Rows:
     """Reference networks and pseudotime of simulated multiomes."""
     table = results("results/multiome.csv")
@@ -438,8 +403,6 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "recovery_hill_ranking": lambda: recovery("hill", "auprc_ratio", 2, largest=True),
     "recovery_hill_zeros": lambda: recovery("hill", "f1", 2, largest=True),
     "recovery_hill_extrapolation": lambda: recovery("hill", "extrapolation_error", 2, largest=False),
-    "recovery_longer": recovery_longer,
-    "recovery_centred": recovery_centred,
     "multiome": multiome,
     "second_order": lambda: second_order("fixed"),
     "second_order_random": lambda: second_order("random"),
