@@ -76,7 +76,10 @@ class Architecture:
 
     def read(self, x: torch.Tensor) -> torch.Tensor:
         """The inputs of the field among the coordinates of the state, the last axis."""
-        return x if self.inputs is None else x.index_select(-1, self.inputs)
+        if self.inputs is None:
+            return x
+        # Columns of a matrix are selected several times faster than along the last of three axes.
+        return x.reshape(-1, x.shape[-1]).index_select(1, self.inputs).view(*x.shape[:-1], -1)
 
     def split(self, h: torch.Tensor) -> torch.Tensor:
         """Networks × points × (targets · units) to (networks · targets) × points × units."""
