@@ -156,6 +156,7 @@ def speed() -> Rows:
     """A step against the published loop."""
     rows = [
         [
+            "threads",
             "gates",
             "replicates",
             "published loop, ms",
@@ -167,7 +168,7 @@ def speed() -> Rows:
     for row in results("results/speed.csv").itertuples():
         cells = [f"{row.published_ms:.0f}", f"{row.step_ms_per_replicate:.1f}"]
         ratios = [f"{row.times_faster_step:.0f}", f"{row.times_faster_epoch:.0f}"]
-        rows.append([row.gates, str(row.strengths * row.seeds), *cells, *ratios])
+        rows.append([str(row.threads), row.gates, str(row.strengths * row.seeds), *cells, *ratios])
     return rows
 
 
