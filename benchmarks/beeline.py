@@ -92,14 +92,24 @@ def read_reference(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"source": table["Gene1"], "target": table["Gene2"], "weight": weights})
 
 
-def infer(adata: anndata.AnnData, **settings) -> pd.DataFrame:
-    """Our network, with the defaults unless told otherwise."""
+def fit(adata: anndata.AnnData, half_samples: bool = False, **settings) -> SparseNODE:
+    """Our model, with the defaults unless told otherwise."""
     SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
     model = SparseNODE(adata, **{"objective": "transport", **settings})
     model.train(
-        train_size=1.0, key_added=None, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False
+        train_size=1.0,
+        half_samples=half_samples,
+        key_added=None,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
-    return model.get_network()
+    return model
+
+
+def infer(adata: anndata.AnnData, **settings) -> pd.DataFrame:
+    """The network of a fit to all cells."""
+    return fit(adata, **settings).get_network()
 
 
 def score(network: pd.DataFrame, reference: pd.DataFrame, seconds: float) -> dict[str, float]:

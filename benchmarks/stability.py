@@ -22,27 +22,10 @@ import torch
 from _timing import quiet
 from scipy.stats import spearmanr
 
-from sparsenode import SparseNODE
-
-
-def train(adata: anndata.AnnData, n_halves: int = 1) -> SparseNODE:
-    """A fit to all cells, or to halves of them."""
-    SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
-    model = SparseNODE(adata, objective="transport", n_seeds=n_halves)
-    model.train(
-        train_size=1.0,
-        half_samples=n_halves > 1,
-        key_added=None,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    return model
-
 
 def measure(adata: anndata.AnnData, reference: pd.DataFrame, n_halves: int) -> dict[str, float]:
     """Fit every half, and compare their edges with one another, with a fit to all cells and with the reference."""
-    model = train(adata, n_halves)
+    model = beeline.fit(adata, half_samples=True, n_seeds=n_halves)
     genes = [str(gene) for gene in adata.var_names]
     between = ~np.eye(len(genes), dtype=bool)
     known = set(zip(reference["target"], reference["source"], strict=True))
@@ -50,7 +33,7 @@ def measure(adata: anndata.AnnData, reference: pd.DataFrame, n_halves: int) -> d
     strengths = [model.get_adjacency(replicate=half).abs().to_numpy()[between] for half in range(n_halves)]
     correlations = [spearmanr(*strengths[half : half + 2])[0] for half in range(0, n_halves, 2)]
     in_all = model.get_edge_frequency().to_numpy()[between] == 1.0
-    strength = train(adata).get_adjacency().abs().to_numpy()[between]
+    strength = beeline.fit(adata).get_adjacency().abs().to_numpy()[between]
     strongest = np.argsort(-strength, kind="stable")[: in_all.sum()]
     return {
         "density": true.mean(),
