@@ -7,6 +7,7 @@ import time
 import warnings
 
 import scvi
+import torch
 
 from sparsenode.training import TrainingPlan
 
@@ -30,3 +31,11 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     scvi.settings.verbosity = logging.ERROR
     warnings.filterwarnings("ignore", module="lightning")
+
+
+def silence(threads: int = 1) -> None:
+    """No advice and no warnings from anything, for scripts that print a table of many fits; and the threads they use."""
+    quiet()
+    logging.getLogger("sparsenode").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(threads)

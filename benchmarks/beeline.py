@@ -13,17 +13,14 @@ Columns of the table: ``network, seed, method, auprc_ratio, epr, auroc, sign_acc
 from __future__ import annotations
 
 import argparse
-import logging
 import time
-import warnings
 from pathlib import Path
 
 import _common
 import anndata
 import numpy as np
 import pandas as pd
-import torch
-from _timing import quiet
+from _timing import silence
 
 from sparsenode import SparseNODE, tl
 from sparsenode.model._observations import MIN_CELLS
@@ -182,10 +179,7 @@ def main() -> None:
     if options.out is not None and (options.out.suffix != ".csv" or options.out.is_dir()):
         parser.error(f"Expected a csv file to write to in --out, found {options.out}.")
     theirs = published(options.folder)
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
+    silence()
     rows, failed = [], {}
     for run in runs:
         name = label(run)

@@ -8,11 +8,9 @@ with another seed too, which its trees depend on.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import resource
 import time
-import warnings
 from pathlib import Path
 
 import _common
@@ -42,15 +40,11 @@ def read(folder: Path, name: str) -> tuple[anndata.AnnData, dict, list[str] | st
 
 def fit(queue, folder: Path, name: str, method: str, removal: int | None, threads: int, trees: int) -> None:
     """Infer one network, and put its strongest edges, seconds and peak memory in GB into the queue."""
-    import torch
-    from _timing import quiet
+    from _timing import silence
 
     from sparsenode import SparseNODE, tl
 
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(threads)
+    silence(threads)
     adata, keys, regulators = read(folder, name)
     if removal is not None:
         kept = np.random.default_rng(removal).permutation(adata.n_obs)[: round(KEPT * adata.n_obs)]

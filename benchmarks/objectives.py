@@ -11,9 +11,7 @@ zeros of transport held, a field per lineage. Where not given, settings are the 
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -23,8 +21,7 @@ import _common
 import beeline
 import bone_marrow
 import pandas as pd
-import torch
-from _timing import quiet
+from _timing import silence
 from anndata import AnnData
 
 from sparsenode import SparseNODE, tl
@@ -115,10 +112,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="BEELINE networks and protocols")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="what to fit")
     options = parser.parse_args()
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
+    silence()
     epochs = 1 if options.quick else None
     rows: list[dict[str, Any]] = []
     for seed, part in product(options.seeds[: 1 if options.quick else None], options.parts):

@@ -9,9 +9,7 @@ alone. The references were built from markers of cell types, which favours co-ex
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +17,7 @@ import _common
 import anndata
 import numpy as np
 import pandas as pd
-import torch
-from _timing import quiet
+from _timing import silence
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from sparsenode import SparseNODE, tl
@@ -101,10 +98,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.shuffles, options.trees = 1, 10
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
+    silence()
     rows = []
     for donor in DONORS[: 1 if options.quick else None]:
         rows += run(options.data / "bone_marrow", donor, options.shuffles, options.trees)

@@ -6,8 +6,6 @@ mean nothing.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,7 @@ import _common
 import beeline
 import numpy as np
 import pandas as pd
-import torch
-from _timing import quiet
+from _timing import silence
 
 from sparsenode.objectives import Transport
 from sparsenode.regularizers import CNODE
@@ -54,10 +51,7 @@ def main() -> None:
     runs = [run for run in beeline.find_runs(options.folder) if run.name in options.seeds]
     if not runs:
         parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
+    silence()
     rows = []
     for setting, value, arguments in list(variants())[: 2 if options.quick else None]:
         for run in runs:

@@ -8,16 +8,13 @@ shuffled within lineages: what it scores is static.
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 
 import _boolean_cells as boolean
 import _common
 import beeline
 import pandas as pd
-import torch
-from _timing import quiet
+from _timing import silence
 
 from sparsenode import datasets, tl
 
@@ -70,10 +67,7 @@ def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the cells")
     options = parser.parse_args()
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
+    silence()
     rows = []
     for name, network in list(networks().items())[: 1 if options.quick else None]:
         for seed in options.seeds[: 1 if options.quick else None]:

@@ -9,8 +9,6 @@ some half lacks; ``correlation``, the median rank correlation between strengths 
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 import _common
@@ -18,8 +16,7 @@ import anndata
 import beeline
 import numpy as np
 import pandas as pd
-import torch
-from _timing import quiet
+from _timing import silence
 from scipy.stats import spearmanr
 
 
@@ -53,10 +50,7 @@ def main() -> None:
     runs = beeline.find_runs(options.folder)
     if not runs:
         parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
-    quiet()
-    logging.getLogger("sparsenode").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
+    silence()
     rows = []
     for run in runs[: 1 if options.quick else None]:
         adata, reference = beeline.read(run)
