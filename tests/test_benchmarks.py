@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-
-from sparsenode._logging import logger
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GENES = ["g0", "g1", "g2", "g3"]
@@ -25,12 +21,8 @@ def beeline(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("beeline")
     # Scripts quieten the whole process and choose its threads.
-    monkeypatch.setattr(module, "quiet", lambda: None)
-    threads, level = torch.get_num_threads(), logger.level
-    with warnings.catch_warnings():
-        yield module
-    torch.set_num_threads(threads)
-    logger.setLevel(level)
+    monkeypatch.setattr(module, "silence", lambda: None)
+    yield module
     for name in ("beeline", "_common", "_timing"):
         sys.modules.pop(name, None)
 
