@@ -1,0 +1,62 @@
+"""Every bone marrow donor predicted by models of each of the two others: does it hang on the donor that is trained on?
+
+Skill on the donors that were not trained on, for the default and for trajectories alone, in both protocols of ``bone_marrow.py``.
+Settings were chosen with models of S1D2 in view; no setting was chosen on models of the other two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import _common
+import bone_marrow
+import objectives
+import pandas as pd
+from _timing import silence
+
+from sparsenode import SparseNODE
+
+DONORS = (bone_marrow.TRAIN, *bone_marrow.TEST)
+METHODS = ("both", "trajectory")
+
+
+def run(
+    folder: Path, trained: str, protocol: str, seeds: Sequence[int], epochs: int | None
+) -> Iterator[dict[str, Any]]:
+    """Rows of the models of one donor."""
+    cells = {donor: bone_marrow.read(folder, donor, protocol) for donor in DONORS}
+    key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
+    SparseNODE.setup_anndata(cells[trained], lineage_key=key)
+    for method, seed in product(METHODS, seeds):
+        model, found = objectives.fit(cells[trained], method, seed, epochs)
+        name = {"trained": trained, "protocol": protocol, "method": method, "seed": seed}
+        for donor in DONORS:
+            if donor != trained:
+                scores = bone_marrow.score(model.evaluate(cells[donor]), protocol)
+                yield name | {"predicted": donor} | scores | found
+
+
+def main() -> None:
+    parser = _common.parser(__doc__.splitlines()[0])
+    _common.add_data_argument(parser)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12], help="seeds of the fits")
+    options = parser.parse_args()
+    silence()
+    seeds, epochs = (options.seeds[:1], 1) if options.quick else (options.seeds, None)
+    rows: list[dict[str, Any]] = []
+    for trained, protocol in product(DONORS[:1] if options.quick else DONORS, ("paper", "recommended")):
+        for row in run(options.data, trained, protocol, seeds, epochs):
+            rows.append(row)
+            print({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
+    table = pd.DataFrame(rows).pivot_table(
+        index=["protocol", "trained", "predicted"], columns="method", values="skill", aggfunc="median"
+    )
+    print(table.round(3).to_string())
+    _common.save("donors", rows, options)
+
+
+if __name__ == "__main__":
+    main()
