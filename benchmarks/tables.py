@@ -152,6 +152,18 @@ def objectives_bone_marrow() -> Rows:
     return rows
 
 
+def donors() -> Rows:
+    """Skill of models of every donor on the two others, in both protocols."""
+    table = results("results/donors.csv")
+    skill = table.groupby(["trained", "predicted", "protocol", "method"])["skill"].median()
+    columns = [(protocol, method) for protocol in PROTOCOLS for method in ("both", "trajectory")]
+    heads = [f"{method}, {protocol.replace('recommended', 'log1p')}" for protocol, method in columns]
+    rows = [["trained on", "predicted", *heads]]
+    for pair in dict.fromkeys(zip(table["trained"], table["predicted"], strict=True)):
+        rows.append([*pair, *(signed(skill[pair + column]) for column in columns)])
+    return rows
+
+
 def speed() -> Rows:
     """A step against the published loop."""
     rows = [
@@ -392,6 +404,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "bone_marrow_recommended": lambda: bone_marrow("recommended"),
     "objectives_networks": objectives_networks,
     "objectives_bone_marrow": objectives_bone_marrow,
+    "donors": donors,
     "speed": speed,
     "beeline": beeline,
     "simulated_networks": simulated_networks,
