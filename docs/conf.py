@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import copy2
 
 from numpy.typing import ArrayLike
+from sphinx.ext.napoleon import NumpyDocstring
 
 # -- Project ---------------------------------------------------------------------------------------
 
@@ -75,6 +76,16 @@ typehints_defaults = "braces"
 # Calls of this extension that Sphinx 10 will remove: one line of noise a docstring on Python 3.11.
 warnings.filterwarnings("ignore", module="sphinx_autodoc_typehints")
 always_use_bars_union = True
+
+
+def returns_as_prose(docstring, section):
+    """The section Returns as it is written: types come from annotations, so its lines are no names and types."""
+    lines = docstring._dedent(docstring._consume_to_next_section())
+    lines = lines[lines[:1] == [":"] :]  # with which sphinx_autodoc_typehints marks that the first line is no type
+    return [*docstring._format_block(":returns: ", lines), ""]
+
+
+NumpyDocstring._parse_returns_section = returns_as_prose
 
 
 def typehints_formatter(annotation, config):

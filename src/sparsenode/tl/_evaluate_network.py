@@ -46,6 +46,8 @@ def evaluate_network(
 
     Returns
     -------
+    Measures by name:
+
     - ``auroc``: area under the receiver operating characteristic,
     - ``auprc``: area under the precision-recall curve, by the trapezoid rule as in BEELINE; the density of the reference
       without a prediction,
