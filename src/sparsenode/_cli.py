@@ -104,11 +104,11 @@ def _fit(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     print(f"objective {model._objective_name!r}, {model.module.regularizer!r}")
+    figures = options.figures or options.output.parent
+    figures.mkdir(parents=True, exist_ok=True)
     _train_and_report(
         model, key_added=options.key_added, **({} if options.epochs is None else {"max_epochs": options.epochs})
     )
-    figures = options.figures or options.output.parent
-    figures.mkdir(parents=True, exist_ok=True)
     _write(adata, options.output, figures, options.key_added)
 
 

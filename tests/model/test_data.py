@@ -58,8 +58,11 @@ def test_initial_state_of_the_first_five(cells):
     state = cells.initial_state("first", 0.2)
     for m, name in enumerate(cells.trajectories.index):
         weight, times = expected_member(cells, name)
-        first = np.argsort(np.where(weight > 0, times, np.inf))[:5]
-        np.testing.assert_allclose(state[m], cells.adata.X[first].mean(0), rtol=1e-5)
+        order = np.argsort(np.where(weight > 0, times, np.inf))
+        worth = np.cumsum(weight[order]) / weight.max()
+        first = order[: np.argmax(worth >= 5 - 1e-9) + 1]
+        expected = np.average(cells.adata.X[first], axis=0, weights=weight[first])
+        np.testing.assert_allclose(state[m], expected, rtol=1e-5)
 
 
 def test_trajectory_without_training_cells(cells):
@@ -71,12 +74,31 @@ def test_trajectory_without_training_cells(cells):
 
 @pytest.mark.parametrize(
     ("aligned", "expected", "unit"),
-    [(False, [0.5, 1.0, 0.75], 4.0), (True, [1.0, 1.0, 1.0], 3.0)],
+    # The second batch has a unit that is half as long: its lineage is as long as in the first one.
+    [(False, [0.5, 1.0, 0.75], 4.0), (True, [2 / 3, 2 / 3, 1.0], 3 * 2**0.5)],
 )
 def test_relative_spans(aligned, expected, unit):
-    relative, longest = relative_spans([0, 0, 1], np.array([2.0, 4.0, 3.0]), aligned)
+    relative, longest = relative_spans([0, 0, 1], ["a", "b", "a"], np.array([2.0, 4.0, 3.0]), aligned)
     np.testing.assert_allclose(relative, expected)
-    assert longest == unit
+    assert longest == pytest.approx(unit)
+
+
+def test_relative_spans_do_not_hang_on_the_unit_of_a_batch():
+    """Lineages that not every batch has keep their place, whatever a batch counts time in."""
+    lineages, batches = [0, 1, 2, 0, 1], ["a", "a", "a", "b", "b"]
+    spans = np.array([2.0, 4.0, 3.0, 2.2, 3.8])
+    scaled, _ = relative_spans(lineages, batches, spans * [1, 1, 1, 1e-3, 1e-3], True)
+    relative, unit = relative_spans(lineages, batches, spans, True)
+    np.testing.assert_allclose(scaled, relative)
+    # Balanced lineages: geometric means over the batches.
+    assert relative[1] / relative[0] == pytest.approx(np.sqrt(4.0 * 3.8 / (2.0 * 2.2)))
+
+
+@pytest.mark.parametrize("batches", [["a", "a", "a"], ["a", "b", "c"]])
+def test_relative_spans_of_batches_that_share_no_lineage(batches):
+    relative, unit = relative_spans([0, 1, 2], batches, np.array([2.0, 4.0, 1.0]), True)
+    np.testing.assert_allclose(relative, [0.5, 1.0, 0.25])
+    assert unit == pytest.approx(4.0)
 
 
 def test_full_batch_is_in_units_of_scale_and_null(cells):

@@ -166,7 +166,7 @@ def test_a_path_that_may_end_too_early_is_warned_of(choose, arguments, errors, s
 def test_without_held_out_cells_only_the_sparsity_decides(choose):
     assert choose(np.nan, np.nan, rule="sparsity", sparsity=0.1) == 1  # the seed with the smaller training error
     for rule in ("best", "one_standard_error"):
-        with pytest.raises(ValueError, match=f"held-out cells for the rule {rule!r}, found none. Lower `train_size`"):
+        with pytest.raises(ValueError, match=f"held-out error for the rule {rule!r}, found none. Lower `train_size`"):
             choose(np.nan, np.nan, rule=rule)
 
 

@@ -57,10 +57,10 @@ def test_a_column_of_the_genes_is_the_list_of_its_names(adata, fit, same_state, 
     ("regulators", "error", "message"),
     [
         ("tf", KeyError, "column of `adata.var`, found 'tf'"),
-        ("length", TypeError, r"`adata.var\['length'\]` to be boolean, found int"),
+        ("length", TypeError, r"`adata.var\['length'\]` to be boolean without missing values, found int"),
         (["SOX2", "PAX6"], ValueError, r"none of 2 names is among its 8 genes.*gene0.*SOX2"),
         ([], ValueError, "none of 0 names"),
-        ("nothing", ValueError, "none of 0 names"),
+        ("nothing", ValueError, r"`adata.var\['nothing'\]` to mark regulators, found none"),
     ],
     ids=str,
 )

@@ -259,7 +259,9 @@ def test_permuted_genes_get_results_in_their_own_order(fitted, make_adata):
 
 def test_more_genes_than_the_model(fitted, make_adata):
     other = make_adata(n_vars=9)
-    with pytest.raises(ValueError, match=r"the 8 genes of the model, found 9. Select them .*adata\[:, model.genes\]"):
+    with pytest.raises(
+        ValueError, match=r"the 8 genes of the model to write results, found 9. Select them .*adata\[:, model.genes\]"
+    ):
         fitted.write_results(other)
     selected = other[:, fitted.genes].copy()
     fitted.write_results(selected)

@@ -46,12 +46,26 @@ def test_kernel_is_half_a_gaussian_times_the_weights(make_cells):
 
 def test_first_takes_the_five_earliest_usable_cells_alike(make_cells):
     times, weights, usable = make_cells()
+    weights = (weights > 0).astype(float)
     found = initial_weights(times, weights, usable, "first", 0.2)
     for m in range(2):
         allowed = np.flatnonzero(usable & (weights[:, m] > 0))
         earliest = sorted(allowed, key=lambda i: times[i, m])[:5]
         assert set(np.flatnonzero(found[:, m])) == set(earliest)
         np.testing.assert_allclose(found[earliest, m], 0.2)
+
+
+def test_first_counts_memberships():
+    """Cells that hardly belong to the lineage do not make up its start: 0.5 + 0.01 + four and a half whole ones."""
+    weights = np.array([0.5, 0.01, 1, 1, 1, 1, 1, 1])[:, None]
+    found = initial_weights(np.linspace(0, 1, 8)[:, None], weights, np.ones(8, dtype=bool), "first", 0.2)
+    np.testing.assert_allclose(found[:, 0], np.array([0.5, 0.01, 1, 1, 1, 1, 1, 0]) / 5.51)
+
+
+def test_first_takes_all_that_tie_with_the_fifth():
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.5])[:, None]
+    found = initial_weights(times, np.ones((8, 1)), np.ones(8, dtype=bool), "first", 0.2)
+    np.testing.assert_allclose(found[:, 0], [1 / 7] * 7 + [0])
 
 
 def test_learned_starts_from_the_earliest_usable_cells_with_their_weights():

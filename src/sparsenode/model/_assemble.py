@@ -176,7 +176,7 @@ def _check_cells(first: AnnData, second: AnnData, names: list[str]) -> None:
 def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
     """Warn where one modality varies so much more that the other hardly counts."""
     variances = []
-    for block in blocks:
+    for block in (block.astype(np.float64) for block in blocks):
         mean = np.asarray(block.mean(0)).ravel()
         square = block.multiply(block) if sparse.issparse(block) else np.asarray(block) ** 2
         variances.append(float((np.asarray(square.mean(0)).ravel() - mean**2).mean()))
@@ -188,6 +188,16 @@ def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
             "`sn.pp.min_max_scale`.",
             UserWarning,
             stacklevel=6,
+        )
+
+
+def check_key(data: AnnData | MuData, key_added: str) -> None:
+    """Refuse a key of ``uns`` that holds anything but results of an earlier fit."""
+    earlier = data.uns.get(key_added, {WRITTEN: {}})
+    if not isinstance(earlier, Mapping) or WRITTEN not in earlier:
+        raise ValueError(
+            f"Expected `uns[{key_added!r}]` to be free or to hold results of an earlier fit, found something else. Choose another "
+            "`key_added`, or remove it."
         )
 
 
@@ -209,6 +219,7 @@ def remove_results(data: AnnData | MuData, key_added: str, parts: Sequence[AnnDa
 def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:
     """Write the results of a joint fit into the modalities, and what concerns both into the MuData."""
     parts = {modalities[argument]: mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)}
+    check_key(mdata, key_added)
     remove_results(mdata, key_added, list(parts.values()))
     written = joined.uns[key_added][WRITTEN]
     positions = np.full(joined.n_vars, -1)

@@ -49,7 +49,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     ]
     scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
     model.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
-    model.network_history_ = dict(found.history_)
+    model.network_history_ = dict(found.history_ or {})
     model.module = SparseNODEModule(**model._module_arguments).to(model.module.device)
     model.module.take_zeros(found.module)
     return found.sparsification_

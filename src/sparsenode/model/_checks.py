@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from anndata import AnnData
 from lightning.pytorch import Trainer as LightningTrainer
 from scvi.train import Trainer
 
@@ -17,6 +19,21 @@ def choice(name: str, value: object, valid: Sequence[str]) -> None:
     """Refuse anything but the valid values."""
     if value not in valid:
         raise ValueError(f"Expected `{name}` to be one of {list(valid)}, found {value!r}.")
+
+
+def anndata(adata: object) -> None:
+    """Refuse anything but AnnData, such as MuData, of which it takes one modality."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"Expected `adata` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, `mdata['rna']`."
+        )
+
+
+def booleans(**values: object) -> None:
+    """Refuse anything but True and False."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"Expected `{name}` to be True or False, found {value!r}.")
 
 
 def at_least(name: str, value: object, minimum: int) -> None:
@@ -108,6 +125,31 @@ def trainer_arguments(names: Iterable[str]) -> None:
             f"Expected arguments of `train` or of `scvi.train.Trainer`, found {unknown}. Learning rates and weight decay are "
             "`plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, and other "
             "objectives take all cells at once."
+        )
+
+
+def device(devices: object, precision: object) -> None:
+    """Refuse several devices, which would each see all cells, and other precisions than single.
+
+    Raises
+    ------
+    ValueError
+        If there are several devices, or the precision of a fit or of new tensors is not single.
+    """
+    listed = (
+        [index for index in devices.split(",") if index] if isinstance(devices, str) and "," in devices else devices
+    )
+    count = len(listed) if isinstance(listed, Sequence) and not isinstance(listed, str) else listed
+    if str(count) not in ("auto", "1"):
+        raise ValueError(
+            f"Expected one device, found `devices={devices!r}`: a step takes all cells at once. Fit seeds and strengths as replicates."
+        )
+    if str(precision).removesuffix("-true") not in ("None", "32") or torch.get_default_dtype() != torch.float32:
+        found = (
+            f"`precision={precision!r}`" if torch.get_default_dtype() == torch.float32 else torch.get_default_dtype()
+        )
+        raise ValueError(
+            f"Expected single precision, in which the model computes, found {found}. Statistics are accumulated in double precision as it is."
         )
 
 

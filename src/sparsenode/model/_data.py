@@ -149,22 +149,29 @@ class Cells:
         return stream(self.chunks(), table, training, validation, n_knots, len(self.genes), halves)
 
 
-def relative_spans(lineages: Sequence[int], spans: np.ndarray, aligned: bool) -> tuple[np.ndarray, float]:
+def relative_spans(
+    lineages: Sequence[int], batches: Sequence[str], spans: np.ndarray, aligned: bool
+) -> tuple[np.ndarray, float]:
     """Length of every trajectory in units of the longest, and that unit in pseudotime.
 
     Parameters
     ----------
-    lineages
-        Lineage of every trajectory.
+    lineages, batches
+        Lineage and batch of every trajectory.
     spans
         Length of every trajectory in pseudotime.
     aligned
-        Whether a lineage is taken to be equally long in every batch: the mean over its batches.
+        Whether a lineage is taken to be equally long in every batch. Batches then have a unit of pseudotime each, so spans are fitted by
+        a length for every lineage times a unit for every batch, by least squares of their logarithms. Batches without a lineage in
+        common are taken to have the same unit.
     """
     spans = np.asarray(spans, dtype=np.float64)
-    if aligned:
-        index = np.asarray(lineages)
-        spans = np.array([spans[index == lineage].mean() for lineage in index])
+    if aligned and len(set(batches)) > 1:
+        length, same = np.log(spans), np.equal.outer(lineages, lineages)
+        mean = same / same.sum(1)  # over the batches of the lineage
+        of_batch = np.equal.outer(batches, np.unique(batches)).astype(float)
+        units = np.linalg.lstsq(of_batch - mean @ of_batch, length - mean @ length, rcond=None)[0]
+        spans = np.exp(mean @ (length - of_batch @ units))
     unit = float(spans.max())
     return spans / unit, unit
 

@@ -25,10 +25,10 @@ _KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters
 class NetworkMixin(PredictionMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
-    #: With ``objective="both"`` the network of every replicate in the cells of every lineage: standardised edge weights as the transport
-    #: fit found them, per standard deviation over all cells, targets × regulators. ``None`` otherwise, and before training.
+    #: With ``objective="both"`` the network of every replicate in the cells of every lineage, the standardised edge weights that the
+    #: transport fit found, per standard deviation over all cells, targets × regulators. ``None`` otherwise, and before training.
     network_: list[list[sparse.csr_array]] | None
-    #: With ``objective="both"`` what ``network_`` is measured in, 2 × genes: the standard deviation of every gene, and that of its
+    #: With ``objective="both"`` the units of ``network_``, 2 × genes, which are the standard deviation of every gene, and that of its
     #: displacements, in standard deviations of the gene per unit of pseudotime.
     network_units_: np.ndarray | None
     #: Standard deviation of every gene over the training cells; ``None`` before training, and where the units of the module hold it,
@@ -382,6 +382,8 @@ class NetworkMixin(PredictionMixin):
             "regulator": float(zero.all((1, 2)).mean()),
         }
         if regulators is not None:
+            if isinstance(regulators, str):
+                raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
             known = self.genes.isin(list(regulators))
             if not known.any():
                 raise ValueError(

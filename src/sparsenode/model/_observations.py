@@ -77,7 +77,14 @@ class Observations:
                     )
                 rows.append((name, lineage_name, batch_name, int(member.sum()), times.min(), times.max()))
         columns = ["trajectory", "lineage", "batch", "n_cells", "start", "end"]
-        return pd.DataFrame(rows, columns=columns).set_index("trajectory")
+        table = pd.DataFrame(rows, columns=columns).set_index("trajectory")
+        twice = table[table.index.duplicated(keep=False)]
+        if len(twice):
+            pairs = list(zip(twice["lineage"], twice["batch"], strict=True))
+            raise ValueError(
+                f"Expected every lineage and batch to give a name of its own, found {twice.index[0]!r} for {pairs}. Rename one."
+            )
+        return table
 
 
 def read_observations(
@@ -242,8 +249,20 @@ def _one_hot(column: pd.Series, key: str) -> tuple[np.ndarray, list[str]]:
             "fate probabilities use a table in `adata.obsm` with one column per lineage."
         )
     categories = column.astype("category").cat.remove_unused_categories()
-    names = [str(name) for name in categories.cat.categories]
+    names = _distinct(categories, key)
     return np.eye(len(names))[categories.cat.codes.to_numpy()], names
+
+
+def _distinct(categories: pd.Series, key: str) -> list[str]:
+    """Names of the categories, after refusing those that differ in their type only."""
+    names = [str(name) for name in categories.cat.categories]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"Expected categories in `adata.obs[{key!r}]` with names of their own, found numbers and text that read the same: {twice[:5]}. "
+            f"Make them one: `adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)`."
+        )
+    return names
 
 
 def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
@@ -257,6 +276,10 @@ def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> 
         values = table.to_numpy(dtype=np.float64)
     else:
         values = np.asarray(table.toarray() if hasattr(table, "toarray") else table, dtype=np.float64)
+        if values.ndim != 2:
+            raise ValueError(
+                f"Expected memberships `adata.obsm[{key!r}]` to be cells × lineages, found shape {values.shape}."
+            )
         names = names_of_fates(adata, key, table, known or ()) or _numbers(values.shape[1])
     where = f"memberships `adata.obsm[{key!r}]`"
     if len(set(names)) < len(names):
@@ -293,4 +316,4 @@ def _read_batches(adata: AnnData, key: str | None) -> tuple[np.ndarray, list[str
             f"`adata.obs[{key!r}]`. Remove or label them."
         )
     categories = column.astype("category").cat.remove_unused_categories()
-    return categories.cat.codes.to_numpy(dtype=np.int64), [str(name) for name in categories.cat.categories]
+    return categories.cat.codes.to_numpy(dtype=np.int64), _distinct(categories, key)

@@ -33,6 +33,7 @@ InitialVelocities = Literal["network", "observed"]
 Replicates = int | Literal["mean"] | None
 GRID = 100  # intervals of the dense grid per length of a trajectory
 _TOLERANCE = 1e-5
+_SAME_TIME = 1e-6  # of a trajectory, beyond the rounding of single precision
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class PredictionMixin(MuDataMixin):
     lineages: list[str]
     #: Replicate that methods report by default, the one with the smallest error or the choice of :meth:`select`.
     selected_: int
-    #: Replicates that :meth:`train` gave up because their trajectories diverged: their weights are zero.
+    #: Replicates that :meth:`train` gave up because their trajectories diverged; their weights are zero.
     given_up_: list[int]
     _initial_state: InitialState
     _initial_bandwidth: float
@@ -446,7 +447,7 @@ class PredictionMixin(MuDataMixin):
         )
         return bool(
             self._is_training_data(own)
-            and np.array_equal(cells.times, own.times[positions])
+            and np.allclose(cells.times, own.times[positions], rtol=0.0, atol=_SAME_TIME)
             and np.allclose(shares, own_shares[positions])
             and np.allclose(cells.fingerprints(), own.fingerprints()[positions], rtol=1e-6, atol=1e-6)
         )

@@ -47,7 +47,7 @@ def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
 class RegularizationMixin(ResultsMixin):
     """Methods of :class:`sparsenode.SparseNODE` that concern the regularizer."""
 
-    #: What the last training fitted: trajectories, displacements of single cells, or derivatives; ``None`` before training.
+    #: What the last training fitted (trajectories, displacements of single cells, or derivatives); ``None`` before training.
     fitted_: str | None
     #: Key under which the last training wrote its results; ``None`` where it wrote none.
     key_added_: str | None
@@ -151,7 +151,10 @@ class RegularizationMixin(ResultsMixin):
         else:
             error = by_strength["validation_error"]
             if error.isna().all():
-                raise ValueError(f"Expected held-out cells for the rule {rule!r}, found none. Lower `train_size`.")
+                raise ValueError(
+                    f"Expected a held-out error for the rule {rule!r}, found none. Lower `train_size`: transport needs 12 held-out cells in "
+                    "the median trajectory. Collocation has none before a refit on trajectories."
+                )
             best = int(np.nanargmin(error.to_numpy()))
             if rule == "one_standard_error":
                 solver = self.module.solver

@@ -57,10 +57,12 @@ def regulator_positions(
         column = adata.var[regulators]
         if not pd.api.types.is_bool_dtype(column) or column.isna().any():
             raise TypeError(
-                f"Expected `adata.var[{regulators!r}]` to be boolean, found {column.dtype}. It should say which genes "
-                "may regulate others."
+                f"Expected `adata.var[{regulators!r}]` to be boolean without missing values, found {column.dtype}. It should say which "
+                "genes may regulate others."
             )
         regulators = list(column.index[column.to_numpy(dtype=bool)])
+        if not regulators:
+            raise ValueError(f"Expected `adata.var[{column.name!r}]` to mark regulators, found none.")
     listed = list(regulators)
     if any(isinstance(name, bool | np.bool_) for name in listed):
         raise TypeError(

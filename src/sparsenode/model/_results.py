@@ -14,7 +14,7 @@ from scipy import sparse
 
 from sparsenode import _keys
 from sparsenode.model import _checks
-from sparsenode.model._assemble import WRITTEN, remove_results
+from sparsenode.model._assemble import WRITTEN, check_key, remove_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
 from sparsenode.model._network import Block, NetworkMixin
@@ -60,7 +60,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
           In second order these hold the union,
           and ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]`` its blocks,
         - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
-        - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes,
+        - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes. Its columns are named in
+          ``.uns["{key_added}"]["genes"]``; they stay when ``adata`` is subset or reordered in its genes,
         - ``.layers["{key_added}_velocity"]``: velocity of every cell, as in :meth:`get_velocity`,
         - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
           plots. ``"history"`` is a table with a row per epoch and a column per metric; with ``objective="both"`` it is that of
@@ -91,18 +92,12 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         ``get_velocity`` return arrays and leave the AnnData alone.
         """
         self._require_trained()
-        _checks.key_added(key_added)
         if isinstance(adata, MuData) and adata.is_view:
             raise ValueError("Expected `adata` to be no view of a MuData, which cannot be written to. Call `.copy()`.")
         cells = self._cells(adata)
         target = cells.adata
-        positions = gene_positions(target, list(self.genes))
-        if target.n_vars != len(self.genes):
-            raise ValueError(
-                f"Expected the {len(self.genes)} genes of the model, found {target.n_vars}. Select them with "
-                "`adata[:, model.genes].copy()`."
-            )
-        order = np.argsort(positions)
+        self._check_target(target, key_added)
+        order = np.argsort(gene_positions(target, list(self.genes)))
         fitted = self._integrate(cells)
         remove_results(target, key_added)
         networks = self._networks(key_added)
@@ -120,9 +115,19 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 UserWarning,
                 stacklevel=3,
             )
-        target.uns[key_added] = self._summary(cells, fitted)
+        target.uns[key_added] = self._summary(cells, fitted, order)
         target.uns[key_added][WRITTEN] = {place: np.asarray(keys, dtype=str) for place, keys in written.items()}
         self._share(target, adata, key_added)
+
+    def _check_target(self, target: AnnData, key_added: str) -> None:
+        """Refuse data that cannot take the results, and keys that hold something else."""
+        _checks.key_added(key_added)
+        if target.n_vars != len(self.genes):
+            raise ValueError(
+                f"Expected the {len(self.genes)} genes of the model to write results, found {target.n_vars}. Select them with "
+                "`adata[:, model.genes].copy()`, or pass `key_added=None` to `train`."
+            )
+        check_key(target, key_added)
 
     def _networks(self, key_added: str) -> dict[str, pd.DataFrame]:
         """Everything that goes to ``.varp``."""
@@ -140,8 +145,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             keys |= {lineage: _keys.lineage_adjacency(lineage, key_added) for lineage in self.lineages}
         return keys
 
-    def _summary(self, cells: Cells, fitted: FittedTrajectories) -> dict:
-        """Everything that goes to ``.uns``, in types that h5ad can store."""
+    def _summary(self, cells: Cells, fitted: FittedTrajectories, order: np.ndarray) -> dict:
+        """Everything that goes to ``.uns``, in types that h5ad can store, with genes in the order of the cells' data."""
         setup = {key: value for key, value in self.registry["setup_args"].items() if value is not None}
         start, end = cells.trajectories["start"].to_numpy(float), cells.trajectories["end"].to_numpy(float)
         grid = np.linspace(0.0, 1.0, fitted.states.shape[1])
@@ -151,13 +156,13 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             "parameters": self._parameters(),
             "scores": self.evaluate(cells.adata),
             "sparsity": self.get_sparsity().to_dict(),
-            "genes": np.asarray(self.genes, dtype=str),
+            "genes": np.asarray(self.genes[order], dtype=str),
             "trajectories": {
                 "name": np.asarray(cells.trajectories.index, dtype=str),
                 "lineage": np.asarray(cells.trajectories["lineage"], dtype=str),
                 "batch": np.asarray(cells.trajectories["batch"], dtype=str),
                 "times": start[:, None] + grid * (end - start)[:, None],
-                "values": fitted.states.astype(np.float32),
+                "values": fitted.states[:, :, order].astype(np.float32),
             },
         }
         held_out = self.validation_indices

@@ -59,7 +59,7 @@ class SimulationMixin(PredictionMixin):
 
     def simulate(
         self,
-        x0: np.ndarray | pd.DataFrame | None = None,
+        x0: np.ndarray | pd.DataFrame | pd.Series | None = None,
         times: Sequence[float] | np.ndarray | None = None,
         *,
         knockout: str | Sequence[str] = (),
@@ -78,11 +78,12 @@ class SimulationMixin(PredictionMixin):
         ----------
         x0
             Starts, starts × genes or one start, in the units of the data and the order of ``model.genes``; a data frame is
-            matched by column name, and its index names the starts. By default the initial states of the model's
-            trajectories.
+            matched by column name, and its index names the starts; a series is one start, matched by the names of its entries. By
+            default the initial states of the model's trajectories.
         times
             Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
-            longest trajectory of those that are simulated, and a warning names the shorter ones. Solvers with a fixed
+            longest trajectory of those that are simulated, and a warning names the shorter ones. With ``x0`` the unit is that of
+            all batches in the mean, in which a lineage has one length, if batches were aligned. Solvers with a fixed
             step take steps of a hundredth of the longest of all, whatever the times.
         knockout
             Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
@@ -140,9 +141,9 @@ class SimulationMixin(PredictionMixin):
         self._warn_knockout(knockout)
         starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
         kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
-        grid = self._simulation_times(times, kept)
-        if x0 is None:
-            self._warn_beyond(grid, kept)
+        lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
+        grid = self._simulation_times(times, lengths)
+        self._warn_beyond(grid, lengths)
         speed = self._start_velocities(v0, starts, lineages, clocks)
         if x0 is None and v0 is None and self.module.velocity_offset is not None:
             speed = cast("torch.Tensor", self.module.start_speed())[:, kept].detach()
@@ -205,7 +206,7 @@ class SimulationMixin(PredictionMixin):
             )
 
     def _starts(
-        self, x0: np.ndarray | pd.DataFrame | None, lineage: str | None, replicate: int
+        self, x0: np.ndarray | pd.DataFrame | pd.Series | None, lineage: str | None, replicate: int
     ) -> tuple[np.ndarray, list[str], list[int], np.ndarray]:
         """Starts × genes, their names and lineages, and the module's time per unit of their pseudotime."""
         if lineage is not None and lineage not in self.lineages:
@@ -219,6 +220,8 @@ class SimulationMixin(PredictionMixin):
             return states, names, [self.module.lineages[m] for m in kept], clocks[kept]
         if lineage is None and self.module.n_fields > 1:
             raise ValueError(f"Expected a `lineage` with `x0`, found none: each of {self.lineages} has its own field.")
+        if isinstance(x0, pd.Series):
+            x0 = x0.to_frame("0" if x0.name is None else x0.name).T
         if isinstance(x0, pd.DataFrame):
             missing = [gene for gene in self.genes if gene not in x0.columns]
             if missing:
@@ -242,15 +245,15 @@ class SimulationMixin(PredictionMixin):
         clock = np.full(len(states), 1.0 / float(self.module.time_unit))
         return states, names, [index] * len(states), clock
 
-    def _lengths(self, kept: Sequence[int]) -> pd.Series:
-        """Length of some trajectories in pseudotime."""
-        table = self.trajectories.iloc[list(kept)]
-        return table["end"] - table["start"]
+    def _lengths(self, kept: Sequence[int], clocks: np.ndarray | float) -> pd.Series:
+        """Length of some trajectories on the clocks of the starts, the module's time per unit of pseudotime."""
+        spans = self.module.relative_span.double().cpu().numpy()[list(kept)]
+        return pd.Series(spans / clocks, index=self.trajectories.index[list(kept)])
 
-    def _simulation_times(self, times: Sequence[float] | np.ndarray | None, kept: Sequence[int]) -> np.ndarray:
+    def _simulation_times(self, times: Sequence[float] | np.ndarray | None, lengths: pd.Series) -> np.ndarray:
         """Checked times since the start."""
         if times is None:
-            return np.linspace(0.0, float(self._lengths(kept).max()), _N_TIMES)
+            return np.linspace(0.0, float(lengths.max()), _N_TIMES)
         grid = np.asarray(times, dtype=np.float64)
         increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
         if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
@@ -334,19 +337,17 @@ class SimulationMixin(PredictionMixin):
         n_steps = max(1, math.ceil(times[-1] / step - _ROUNDING))
         return step * np.arange(n_steps + 1)
 
-    def _warn_beyond(self, times: np.ndarray, kept: Sequence[int]) -> None:
+    def _warn_beyond(self, times: np.ndarray, lengths: pd.Series) -> None:
         """Warn of trajectories that go on after their last cell."""
-        excess = times[-1] / self._lengths(kept) - 1.0
+        excess = times[-1] / lengths - 1.0
         beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
         if beyond:
             shown = dict(list(beyond.items())[:5])
-            other = (
-                ", or one `lineage` at a time" if self.trajectories["lineage"].iloc[list(kept)].nunique() > 1 else ""
-            )
+            other = ", or one `lineage` at a time" if self.trajectories["lineage"][lengths.index].nunique() > 1 else ""
             warnings.warn(
-                f"{len(beyond)} of {len(kept)} trajectories go on after their last cell, by these shares of their length: {shown}"
+                f"{len(beyond)} of {len(lengths)} trajectories go on after their last cell, by these shares of their length: {shown}"
                 f"{' and more' if len(beyond) > 5 else ''}. Nothing that was observed supports this. Pass `times` up to "
-                f"{self._lengths(kept).min():.4g}, where the shortest ends{other}.",
+                f"{lengths.min():.4g}, where the shortest ends{other}.",
                 UserWarning,
                 stacklevel=3,
             )

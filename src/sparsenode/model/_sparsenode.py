@@ -305,6 +305,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         _checks.choice("fields", fields, ("shared", "lineage"))
         _checks.choice("initial_state", initial_state, ("kernel", "first", "learned"))
         _checks.choice("self_edges", self_edges, ("penalised", "free"))
+        _checks.booleans(decay=decay, skip=skip, align_batches=align_batches, hard_prior=hard_prior)
         if prior is not None and path_weights is not None:
             raise ValueError("Expected one of `prior` and `path_weights`, found both.")
         if hard_prior and (prior is None or not penalty.per_target or (penalty.strength == 0).any()):

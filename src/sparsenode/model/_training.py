@@ -110,7 +110,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
             regularizer, the number in each round; a model that is trained already needs no round without adaptive weights first.
         accelerator, devices
-            As in :class:`lightning.pytorch.Trainer`.
+            As in :class:`lightning.pytorch.Trainer`, but one device only: a step takes all cells at once.
         train_size, validation_size
             Shares of the cells for training and validation. Held-out cells get their own statistics.
         shuffle_set_split
@@ -170,9 +170,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         adaptive = 0 if refit else self.module.regularizer.adaptive
         if max_epochs is None:
             max_epochs = _MAX_EPOCHS[fitted]
-        if key_added is not None:
-            _checks.key_added(key_added)
         _checks.trainer_arguments(trainer_kwargs)
+        _checks.device(devices, trainer_kwargs.get("precision"))
         _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
         _checks.share("train_size", train_size, zero=False)
@@ -180,6 +179,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             _checks.share("validation_size", validation_size)
         if self.adata is None:
             raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
+        if key_added is not None:
+            self._check_target(self.adata, key_added)
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
         if early_stopping and len(indices[1]) == 0:
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
@@ -315,7 +316,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             raise ValueError(
                 "Expected expression to vary between the cells of a trajectory, found every gene constant."
             )
-        spans, unit = relative_spans(cells.lineages, cells.spans, self._align_batches)
+        batches = list(cells.trajectories["batch"])
+        spans, unit = relative_spans(cells.lineages, batches, cells.spans, self._align_batches)
         if fitted != "transport" and not self.is_trained_:
             scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
             module.scale.fill_(scale)

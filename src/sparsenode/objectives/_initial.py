@@ -10,6 +10,7 @@ from sparsenode.objectives._statistics import MAX_EARLY
 
 InitialState = Literal["kernel", "first", "learned"]
 N_FIRST = 5
+_ROUNDING = 1e-9
 
 
 def initial_weights(
@@ -24,8 +25,8 @@ def initial_weights(
     usable
         Mask over cells, usually the training cells.
     method
-        ``"kernel"``: half a Gaussian of the given bandwidth, centred on the start. ``"first"``: the five earliest
-        cells alike. The paper also drops values with a z score of 3 or more, which five values cannot reach.
+        ``"kernel"``: half a Gaussian of the given bandwidth, centred on the start. ``"first"``: the earliest
+        cells that are worth five of the largest membership, with those that tie with the last of them. The paper also drops values with a z score of 3 or more, which five values cannot reach.
         ``"learned"``: the cells at the earliest time, where learning starts from.
     bandwidth
         Standard deviation of the kernel, as a share of the trajectory.
@@ -47,7 +48,11 @@ def initial_weights(
         result = np.zeros_like(member)
         for m in range(member.shape[1]):
             candidates = np.flatnonzero(member[:, m] > 0)
-            result[candidates[np.argsort(times[candidates, m], kind="stable")[:N_FIRST]], m] = 1.0
+            candidates = candidates[np.argsort(times[candidates, m], kind="stable")]
+            worth = np.cumsum(member[candidates, m]) / member[:, m].max()
+            last = min(int(np.searchsorted(worth, N_FIRST - _ROUNDING)), len(candidates) - 1)
+            chosen = candidates[times[candidates, m] <= times[candidates[last], m]]
+            result[chosen, m] = member[chosen, m]
     return result / result.sum(0)
 
 

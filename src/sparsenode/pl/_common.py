@@ -80,7 +80,12 @@ def regulator_columns(adata: AnnData, regulators: str | Sequence[str] | None) ->
     if regulators is None:
         return np.arange(adata.n_vars)
     if isinstance(regulators, str) and regulators in adata.var:
-        chosen = np.flatnonzero(adata.var[regulators].to_numpy(dtype=bool))
+        column = adata.var[regulators]
+        if not pd.api.types.is_bool_dtype(column) or column.isna().any():
+            raise TypeError(
+                f"Expected `adata.var[{regulators!r}]` to be boolean without missing values, found {column.dtype}. It should mark regulators."
+            )
+        chosen = np.flatnonzero(column.to_numpy(dtype=bool))
         if len(chosen) == 0:
             raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
         return chosen

@@ -129,6 +129,11 @@ def prepare_trajectories(
     listed, missing = _listed_genes(adata, keep_genes)
     memberships = _memberships(adata, lineages, groupby)
     assigned: np.ndarray = (memberships.to_numpy() > 0).sum(1) > 0
+    if root in adata.obs_names and root in set(adata.obs[groupby].astype(str)):
+        raise ValueError(
+            f"Expected `root` to be a cell or a cell type, found both of the name {root!r}, as where clusters and cells are numbered. Rename "
+            f"one, for instance the cells: `adata.obs_names = 'cell' + adata.obs_names`."
+        )
     if root in adata.obs_names and not assigned[adata.obs_names.get_loc(root)]:
         raise ValueError(f"Expected the root cell {root!r} to belong to a lineage, found it in none. Choose another.")
     if assigned.sum() < _MIN_CELLS:

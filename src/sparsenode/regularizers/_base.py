@@ -54,7 +54,7 @@ class Regularizer:
     proximal: ClassVar[bool] = False
     #: Whether the penalty can weight the paths of each regulator to each target.
     weights_paths: ClassVar[bool] = False
-    #: Whether the penalty is one on the magnitudes of the entries of a skip, given the layers: it can then be solved for.
+    #: Whether the penalty is one on the magnitudes of the entries of a skip, given the layers, so that it can be solved for.
     convex_skip: ClassVar[bool] = False
     #: How often training is repeated with path weights that are the inverse of what the training before has left.
     adaptive: int = 0

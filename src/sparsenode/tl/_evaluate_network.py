@@ -13,6 +13,7 @@ from sparsenode.model import _checks
 
 # Genes of a reference from which a network of targets only is told from a sparse one, and their share that is warned of.
 _MANY_GENES, _TARGETS_ONLY = 20, 0.5
+_UNKNOWN = 0.5  # share of the genes of the reference
 
 
 def evaluate_network(
@@ -97,6 +98,7 @@ def evaluate_network(
             f"Expected candidate edges that are not in `reference`, found all {len(candidates)} in it: nothing can be told apart."
         )
     _require_shared_genes(network, genes)
+    _warn_of_unknown_genes(network, genes)
     if regulators is None:
         _warn_of_targets_only(network, truth, pd.Index(genes))
     weights = _strongest(network).reindex(candidates).fillna(0.0).to_numpy()
@@ -141,6 +143,20 @@ def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
             f"Expected genes of `network` in `reference`, none of {len(named)} is among its {len(genes)} genes. Genes of "
             f"`reference` look like {[str(gene) for gene in genes[:3]]}, those of `network` like "
             f"{[str(gene) for gene in named[:3]]}."
+        )
+
+
+def _warn_of_unknown_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
+    """Warn where most genes of the reference are in no row of the network: it cannot have predicted their pairs."""
+    named = pd.unique(pd.concat([network["source"], network["target"]]))
+    unknown = genes[~np.isin(genes, named)]
+    if len(named) and len(unknown) > _UNKNOWN * len(genes):
+        warnings.warn(
+            f"{len(unknown)} of the {len(genes)} genes of `reference` are not in `network`, such as {[str(g) for g in unknown[:3]]}. If "
+            "the model did not have them, leave them out: `reference[reference['source'].isin(model.genes) & "
+            "reference['target'].isin(model.genes)]`. Pairs that it cannot predict inflate all ratios, those of random weights too.",
+            UserWarning,
+            stacklevel=3,
         )
 
 

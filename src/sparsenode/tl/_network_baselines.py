@@ -96,6 +96,7 @@ def network_baselines(
     >>> tables["pearson"].columns.tolist()
     ['source', 'target', 'weight']
     """
+    _checks.anndata(adata)
     names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
     for name in names:
         _checks.choice("methods", name, METHODS)

@@ -59,6 +59,7 @@ def shuffle_time(
     >>> control = sn.tl.shuffle_time(adata, "simulation_time", "lineage")
     >>> sn.SparseNODE.setup_anndata(control, time_key="simulation_time", lineage_key="lineage")
     """
+    _checks.anndata(adata)
     _checks.at_least("seed", seed, 0)
     observations = read_observations(adata, time_key, lineage_key, batch_key)
     order = _permutation(observations, np.random.default_rng(seed))
