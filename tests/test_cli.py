@@ -192,6 +192,14 @@ def test_output_that_cannot_be_written_is_found_before_the_fit(path, tmp_path, q
     assert quick == {}
 
 
+def test_a_place_for_figures_that_is_a_file_is_found_before_the_fit(path, tmp_path, quick, capsys):
+    (tmp_path / "figures").touch()
+    arguments = ["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age", "--figures", str(tmp_path / "figures")]
+    assert _cli.main(arguments) == 1
+    assert "File exists" in failure(capsys)
+    assert quick == {}
+
+
 def test_divergence(path, tmp_path, monkeypatch, capsys):
     def diverge(self, **_):
         raise sn.DivergenceError("Training diverged: lower the learning rate.")

@@ -323,6 +323,14 @@ def test_nothing_is_trained_where_settings_are_wrong(cells):
     assert not model.is_trained_
 
 
+def test_a_run_without_history(cells):
+    """Lightning's dry run keeps no history."""
+    model = sn.SparseNODE(cells, **SMALL)
+    model.train(fast_dev_run=True, accelerator="cpu", enable_progress_bar=False, key_added=None)
+    assert model.is_trained_
+    assert model.network_history_ == {}
+
+
 # What a model does that names no objective
 
 

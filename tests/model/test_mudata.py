@@ -243,6 +243,15 @@ def test_warns_of_uneven_modalities(mdata):
         sn.SparseNODE.setup_mudata(mdata, **JOINT)
 
 
+def test_variances_of_integers_do_not_overflow(mdata):
+    for name, factor in {"rna": 10, "atac": 20}.items():
+        values = mdata[name].X
+        mdata[name].X = (factor * (values - values.min()) / np.ptp(values) * 12).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".* varies .* times as much")
+        sn.SparseNODE.setup_mudata(mdata, **JOINT)
+
+
 def test_writes_what_it_brings_into_the_log(mdata, caplog):
     mdata.obs["time"] = mdata["rna"].obs["dpt_pseudotime"].reindex(mdata.obs_names)
     with caplog.at_level(logging.INFO, "sparsenode"):

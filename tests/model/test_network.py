@@ -302,6 +302,11 @@ def test_sparsity_with_regulators_only(fitted):
     assert np.isnan(fitted.get_sparsity(regulators=fitted.genes)["spurious"])
 
 
+def test_sparsity_with_regulators_as_text(fitted):
+    with pytest.raises(TypeError, match="sequence of genes, found the string 'gene1'"):
+        fitted.get_sparsity(regulators="gene1")
+
+
 def test_sparsity_without_any_known_regulator(fitted):
     with pytest.raises(ValueError, match=r"none of 2 names is among its 8 genes.*gene0.*SOX2") as caught:
         fitted.get_sparsity(regulators=["SOX2", "PAX6"])

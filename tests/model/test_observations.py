@@ -237,6 +237,11 @@ def test_boolean_table(adata):
     np.testing.assert_array_equal(read_observations(adata, TIME, "memberships", None).memberships, table)
 
 
+def test_memberships_of_three_dimensions(adata, refused):
+    adata.obsm["memberships"] = np.ones((120, 2, 2))
+    refused(adata, ValueError, "cells × lineages, found shape (120, 2, 2)", lineage_key="memberships")
+
+
 # Batches
 
 
@@ -247,6 +252,21 @@ def test_missing_batch_key(adata, refused):
 def test_missing_batches_are_counted(adata, refused):
     adata.obs.iloc[:6, adata.obs.columns.get_loc("donor")] = np.nan
     refused(adata, ValueError, "found 6 of 120 missing", "`adata.obs['donor']`", batch_key="donor")
+
+
+@pytest.mark.parametrize("key", ["lineage_key", "batch_key"])
+def test_numbers_and_text_that_read_the_same(adata, refused, key):
+    """As after tables were put together, one of which was read as numbers."""
+    adata.obs["kind"] = pd.Series([1, "1"] * 60, adata.obs_names, dtype=object)
+    message = refused(adata, ValueError, "`adata.obs['kind']`", "read the same: ['1']", **{key: "kind"})
+    exec(message.split("`")[-2], {"adata": adata})
+    assert read_observations(adata, TIME, None, "kind").batch_names == ["1"]
+
+
+def test_names_of_trajectories_that_meet(adata, refused):
+    adata.obs["lineage"] = pd.Categorical(np.where(np.arange(120) % 2, "a", "a, b"))
+    adata.obs["batch"] = pd.Categorical(np.where(np.arange(120) % 2, "b, c", "c"))
+    refused(adata, ValueError, "'a, b, c' for [('a', 'b, c'), ('a, b', 'c')]", lineage_key="lineage", batch_key="batch")
 
 
 def test_trajectories_are_lineages_of_batches(make_adata):

@@ -242,6 +242,14 @@ def test_some_of_the_own_cells_stay_on_the_trajectories_of_the_model(fitted_dono
         pd.testing.assert_frame_equal(fitted_donors.evaluate(some), fitted_donors.evaluate(indices=rows))
 
 
+def test_own_cells_with_rounded_times_are_still_their_own(fitted_donors):
+    """As where pseudotime was stored in single precision."""
+    some = fitted_donors.adata[:50].copy()
+    some.obs[TIME] = some.obs[TIME].astype(np.float32)
+    assert fitted_donors._cells(some).own
+    np.testing.assert_allclose(fitted_donors.predict(some), fitted_donors.predict()[:50], atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
 def test_some_of_the_own_cells_in_a_file(fitted, tmp_path, kind):
     import anndata

@@ -255,6 +255,28 @@ def test_permuted_genes_get_results_in_their_own_order(fitted, make_adata):
     )
     pd.testing.assert_frame_equal(permuted.uns["p"]["scores"], other.uns["sparsenode"]["scores"])
     assert "held_out_scores" not in other.uns["sparsenode"]
+    assert list(permuted.uns["p"]["genes"]) == list(permuted.var_names)
+    curves, ordered = (one["trajectories"]["values"] for one in (permuted.uns["p"], other.uns["sparsenode"]))
+    np.testing.assert_allclose(curves, ordered[:, :, order], atol=1e-5)
+
+
+@pytest.mark.parametrize("other", [{"note": "mine"}, [1, 2]])
+def test_what_is_not_of_a_fit_is_not_overwritten(adata, fit, other):
+    adata.uns["pca"] = other
+    with pytest.raises(ValueError, match=r"`uns\['pca'\]` to be free.*found something else"):
+        fit(adata, train={"key_added": "pca"})
+    assert adata.uns["pca"] == other
+    with pytest.raises(ValueError, match="found something else"):
+        fit(adata, train={"key_added": None}).write_results(key_added="pca")
+
+
+def test_data_that_cannot_take_results_are_found_before_training(fitted, make_adata, tmp_path):
+    fitted.save(tmp_path / "model")
+    wider = make_adata(n_vars=9)
+    model = sn.SparseNODE.load(tmp_path / "model", wider)
+    with pytest.raises(ValueError, match="the 8 genes of the model to write results, found 9"):
+        model.train(max_epochs=1, accelerator="cpu")
+    model.train(max_epochs=1, accelerator="cpu", steps_per_epoch=1, enable_progress_bar=False, key_added=None)
 
 
 def test_more_genes_than_the_model(fitted, make_adata):

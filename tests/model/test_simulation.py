@@ -236,6 +236,31 @@ def test_starts_are_named_once(fitted):
     assert list(effects["start"].unique()) == ["0", "1", "2"]
 
 
+def test_a_series_is_one_start_matched_by_name(fitted):
+    cell = fitted.adata.to_df().iloc[3]
+    expected = fitted.simulate(cell.to_frame().T, lineage="myeloid", times=[0.0, 0.5])
+    found = fitted.simulate(cell.sample(frac=1, random_state=0), lineage="myeloid", times=[0.0, 0.5])
+    np.testing.assert_array_equal(found.unperturbed, expected.unperturbed)
+    assert set(found.effects["start"]) == {"cell3"}
+    unnamed = fitted.simulate(cell.rename(None), lineage="myeloid", times=[0.0, 0.5])
+    np.testing.assert_array_equal(unnamed.unperturbed, expected.unperturbed)
+
+
+def test_given_starts_run_to_the_end_of_their_lineage(make_adata, fit):
+    """Where batches of unlike units were aligned, a lineage has one length, in which the clock of given starts counts."""
+    adata = make_adata(n_obs=160, n_donors=2)
+    later = adata.obs["donor"] == "donor1"
+    adata.obs.loc[later, "dpt_pseudotime"] *= 1.4
+    model = fit(adata, {"lineage_key": "lineage", "batch_key": "donor"}, align_batches=True)
+    row = list(model.trajectories.index).index("myeloid, donor1")
+    start = model._integrate(None).initial_state[row]
+    end = model.predict(times=[model.trajectories["end"].iloc[row]])[row, 0]
+    found = model.simulate(start, lineage="myeloid")
+    np.testing.assert_allclose(found.unperturbed[0, -1], end, atol=1e-3)
+    with pytest.warns(UserWarning, match=r"1 of 1 trajectories go on after their last cell.*'50%'"):
+        model.simulate(start, lineage="myeloid", times=[1.5 * found.times[-1]])
+
+
 def test_trajectories_that_go_on_after_their_last_cell_are_named(fitted):
     """By default all run as long as the longest; one alone takes its own time."""
     lengths = fitted.trajectories["end"] - fitted.trajectories["start"]

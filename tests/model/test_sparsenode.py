@@ -52,6 +52,8 @@ def new(adata, **arguments) -> sn.SparseNODE:
         ({"atol": float("nan")}, ValueError, "`atol`"),
         ({"seed": -1}, ValueError, "`seed`.*at least 0, found -1"),
         ({"solver": "euler4"}, ValueError, "`solver`.*euler4"),
+        ({"decay": "no"}, TypeError, "`decay` to be True or False, found 'no'"),
+        ({"skip": 1}, TypeError, "`skip` to be True or False, found 1"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
@@ -178,6 +180,11 @@ def test_text(adata, capsys):
         ({"train_size": None}, "`train_size` .* found None"),
         ({"validation_size": "0.1"}, "`validation_size` .* found '0.1'"),
         ({"train_size": 0.9, "validation_size": 0.2}, "train_size.*validation_size"),
+        ({"devices": 2}, "one device, found `devices=2`"),
+        ({"devices": [0, 1]}, r"one device, found `devices=\[0, 1\]`"),
+        ({"devices": "0,1"}, "one device, found `devices='0,1'`"),
+        ({"precision": "64-true"}, "single precision.* found `precision='64-true'`"),
+        ({"precision": "bf16-mixed"}, "single precision.* found `precision='bf16-mixed'`"),
     ],
     ids=str,
 )
@@ -186,6 +193,16 @@ def test_wrong_settings_of_training(adata, train, message):
     with pytest.raises(ValueError, match=message):
         model.train(**(QUICK | train))
     assert not model.is_trained_
+
+
+def test_double_precision_by_default(adata):
+    model = new(adata)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match="single precision.*found torch.float64"):
+            model.train(**QUICK)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_early_stopping_needs_held_out_cells(adata):

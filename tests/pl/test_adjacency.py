@@ -133,6 +133,15 @@ def test_columns_by_a_marker_in_var(cells):
         sn.pl.adjacency(cells, regulators="is_tf")
 
 
+@pytest.mark.parametrize(
+    "marker", [["True", "False"] * 4, [0.1, 0.0] * 4, [True, None] * 4], ids=["text", "numbers", "missing"]
+)
+def test_a_marker_that_is_not_boolean(cells, marker):
+    cells.var["is_tf"] = pd.array(marker, dtype="boolean") if None in marker else marker
+    with pytest.raises(TypeError, match=r"`adata.var\['is_tf'\]` to be boolean without missing values"):
+        sn.pl.adjacency(cells, regulators="is_tf", show=False)
+
+
 def test_one_regulator_and_one_target(results):
     block, rows, columns = drawn(sn.pl.adjacency(results, regulators="gene3", targets="gene4"))
     assert (rows, columns, block.shape) == (["gene4"], ["gene3"], (1, 1))

@@ -169,6 +169,10 @@ def test_refuses_what_it_cannot_prepare(counts):
     stem = rna.obs_names[rna.obs["cell_type"] == "stem"][0]
     with pytest.raises(ValueError, match="root cell"):
         pp.prepare_trajectories(rna, stem, {"late": ["late_erythroid", "early_erythroid"]})
+    numbered = rna.copy()
+    numbered.obs_names = ["stem", *rna.obs_names[1:]]
+    with pytest.raises(ValueError, match="a cell or a cell type, found both of the name 'stem'"):
+        pp.prepare_trajectories(numbered, "stem", lineages)
     with pytest.raises(ValueError, match="at least 20 cells in lineages, found 8"):
         pp.prepare_trajectories(rna[rna.obs["cell_type"] == "stem"][:8], "stem")
     with pytest.raises(TypeError, match="MuData"):

@@ -193,6 +193,17 @@ def test_genes_outside_the_reference_are_no_candidates():
     )
 
 
+def test_a_reference_of_other_genes_is_told():
+    """Pairs of genes that the model never saw are negatives for free: a random network looks good."""
+    chain = [(f"g{i}", f"g{i + 1}", 1.0) for i in range(8)]
+    network, message = table(*chain[:3]), r"5 of the 9 genes of `reference` are not in `network`, such as \['g4'"
+    with pytest.warns(UserWarning, match=message):
+        sn.tl.evaluate_network(network, table(*chain))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sn.tl.evaluate_network(network, table(*chain[:6]))
+
+
 def test_regulators_limit_the_sources():
     network = table(("a", "b", 0.9), ("c", "a", 5.0), ("b", "a", 0.7))
     scores = sn.tl.evaluate_network(network, REFERENCE, regulators=["a", "b", "x"])

@@ -318,6 +318,8 @@ def test_errors(cells, arguments, error, message):
 
 
 def test_errors_in_the_data(cells):
+    with pytest.raises(TypeError, match="an AnnData object, found DataFrame"):
+        sn.tl.network_baselines(cells.to_df())
     with pytest.raises(ValueError, match="at least 3 cells and two genes, found 2 cells"):
         sn.tl.network_baselines(cells[:2].copy())
     cells.X[3, 2] = np.nan
