@@ -105,7 +105,7 @@ class SimulationMixin(PredictionMixin):
 
         Returns
         -------
-        An object with
+        A :class:`~sparsenode.model.Simulation`, which :func:`sparsenode.pl.intervention` draws, with
 
         - ``times``: times since the start, in units of pseudotime,
         - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data,

@@ -87,6 +87,8 @@ def adjacency(
     ------
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
+    TypeError
+        If the column that ``regulators`` names is not boolean.
     ValueError
         If a gene is unknown or in no group, or there is no such block.
     """

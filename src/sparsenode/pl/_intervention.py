@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sparsenode.model import Simulation
 from sparsenode.pl import _common
 
 _N_DEFAULT = 3
 _MAX_NAMED = 10  # trajectories beyond which colours are not named
 
 
-class Intervention(Protocol):
-    """What :func:`intervention` reads of a simulation; any object with these attributes will do.
-
-    Parameters
-    ----------
-    times
-        Times of both runs, increasing.
-    perturbed, unperturbed
-        Expression with and without the intervention, starts × times × genes.
-    effects
-        Table whose columns ``start`` and ``gene`` name the starts and genes in this order. A column ``held``, where there
-        is one, marks the genes of the intervention.
-    """
-
-    @property
-    def times(self) -> np.ndarray: ...
-    @property
-    def perturbed(self) -> np.ndarray: ...
-    @property
-    def unperturbed(self) -> np.ndarray: ...
-    @property
-    def effects(self) -> pd.DataFrame: ...
-
-
 def intervention(
-    simulation: Intervention,
+    simulation: Simulation,
     *,
     genes: str | Sequence[str] | None = None,
     trajectories: str | Sequence[str] | None = None,

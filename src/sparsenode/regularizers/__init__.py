@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sparsenode.regularizers._base import Regularizer
+from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
 from sparsenode.regularizers._cnode import CNODE
 from sparsenode.regularizers._grouplasso import GroupLasso
 from sparsenode.regularizers._l0 import L0
@@ -48,4 +48,15 @@ def get(regularizer: str | Regularizer) -> Regularizer:
     )
 
 
-__all__ = ["CNODE", "GroupLasso", "L0", "LassoNet", "NoRegularizer", "PathReg", "Regularizer", "get"]
+__all__ = [
+    "CNODE",
+    "GroupLasso",
+    "L0",
+    "LassoNet",
+    "NoRegularizer",
+    "PathReg",
+    "Regularizer",
+    "get",
+    "path_norm",
+    "soft_threshold_paths",
+]

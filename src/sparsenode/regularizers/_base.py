@@ -156,6 +156,23 @@ def path_norm(effective: EffectiveWeights) -> torch.Tensor:
     r"""Mean over targets of :math:`\sum_j B_{ij} (|S| + |W^L| \cdots |W^1|)_{ij}`, shape networks.
 
     :math:`S` is the skip, if there is one, and :math:`B` are the path weights, one by default.
+
+    Parameters
+    ----------
+    effective
+        Weights of a field, with its gates.
+
+    Returns
+    -------
+    Norm of every network, shape networks, differentiable.
+
+    Notes
+    -----
+    Part of a regularizer of one's own. Do not descend it by gradient where zeros are to be exact: see :func:`soft_threshold_paths`.
+
+    References
+    ----------
+    Aliee, Theis and Kilbertus (2021), *Beyond predictions in neural ODEs: identification and interventions*.
     """
     return path_sum(effective.architecture, [weight.abs() for weight in effective.weights])[0]
 
@@ -184,7 +201,27 @@ def _n_rows(architecture: Architecture, chain: Sequence[torch.Tensor]) -> int:
 def soft_threshold_paths(
     field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]
 ) -> None:
-    """Soft-threshold every weight by its step times the gradient of ``strength * path_norm`` in its magnitude."""
+    """Soft-threshold every weight by its step times the gradient of ``strength * path_norm`` in its magnitude.
+
+    Parameters
+    ----------
+    field
+        Its ``weights`` are changed in place.
+    effective
+        The effective weights of the gradient step, which hold these gradients.
+    strength
+        Strength of every network, shape networks.
+    steps
+        Step size of every weight in the gradient step, in the shapes of ``field.weights``.
+
+    Notes
+    -----
+    Call it from :meth:`Regularizer.prox`. Do not use it for a penalty that is no function of the path norm.
+
+    References
+    ----------
+    Parikh and Boyd (2014), *Proximal algorithms*, section 6.5.2.
+    """
     scale = strength / field.n_vars
     gates: Sequence[torch.Tensor | None] = effective.gates or [None] * len(steps)
     above = [slope for chain in effective.paths for slope in chain.above]
