@@ -7,7 +7,7 @@ coordinates. Null models of an extrapolation: persistence (last frame held), lin
 frames) and the mean of the fitted frames. Those of the unseen trial: its first frame held, its first frame and the slope of
 its first eight, and the mean of all fitted frames.
 
-``folds`` holds each trial out in turn, at two frame rates, with one recipe, the same one as in the user guide. It was chosen on
+``folds`` holds each trial out in turn, at three frame rates (40, 60 and 120 a second), with one recipe, the same one as in the user guide. It was chosen on
 these four trials. ``levers`` leaves one part of it out at a time, ``methods`` exchanges the regularizer, ``coordinates`` fits all 93
 coordinates as in the paper, and ``golf`` extrapolates a golf swing. A row is a seed, or the mean of the trajectories of all seeds.
 """

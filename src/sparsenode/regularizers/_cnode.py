@@ -45,10 +45,10 @@ class CNODE(Regularizer):
 
     Notes
     -----
-    ``CNODE(0.1)`` is the default of transport and of both objectives, and so of the model;
-    :class:`~sparsenode.regularizers.PathReg` is that of trajectories and of collocation alone.
+    Use it to read a network: ``CNODE(0.1)`` is the default of transport and of ``"both"``, and so of the model. For forecasts with
+    trajectories alone, and for collocation, :class:`~sparsenode.regularizers.PathReg` is the default.
 
-    Use it where dependencies are weak or few and shrunken coefficients do no harm. It shrinks strong edges as much as
+    It shrinks strong edges as much as
     weak ones: do not use it where the size of an effect matters, unless with ``adaptive`` rounds and a refit.
 
     References

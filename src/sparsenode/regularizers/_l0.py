@@ -49,7 +49,7 @@ class L0(Regularizer):
     -----
     Use it for weight sparsity, that is for smaller and faster networks. It counts weights, not paths: a network with
     few weights can still connect every regulator to every target, so do not use it to read a gene network. For that
-    use :class:`~sparsenode.regularizers.PathReg`.
+    use :class:`~sparsenode.regularizers.CNODE`, the default of the model.
 
     References
     ----------

@@ -63,8 +63,10 @@ class PathReg(Regularizer):
 
     Notes
     -----
-    Use it to read a network: a path that is closed proves that the target does not depend on the regulator. Do not
-    use it on a handful of cells: sampled gates need a few hundred steps to settle.
+    Use it for forecasts: it is the default of trajectories alone and of collocation. To read a network take
+    :class:`~sparsenode.regularizers.CNODE`, the default of the model and of transport. A path that is closed proves that the
+    target does not depend on the regulator; with ``gates="unit"`` nearly all closed paths are those of regulators that are switched off as
+    a whole. Do not use it on a handful of cells: sampled gates need a few hundred steps to settle.
 
     References
     ----------

@@ -70,7 +70,7 @@ def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
     network
         As in :func:`to_networkx`.
     path
-        File to write, by custom ``….graphml``. A file that is there is replaced.
+        File to write, by convention with the suffix ``.graphml``. A file that is there is replaced.
 
     Raises
     ------
