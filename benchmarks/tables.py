@@ -33,9 +33,9 @@ METHODS = {
     "lassonet": "LassoNet, inner",
     "lassonet_outer": "LassoNet, outer",
     "none": "no penalty",
-    "pysindy": "PySINDy",
+    "pysindy": "PySINDy, degree 2",
     "pysindy_linear": "PySINDy, degree 1",
-    "least_squares": "least squares",
+    "least_squares": "least squares, degree 2",
     "least_squares_linear": "least squares, degree 1",
 }
 SECOND_ORDER = {
@@ -228,14 +228,14 @@ def stability() -> Rows:
     """Edges that are in every half of the cells, with pseudotime and without its order; means over seeds."""
     table = results("results/stability.csv").groupby(["network", "pseudotime"]).mean(numeric_only=True)
     shown = {
-        ("density", "as given"): "right by chance",
-        ("in_all", "as given"): "edges in all halves",
-        ("precision_in_all", "as given"): "of these right",
-        ("precision_strongest", "as given"): "of as many strongest right",
-        ("precision_others", "as given"): "of the others right",
-        ("correlation", "as given"): "correlation of halves",
-        ("correlation", "permuted"): "correlation, permuted",
-        ("precision_in_all", "permuted"): "in all halves and right, permuted",
+        ("density", "as given"): "true edges, share of all pairs",
+        ("in_all", "as given"): "pairs non-zero in all ten halves, share of all pairs",
+        ("precision_in_all", "as given"): "true, share of these",
+        ("precision_strongest", "as given"): "true, share of as many strongest pairs of one fit to all cells",
+        ("precision_others", "as given"): "true, share of pairs that are zero in some half",
+        ("correlation", "as given"): "rank correlation of weights between complementary halves",
+        ("correlation", "permuted"): "that correlation, pseudotime permuted",
+        ("precision_in_all", "permuted"): "true, share of pairs non-zero in all halves, pseudotime permuted",
     }
     rows = [["network", *shown.values()]]
     for network in table.index.unique("network"):
