@@ -182,7 +182,7 @@ class NetworkMixin(PredictionMixin):
 
         Returns
         -------
-        Cells × targets × regulators, in the units of :meth:`get_adjacency`, genes in the order of ``model.genes``. Only the
+        Cells × targets × regulators, in the units of ``get_adjacency(weights="jacobian")``, genes in the order of ``model.genes``. Only the
         cells that are asked for are held in memory, so walk through many cells in pieces.
 
         Raises
@@ -202,8 +202,8 @@ class NetworkMixin(PredictionMixin):
         Notes
         -----
         Where cells are noisier than what the field was fitted to, single Jacobians are extrapolations; average them over
-        groups of cells. With ``align_batches`` their unit of time is the mean over batches, that of :meth:`get_velocity` each
-        batch's own.
+        groups of cells. With ``align_batches`` their unit of time is that of all batches in the mean, that of :meth:`get_velocity`
+        each batch's own.
         """
         self._require_trained()
         self._check_block(block)
