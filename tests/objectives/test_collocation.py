@@ -130,3 +130,28 @@ def test_weights_count_like_repeated_cells():
     repeated = np.repeat(np.arange(50), weights.astype(int))
     one, other = smooth(_statistics([t], [x], [weights])), smooth(_statistics([t[repeated]], [x[repeated]]))
     np.testing.assert_allclose(one.states, other.states, atol=1e-8)
+
+
+def test_the_smoothness_does_not_depend_on_the_weight_of_a_trajectory():
+    """Trajectories of few cells and of many that say the same are smoothed alike."""
+    rng = np.random.default_rng(5)
+    t = np.sort(rng.uniform(size=60))
+    x = np.sin(5 * t)[:, None] + 0.3 * rng.normal(size=(60, 1))
+    found = smooth(_statistics([t, t], [x, x], [1.0, 5.0], n_knots=9))
+    np.testing.assert_allclose(found.states[0], found.states[1], atol=1e-6)
+
+
+def test_curvatures_do_not_depend_on_the_direction_of_time():
+    """At a knot they are the mean of both sides, which are not equal."""
+    rng = np.random.default_rng(6)
+    t = np.sort(rng.uniform(size=40))
+    x = np.sin(6 * t)[:, None] + 0.1 * rng.normal(size=(40, 1))
+    forth, back = smooth(_statistics([t], [x], n_knots=5)), smooth(_statistics([1 - t], [x], n_knots=5))
+    np.testing.assert_allclose(forth.curvatures[0], back.curvatures[0, ::-1], rtol=1e-4)
+
+
+def test_the_rate_does_not_depend_on_how_far_trajectories_lie_apart():
+    t = np.linspace(0, 1, 80)
+    x = np.sin(7 * t)[:, None]
+    near, far = (smooth(_statistics([t, t], [x, x + gap], n_knots=9)).rate(np.ones(2)) for gap in (0.0, 10.0))
+    assert near == pytest.approx(far, rel=1e-3)

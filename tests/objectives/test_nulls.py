@@ -42,6 +42,11 @@ def nulls(cells, training):
     return NullModels.fit(stream([(0, x)], table, training, ~training, 5, 3), LINEAGES, 2)
 
 
+def test_the_kernel_is_a_twentieth_of_a_trajectory_wide():
+    """Reported scores of null models depend on it."""
+    assert BANDWIDTH == 0.05
+
+
 def pooled(cells, training, lineage):
     times, weights, x = cells
     columns = np.flatnonzero(np.array(LINEAGES) == lineage)

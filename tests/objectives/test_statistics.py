@@ -179,3 +179,16 @@ def test_no_cells_is_an_error():
     table = CellTable(empty, empty, empty, [np.zeros(0, dtype=int)])
     with pytest.raises(ValueError, match="at least one cell"):
         stream([], table, np.zeros(0, dtype=bool), np.zeros(0, dtype=bool), 5, 2)
+
+
+def test_the_range_is_that_of_the_training_cells(data):
+    x = data.x.copy()
+    others = np.flatnonzero(~data.training)
+    x[others[0]], x[others[1]] = 50.0, -50.0
+    expected = x[data.training].min(0), x[data.training].max(0)
+    np.testing.assert_array_equal(data.stream(x=x).range, expected)
+
+
+def test_a_small_variable_beside_a_large_one_is_not_constant(data):
+    scale = np.array([1e-4, 1.0, 1.0, 1e4])
+    np.testing.assert_allclose(data.stream(x=scale * data.x).deviation, scale * data.stream().deviation, rtol=1e-6)

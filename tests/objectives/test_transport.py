@@ -175,6 +175,32 @@ def test_pairs_follow_the_order_of_every_trajectory(line, windows, lag, overlap)
         np.testing.assert_allclose(pairs.duration[own], span / n_windows)
 
 
+@pytest.mark.parametrize(
+    ("n_cells", "lag", "duration"),
+    [(100, 4, 1 / 20), (175, 3, 2 / 35)],
+    ids=["1.33 of 20 windows", "1.75 of 35 windows"],
+)
+def test_lags_span_the_same_share_of_fewer_windows_rounded_to_whole_ones(n_cells, lag, duration):
+    rng = np.random.default_rng(0)
+    times, x = np.linspace(0, 1, n_cells)[:, None], rng.normal(size=(n_cells, 2))
+    pairs = couple_cells(times, np.ones((n_cells, 1)), x, Transport(windows=60, lags=lag, min_cells=5))
+    np.testing.assert_allclose(pairs.duration, duration)
+
+
+def test_cells_receive_mass_in_proportion_to_their_memberships():
+    times, x = np.arange(4.0)[:, None], np.array([[0.0], [0.1], [5.0], [5.1]])
+    weights = np.array([[1.0], [1.0], [1.0], [9.0]])
+    pairs = couple_cells(times, weights, x, Transport(windows=2, lags=1, overlap=1, entropy=0.0, min_cells=2))
+    np.testing.assert_allclose(pairs.coupling.toarray().mean(0), [0.0, 0.0, 0.1, 0.9])
+
+
+def test_defaults():
+    """Published results were made with these."""
+    assert Transport() == Transport(
+        windows=60, lags=(2, 3, 4), overlap=4, entropy=0.05, min_cells=6, n_pcs=30, batch_size=1024, ridge=0.5
+    )
+
+
 @pytest.mark.parametrize("overlap", [1, 2, 4])
 def test_windows_of_single_cells(overlap):
     """Borders between halves would round to the same cell."""
@@ -270,3 +296,39 @@ def test_noise_is_what_coupled_cells_do_not_share():
     assert noise_to_signal(pairs, constant, weights) == pytest.approx(0.0, abs=1e-9)
     assert noise_to_signal(pairs, noise, weights) > 20.0
     assert np.isfinite(noise_to_signal(pairs, np.ones((4000, 2)), weights))
+
+
+def moves(start: np.ndarray, end: np.ndarray, kind: np.ndarray | None = None) -> tuple[Pairs, np.ndarray]:
+    """Every row of the start is coupled with the same row of the end alone: the pairs, and the values of all cells."""
+    n = len(start)
+    coupling = sparse.csr_array((np.ones(n), (np.arange(n), n + np.arange(n))), shape=(n, 2 * n))
+    trajectory = np.zeros(n, dtype=int)
+    pairs = Pairs(np.arange(n), coupling, np.ones(n), trajectory, trajectory if kind is None else kind)
+    return pairs, np.concatenate([start, end])
+
+
+def test_signal_is_the_mean_share_of_the_variables():
+    """One is kept and one is lost: half of the variance is signal, whatever the units of the two."""
+    start = np.random.default_rng(0).normal(size=(500, 2)) * [1.0, 10.0]
+    pairs, values = moves(start, start * [1.0, 0.0])
+    assert noise_to_signal(pairs, values, np.ones(500)) == pytest.approx(1.0)
+
+
+def test_signal_counts_the_pairs_of_every_lag_by_their_number():
+    """Nine of ten pairs keep all, the others nothing."""
+    kind = np.repeat([0, 1], [900, 100])
+    start = np.tile([[-1.0], [1.0]], (500, 1))
+    pairs, values = moves(start, start * (kind == 0)[:, None], kind)
+    assert noise_to_signal(pairs, values, np.ones(1000)) == pytest.approx(0.1 / 0.9)
+
+
+def test_signal_is_a_weighted_covariance():
+    """Deviations from the weighted mean are -3/4 and 1/4: the covariance is 3/48 and the variance 9/48."""
+    pairs, values = moves(np.array([[0.0], [0.0], [0.0], [1.0]]), np.array([[1.0], [0.0], [1.0], [1.0]]))
+    assert noise_to_signal(pairs, values, np.array([1.0, 1.0, 1.0, 9.0])) == pytest.approx(2.0)
+
+
+def test_cells_that_move_apart_have_no_noise():
+    start = np.random.default_rng(0).normal(size=(300, 2))
+    pairs, values = moves(start, 2 * start)
+    assert noise_to_signal(pairs, values, np.ones(300)) == 0.0
