@@ -102,8 +102,9 @@ def test_decay_subtracts_a_positive_rate_times_the_state(make_field):
     np.testing.assert_allclose(with_decay, without.numpy() - rate * x.numpy(), rtol=1e-12)
 
 
-def test_decay_starts_at_one_e_fold_over_a_trajectory():
-    np.testing.assert_allclose(Field(3, (4,), [0]).decay.detach(), 1.0, rtol=1e-4)
+@pytest.mark.parametrize(("order", "rate"), [(1, 1.0), (2, 0.1)])
+def test_decay_starts_at_one_e_fold_over_a_trajectory_and_damping_at_a_tenth(order, rate):
+    np.testing.assert_allclose(Field(3, (4,), [0], order=order).decay.detach(), rate, rtol=1e-4)
 
 
 @pytest.mark.parametrize("gates", [None, "weight"])
@@ -175,7 +176,7 @@ def test_the_tests_above_see_zeros_and_non_zeros(make_field):
 @pytest.mark.parametrize("gates", [None, "weight", "unit"])
 def test_same_seed_gives_the_same_network_whatever_the_batch(gates):
     alone = Field(4, (5, 6), [7], gates)
-    among = Field(4, (5, 6), [3, 7, 7, 11], gates)
+    among = Field(4, (5, 6), [6, 7, 7, 11], gates)
     for a, b in zip(alone.parameters(), among.parameters(), strict=True):
         assert torch.equal(a[0], b[1])
         assert torch.equal(a[0], b[2])
@@ -192,6 +193,14 @@ def test_weights_start_with_unit_gain_and_a_damped_output():
     field = Field(60, (50, 40), range(4))
     spread = [float(w.detach().std() * np.sqrt(w.shape[2])) for w in field.weights]
     np.testing.assert_allclose(spread, [1.0, 1.0, 0.1], rtol=0.05)
+
+
+@pytest.mark.parametrize(("skip", "shares"), [(None, [0.8, 0.5, 0.5]), ("inner", [0.8, 0.5, 0.5, 0.8])])
+def test_four_fifths_of_the_gates_at_the_inputs_start_open_and_half_of_the_others(skip, shares):
+    """A skip is read from the inputs."""
+    field = Field(40, (30, 20), [0], "weight", skip=skip)
+    found = [float(torch.sigmoid(logits).mean()) for logits in field.gate_logits]
+    np.testing.assert_allclose(found, shares, atol=0.01)
 
 
 @pytest.mark.parametrize(("gates", "rows"), [("weight", 5), ("unit", 1)])
@@ -225,3 +234,13 @@ def test_sampled_gates_multiply_the_weights(make_field):
 
 def test_n_vars():
     assert Field(4, (5, 6), [0]).n_vars == 4
+
+
+def test_adaptive_weights_are_those_of_the_inputs(make_field):
+    """Inversely proportional to the magnitudes of the regulators, in the order in which the field reads them."""
+    field = make_field(inputs=[2, 0])
+    size = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
+    field.adapt(size)
+    read = size[..., [2, 0]]
+    product = field.adapted * (read + 0.01 * read.mean((1, 2), keepdim=True))
+    torch.testing.assert_close(product, product[:, :1, :1].expand_as(product))

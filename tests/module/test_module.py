@@ -235,6 +235,26 @@ def test_loss_is_the_sum_over_replicates_of_error_and_smooth_penalty(problem, ma
     np.testing.assert_allclose(output.extra_metrics["penalty"], expected)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_the_penalty_on_squares_is_part_of_the_loss_and_of_the_penalty(make_module, share):
+    """It follows the strength in force like every penalty."""
+    module = make_module(CNODE(0.0), seeds=(0, 1)).eval()
+    module.ridge, module.strength_share = 0.7, share
+    generator = torch.Generator().manual_seed(0)
+    pairs = {
+        "state": torch.randn(20, 4, generator=generator, dtype=torch.float64),
+        "slope": torch.randn(1, 20, 4, generator=generator, dtype=torch.float64),
+        "weight": torch.ones(1, 20, dtype=torch.float64),
+        "lineage": torch.arange(20) % 2,
+    }
+    with torch.no_grad():
+        effective, output = module(pairs)
+        squares = module.field.path_squares(effective).view(2, 2).mean(1)  # replicates × lineages
+    penalty = output.extra_metrics["penalty"]
+    torch.testing.assert_close(penalty.double(), 0.7 * share * squares)
+    torch.testing.assert_close(output.loss, (output.extra_metrics["error"] + penalty).sum())
+
+
 def test_replicates_that_share_a_seed_share_gate_samples(make_module):
     module = make_module(PathReg((0.1, 0.2, 0.3)), seeds=(3, 8), fields="shared").train()
     gates = [gate.view(3, 2, *gate.shape[1:]) for gate in module.sample_weights().gates]
@@ -269,6 +289,14 @@ def test_one_gate_sample_per_solve(problem, make_module, monkeypatch):
     effective, _ = module(problem.tensors(9))
     assert len(drawn) == 1
     assert effective is drawn[0]
+
+
+def test_gates_that_are_fixed_are_those_of_test_time_in_training(problem, make_module):
+    module = make_module(PathReg(0.1)).train()
+    module.fixed_gates = True
+    effective, _ = module(problem.tensors(9))
+    for found, expected in zip(effective.gates, module.field.effective_weights().gates, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_evaluation_draws_no_random_numbers(problem, make_module):

@@ -47,6 +47,10 @@ def test_it_lies_between_zero_and_one(make_field):
     np.testing.assert_allclose(L0().penalty(field, field.effective_weights()).detach(), [0, 1], atol=1e-12)
 
 
+def test_the_default_strength_is_a_tenth():
+    np.testing.assert_array_equal(L0().strength, [0.1])
+
+
 @pytest.mark.parametrize("gates", ["paths", None, ""], ids=repr)
 def test_unknown_gates(gates):
     with pytest.raises(ValueError, match=r"'weight' or 'unit'"):

@@ -104,6 +104,10 @@ def test_weights_behind_a_closed_gate_are_left_alone(make_field):
     assert not torch.equal(field.weights[0][:, :, 0], before[:, :, 0])
 
 
+def test_the_default_shrinkage_is_a_tenth():
+    assert PathReg().shrinkage == 0.1
+
+
 @pytest.mark.parametrize("shrinkage", [-0.1, float("nan"), float("inf")])
 def test_invalid_shrinkage(shrinkage):
     with pytest.raises(ValueError, match="shrinkage"):

@@ -26,11 +26,12 @@ class Recorder(pl.Callback):
     """What happened after every step and every epoch."""
 
     def __init__(self):
-        self.rates, self.held, self.losses, self.states = [], [], [], []
+        self.rates, self.held, self.moments, self.losses, self.states = [], [], [], [], []
 
     def on_before_optimizer_step(self, trainer, plan, optimizer):
         self.rates.append([group["lr"] for group in optimizer.param_groups])
         self.held.append(plan.module.fixed_gates)
+        self.moments.append(len(optimizer.state))
 
     def on_train_epoch_end(self, trainer, plan):
         self.losses.append(trainer.callback_metrics.get("validation_loss"))
@@ -205,20 +206,59 @@ def test_gates_are_held_in_the_second_half_of_adaptive_rounds(make_module, fit, 
         np.testing.assert_allclose([half.max(), half[-1]], [0.02, 0.0002], rtol=1e-2)
 
 
+def test_a_refit_leaves_the_gates_where_they_are(make_module, fit):
+    plan = TrainingPlan(make_module(), refit=True)
+    before = [logits.detach().clone() for logits in plan.module.field.gate_logits]
+    fit(plan, max_epochs=1)
+    for logits, expected in zip(plan.module.field.gate_logits, before, strict=True):
+        assert torch.equal(logits, expected)
+
+
+def test_every_training_begins_without_adapted_weights(make_module, fit):
+    """Even where an earlier one has left some."""
+    plan, found = TrainingPlan(make_module(CNODE(0.1, adaptive=1))), []
+
+    class Adapted(pl.Callback):
+        def on_train_epoch_end(self, trainer, plan):
+            found.append(plan.module.field.adapted is not None)
+
+    plan.module.adapt()
+    fit(plan, max_epochs=4, callbacks=[Adapted()])
+    assert found == [False, False, True, True]
+
+
+def test_the_best_state_is_one_of_the_last_round(make_module, fit):
+    """Losses of the round before, which are smaller here, do not count."""
+
+    class Setback(Recorder):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch == 2:
+                with torch.no_grad():
+                    plan.module.field.biases[-1].fill_(3.0)
+
+    plan, recorder = TrainingPlan(make_module(CNODE(0.1, adaptive=1))), Setback()
+    fit(plan, max_epochs=4, callbacks=[recorder])
+    assert min(recorder.losses[2:]) > max(recorder.losses[:2])
+    best = 2 + int(np.argmin(recorder.losses[2:]))
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[best][name])
+
+
 def test_gates_are_not_held_without_adaptive_rounds(make_module, fit):
     recorder = Recorder()
     fit(TrainingPlan(make_module()), max_epochs=2, steps_per_epoch=5, callbacks=[recorder])
     assert recorder.held == [False] * 10
 
 
-def test_gates_have_their_own_group(make_module, fit):
-    plan = TrainingPlan(make_module())
+@pytest.mark.parametrize(("options", "weight_decay"), [({}, 0.0), ({"weight_decay": 0.3}, 0.3)], ids=str)
+def test_gates_have_their_own_group(make_module, fit, options, weight_decay):
+    plan = TrainingPlan(make_module(), **options)
     trainer = fit(plan, max_epochs=1)
     others, gates = trainer.optimizers[0].param_groups
     assert [id(p) for p in gates["params"]] == [id(p) for p in plan.module.field.gate_logits]
     assert len(others["params"]) + len(gates["params"]) == len(list(plan.module.parameters()))
     assert others["eps"] == gates["eps"] == 1e-8
-    assert others["weight_decay"] == gates["weight_decay"] == 0.0
+    assert others["weight_decay"] == gates["weight_decay"] == weight_decay
     assert len(fit(TrainingPlan(make_module(CNODE())), max_epochs=1).optimizers[0].param_groups) == 1
 
 
@@ -401,6 +441,7 @@ def test_the_first_step_after_a_divergence_is_small(make_module, fit):
         for state in recorder.states[:2]
     ]
     assert min(jumps) <= 1.01 * recorder.rates[3][0]  # rounding of weights of size one
+    assert [n > 0 for n in recorder.moments] == [False, True, True, False]
     assert recorder.rates[3][0] > 0
 
 
@@ -557,3 +598,20 @@ def test_a_schedule_that_diverged_leaves_no_trace_in_the_next_training(make_modu
     recorder = Steps()
     fit(TrainingPlan(plan.module), max_epochs=1, callbacks=[recorder])
     assert set(recorder.shares) == {1.0}
+
+
+def test_a_step_that_diverges_goes_back_to_a_state_of_its_own_strength(make_module, fit):
+    """Losses of the phase without penalty, which are smaller, do not count: its last state is where the step began."""
+    schedule = IterativeSparsification(1, 1.0, 2, max_error_increase=1e6)
+    plan = TrainingPlan(make_module(L0(10.0)), schedule=schedule, dense_epochs=3)
+    recorder, returned = Recorder(), []
+
+    class Returned(Explode):
+        def on_before_backward(self, trainer, plan, loss):
+            if trainer.global_step == 4:
+                returned.extend(parameter.detach().clone() for parameter in plan.module.parameters())
+
+    with pytest.warns(UserWarning, match="diverged in epoch 4"):
+        fit(plan, max_epochs=5, steps_per_epoch=1, callbacks=[recorder, Returned([4])])
+    for (name, _), value in zip(plan.module.named_parameters(), returned, strict=True):
+        assert torch.equal(value, recorder.states[2][name])
