@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from sparsenode.model._data import Cells, full_batch, relative_spans
+from sparsenode.model._data import Cells, full_batch, pair_batch, relative_spans
 from sparsenode.model._observations import read_observations
+from sparsenode.objectives import Transport, couple_cells
 
 
 @pytest.fixture
@@ -65,6 +69,14 @@ def test_initial_state_of_the_first_five(cells):
         np.testing.assert_allclose(state[m], expected, rtol=1e-5)
 
 
+def test_cells_to_bootstrap_from_are_drawn_with_the_seed(cells):
+    everything = np.ones(120, dtype=bool)
+    drawn = [cells.stream(everything, ~everything, 5, "kernel", 0.2, seed).early for seed in (0, 0, 1)]
+    for first, again in zip(*drawn[:2], strict=True):
+        np.testing.assert_array_equal(first, again)
+    assert not all(np.array_equal(first, other) for first, other in zip(*drawn[::2], strict=True))
+
+
 def test_trajectory_without_training_cells(cells):
     training = np.ones(120, dtype=bool)
     training[cells.weights[:, 2] > 0] = False
@@ -114,6 +126,31 @@ def test_full_batch_is_in_units_of_scale_and_null(cells):
     assert float(tensors["null"]) * scale**2 == pytest.approx(np.sum(residuals), rel=1e-5)
     np.testing.assert_allclose(tensors["early"].sum(1), 0, atol=1e-5)
     assert tensors["early_mask"].sum(1).tolist() == [len(rows) for rows in data.early]
+
+
+def couple(cells: Cells):
+    """Expression and the pairs of one lag."""
+    x = cells.adata.X.astype(float)
+    return x, couple_cells(cells.times, cells.weights, x, Transport(windows=5, lags=1, min_cells=3))
+
+
+def test_slopes_are_displacements_per_length_of_the_trajectory(cells):
+    """Twice the length, half the slope: here of the second lineage."""
+    x, pairs = couple(cells)
+    lengths = np.array([1.0, 1.2, 0.7, 0.8])
+    one, other = (pair_batch([pairs], x, cells, spans, np.ones(8))[0] for spans in (lengths, lengths * [1, 1, 2, 2]))
+    factor = torch.where(one["lineage"] == 1, 0.5, 1.0).view(1, -1, 1)
+    torch.testing.assert_close(other["slope"], factor * one["slope"])
+
+
+def test_pairs_count_by_the_membership_of_the_cell_they_start_from(cells):
+    x, pairs = couple(cells)
+    share = np.random.default_rng(0).uniform(0.1, 1.0, 120)
+    less = replace(cells, weights=cells.weights * share[:, None])
+    one, other = (pair_batch([pairs], x, of, np.ones(4), np.ones(8))[0] for of in (cells, less))
+    rows = np.unique(pairs.trajectory * 120 + pairs.start) % 120
+    expected = one["weight"][0] * torch.as_tensor(share[rows], dtype=torch.float32)
+    torch.testing.assert_close(other["weight"][0], expected / expected.mean())
 
 
 def test_table_of_trajectories_is_sorted_by_lineage(cells):

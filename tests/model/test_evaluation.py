@@ -243,3 +243,23 @@ def test_replicates(fitted_donors):
     one, other = (fitted_donors.evaluate(replicate=r) for r in (0, 1))
     assert not np.allclose(one["mse"], other["mse"], rtol=1e-3)
     np.testing.assert_array_equal(one[NULLS], other[NULLS])
+
+
+# Forecasts
+
+
+def test_cells_after_the_end_of_another_lineage_alone_are_no_forecasts(fitted):
+    """Cells of the longer lineage are later than the end of the shorter one."""
+    with pytest.raises(ValueError, match="later than the training trajectories"):
+        fitted.evaluate(forecast=True)
+
+
+def test_forecasts_are_those_of_the_replicate(make_adata, fit):
+    adata = make_adata()
+    early = adata[adata.obs[TIME] < 1.6].copy()
+    model = fit(early, n_seeds=2)
+    other = 1 - model.selected_
+    by_default, expected = model.evaluate(adata, forecast=True), model.evaluate(adata, forecast=True, replicate=other)
+    assert not np.allclose(by_default["mse"], expected["mse"], rtol=1e-3)
+    model.selected_ = other
+    pd.testing.assert_frame_equal(model.evaluate(adata, forecast=True), expected)

@@ -203,6 +203,15 @@ def test_results_of_two_modalities(make_adata, tmp_path):
     assert other["atac"].obsm["sparsenode_trajectory"].shape == atac.shape
 
 
+def test_results_in_some_cells_of_two_modalities_stay_with_them(mdata):
+    model = train(mdata, JOINT)
+    some = model.adata[::2].copy()
+    model.write_results(some, key_added="new")
+    assert "new" in some.uns
+    assert "new" not in mdata.uns
+    assert "new_velocity" not in mdata["rna"].layers
+
+
 def test_results_of_an_earlier_fit_of_two_modalities_are_replaced(mdata, monkeypatch):
     mdata.varp["sparsenode_adjacency_prior"] = np.eye(mdata.n_vars)
     train(mdata, JOINT)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import sparsenode as sn
+from sparsenode.model._network import _balance
 
 
 def clear(model: sn.SparseNODE) -> None:
@@ -68,10 +69,11 @@ def decay(model: sn.SparseNODE, x: np.ndarray) -> np.ndarray:
     return model.module.field.decay[0, 0].detach().double().numpy() / float(model.module.time_unit) * x
 
 
-def test_lineages_have_their_own_networks(model):
+@pytest.mark.parametrize("weights", ["paths", "jacobian"])
+def test_lineages_have_their_own_networks(model, weights):
     connect(model, "gene0", "gene1", 1.0, network=0)
     connect(model, "gene3", "gene4", -1.0, network=1)
-    first, second, mean = (model.get_adjacency(lineage) for lineage in ("erythroid", "myeloid", None))
+    first, second, mean = (model.get_adjacency(name, weights=weights) for name in ("erythroid", "myeloid", None))
     assert np.argwhere(first.to_numpy()).tolist() == [[1, 0]]
     assert np.argwhere(second.to_numpy()).tolist() == [[4, 3]]
     np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
@@ -96,6 +98,11 @@ def test_effects_in_a_lineage_are_per_standard_deviation_of_the_regulator_among_
         np.testing.assert_allclose(effect, jacobian * own / pooled[:, None], rtol=1e-4, atol=1e-9)
     mean = np.mean([model.get_adjacency(lineage, weights="jacobian") for lineage in model.lineages], 0)
     np.testing.assert_allclose(model.get_adjacency(weights="jacobian"), mean, rtol=1e-6)
+
+
+def test_a_self_edge_is_in_its_own_norm_alone():
+    balanced = _balance(np.array([[3.0, 4.0], [0.0, 2.0]]))
+    np.testing.assert_allclose(balanced, [[3.0 / np.sqrt(5.0), 4.0 / np.sqrt(4.0)], [0.0, 2.0 / np.sqrt(2.0)]])
 
 
 def test_unsigned(model):

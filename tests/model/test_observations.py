@@ -301,6 +301,13 @@ def test_some_of_the_cells_have_the_lineages_of_the_model(adata, known, left):
     np.testing.assert_array_equal(observations.memberships, adata.obsm["memberships"])
 
 
+def test_terminal_states_that_the_model_does_not_know_name_no_lineages(adata):
+    adata.obsm["lineages_fwd"] = adata.obsm["memberships"].to_numpy()
+    adata.obs["term_states_fwd"] = pd.Categorical(["other"] * adata.n_obs)
+    with pytest.raises(ValueError, match="has no column names"):
+        read_observations(adata, TIME, "lineages_fwd", None, ["erythroid", "myeloid"])
+
+
 def test_combinations_without_cells_are_no_trajectories(make_adata):
     adata = make_adata(n_donors=2)
     adata = adata[~((adata.obs["lineage"] == "myeloid") & (adata.obs["donor"] == "donor1"))].copy()
@@ -317,6 +324,12 @@ def test_lineages_take_the_order_of_the_model(adata):
     np.testing.assert_array_equal(observations.memberships[:, 0], adata.obs["lineage"] == "myeloid")
     np.testing.assert_array_equal(observations.memberships[:, 2], adata.obs["lineage"] == "erythroid")
     assert not observations.memberships[:, 1].any()
+
+
+def test_a_lineage_of_the_model_may_have_no_cells_in_a_table(adata):
+    cells = adata[adata.obsm["memberships"]["myeloid"] == 0].copy()
+    observations = read_observations(cells, TIME, "memberships", None, ["erythroid", "myeloid"])
+    np.testing.assert_array_equal(observations.memberships, np.tile([1.0, 0.0], (cells.n_obs, 1)))
 
 
 def test_a_table_that_lost_its_names_is_told_from_new_lineages(adata):

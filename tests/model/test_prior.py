@@ -25,12 +25,10 @@ def cells():
 
 
 def test_weights_by_hand(caplog):
-    prior = pd.DataFrame(
-        {"source": ["a", "a", "b", "x"], "target": ["b", "b", "a", "a"], "weight": [0.5, 1.0, 0.2, 1.0]}
-    )
+    prior = pd.DataFrame({"source": list("aaabx"), "target": list("bbbaa"), "weight": [0.5, 1.0, 0.3, 0.2, 1.0]})
     with caplog.at_level(logging.INFO, logger="sparsenode"):
         soft = prior_weight_matrix(prior, False, GENES)
-    assert "3 of 4 prior edges are between genes of the model; not used are 1, such as x → a." in caplog.text
+    assert "4 of 5 prior edges are between genes of the model; not used are 1, such as x → a." in caplog.text
     np.testing.assert_allclose(soft, [[1, 0.82, 1], [0.1, 1, 1], [1, 1, 1]])
     hard = prior_weight_matrix(prior, True, GENES).to_numpy()
     assert (hard > 1e6).tolist() == [[False, False, True], [False, False, True], [True, True, False]]

@@ -126,6 +126,14 @@ def test_held_out_cells_of_other_data_are_not_known(fitted, folder, cells, make_
         loaded.evaluate(indices=loaded.validation_indices)
 
 
+def test_test_cells_of_other_data_are_not_known(adata, fit, make_adata, tmp_path):
+    model = fit(adata, train={"train_size": 0.7, "validation_size": 0.1})
+    assert len(model.test_indices) > 0
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=make_adata(n_obs=100, seed=5))
+    assert len(loaded.test_indices) == 0
+
+
 def test_held_out_cells_in_another_order_are_not_known(fitted, folder, cells, caplog):
     """Their positions would name cells that were trained on."""
     loaded = sn.SparseNODE.load(folder, adata=cells[::-1].copy())
@@ -158,7 +166,7 @@ def test_training_on_other_cells_takes_their_clock(fitted, folder, make_adata, t
     assert not fitted.trajectories.equals(loaded.trajectories)
 
 
-def test_annotations_that_change_after_set_up(adata, fit, make_adata):
+def test_annotations_that_change_after_set_up(adata, fit, make_adata, tmp_path):
     expected = fit(make_adata())
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
     one, other = (sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8), n_knots=5) for _ in range(2))
@@ -168,6 +176,9 @@ def test_annotations_that_change_after_set_up(adata, fit, make_adata):
     np.testing.assert_allclose(other.trajectories["end"], expected.trajectories["end"])
     np.testing.assert_allclose(one.predict(), expected.predict(), atol=1e-4)
     np.testing.assert_allclose(one.get_velocity(), expected.get_velocity() / 10, atol=1e-4)
+    other.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=adata)
+    pd.testing.assert_frame_equal(loaded.trajectories, other.trajectories)
 
 
 @pytest.mark.parametrize(

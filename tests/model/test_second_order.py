@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from scipy import sparse
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
@@ -148,6 +148,27 @@ def test_jacobians_of_cells(model, block):
     np.testing.assert_allclose(found.mean(0), mean, atol=0.3 * np.abs(mean).max())
 
 
+def of_lengths(*lengths: float) -> AnnData:
+    """Trials of different lengths, with 26 times each: every fourth of those at which trajectories are integrated."""
+    shares = np.linspace(0, 1, 26)
+    parts = []
+    for k, length in enumerate(lengths):
+        times = length * shares
+        states = np.column_stack([np.cos(3 * times + 0.7 * k), np.sin(2 * times + 0.7 * k)])
+        parts.append(trials(states[None], times, first=k))
+    return concat(parts, index_unique="-")
+
+
+@pytest.mark.parametrize("block", ["position", "velocity"])
+def test_the_mean_jacobian_is_that_of_cells_on_the_trajectories(block):
+    """Positions are those of the cells, velocities those of the trajectory on the clock of its trial."""
+    model = fit_second(of_lengths(2.0, 1.0), epochs=2, regularizer="none", train={"key_added": None})
+    model.adata.X = model.predict()
+    expected = model.get_jacobian(np.arange(52), block=block).mean(0)
+    found = model.get_adjacency(weights="jacobian", block=block)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
 def test_a_zero_in_a_block_is_a_zero_jacobian_everywhere(model):
     rng = np.random.default_rng(0)
     other = trials(20 * rng.normal(size=(1, 12, 3)), np.linspace(0, 1, 12))
@@ -276,6 +297,16 @@ def test_unseen_trials_start_with_velocities_of_the_network_or_their_own(oscilla
     assert observed.loc["total", "mse"] < 0.1 * network.loc["total", "mse"]
     found = oscillator.predict(new, initial_velocity="observed")
     np.testing.assert_allclose(np.square(found - states[0]).mean(), observed.loc["total", "mse"], rtol=1e-3)
+
+
+def test_observed_velocities_of_unseen_trials_are_per_unit_of_their_time():
+    """A trial half as long as the longest of the model; two frames at its start tell the velocity that it starts with."""
+    model = fit_second(of_lengths(2.0, 1.0), epochs=2, regularizer="none", train={"key_added": None})
+    times = np.r_[0.0, 1e-3, np.linspace(0.02, 1.0, 40)]
+    new = trials(np.column_stack([np.cos(3 * times + 0.4), np.sin(2 * times + 0.4)])[None], times, first=7)
+    found = model.predict(new, initial_velocity="observed")
+    slope = (found[1] - found[0]) / 1e-3
+    np.testing.assert_allclose(slope, [-3 * np.sin(0.4), 2 * np.cos(0.4)], rtol=0.2)
 
 
 @pytest.fixture(scope="module")

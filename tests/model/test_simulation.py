@@ -19,14 +19,19 @@ pytestmark = [
 ]
 
 
+def oscillations(*phases: float) -> AnnData:
+    """Two coordinates at 30 times in each trial."""
+    times, n = np.linspace(0, 2, 30), len(phases)
+    states = np.stack([np.column_stack([np.cos(3 * times + p), np.sin(2 * times + p)]) for p in phases])
+    obs = pd.DataFrame({"time": np.tile(times, n), "trial": pd.Categorical(np.repeat(list("abc")[:n], 30))})
+    obs.index = obs.index.astype(str)
+    return AnnData(states.reshape(-1, 2), obs, pd.DataFrame(index=["p", "q"]))
+
+
 @pytest.fixture(scope="module")
 def second_order() -> sn.SparseNODE:
-    """Two coordinates in order two, with damping and an inner skip."""
-    times = np.linspace(0, 2, 30)
-    states = np.stack([np.column_stack([np.cos(3 * times + p), np.sin(2 * times + p)]) for p in (0.0, 0.7)])
-    obs = pd.DataFrame({"time": np.tile(times, 2), "trial": pd.Categorical(np.repeat(["a", "b"], 30))})
-    obs.index = obs.index.astype(str)
-    adata = AnnData(states.reshape(-1, 2), obs, pd.DataFrame(index=["p", "q"]))
+    """In order two, with damping and an inner skip."""
+    adata = oscillations(0.0, 0.7)
     sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
     model = sn.SparseNODE(adata, "none", order=2, hidden=(6,), n_knots=9, skip=True)
     model.train(max_epochs=10, accelerator="cpu", enable_progress_bar=False)
@@ -43,6 +48,23 @@ def test_without_an_intervention_it_is_the_fitted_trajectory(fitted):
         times = np.linspace(0, row["end"] - row["start"], 5)
         simulation = fitted.simulate(times=times)
         np.testing.assert_allclose(simulation.unperturbed[m], fitted.predict(times=row["start"] + times)[m], atol=1e-3)
+
+
+def test_times_need_not_begin_at_the_start(fitted):
+    later, whole = fitted.simulate(times=[0.5, 1.0]), fitted.simulate(times=[0.0, 0.5, 1.0])
+    np.testing.assert_allclose(later.perturbed, whole.perturbed[:, 1:], atol=1e-4)
+
+
+def test_every_batch_runs_on_its_own_clock(make_adata, fit):
+    """A lineage takes the same time of the module in both, though one counts it in a unit that is smaller."""
+    adata = make_adata(n_obs=160, n_donors=2, seed=1)
+    other = adata.obs["donor"] == "donor1"
+    adata.obs.loc[other, "dpt_pseudotime"] = 0.5 + 1.4 * (adata.obs.loc[other, "dpt_pseudotime"] - 0.5)
+    model = fit(adata, {"lineage_key": "lineage", "batch_key": "donor"}, align_batches=True)
+    times = np.array([0.0, 0.5, 1.0])
+    found = model.simulate(times=times).unperturbed
+    for m, start in enumerate(model.trajectories["start"]):
+        np.testing.assert_allclose(found[m], model.predict(times=start + times)[m], atol=1e-3)
 
 
 @pytest.mark.parametrize("solver", ["euler", "rk4"])
@@ -101,6 +123,23 @@ def test_effects_are_differences(fitted):
     assert table.loc[table["held"], "gene"].unique().tolist() == ["gene0"]
 
 
+def test_genes_are_overexpressed_at_the_highest_value_of_the_replicate(adata, fit):
+    """Under the stronger of two penalties they hardly rise."""
+    model = fit(adata, regularizer=sn.regularizers.CNODE([0.0, 100.0]), train={"max_epochs": 20})
+    values = []
+    for replicate in (0, 1):
+        highest = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # one trajectory ends earlier
+            for m, row in enumerate(model.trajectories.itertuples()):
+                times = np.linspace(row.start, row.end, 101)
+                highest.append(model.predict(times=times, replicate=replicate)[m].max(0))
+        found = model.simulate(overexpress=list(model.genes), replicate=replicate, times=[0.0, 0.1]).held
+        np.testing.assert_allclose(found[model.genes], np.max(highest, 0), rtol=1e-3)
+        values.append(found)
+    assert not np.allclose(*values, rtol=0.01)
+
+
 def test_a_gene_without_edges_has_no_effect(adata, fit):
     model = fit(adata, regulators=["gene0", "gene1"])
     found = model.simulate(clamp={"gene5": 2.0}).effects
@@ -133,6 +172,19 @@ def test_second_order_against_scipy(second_order):
     np.testing.assert_allclose(slopes, 0.0, atol=1e-4)
     with pytest.raises(ValueError, match="v0"):
         model.simulate(np.array([0.5, -0.1]), v0=[1.0])
+
+
+def test_trajectories_of_a_lineage_start_with_their_own_velocities():
+    """Those of the second lineage, which are not the first in the table."""
+    adata = oscillations(0.0, 0.7, 1.4)
+    adata.obs["kind"] = pd.Categorical(np.repeat(["one", "other", "other"], 30))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="kind", batch_key="trial")
+    options = {"skip": True, "initial_velocity": "observed", "fields": "shared"}
+    model = sn.SparseNODE(adata, "none", order=2, hidden=(6,), n_knots=9, **options)
+    model.train(max_epochs=5, accelerator="cpu", enable_progress_bar=False)
+    times = np.linspace(0, 2, 11)
+    found = model.simulate(lineage="other", times=times).unperturbed
+    np.testing.assert_allclose(found, model.predict(times=times)[1:], atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["linear", "hill"])
@@ -194,6 +246,15 @@ def test_a_knockout_of_standardised_genes_is_reported(adata, fit):
         warnings.filterwarnings("error", message="A knock-out")
         model.simulate(clamp={"gene1": low}, times=[0.0, 0.1])
         plain.simulate(knockout="gene1", times=[0.0, 0.1])
+
+
+def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit):
+    adata.X -= adata.X.min(0) + 0.001 * np.ptp(adata.X, axis=0)
+    model = fit(adata)
+    assert model.data_range_[0, 1] < 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="A knock-out")
+        model.simulate(knockout="gene1", times=[0.0, 0.1])
 
 
 @pytest.mark.parametrize(

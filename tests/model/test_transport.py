@@ -282,6 +282,38 @@ def test_small_data_are_fitted_in_full_batches(cells):
     assert loader(100)[0] == [100, 100]
 
 
+def test_minibatches_are_drawn_with_the_seed(few):
+    states = []
+    for seed in (0, 0, 1):
+        model = sn.SparseNODE(few, objective=Transport(batch_size=20), hidden=(4,), seed=seed)
+        splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, False, "transport")
+        states.append(next(iter(splitter.train_dataloader()))["state"])
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_jacobians_are_averaged_over_training_cells(few):
+    model = sn.SparseNODE(few, objective="transport", hidden=(4,))
+    model.train(max_epochs=1, train_size=0.8, key_added=None, **QUIET)
+    module = model.module
+    states = (module.reference[0] * module.scale + module.centre).numpy()
+    distances = np.abs(states[:, None] - few.X[model.train_indices]).max(2).min(1)
+    assert distances.max() < 1e-5
+
+
+def test_noise_is_that_of_the_regulators():
+    """Two genes are noise alone; the penalty on squares is smaller where they may not regulate."""
+    adata = simulate(240)
+    adata.X[:, 2:] = np.random.default_rng(0).normal(size=(240, 2))
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    ridge = []
+    for regulators in (None, ["gene0", "gene1"]):
+        model = sn.SparseNODE(adata, objective="transport", regulators=regulators, hidden=(4,))
+        model.train(max_epochs=1, key_added=None, **QUIET)
+        ridge.append(model.module.ridge)
+    assert 0 < ridge[1] < 0.9 * ridge[0]
+
+
 def test_everything_else_works_as_with_trajectories(model, cells):
     assert model.predict().shape == cells.shape
     assert np.isfinite(model.get_velocity()).all()
