@@ -300,7 +300,7 @@ def test_unseen_trials_start_with_velocities_of_the_network_or_their_own(oscilla
 
 
 def test_observed_velocities_of_unseen_trials_are_per_unit_of_their_time():
-    """A trial half as long as the longest of the model; two frames at its start tell the velocity that it starts with."""
+    """A trial half as long as the longest of the model; its first two frames tell the velocity that it starts with."""
     model = fit_second(of_lengths(2.0, 1.0), epochs=2, regularizer="none", train={"key_added": None})
     times = np.r_[0.0, 1e-3, np.linspace(0.02, 1.0, 40)]
     new = trials(np.column_stack([np.cos(3 * times + 0.4), np.sin(2 * times + 0.4)])[None], times, first=7)

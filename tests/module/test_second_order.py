@@ -225,7 +225,7 @@ def test_replicates_equal_single_modules(problem, make_module, regularizer, line
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_noise_moves_starts_and_clocks_by_what_is_drawn(problem, make_module, order):
-    """The error with noise is that of a module whose starts, velocities and spans are what was drawn; only in training."""
+    """In training the error is that of a module whose starts, velocities and spans are what was drawn."""
     tensors = problem.tensors(9)
     noisy = make_module(order=order, seeds=(0, 3), start_noise=0.3, clock_noise=0.2, own_velocities=True)
     noisy.train()
