@@ -62,8 +62,7 @@ def test_code_blocks_run(page, cells, short_training, tmp_path, monkeypatch, req
     if page == "docs/user_guide/multiome.md":
         blocks = _with_activity(blocks)
     if page == "docs/user_guide/motion.md":
-        for file in (request.getfixturevalue("data_dir") / "motion_capture").glob("07*"):
-            (tmp_path / file.name).symlink_to(file)
+        monkeypatch.setenv("SPARSENODE_DATA", str(request.getfixturevalue("data_dir")))
     if page == "docs/user_guide/comparison.md":
         monkeypatch.setitem(
             sys.modules, "cellrank", SimpleNamespace(kernels=SimpleNamespace(VelocityKernel=_VelocityKernel))
