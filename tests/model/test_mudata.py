@@ -252,6 +252,16 @@ def test_warns_of_uneven_modalities(mdata):
         sn.SparseNODE.setup_mudata(mdata, **JOINT)
 
 
+def test_a_key_of_the_mudata_that_holds_something_else_is_found_before_training(mdata):
+    sn.SparseNODE.setup_mudata(mdata, **JOINT)
+    model = sn.SparseNODE(mdata, objective="trajectory", hidden=(8, 8), n_knots=5)
+    mdata.uns["sparsenode"] = {"note": "mine"}
+    with pytest.raises(ValueError, match=r"`uns\['sparsenode'\]` to be free"):
+        model.train(max_epochs=1, accelerator="cpu")
+    assert not model.is_trained_
+    assert "sparsenode" not in model.adata.uns
+
+
 def test_variances_of_integers_do_not_overflow(mdata):
     for name, factor in {"rna": 10, "atac": 20}.items():
         values = mdata[name].X

@@ -250,6 +250,16 @@ def test_own_cells_with_rounded_times_are_still_their_own(fitted_donors):
     np.testing.assert_allclose(fitted_donors.predict(some), fitted_donors.predict()[:50], atol=1e-5)
 
 
+def test_own_cells_with_rounded_times_of_batches_in_unlike_units(make_adata, fit):
+    """On the clock of the other batch their times are large, and so is rounding."""
+    adata = make_adata(n_donors=2)
+    adata.obs.loc[adata.obs["donor"] == "donor1", TIME] *= 100
+    model = fit(adata, {"lineage_key": "lineage", "batch_key": "donor"})
+    some = adata[:50].copy()
+    some.obs[TIME] = some.obs[TIME].astype(np.float32)
+    assert model._cells(some).own
+
+
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc"])
 def test_some_of_the_own_cells_in_a_file(fitted, tmp_path, kind):
     import anndata

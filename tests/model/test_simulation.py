@@ -318,7 +318,7 @@ def test_given_starts_run_to_the_end_of_their_lineage(make_adata, fit):
     end = model.predict(times=[model.trajectories["end"].iloc[row]])[row, 0]
     found = model.simulate(start, lineage="myeloid")
     np.testing.assert_allclose(found.unperturbed[0, -1], end, atol=1e-3)
-    with pytest.warns(UserWarning, match=r"1 of 1 trajectories go on after their last cell.*'50%'"):
+    with pytest.warns(UserWarning, match=r"beyond the longest trajectory, which ends at .* by 50% of its length"):
         model.simulate(start, lineage="myeloid", times=[1.5 * found.times[-1]])
 
 

@@ -169,6 +169,9 @@ def test_refuses_what_it_cannot_prepare(counts):
     stem = rna.obs_names[rna.obs["cell_type"] == "stem"][0]
     with pytest.raises(ValueError, match="root cell"):
         pp.prepare_trajectories(rna, stem, {"late": ["late_erythroid", "early_erythroid"]})
+    untyped = rna.copy()
+    del untyped.obs["cell_type"]
+    assert pp.prepare_trajectories(untyped, untyped.obs_names[0]).n_obs > 0  # a cell as root needs no cell types
     numbered = rna.copy()
     numbered.obs_names = ["stem", *rna.obs_names[1:]]
     with pytest.raises(ValueError, match="a cell or a cell type, found both of the name 'stem'"):

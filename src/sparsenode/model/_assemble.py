@@ -176,10 +176,14 @@ def _check_cells(first: AnnData, second: AnnData, names: list[str]) -> None:
 def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
     """Warn where one modality varies so much more that the other hardly counts."""
     variances = []
-    for block in (block.astype(np.float64) for block in blocks):
-        mean = np.asarray(block.mean(0)).ravel()
-        square = block.multiply(block) if sparse.issparse(block) else np.asarray(block) ** 2
-        variances.append(float((np.asarray(square.mean(0)).ravel() - mean**2).mean()))
+    for block in blocks:
+        if sparse.issparse(block):
+            block = block.astype(np.float64)
+            square = np.asarray(block.multiply(block).mean(0)).ravel()
+        else:  # without a copy: blocks may be large
+            square = np.einsum("ij,ij->j", block, block, dtype=np.float64) / len(block)
+        mean = np.asarray(block.mean(0, dtype=np.float64)).ravel()
+        variances.append(float((square - mean**2).mean()))
     low, high = int(np.argmin(variances)), int(np.argmax(variances))
     if variances[high] > _UNEVEN * variances[low]:
         warnings.warn(
@@ -219,7 +223,6 @@ def remove_results(data: AnnData | MuData, key_added: str, parts: Sequence[AnnDa
 def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:
     """Write the results of a joint fit into the modalities, and what concerns both into the MuData."""
     parts = {modalities[argument]: mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)}
-    check_key(mdata, key_added)
     remove_results(mdata, key_added, list(parts.values()))
     written = joined.uns[key_added][WRITTEN]
     positions = np.full(joined.n_vars, -1)

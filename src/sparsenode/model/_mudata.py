@@ -16,7 +16,7 @@ from scvi.model.base import BaseModelClass
 from scvi.model.base._constants import SAVE_KEYS
 
 from sparsenode import _keys
-from sparsenode.model._assemble import EXPRESSION, REGULATORS, assemble, check_modalities, spread_results
+from sparsenode.model._assemble import EXPRESSION, REGULATORS, assemble, check_modalities
 from sparsenode.model._fields import ExpressionField, TrajectoryField
 
 if TYPE_CHECKING:
@@ -162,11 +162,10 @@ class MuDataMixin(BaseModelClass):
             self._from_mudata(adata) if isinstance(adata, MuData) else adata, *args, **kwargs
         )
 
-    def _share(self, joined: AnnData, data: AnnData | MuData | None, key_added: str) -> None:
-        """Write results of a joint fit into the MuData that the cells come from."""
+    def _origin(self, joined: AnnData, data: AnnData | MuData | None) -> MuData | None:
+        """MuData that the cells of a joint fit come from, which takes its results; ``None`` for other cells and fits."""
         mdata = data if isinstance(data, MuData) else self.mdata if joined is self.adata else None
-        if self._is_joint and mdata is not None:
-            spread_results(joined, mdata, self._modalities, key_added)
+        return mdata if self._is_joint else None
 
     def get_adjacency_blocks(self, lineage: str | None = None, **kwargs: Any) -> dict[tuple[str, str], pd.DataFrame]:
         """Adjacency of two modalities that were fitted together, as four blocks.

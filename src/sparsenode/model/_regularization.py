@@ -151,9 +151,13 @@ class RegularizationMixin(ResultsMixin):
         else:
             error = by_strength["validation_error"]
             if error.isna().all():
+                needed = (
+                    f": transport needs {2 * self.objective.min_cells} held-out cells in the median trajectory"
+                    if isinstance(self.objective, Transport)
+                    else ""
+                )
                 raise ValueError(
-                    f"Expected a held-out error for the rule {rule!r}, found none. Lower `train_size`: transport needs 12 held-out cells in "
-                    "the median trajectory. Collocation has none before a refit on trajectories."
+                    f"Expected a held-out error for the rule {rule!r}, found none. Lower `train_size`{needed}."
                 )
             best = int(np.nanargmin(error.to_numpy()))
             if rule == "one_standard_error":

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from sparsenode import _keys
 from sparsenode.model import _checks
-from sparsenode.model._assemble import WRITTEN, check_key, remove_results
+from sparsenode.model._assemble import WRITTEN, check_key, remove_results, spread_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
 from sparsenode.model._network import Block, NetworkMixin
@@ -84,7 +84,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         TypeError
             If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If the genes are not those of the model, or a lineage is new.
+            If the genes are not those of the model, a lineage is new, or the key holds something that is not of a fit.
 
         Notes
         -----
@@ -96,7 +96,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             raise ValueError("Expected `adata` to be no view of a MuData, which cannot be written to. Call `.copy()`.")
         cells = self._cells(adata)
         target = cells.adata
-        self._check_target(target, key_added)
+        origin = self._origin(target, adata)
+        self._check_target(target, origin, key_added)
         order = np.argsort(gene_positions(target, list(self.genes)))
         fitted = self._integrate(cells)
         remove_results(target, key_added)
@@ -117,17 +118,19 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             )
         target.uns[key_added] = self._summary(cells, fitted, order)
         target.uns[key_added][WRITTEN] = {place: np.asarray(keys, dtype=str) for place, keys in written.items()}
-        self._share(target, adata, key_added)
+        if origin is not None:
+            spread_results(target, origin, self._modalities, key_added)
 
-    def _check_target(self, target: AnnData, key_added: str) -> None:
-        """Refuse data that cannot take the results, and keys that hold something else."""
+    def _check_target(self, target: AnnData, origin: MuData | None, key_added: str) -> None:
+        """Refuse data that cannot take the results, and keys that hold something else there or where they come from."""
         _checks.key_added(key_added)
         if target.n_vars != len(self.genes):
             raise ValueError(
                 f"Expected the {len(self.genes)} genes of the model to write results, found {target.n_vars}. Select them with "
                 "`adata[:, model.genes].copy()`, or pass `key_added=None` to `train`."
             )
-        check_key(target, key_added)
+        for data in (target, *([] if origin is None else [origin])):
+            check_key(data, key_added)
 
     def _networks(self, key_added: str) -> dict[str, pd.DataFrame]:
         """Everything that goes to ``.varp``."""

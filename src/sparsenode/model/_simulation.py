@@ -84,7 +84,7 @@ class SimulationMixin(PredictionMixin):
             Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
             longest trajectory of those that are simulated, and a warning names the shorter ones. With ``x0`` the unit is that of
             all batches in the mean, in which a lineage has one length, if batches were aligned. Solvers with a fixed
-            step take steps of a hundredth of the longest of all, whatever the times.
+            step take steps of a hundredth of the longest trajectory of all, whatever the times.
         knockout
             Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
             expression is negative: use ``clamp`` with the lowest value.
@@ -123,7 +123,7 @@ class SimulationMixin(PredictionMixin):
         KeyError
             If a name is no gene of the model.
         TypeError
-            If ``x0`` is no dense array or data frame of numbers, or genes and values are no names and numbers.
+            If ``x0`` is no dense array, data frame or series of numbers, or genes and values are no names and numbers.
         ValueError
             If a gene or start is named twice, or a value, shape or time is out of range.
 
@@ -143,7 +143,7 @@ class SimulationMixin(PredictionMixin):
         kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
-        self._warn_beyond(grid, lengths)
+        self._warn_beyond(grid, lengths, given=x0 is not None)
         speed = self._start_velocities(v0, starts, lineages, clocks)
         if x0 is None and v0 is None and self.module.velocity_offset is not None:
             speed = cast("torch.Tensor", self.module.start_speed())[:, kept].detach()
@@ -225,7 +225,10 @@ class SimulationMixin(PredictionMixin):
         if isinstance(x0, pd.DataFrame):
             missing = [gene for gene in self.genes if gene not in x0.columns]
             if missing:
-                raise ValueError(f"Expected all genes of the model as columns of `x0`, missing are {missing[:5]}.")
+                raise ValueError(
+                    f"Expected all genes of the model as columns of `x0`, or names of a series, missing are {missing[:5]}. Pass "
+                    "`x0.to_numpy()` if they are in the order of `model.genes`."
+                )
             repeated = x0.index[x0.index.duplicated()].unique()
             if len(repeated):
                 raise ValueError(
@@ -306,7 +309,7 @@ class SimulationMixin(PredictionMixin):
             free = torch.ones(len(self.genes), device=module.device)
             free[torch.as_tensor(positions)] = 0.0
             speed = None if speed is None else speed * free
-        grid = self._solver_times(times)
+        grid = self._solver_times(times, clocks)
         horizon = self._replicated(grid[-1] * clocks)[0]
         scaled = torch.as_tensor(grid / grid[-1], dtype=torch.float32, device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
@@ -329,17 +332,25 @@ class SimulationMixin(PredictionMixin):
             found = found[:, :, len(grid) - len(times) :]
         return found * scale + offset
 
-    def _solver_times(self, times: np.ndarray) -> np.ndarray:
+    def _solver_times(self, times: np.ndarray, clocks: np.ndarray) -> np.ndarray:
         """Times that the solver stops at: those wanted and the start, or the grid of predictions where each is a step."""
         if self.module.solver.method not in FIXED_STEP:
             return np.unique(np.append(0.0, times))
-        step = float((self.trajectories["end"] - self.trajectories["start"]).max()) / GRID
+        step = 1.0 / (GRID * float(clocks.max()))
         n_steps = max(1, math.ceil(times[-1] / step - _ROUNDING))
         return step * np.arange(n_steps + 1)
 
-    def _warn_beyond(self, times: np.ndarray, lengths: pd.Series) -> None:
-        """Warn of trajectories that go on after their last cell."""
+    def _warn_beyond(self, times: np.ndarray, lengths: pd.Series, given: bool) -> None:
+        """Warn of trajectories that go on after their last cell, and of given starts that outlast the longest of them."""
         excess = times[-1] / lengths - 1.0
+        if given and excess.iloc[0] > _BEYOND:
+            warnings.warn(
+                f"The times go on beyond the longest trajectory, which ends at {lengths.iloc[0]:.4g}, by {excess.iloc[0]:.0%} of its length. "
+                "Nothing that was observed supports this.",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
         beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
         if beyond:
             shown = dict(list(beyond.items())[:5])

@@ -152,7 +152,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         cost, the default otherwise where the regularizer penalises paths.
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory; the default.
-        ``"first"``: mean of the five earliest cells, as in the paper. ``"learned"``: fitted along with the field, from the
+        ``"first"``: mean of the five earliest cells, as in the paper, or of as many as memberships make them worth. ``"learned"``: fitted along with the field, from the
         earliest observation; for time series, where that one is as good as any other, and so the default in second
         order and with collocation. Learned are positions; initial velocities are those that :math:`g` gives there.
     initial_bandwidth
@@ -199,7 +199,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     KeyError
         If a column, key or table that an argument names is not there.
     TypeError
-        If ``adata`` is neither AnnData nor MuData, or ``regularizer``, ``regulators`` or ``prior`` has another type.
+        If ``adata`` is neither AnnData nor MuData, or ``regularizer``, ``regulators``, ``prior`` or a switch has another type.
     ValueError
         If an argument is out of range, arguments do not go together, or the data cannot be used.
 

@@ -61,8 +61,6 @@ _PLANS: dict[str, dict[str, Any]] = {
     "transport": {"lr": 0.02},
     "collocation": {"lr": 0.03, "gate_lr": 1.0},
 }
-
-
 # What `train` does not pass on to the transport fit with the objective "both".
 _NOT_OF_TRANSPORT = ("self", "objective", "refit", "key_added", "trainer_kwargs")
 
@@ -156,7 +154,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
             If a model that was never trained is to be fine-tuned or refitted.
         ValueError
             If expression is NaN or infinite, if a trajectory has no training cells, if lineages or batches are not those that the
-            model was made for, or if an argument is out of range.
+            model was made for, if devices are several or precision is not single, if the data have other genes or hold something
+            else under ``key_added``, or if an argument is out of range.
         """
         given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
         if objective is not None:
@@ -180,7 +179,7 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         if self.adata is None:
             raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
         if key_added is not None:
-            self._check_target(self.adata, key_added)
+            self._check_target(self.adata, self._origin(self.adata, None), key_added)
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
         if early_stopping and len(indices[1]) == 0:
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")

@@ -83,7 +83,8 @@ def regulator_columns(adata: AnnData, regulators: str | Sequence[str] | None) ->
         column = adata.var[regulators]
         if not pd.api.types.is_bool_dtype(column) or column.isna().any():
             raise TypeError(
-                f"Expected `adata.var[{regulators!r}]` to be boolean without missing values, found {column.dtype}. It should mark regulators."
+                f"Expected `adata.var[{regulators!r}]` to be boolean without missing values, found {column.dtype}. It should mark regulators: "
+                f"`adata.var[{regulators!r}].astype(bool)` makes it so."
             )
         chosen = np.flatnonzero(column.to_numpy(dtype=bool))
         if len(chosen) == 0:

@@ -129,11 +129,6 @@ def prepare_trajectories(
     listed, missing = _listed_genes(adata, keep_genes)
     memberships = _memberships(adata, lineages, groupby)
     assigned: np.ndarray = (memberships.to_numpy() > 0).sum(1) > 0
-    if root in adata.obs_names and root in set(adata.obs[groupby].astype(str)):
-        raise ValueError(
-            f"Expected `root` to be a cell or a cell type, found both of the name {root!r}, as where clusters and cells are numbered. Rename "
-            f"one, for instance the cells: `adata.obs_names = 'cell' + adata.obs_names`."
-        )
     if root in adata.obs_names and not assigned[adata.obs_names.get_loc(root)]:
         raise ValueError(f"Expected the root cell {root!r} to belong to a lineage, found it in none. Choose another.")
     if assigned.sum() < _MIN_CELLS:
@@ -202,6 +197,11 @@ def _check_keys(
     if isinstance(lineages, Mapping) and groupby not in adata.obs:
         raise KeyError(f"Expected `groupby` to be a column of `adata.obs`, found {groupby!r}. {_columns(adata)}")
     types = set(adata.obs[groupby].dropna().astype(str)) if groupby in adata.obs else set()
+    if root in adata.obs_names and root in types:
+        raise ValueError(
+            f"Expected `root` to be a cell or a cell type, found both of the name {root!r}, as where clusters and cells are numbered. Rename "
+            "one, for instance the cells: `adata.obs_names = 'cell' + adata.obs_names`."
+        )
     if root not in adata.obs_names and root not in types:
         raise KeyError(
             f"Expected `root` to be the name of a cell or a cell type of `adata.obs[{groupby!r}]`, found {root!r}. Cells look like "

@@ -79,7 +79,7 @@ def network_baselines(
     KeyError
         If the layer or a column does not exist.
     TypeError
-        If expression is not numeric, a column not boolean, or ``regulators`` a mask.
+        If ``adata`` is no AnnData, expression is not numeric, a column not boolean, or ``regulators`` a mask.
     ValueError
         If a method or gene is unknown, if no regulator is among the genes, if there are fewer than three cells or two
         genes, or if expression is NaN or infinite.

@@ -48,7 +48,7 @@ def shuffle_time(
     KeyError
         If a key is missing.
     TypeError
-        If pseudotime or memberships are not numeric.
+        If ``adata`` is no AnnData, or pseudotime or memberships are not numeric.
     ValueError
         If pseudotime, lineages or batches cannot be used; the message names column, count and fix.
 
