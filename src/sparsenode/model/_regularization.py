@@ -151,14 +151,12 @@ class RegularizationMixin(ResultsMixin):
         else:
             error = by_strength["validation_error"]
             if error.isna().all():
-                needed = (
-                    f": transport needs {2 * self.objective.min_cells} held-out cells in the median trajectory"
-                    if isinstance(self.objective, Transport)
-                    else ""
-                )
-                raise ValueError(
-                    f"Expected a held-out error for the rule {rule!r}, found none. Lower `train_size`{needed}."
-                )
+                advice = "Lower `train_size`."
+                if self.fitted_ == "collocation":
+                    advice = "Collocation has none: refit first, `train(objective='trajectory', refit=True)`."
+                elif isinstance(self.objective, Transport):
+                    advice = f"Transport needs {2 * self.objective.min_cells} held-out cells in the median trajectory. {advice}"
+                raise ValueError(f"Expected a held-out error for the rule {rule!r}, found none. {advice}")
             best = int(np.nanargmin(error.to_numpy()))
             if rule == "one_standard_error":
                 solver = self.module.solver
