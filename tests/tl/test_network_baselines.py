@@ -299,7 +299,11 @@ def test_global_random_state_is_left_alone(cells):
         ({"methods": []}, ValueError, "`methods` to name some of"),
         ({"genes": ["a", "SOX2"]}, ValueError, r"`genes` to be in `adata.var_names`, 1 of 2 are not: \['SOX2'\]"),
         ({"genes": "SOX2"}, KeyError, "`genes` to be names of genes or a column of `adata.var`, found 'SOX2'"),
-        ({"genes": "length"}, TypeError, r"`adata.var\['length'\]` to be boolean, found float64"),
+        (
+            {"genes": "length"},
+            TypeError,
+            r"`adata.var\['length'\]` to be boolean without missing values, found float64",
+        ),
         ({"genes": ["a"]}, ValueError, "two genes, found 60 cells × 1 genes"),
         ({"regulators": ["SOX2"]}, ValueError, "none of 1 names is among its 6 genes"),
         ({"regulators": "SOX2"}, KeyError, "`regulators` to be names of genes or a column"),

@@ -29,6 +29,17 @@ def anndata(adata: object) -> None:
         )
 
 
+def marked(adata: AnnData, name: str) -> np.ndarray:
+    """Mask over genes from a column of ``adata.var``, after refusing anything but booleans."""
+    column = adata.var[name]
+    if not pd.api.types.is_bool_dtype(column) or column.isna().any():
+        raise TypeError(
+            f"Expected `adata.var[{name!r}]` to be boolean without missing values, found {column.dtype}. "
+            f"`adata.var[{name!r}].astype(bool)` makes zeros and ones so."
+        )
+    return column.to_numpy(dtype=bool)
+
+
 def booleans(**values: object) -> None:
     """Refuse anything but True and False."""
     for name, value in values.items():
@@ -136,18 +147,17 @@ def device(devices: object, precision: object) -> None:
     ValueError
         If there are several devices, or the precision of a fit or of new tensors is not single.
     """
-    listed = (
-        [index for index in devices.split(",") if index] if isinstance(devices, str) and "," in devices else devices
-    )
-    count = len(listed) if isinstance(listed, Sequence) and not isinstance(listed, str) else listed
+    if isinstance(devices, str) and "," in devices:  # indices, with or without a comma at the end
+        count: object = len(devices.rstrip(",").split(","))
+    else:
+        count = len(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else devices
     if str(count) not in ("auto", "1"):
         raise ValueError(
             f"Expected one device, found `devices={devices!r}`: a step takes all cells at once. Fit seeds and strengths as replicates."
         )
-    if str(precision).removesuffix("-true") not in ("None", "32") or torch.get_default_dtype() != torch.float32:
-        found = (
-            f"`precision={precision!r}`" if torch.get_default_dtype() == torch.float32 else torch.get_default_dtype()
-        )
+    default = torch.get_default_dtype()
+    if precision not in (None, 32, "32", "32-true") or default != torch.float32:
+        found = f"`precision={precision!r}`" if default == torch.float32 else default
         raise ValueError(
             f"Expected single precision, in which the model computes, found {found}. Statistics are accumulated in double precision as it is."
         )

@@ -54,15 +54,10 @@ def regulator_positions(
             raise KeyError(
                 f"Expected `regulators` to be names of genes or a column of `adata.var`, found {regulators!r}.{columns}"
             )
-        column = adata.var[regulators]
-        if not pd.api.types.is_bool_dtype(column) or column.isna().any():
-            raise TypeError(
-                f"Expected `adata.var[{regulators!r}]` to be boolean without missing values, found {column.dtype}. It should say which "
-                "genes may regulate others."
-            )
-        regulators = list(column.index[column.to_numpy(dtype=bool)])
-        if not regulators:
-            raise ValueError(f"Expected `adata.var[{column.name!r}]` to mark regulators, found none.")
+        mask = _checks.marked(adata, regulators)
+        if not mask.any():
+            raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
+        regulators = list(adata.var_names[mask])
     listed = list(regulators)
     if any(isinstance(name, bool | np.bool_) for name in listed):
         raise TypeError(

@@ -61,6 +61,7 @@ _PLANS: dict[str, dict[str, Any]] = {
     "transport": {"lr": 0.02},
     "collocation": {"lr": 0.03, "gate_lr": 1.0},
 }
+
 # What `train` does not pass on to the transport fit with the objective "both".
 _NOT_OF_TRANSPORT = ("self", "objective", "refit", "key_added", "trainer_kwargs")
 

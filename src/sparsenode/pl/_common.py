@@ -80,13 +80,7 @@ def regulator_columns(adata: AnnData, regulators: str | Sequence[str] | None) ->
     if regulators is None:
         return np.arange(adata.n_vars)
     if isinstance(regulators, str) and regulators in adata.var:
-        column = adata.var[regulators]
-        if not pd.api.types.is_bool_dtype(column) or column.isna().any():
-            raise TypeError(
-                f"Expected `adata.var[{regulators!r}]` to be boolean without missing values, found {column.dtype}. It should mark regulators: "
-                f"`adata.var[{regulators!r}].astype(bool)` makes it so."
-            )
-        chosen = np.flatnonzero(column.to_numpy(dtype=bool))
+        chosen = np.flatnonzero(_checks.marked(adata, regulators))
         if len(chosen) == 0:
             raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
         return chosen

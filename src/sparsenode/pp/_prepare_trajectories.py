@@ -107,8 +107,7 @@ def prepare_trajectories(
     >>> sn.SparseNODE.setup_anndata(adata, lineage_key="lineages", batch_key="donor")
     >>> model = sn.SparseNODE(adata, align_batches=False)  # the donors share one pseudotime
     """
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+    _checks.anndata(adata)
     if adata.isbacked and layer is None:
         raise ValueError("Expected counts in memory, found `adata` backed by a file. Pass `adata.to_memory()`.")
     for name, value, least in (

@@ -48,8 +48,8 @@ class CNODE(Regularizer):
     Use it to read a network: ``CNODE(0.1)`` is the default of transport and of ``"both"``, and so of the model. For forecasts with
     trajectories alone, and for collocation, :class:`~sparsenode.regularizers.PathReg` is the default.
 
-    It shrinks strong edges as much as
-    weak ones: do not use it where the size of an effect matters, unless with ``adaptive`` rounds and a refit.
+    It shrinks strong edges as much as weak ones: do not use it where the size of an effect matters, unless with ``adaptive``
+    rounds and a refit.
 
     References
     ----------

@@ -154,7 +154,8 @@ def _warn_of_unknown_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
         warnings.warn(
             f"{len(unknown)} of the {len(genes)} genes of `reference` are not in `network`, such as {[str(g) for g in unknown[:3]]}. If "
             "the model did not have them, leave them out: `reference[reference['source'].isin(model.genes) & "
-            "reference['target'].isin(model.genes)]`. If these are its strongest edges only, pass all. Pairs that it cannot predict inflate all ratios, those of random weights too.",
+            "reference['target'].isin(model.genes)]`. If these are its strongest edges only, pass all. Pairs that it cannot predict "
+            "inflate all ratios, those of random weights too.",
             UserWarning,
             stacklevel=3,
         )

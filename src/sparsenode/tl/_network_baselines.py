@@ -133,10 +133,7 @@ def _genes(adata: AnnData, genes: str | Sequence[str] | None) -> pd.Index:
     if isinstance(genes, str):
         if genes not in adata.var:
             raise KeyError(f"Expected `genes` to be names of genes or a column of `adata.var`, found {genes!r}.")
-        column = adata.var[genes]
-        if not pd.api.types.is_bool_dtype(column) or column.isna().any():
-            raise TypeError(f"Expected `adata.var[{genes!r}]` to be boolean, found {column.dtype}.")
-        return adata.var_names[column.to_numpy(dtype=bool)].sort_values()
+        return adata.var_names[_checks.marked(adata, genes)].sort_values()
     chosen = pd.Index(list(genes)).astype(adata.var_names.dtype).unique()
     unknown = chosen[~chosen.isin(adata.var_names)]
     if len(unknown):
