@@ -31,14 +31,31 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Arguments that every script takes."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     result.add_argument("--quick", action="store_true", help="few repetitions, to see that it runs; writes nothing")
-    result.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    result.add_argument("--output", type=folder, default=RESULTS, help="folder for the results")
     return result
+
+
+def folder(name: str | Path) -> Path:
+    """A folder that can be written to or made, found out before anything is computed."""
+    path = Path(name)
+    there = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"Expected a folder to write to, found {path}: {there} is none, or read-only.")
+    return path
 
 
 def add_data_argument(arguments: argparse.ArgumentParser) -> None:
     """Add ``--data``: the environment variable ``SPARSENODE_DATA``, or ``../shared/data`` beside the repository."""
     default = Path(os.environ.get("SPARSENODE_DATA") or ROOT.parent / "shared" / "data")
     arguments.add_argument("--data", type=Path, default=default, help="folder with the reference data")
+
+
+def log1p(adata: AnnData) -> None:
+    """Logarithms of the expression plus one, in place, sparse or dense."""
+    import numpy as np
+    from scipy import sparse
+
+    adata.X = adata.X.log1p() if sparse.issparse(adata.X) else np.log1p(adata.X)
 
 
 def trajectories(adata: AnnData) -> AnnData:
@@ -58,6 +75,11 @@ def trajectories(adata: AnnData) -> AnnData:
     for lineage, member in adata.obsm["lineages"].items():
         cells = np.flatnonzero(member.to_numpy(dtype=bool))
         cells = cells[np.argsort(time[cells], kind="stable")][DROP_FIRST:-DROP_LAST]
+        if len(cells) == 0:
+            raise ValueError(
+                f"Expected more than {DROP_FIRST + DROP_LAST} cells in every lineage, of which the paper's protocol drops the first "
+                f"{DROP_FIRST} and the last {DROP_LAST}, found {member.sum():g} in {lineage!r}. Leave it out."
+            )
         low, high = x[cells].min(0), x[cells].max(0)
         values.append((x[cells] - low) / np.where(high > low, high - low, 1.0))
         names = [f"{name}-{lineage}" for name in adata.obs_names[cells]]

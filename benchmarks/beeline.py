@@ -2,8 +2,8 @@
 
 The folder has the layout ``network/seed/`` with ``ExpressionData.csv[.gz]`` (genes x cells), ``PseudoTime.csv`` (a column per lineage,
 NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2 and, where signs are known, Type with + or -), and may hold
-``published_methods.csv``. Lineages of fewer than ten cells and cells in no lineage are left out, which is printed; a run that fails
-is named at the end, and the status is 1. Nothing is chosen per network: every run is ``SparseNODE(adata, objective="transport")``
+``published_methods.csv``. Lineages of fewer than ten cells, cells in no lineage, and folders of another layout are left out, which is
+printed, as are genes of the reference that the expression lacks; a run that fails is named at the end, and the status is 1. Nothing is chosen per network: every run is ``SparseNODE(adata, objective="transport")``
 with its defaults, trained on all cells.
 
 Columns of the table: ``network, seed, method, auprc_ratio, epr, auroc, sign_accuracy, seconds``. Ours is ``sparsenode``;
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import zlib
 from pathlib import Path
 
 import _common
@@ -28,11 +29,19 @@ from sparsenode.model._observations import MIN_CELLS
 COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
 SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]
 BASELINES = ("pearson", "spearman", "partial_correlation", "genie3")
+# What is wrong with a run, compressed files that are cut off among it; the others are of use without it.
+FAILURES = (ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, zlib.error)
 
 
 def find_runs(folder: Path) -> list[Path]:
     """Folders of runs, in the order of their names."""
     return sorted(path.parent for path in folder.glob("*/*/refNetwork.csv"))
+
+
+def left_out(folder: Path, runs: list[Path]) -> list[str]:
+    """Folders with expression that are no runs: they have no reference, or do not lie in ``network/seed/``."""
+    found = {path.parent for path in folder.rglob("ExpressionData.csv*")}
+    return [str(path.relative_to(folder)) for path in sorted(found - set(runs))]
 
 
 def label(run: Path) -> str:
@@ -45,26 +54,49 @@ def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     files = sorted(run.glob("ExpressionData.csv*"))
     if not files:
         raise FileNotFoundError(f"Expected ExpressionData.csv or ExpressionData.csv.gz in {run}, found neither.")
-    expression = pd.read_csv(files[0], index_col=0).T
+    expression = read_table(files[0]).T
+    genes = expression.columns.str.strip()
+    reference = read_reference(run / "refNetwork.csv")
+    named = pd.unique(reference[["source", "target"]].to_numpy().ravel())
+    lacking = [gene for gene in named if gene not in genes]
+    if len(lacking) == len(named):
+        raise ValueError(
+            f"Expected genes of refNetwork.csv in {files[0]}, found none. They look like {lacking[:3]}, those of the expression "
+            f"(genes x cells) like {list(genes[:3])}."
+        )
+    if lacking:
+        print(f"{label(run)}: not in the expression are {lacking}, whose edges count as not predicted")
     times = read_times(run, expression.index)
     # A cell of several lineages has one pseudotime: the mean, where they differ.
     obs = pd.DataFrame({"pseudotime": times.mean(axis=1)}, index=times.index)
-    genes = pd.DataFrame(index=expression.columns.map(str))
-    adata = anndata.AnnData(expression.loc[times.index].to_numpy(np.float32), obs=obs, var=genes)
+    values = expression.loc[times.index].to_numpy(np.float32)
+    adata = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=genes))
     adata.obsm["lineages"] = times.notna()
-    return adata, read_reference(run / "refNetwork.csv")
+    return adata, reference
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Numbers with names, which stay as they are written: 007 is no number there, and NA is a gene."""
+    table = pd.read_csv(path, index_col=0)
+    wrong = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    if wrong:
+        raise ValueError(f"Expected numbers in {path}, found others in {len(wrong)} columns: {wrong[:3]}.")
+    names = pd.read_csv(path, header=None, skiprows=1, usecols=[0], dtype=str, keep_default_na=False)[0]
+    return table.set_axis(pd.Index(names, name=None), axis=0)
 
 
 def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
     """Pseudotime, cells x lineages, of lineages that are large enough and the cells in them; says what it leaves out."""
-    times = pd.read_csv(run / "PseudoTime.csv", index_col=0)
-    times.index = times.index.map(str)  # numbers in a column, but words in the header of the expression
+    times = read_table(run / "PseudoTime.csv")
     missing = cells.difference(times.index)
     if len(missing):
         raise ValueError(
             f"Expected all cells of the expression (genes x cells) in PseudoTime.csv of {run}, {len(missing)} of {len(cells)} are "
             f"missing: {list(missing[:3])}. Cells there look like {list(times.index[:3])}."
         )
+    others = times.index.difference(cells)
+    if len(others):
+        print(f"{label(run)}: {len(others)} cells of PseudoTime.csv have no expression, left out")
     times = times.loc[cells]
     small = times.columns[times.notna().sum() < MIN_CELLS]
     if len(small):
@@ -86,7 +118,11 @@ def read_reference(path: Path) -> pd.DataFrame:
     if len(unknown):
         raise ValueError(f"Expected '+', '-' or nothing in the column Type of {path}, found {list(unknown[:5])}.")
     weights = kind.map({"+": 1.0, "-": -1.0}).astype(float).fillna(0.0)
-    return pd.DataFrame({"source": table["Gene1"], "target": table["Gene2"], "weight": weights})
+    names = pd.read_csv(path, dtype=str, keep_default_na=False)[["Gene1", "Gene2"]].apply(lambda name: name.str.strip())
+    empty = int((names == "").any(axis=1).sum())
+    if empty:
+        raise ValueError(f"Expected two genes in every row of {path}, found {empty} rows without. Remove them.")
+    return pd.DataFrame({"source": names["Gene1"], "target": names["Gene2"], "weight": weights})
 
 
 def fit(adata: anndata.AnnData, half_samples: bool = False, **settings) -> SparseNODE:
@@ -145,12 +181,25 @@ def published(folder: Path) -> pd.DataFrame:
     path = folder / "published_methods.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path, dtype={"dataset": str, "network": str}).rename(columns={"dataset": "network"})
+    table = pd.read_csv(path, dtype={"dataset": str, "network": str, "seed": str}).rename(
+        columns={"dataset": "network"}
+    )
     missing = [column for column in ("network", "seed", "method", "auprc_ratio", "epr", "auroc") if column not in table]
     if missing:
         raise ValueError(f"Expected the columns {missing} in {path}, found {list(table)}.")
     # Theirs may have the name of one of our baselines.
     return table.assign(method="published " + table["method"].astype(str)).reindex(columns=COLUMNS)
+
+
+def same_runs(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """Published rows of the networks and seeds that were run; says which have none, if there are any."""
+    keys = ["network", "seed"]
+    done = pd.MultiIndex.from_frame(ours[keys].drop_duplicates())
+    known = pd.MultiIndex.from_frame(theirs[keys])
+    without = ["/".join(run) for run in done[~done.isin(known)]]
+    if without and len(theirs):
+        print(f"without published methods: {without}")
+    return theirs[known.isin(done)]
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -178,21 +227,29 @@ def main() -> None:
         parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
     if options.out is not None and (options.out.suffix != ".csv" or options.out.is_dir()):
         parser.error(f"Expected a csv file to write to in --out, found {options.out}.")
+    if options.out is not None:
+        try:
+            _common.folder(options.out.parent)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"--out: {error}")
     theirs = published(options.folder)
+    skipped = left_out(options.folder, runs)
+    if skipped:
+        print(f"Expected network/seed/ with refNetwork.csv, left out: {skipped}")
     silence()
     rows, failed = [], {}
     for run in runs:
         name = label(run)
         try:
             rows += run_one(run, not options.no_baselines)
-        except (ValueError, KeyError, OSError) as error:  # what is wrong with a run; the others are of use without it
+        except FAILURES as error:
             failed[name] = error
             continue
         shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
         print(shown if options.no_baselines else {"done": name}, flush=True)
     if rows:
         ours = pd.DataFrame(rows)[COLUMNS]
-        table = pd.concat([ours, theirs[theirs["network"].isin(ours["network"])]])
+        table = pd.concat([ours, same_runs(theirs, ours)])
         print(summarise(table).to_string(index=False, float_format="%.3f"))
         if options.out is not None:
             done = [name for name in map(label, runs) if name not in failed]

@@ -18,10 +18,12 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import _common
 import anndata
+import numpy as np
 import pandas as pd
 
 import sparsenode as sn
@@ -36,9 +38,26 @@ def read(folder: Path, donor: str, protocol: str) -> anndata.AnnData:
     """One donor, preprocessed for a protocol, with the lineages in ``lineage`` (obs) or ``lineages`` (obsm)."""
     adata = anndata.read_h5ad(folder / "bone_marrow" / f"{donor}.h5ad")
     if protocol == "recommended":
-        adata.X = adata.X.log1p()
+        _common.log1p(adata)
         return adata
-    return _common.trajectories(adata)
+    try:
+        return _common.trajectories(adata)
+    except ValueError as error:
+        raise ValueError(f"{donor}: {error}") from error
+
+
+def read_all(folder: Path, donors: Sequence[str], protocol: str) -> dict[str, anndata.AnnData]:
+    """Several donors, with the genes that all of them have; says how many others are left out."""
+    cells = {donor: read(folder, donor, protocol) for donor in donors}
+    first = cells[donors[0]].var_names
+    genes = first[np.all([first.isin(adata.var_names) for adata in cells.values()], axis=0)]
+    if len(genes) == 0:
+        raise ValueError(f"Expected genes that all of {list(donors)} have, found none.")
+    for donor, adata in cells.items():
+        if adata.n_vars > len(genes):
+            print(f"{donor}: {adata.n_vars - len(genes)} of {adata.n_vars} genes are not in every donor, left out")
+            cells[donor] = adata[:, genes].copy()
+    return cells
 
 
 def score(table: pd.DataFrame, protocol: str) -> dict[str, float]:
@@ -50,7 +69,7 @@ def score(table: pd.DataFrame, protocol: str) -> dict[str, float]:
 
 def run(folder: Path, protocol: str, settings: dict, seed: int, epochs: int | None) -> list[dict]:
     """Fit one model and score it on every donor."""
-    donors = {donor: read(folder, donor, protocol) for donor in (TRAIN, *TEST)}
+    donors = read_all(folder, (TRAIN, *TEST), protocol)
     regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
     lineage_key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
     sn.SparseNODE.setup_anndata(donors[TRAIN], lineage_key=lineage_key)

@@ -27,7 +27,7 @@ def run(
     folder: Path, trained: str, protocol: str, seeds: Sequence[int], epochs: int | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the models of one donor."""
-    cells = {donor: bone_marrow.read(folder, donor, protocol) for donor in DONORS}
+    cells = bone_marrow.read_all(folder, DONORS, protocol)
     key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
     SparseNODE.setup_anndata(cells[trained], lineage_key=key)
     for method, seed in product(METHODS, seeds):

@@ -31,7 +31,7 @@ def read(folder: Path, name: str) -> tuple[anndata.AnnData, dict, list[str] | st
         return adata, {"time_key": "pseudotime", "lineage_key": "lineages"}, None
     if name == "bone_marrow":
         adata = anndata.read_h5ad(folder / "bone_marrow" / "S1D2.h5ad")
-        adata.X = adata.X.log1p()
+        _common.log1p(adata)
         regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
         return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators
     adata = anndata.read_h5ad(folder / "erythropoiesis" / "mouse_bone_marrow.h5ad")

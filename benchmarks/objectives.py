@@ -90,7 +90,7 @@ def donors(
     folder: Path, protocol: str, methods: Sequence[str], seed: int, epochs: int | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the bone marrow, one per donor."""
-    cells = {donor: bone_marrow.read(folder, donor, protocol) for donor in (bone_marrow.TRAIN, *bone_marrow.TEST)}
+    cells = bone_marrow.read_all(folder, (bone_marrow.TRAIN, *bone_marrow.TEST), protocol)
     # The paper has a row per cell and lineage.
     key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
     SparseNODE.setup_anndata(cells[bone_marrow.TRAIN], lineage_key=key)

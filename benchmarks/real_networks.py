@@ -38,6 +38,20 @@ def fit(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNODE
     return model
 
 
+def read_reference(folder: Path, lineage: str, genes: pd.Index) -> pd.DataFrame:
+    """Pairs of a lineage among the genes of a donor, whose others no network can hold; says how many are left out."""
+    reference = pd.read_csv(folder / f"reference_{lineage}.csv.gz")
+    reference.columns = ["source", "target", *reference.columns[2:]]
+    known = reference[reference[["source", "target"]].isin(list(genes)).all(axis=1)]
+    if len(known) == 0:
+        raise ValueError(f"Expected genes of the donor in the reference of {lineage!r}, found none.")
+    if len(known) < len(reference):
+        print(
+            f"{lineage}: {len(reference) - len(known)} of {len(reference)} pairs have genes that the donor lacks, left out"
+        )
+    return known
+
+
 def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
     """Scores among all pairs of a transcription factor and a target of the reference."""
     sources, targets = np.unique(reference["source"]), np.unique(reference["target"])
@@ -57,11 +71,12 @@ def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
 def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
     """Rows of one donor."""
     adata = anndata.read_h5ad(folder / f"{donor}.h5ad")
-    adata.X = adata.X.log1p()
+    _common.log1p(adata)
     regulators = pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
-    references = {name: pd.read_csv(folder / f"reference_{name}.csv.gz") for name in LINEAGES}
-    for reference in references.values():
-        reference.columns = ["source", "target", *reference.columns[2:]]
+    lineages = [name for name in LINEAGES if name in adata.obsm["lineages"]]
+    if len(lineages) < len(LINEAGES):
+        print(f"{donor}: without {sorted({*LINEAGES} - {*lineages})}, which are left out")
+    references = {name: read_reference(folder, name, adata.var_names) for name in lineages}
     rows = []
 
     def add(method: str, networks: dict[str, pd.DataFrame], start: float, seed: int = 0) -> None:
@@ -75,16 +90,16 @@ def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
 
     start = time.perf_counter()
     model = fit(adata.copy(), regulators)
-    add("sparsenode", dict.fromkeys(LINEAGES, model.get_network()), start)
-    add("sparsenode, lineage", {name: model.get_network(name) for name in LINEAGES}, start)
+    add("sparsenode", dict.fromkeys(lineages, model.get_network()), start)
+    add("sparsenode, lineage", {name: model.get_network(name) for name in lineages}, start)
     for seed in range(n_shuffles):
         copy, start = tl.shuffle_time(adata, seed=seed, **KEYS), time.perf_counter()
-        add("sparsenode, shuffled", dict.fromkeys(LINEAGES, fit(copy, regulators).get_network()), start, seed)
-    cells = {name: adata[adata.obsm["lineages"][name].to_numpy() > 0].copy() for name in LINEAGES}
+        add("sparsenode, shuffled", dict.fromkeys(lineages, fit(copy, regulators).get_network()), start, seed)
+    cells = {name: adata[adata.obsm["lineages"][name].to_numpy() > 0].copy() for name in lineages}
     for method in BASELINES:
         find = partial(tl.network_baselines, methods=method, regulators=regulators, n_trees=n_trees)
         start = time.perf_counter()
-        add(method, dict.fromkeys(LINEAGES, find(adata)[method]), start)
+        add(method, dict.fromkeys(lineages, find(adata)[method]), start)
         start = time.perf_counter()
         add(f"{method}, lineage", {name: find(own)[method] for name, own in cells.items()}, start)
     return rows
@@ -98,9 +113,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.shuffles, options.trees = 1, 10
+    donors = DONORS[: 1 if options.quick else None]
+    missing = [name for name in donors if not (options.data / "bone_marrow" / f"{name}.h5ad").exists()]
+    if missing:
+        parser.error(
+            f"Expected {', '.join(f'{name}.h5ad' for name in missing)} in {options.data / 'bone_marrow'}, found none."
+        )
     silence()
     rows = []
-    for donor in DONORS[: 1 if options.quick else None]:
+    for donor in donors:
         rows += run(options.data / "bone_marrow", donor, options.shuffles, options.trees)
         print(f"done: {donor}", flush=True)
     table = pd.DataFrame(rows).pivot_table(

@@ -6,9 +6,12 @@ import importlib
 import sys
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
+from scipy import sparse
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GENES = ["g0", "g1", "g2", "g3"]
@@ -25,6 +28,27 @@ def beeline(monkeypatch):
     yield module
     for name in ("beeline", "_common", "_timing"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def bone_marrow(beeline):
+    yield importlib.import_module("bone_marrow")
+    sys.modules.pop("bone_marrow", None)
+
+
+@pytest.fixture
+def donors(tmp_path) -> Path:
+    """Two donors with two lineages: one sparse, the other dense with two genes less, in another order."""
+    folder = tmp_path / "bone_marrow"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, genes in {"a": ["g0", "g1", "g2", "g3"], "b": ["g3", "g1"]}.items():
+        counts = generator.poisson(3, (60, len(genes))).astype(np.float32)
+        obs = pd.DataFrame({"dpt_pseudotime": np.linspace(0, 1, 60)}, index=[f"{name}{i}" for i in range(60)])
+        adata = AnnData(sparse.csr_matrix(counts) if name == "a" else counts, obs=obs, var=pd.DataFrame(index=genes))
+        adata.obsm["lineages"] = pd.DataFrame({"x": np.arange(60) < 50, "y": np.arange(60) >= 30}, index=obs.index)
+        adata.write_h5ad(folder / f"{name}.h5ad")
+    return tmp_path
 
 
 @pytest.fixture
@@ -63,6 +87,45 @@ def test_cells_and_reference_of_a_run(beeline, run, capsys):
     assert reference.to_dict("list") == {"source": GENES[:3], "target": GENES[1:], "weight": [1.0, -1.0, 0.0]}
 
 
+def test_names_are_read_as_they_are_written(beeline, run, capsys):
+    names = dict(zip(GENES, ["007", "NA", "1e3", "HLA-A"], strict=True))
+    expression = pd.read_csv(run / "ExpressionData.csv", index_col=0).rename(index=names)
+    expression.columns = [f"{int(cell):03d}" for cell in expression]
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0)
+    times.index = [f"{cell:03d}" for cell in times.index]
+    reference = pd.read_csv(run / "refNetwork.csv").replace(names)
+    reference["Gene2"] += " "
+    for table, name in ((expression, "ExpressionData"), (times, "PseudoTime")):
+        table.to_csv(run / f"{name}.csv")
+    reference.to_csv(run / "refNetwork.csv", index=False)
+    before = beeline.read(run)[0]
+    assert list(before.var_names) == ["007", "NA", "1e3", "HLA-A"]
+    assert list(before.obs_names[:4]) == ["000", "001", "002", "004"]
+    assert list(beeline.read(run)[1]["target"]) == ["NA", "1e3", "HLA-A"]
+    # without a name for the column of names, as R writes it
+    lines = (run / "PseudoTime.csv").read_text().splitlines()
+    (run / "PseudoTime.csv").write_text("\n".join([lines[0].lstrip(","), *lines[1:]]))
+    np.testing.assert_array_equal(beeline.read(run)[0].X, before.X)
+    assert "not in the expression" not in capsys.readouterr().out
+
+
+def test_genes_that_the_expression_lacks_are_named(beeline, run, capsys):
+    path = run / "ExpressionData.csv"
+    pd.read_csv(path, index_col=0).drop(index="g3").to_csv(path)
+    beeline.read(run)
+    assert "chain/7: not in the expression are ['g3']" in capsys.readouterr().out
+    pd.read_csv(path, index_col=0).rename(index=str.upper).to_csv(path)
+    with pytest.raises(ValueError, match=r"found none. They look like \['g0', 'g1', 'g2'\], those of .* like \['G0'"):
+        beeline.read(run)
+
+
+def test_folders_that_are_no_runs_are_found(beeline, run, tmp_path):
+    for folder in (tmp_path / "deep" / "chain" / "7", tmp_path / "chain" / "8"):
+        folder.mkdir(parents=True)
+        (folder / "ExpressionData.csv").touch()
+    assert beeline.left_out(tmp_path, beeline.find_runs(tmp_path)) == ["chain/8", "deep/chain/7"]
+
+
 def test_a_reference_without_signs(beeline, run):
     path = run / "refNetwork.csv"
     pd.read_csv(path)[["Gene2", "Gene1"]].to_csv(path, index=False)
@@ -75,6 +138,12 @@ def test_a_reference_without_signs(beeline, run):
     [
         ("refNetwork.csv", lambda t: t.assign(Type="activates"), r"'\+', '-' or nothing.*refNetwork.csv, found \['act"),
         ("refNetwork.csv", lambda t: t.rename(columns={"Gene1": "TF"}), "columns Gene1, Gene2 and Type in"),
+        (
+            "refNetwork.csv",
+            lambda t: t.assign(Gene2=[" ", "g2", None]),
+            "two genes in every row of .*found 2 rows without",
+        ),
+        ("ExpressionData.csv", lambda t: t.assign(**{"7": "x"}), r"numbers in .*found others in 1 columns: \['7'\]"),
         ("PseudoTime.csv", lambda t: t.iloc[:50], r"PseudoTime.csv of .*chain.7, 10 of 60 are missing: \["),
     ],
 )
@@ -89,10 +158,10 @@ def test_a_bad_run_leaves_the_others(beeline, run, tmp_path, monkeypatch, capsys
     bad.mkdir(parents=True)
     (bad / "refNetwork.csv").write_text("Gene1,Gene2,Type\ng0,g1,+\n")
     published = {
-        "dataset": ["chain", "other"],
-        "seed": 7,
+        "dataset": ["chain", "chain", "other"],
+        "seed": [7, 8, 7],
         "method": "pearson",
-        "auprc_ratio": 9.0,
+        "auprc_ratio": [9.0, 99.0, 9.0],
         "epr": 1.0,
         "auroc": 1.0,
     }
@@ -107,7 +176,7 @@ def test_a_bad_run_leaves_the_others(beeline, run, tmp_path, monkeypatch, capsys
     assert stop.value.code == 1
     printed = capsys.readouterr()
     assert "failed: bad/0: Expected ExpressionData.csv" in printed.err
-    assert "best published" in printed.out
+    assert "best published        9.000" in printed.out  # of the seeds that were run
     assert "other" not in printed.out
     table = pd.read_csv(out)
     assert list(table.columns) == beeline.COLUMNS
@@ -120,3 +189,23 @@ def test_where_the_table_goes_is_checked_first(beeline, run, tmp_path, monkeypat
     with pytest.raises(SystemExit):
         beeline.main()
     assert "Expected a csv file to write to in --out" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["beeline.py", str(tmp_path), "--out", str(tmp_path / "file" / "out.csv")])
+    monkeypatch.setattr(beeline, "infer", lambda cells: pytest.fail("too late"))
+    with pytest.raises(SystemExit):
+        beeline.main()
+    assert f"Expected a folder to write to, found {tmp_path / 'file'}" in capsys.readouterr().err
+    assert sys.modules["_common"].folder(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    assert not (tmp_path / "new").exists()
+
+
+def test_donors_with_other_genes_dense_or_sparse(bone_marrow, donors, capsys):
+    cells = bone_marrow.read_all(donors, ["a", "b"], "recommended")
+    assert capsys.readouterr().out == "a: 2 of 4 genes are not in every donor, left out\n"
+    for name, adata in cells.items():
+        raw = anndata.read_h5ad(donors / "bone_marrow" / f"{name}.h5ad")[:, ["g1", "g3"]]
+        raw = raw.X.toarray() if sparse.issparse(raw.X) else raw.X
+        found = adata[:, ["g1", "g3"]].X
+        np.testing.assert_allclose(found.toarray() if sparse.issparse(found) else found, np.log1p(raw))
+    with pytest.raises(ValueError, match="a: Expected more than 30 cells in every lineage.*found 30 in 'y'"):
+        bone_marrow.read_all(donors, ["a", "b"], "paper")

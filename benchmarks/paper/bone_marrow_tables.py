@@ -46,6 +46,7 @@ def networks(model: sn.SparseNODE, factors: list[str], folder: Path, replicate: 
     row: dict[str, float] = {}
     for lineage in LINEAGES:
         reference = pd.read_csv(folder / f"reference_{lineage}.csv.gz")
+        reference = reference[reference[["source", "target"]].isin(list(model.genes)).all(axis=1)]
         found = model.get_network(lineage=lineage, replicate=replicate)
         scores = sn.tl.evaluate_network(found, reference, regulators=factors)
         row[f"auprc_ratio_{lineage}"] = float(scores["auprc_ratio"])
@@ -76,7 +77,7 @@ def work(data: Path, protocol: str, name: str, n_seeds: int, epochs: int, refit:
     """One fit of all seeds, and its rows before and after the refit."""
     folder = data / "bone_marrow"
     factors = pd.read_csv(folder / "transcription_factors.csv")["gene"].tolist()
-    donors = {donor: bone_marrow.read(data, donor, protocol) for donor in DONORS}
+    donors = bone_marrow.read_all(data, DONORS, protocol)
     model = made(donors[bone_marrow.TRAIN], protocol, name, n_seeds)
     rows: list[dict] = []
     for relaxed, count in ((False, epochs), (True, refit)):
