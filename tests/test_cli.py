@@ -182,7 +182,15 @@ def test_missing_input(tmp_path, capsys):
 def test_input_that_is_no_h5ad(tmp_path, capsys):
     (tmp_path / "in.h5ad").write_text("gene,cell\n")
     assert _cli.main(["fit", str(tmp_path / "in.h5ad"), str(tmp_path / "out.h5ad")]) == 1
-    failure(capsys)
+    assert "Expected an h5ad file to read, found '" in failure(capsys)
+
+
+def test_the_input_is_not_overwritten(path, quick, capsys):
+    before = path.read_bytes()
+    assert _cli.main(["fit", str(path), str(path.parent / "." / path.name), "--time", "age"]) == 1
+    assert "another file than IN.h5ad" in failure(capsys)
+    assert path.read_bytes() == before
+    assert quick == {}
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out", "none/out.h5ad"])

@@ -89,7 +89,12 @@ def _fit(options: argparse.Namespace) -> None:
 
     if options.output.suffix != ".h5ad" or not options.output.parent.is_dir():
         raise ValueError(f"Expected an .h5ad file in an existing folder to write to, found '{options.output}'.")
-    adata = anndata.read_h5ad(options.input)
+    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
+        raise ValueError(f"Expected OUT.h5ad to be another file than IN.h5ad, found '{options.output}' for both.")
+    try:
+        adata = anndata.read_h5ad(options.input)
+    except OSError as error:
+        raise OSError(f"Expected an h5ad file to read, found '{options.input}': {error}") from error
     print(f"{options.input}: {adata.n_obs} cells × {adata.n_vars} genes")
     SparseNODE.setup_anndata(
         adata, layer=options.layer, time_key=options.time, lineage_key=options.lineages, batch_key=options.batch

@@ -113,6 +113,24 @@ def test_normalised_counts_without_logarithms_are_warned_of(adata, convert, laye
         sn.SparseNODE.setup_anndata(cells, layer=layer)
 
 
+def test_another_donor_in_counts_is_warned_of(make_adata, fit):
+    """A model of logarithms predicts logarithms: errors against counts are no errors of the model."""
+    counts = np.random.default_rng(0).poisson(12, make_adata().shape).astype(np.float32)
+    own, other = make_adata(), make_adata(seed=7)
+    own.X, other.X = np.log1p(counts), counts
+    model = fit(own, train={"max_epochs": 1})
+    for call in (model.predict, model.evaluate, model.get_velocity):
+        with pytest.warns(UserWarning, match="looks like raw counts.*that the model was fitted to do not look so"):
+            call(other)
+    own = own.copy()
+    own.X = counts
+    with pytest.warns(UserWarning, match="looks like raw counts"):
+        model = fit(own, train={"max_epochs": 1})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Expression", UserWarning)
+        model.predict(other)  # in the units of the model, of which setup has warned
+
+
 def test_simulated_data_are_not_warned_of():
     linear, hill = sn.datasets.random_linear_system(6, seed=0), sn.datasets.random_hill_system(6, seed=0)
     cells = [system.simulate(seed=0) for system in (linear, hill, sn.datasets.second_order_system())]

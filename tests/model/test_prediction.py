@@ -178,7 +178,16 @@ def test_explosion_is_named(adata, fit):
         for weight in model.module.field.weights:
             weight.fill_(5.0)
         model.module.field.biases[0].fill_(1e3)  # beyond the bend of the activation: growth without a limit
-    with pytest.raises(sn.DivergenceError, match="integration failed"):
+    with pytest.raises(
+        sn.DivergenceError, match="integration failed.*Predict less far ahead, or train again with a stronger"
+    ):
+        model.predict()
+    with pytest.raises(sn.DivergenceError, match="integration failed.*Predict less far ahead"):
+        model.simulate()
+    model.fitted_ = "collocation"
+    with pytest.raises(
+        sn.DivergenceError, match=r"only collocation: .*or fit the trajectories too with `train\(objective="
+    ):
         model.predict()
 
 

@@ -75,8 +75,14 @@ def test_new_trials_are_projected_on_the_components_of_a_reference(frames):
     own = made[(made.obs["trial"] == "a").to_numpy()]
     np.testing.assert_allclose(found.X, own.X, atol=1e-6)
     assert list(found.obs["trial"].cat.categories) == ["a"]
-    with pytest.raises(ValueError, match="others in `adata`"):
+    with pytest.raises(ValueError, match="others in `adata`: them in another order"):
         pp.prepare_motion(new[:, ::-1].copy(), reference=made)
+    other = new.copy()
+    other.var_names = ["tail_x", *new.var_names[1:]]
+    with pytest.raises(
+        ValueError, match=rf"\['{new.var_names[0]}'\] missing and \['tail_x'\] new. Read trials of the same sk"
+    ):
+        pp.prepare_motion(other, reference=made)
     with pytest.raises(KeyError, match="prepare_motion"):
         pp.prepare_motion(new, reference=frames)
     with pytest.raises(KeyError, match="prepare_motion"):

@@ -45,16 +45,19 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
         require_finite(values, layer)
 
 
-def warn_of_counts(adata: AnnData, layer: str | None) -> None:
-    """Warn where expression in memory does not look log-transformed: abundant genes would be all of the error."""
+def warn_of_counts(adata: AnnData, layer: str | None, fitted: bool = False) -> bool:
+    """Warn where expression in memory does not look log-transformed: abundant genes would be all of the error.
+
+    ``fitted`` says that a model was fitted to other cells, whose expression did.
+    """
     x = expression(adata, layer)
     values = x.data if sparse.issparse(x) else x
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size == 0:
-        return
+        return False
     values = values.ravel()[:_SAMPLE]
     highest = values.max()
     if values.min() < 0 or highest <= _HIGHEST:
-        return
+        return False
     if (values == np.floor(values)).all():
         looks = f"like raw counts: whole numbers up to {highest:.0f}"
         remedy = "Normalise first: `sc.pp.normalize_total(adata); sc.pp.log1p(adata)`."
@@ -62,12 +65,14 @@ def warn_of_counts(adata: AnnData, layer: str | None) -> None:
         looks = f"normalised but not log-transformed: fractions up to {highest:.0f}"
         remedy = f"Take logarithms first: `sc.pp.log1p({'adata' if layer is None else f'adata, layer={layer!r}'})`."
     else:
-        return
-    warnings.warn(
-        f"Expression in {place(layer)} looks {looks}. Errors would be those of a few abundant genes. {remedy}",
-        UserWarning,
-        stacklevel=2,
+        return False
+    consequence = (
+        "The cells that the model was fitted to do not look so: predictions and errors are in their units"
+        if fitted
+        else "Errors would be those of a few abundant genes"
     )
+    warnings.warn(f"Expression in {place(layer)} looks {looks}. {consequence}. {remedy}", UserWarning, stacklevel=2)
+    return True
 
 
 def _share_of_zeros(x: object, values: np.ndarray) -> float:

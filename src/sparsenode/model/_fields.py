@@ -14,6 +14,7 @@ from sparsenode.model._observations import Observations, read_observations
 
 TRAJECTORIES = "trajectories"
 CONSTANT_GENES = "constant_genes"
+COUNTS = "counts"
 
 
 class ExpressionField(LayerField):
@@ -29,7 +30,7 @@ class ExpressionField(LayerField):
     def register_field(self, adata: AnnData) -> dict:
         """Remember the gene names as strings, and which of them do not vary."""
         state = super().register_field(adata)
-        _expression.warn_of_counts(adata, self.attr_key)
+        state[COUNTS] = _expression.warn_of_counts(adata, self.attr_key)
         state[self.COLUMN_NAMES_KEY] = np.asarray(adata.var_names.astype(str), dtype=object)
         state[CONSTANT_GENES] = _expression.constant_genes(adata, self.attr_key)
         return state
@@ -38,6 +39,8 @@ class ExpressionField(LayerField):
         """Check that every gene of the model is there, in whatever order."""
         self.validate_field(adata_target)
         _expression.gene_positions(adata_target, state_registry[self.COLUMN_NAMES_KEY])
+        if not state_registry.get(COUNTS, False):
+            _expression.warn_of_counts(adata_target, self.attr_key, fitted=True)
         return state_registry | {self.N_OBS_KEY: adata_target.n_obs}
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.interpolate import CubicSpline
 
+from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks, _expression
 from sparsenode.model._data import Cells
+from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
 from sparsenode.model._observations import read_observations
 from sparsenode.module import Solver
@@ -90,6 +92,8 @@ class PredictionMixin(MuDataMixin):
     selected_: int
     #: Replicates that :meth:`train` gave up because their trajectories diverged; their weights are zero.
     given_up_: list[int]
+    #: Objective of the last training.
+    fitted_: str | None
     _initial_state: InitialState
     _initial_bandwidth: float
     _align_batches: bool
@@ -229,7 +233,7 @@ class PredictionMixin(MuDataMixin):
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
-            states, derivatives = module.trajectories(
+            states, derivatives = self._solved(
                 module.field.effective_weights(),
                 start,
                 relative,
@@ -244,6 +248,19 @@ class PredictionMixin(MuDataMixin):
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
         arrays = [arrays[0] + offset, arrays[1], arrays[2] + offset]
         return [FittedTrajectories(end, *(array[r] for array in arrays)) for r in range(module.n_replicates)]
+
+    def _solved(self, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The trajectories of the module; says what to do where they diverge."""
+        try:
+            return self.module.trajectories(*arguments, **keywords)
+        except DivergenceError as error:
+            remedy = (
+                "Predict less far ahead, or train again with a stronger regularizer or more cells."
+                if self.fitted_ == "trajectory"
+                else f"No trajectories were fitted, only {self.fitted_}: read the network with `get_network`, or fit the trajectories "
+                "too with `train(objective='trajectory')`."
+            )
+            raise DivergenceError(f"{error} {remedy}") from error
 
     def _initial_slopes(self, cells: Cells) -> np.ndarray:
         """Observed slopes at the start of the trajectories of some cells; of the model's, some cells alone do not tell."""
@@ -424,13 +441,20 @@ class PredictionMixin(MuDataMixin):
                     f"Expected batches of the model, {sorted(known)}, to forecast, found new ones: {new}. Evaluate new "
                     "trials from their own start, without `forecast`."
                 )
+            self._warn_of_other_units(target)
             return Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories)
         if target is self.adata:
             return Cells.arrange(target, keys["layer"], self.genes, observations, own=True)
         continuing = Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories, own=True)
         if self._are_among_own(continuing):
             return continuing
+        self._warn_of_other_units(target)
         return Cells.arrange(target, keys["layer"], self.genes, observations)
+
+    def _warn_of_other_units(self, other: AnnData) -> None:
+        """Warn where other cells look like counts, and those of the model did not."""
+        if not self.registry["field_registries"]["X"]["state_registry"].get(COUNTS, False):
+            _expression.warn_of_counts(other, self.registry["setup_args"]["layer"], fitted=True)
 
     def _are_among_own(self, cells: Cells) -> bool:
         """Whether cells are some of those that were trained on: by name, place in the trajectories, and expression."""

@@ -181,8 +181,7 @@ class RegularizationMixin(ResultsMixin):
             if self.fitted_ == "trajectory":
                 raise
             warnings.warn(
-                f"The trajectories of this {self._objective_name} fit diverge, so no results were written. {error} Read the network with "
-                "`get_network`, or fit the trajectories too with `train(objective='trajectory')`.",
+                f"The trajectories of this {self._objective_name} fit diverge, so no results were written. {error}",
                 UserWarning,
                 stacklevel=3,
             )

@@ -313,7 +313,7 @@ class SimulationMixin(PredictionMixin):
         horizon = self._replicated(grid[-1] * clocks)[0]
         scaled = torch.as_tensor(grid / grid[-1], dtype=torch.float32, device=module.device)
         tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
-        states, derivatives = module.trajectories(
+        states, derivatives = self._solved(
             module.field.effective_weights(),
             self._replicated(self._encode(starts)),
             horizon,

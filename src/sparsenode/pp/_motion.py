@@ -91,7 +91,13 @@ def prepare_motion(
     if reference is not None:
         found = _components(reference, "reference")
         if list(found["coordinates"]) != list(adata.var_names):
-            raise ValueError("Expected the coordinates of `reference` in their order, found others in `adata`.")
+            missing = [str(name) for name in found["coordinates"] if name not in adata.var_names]
+            new = [str(name) for name in adata.var_names if name not in set(found["coordinates"])]
+            what = f"{missing[:3]} missing and {new[:3]} new" if missing or new else "them in another order"
+            raise ValueError(
+                f"Expected the coordinates of `reference` in their order, found others in `adata`: {what}. Read trials of the same "
+                "skeleton, and take `adata[:, reference.uns['motion']['coordinates']]`."
+            )
         table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
         table.obs[trial_key] = table.obs[trial_key].astype("category").cat.remove_unused_categories()
         return table
