@@ -50,7 +50,9 @@ def main() -> None:
     options = parser.parse_args()
     runs = [run for run in beeline.find_runs(options.folder) if run.name in options.seeds]
     if not runs:
-        parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
+        parser.error(
+            f"Expected runs such as VSC/0/refNetwork.csv under {options.folder} with --seeds {options.seeds}, found none."
+        )
     silence()
     rows = []
     for setting, value, arguments in list(variants())[: 2 if options.quick else None]:

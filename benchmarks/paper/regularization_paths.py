@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import _common
 import _paper
 import anndata
 import matplotlib.pyplot as plt
@@ -53,7 +52,7 @@ def walking(options: Any) -> tuple[anndata.AnnData, dict, dict]:
 def bone_marrow(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     """The training donor, log-transformed."""
     adata = anndata.read_h5ad(options.data / "bone_marrow" / "S1D2.h5ad")
-    _common.log1p(adata)
+    _paper._common.log1p(adata)
     return adata, {"lineage_key": "lineages"}, {"objective": "trajectory"}
 
 
