@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import sys
 from pathlib import Path
@@ -154,9 +155,11 @@ def test_files_that_cannot_be_read(beeline, run, name, change, message):
 
 
 def test_a_bad_run_leaves_the_others(beeline, run, tmp_path, monkeypatch, capsys):
-    bad = tmp_path / "bad" / "0"
-    bad.mkdir(parents=True)
-    (bad / "refNetwork.csv").write_text("Gene1,Gene2,Type\ng0,g1,+\n")
+    for name in ("bad", "cut"):
+        bad = tmp_path / name / "0"
+        bad.mkdir(parents=True)
+        (bad / "refNetwork.csv").write_text("Gene1,Gene2,Type\ng0,g1,+\n")
+    (bad / "ExpressionData.csv.gz").write_bytes(gzip.compress((run / "ExpressionData.csv").read_bytes())[:500])
     published = {
         "dataset": ["chain", "chain", "other"],
         "seed": [7, 8, 7],
@@ -176,6 +179,7 @@ def test_a_bad_run_leaves_the_others(beeline, run, tmp_path, monkeypatch, capsys
     assert stop.value.code == 1
     printed = capsys.readouterr()
     assert "failed: bad/0: Expected ExpressionData.csv" in printed.err
+    assert "failed: cut/0: Compressed file ended" in printed.err
     assert "best published        9.000" in printed.out  # of the seeds that were run
     assert "other" not in printed.out
     table = pd.read_csv(out)
@@ -209,3 +213,16 @@ def test_donors_with_other_genes_dense_or_sparse(bone_marrow, donors, capsys):
         np.testing.assert_allclose(found.toarray() if sparse.issparse(found) else found, np.log1p(raw))
     with pytest.raises(ValueError, match="a: Expected more than 30 cells in every lineage.*found 30 in 'y'"):
         bone_marrow.read_all(donors, ["a", "b"], "paper")
+
+
+def test_pairs_of_genes_that_the_donor_lacks_are_left_out(bone_marrow, donors, capsys):
+    real_networks = importlib.import_module("real_networks")
+    folder = donors / "bone_marrow"
+    pairs = pd.DataFrame({"gene": ["g1", "g0", "g3"], "target": ["g3", "g1", "g2"], "score": 1.0})
+    pairs.to_csv(folder / "reference_x.csv.gz", index=False)
+    found = real_networks.read_reference(folder, "x", pd.Index(["g3", "g1"]))
+    assert found[["source", "target"]].values.tolist() == [["g1", "g3"]]
+    assert capsys.readouterr().out == "x: 2 of 3 pairs have genes that the donor lacks, left out\n"
+    with pytest.raises(ValueError, match="genes of the donor in the reference of 'x', found none"):
+        real_networks.read_reference(folder, "x", pd.Index(["other"]))
+    sys.modules.pop("real_networks")
