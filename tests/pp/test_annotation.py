@@ -41,3 +41,15 @@ def test_refuses_other_files(tmp_path):
     empty.write_text(GTF.splitlines()[4] + "\n")
     with pytest.raises(ValueError, match="`feature` is 'gene'"):
         pp.read_annotation(empty)
+
+
+def test_attributes_are_found_by_their_whole_name_and_empty_ones_are_none(tmp_path):
+    path = tmp_path / "genes.gtf"
+    attributes = 'havana_gene_name "H"; gene_id "ENSG1"; gene_name "{}"; parent_gene_id "P";'
+    rows = [
+        f"1\thavana\t{feature}\t1\t9\t.\t+\t.\t{attributes.format(name)}"
+        for feature, name in (("gene", "A"), ("exon", ""))
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    assert pp.read_annotation(path)["gene"].tolist() == ["A", "ENSG1"]
+    assert pp.read_annotation(path, "gene_id")["gene"].tolist() == ["ENSG1", "ENSG1"]

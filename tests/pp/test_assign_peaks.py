@@ -152,6 +152,16 @@ def test_names_of_scaffolds_with_underscores():
     assert pp.assign_peaks(adata, annotation)["region"].tolist() == ["intron"]
 
 
+def test_chromosomes_that_are_numbers():
+    annotation = genes((1, 10_000, 20_000, "+", "gene"))
+    table = peaks((1, 9_800, 10_000), (1, 12_000, 12_500))
+    assert pp.assign_peaks(table, annotation)["region"].tolist() == ["promoter", "intron"]
+    assert pp.assign_peaks(AnnData(np.zeros((1, 2)), var=table), annotation)["region"].tolist() == [
+        "promoter",
+        "intron",
+    ]
+
+
 def test_unknown_chromosomes_are_told(caplog):
     annotation = genes(("chr1", 10_000, 20_000, "+", "gene"))
     with caplog.at_level(logging.WARNING, "sparsenode"):
@@ -168,6 +178,9 @@ def test_refuses_what_it_cannot_assign():
         pp.assign_peaks(peaks(("1", 5, 10)), annotation)
     with pytest.raises(ValueError, match="found none for 1, such as 'GATA1'"):
         pp.assign_peaks(AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["GATA1", "chr1:5-10"])), annotation)
+    repeated = AnnData(np.zeros((1, 2)), var=some.iloc[[0, 0]])
+    with pytest.raises(ValueError, match="unique names of peaks"):
+        pp.assign_peaks(repeated, annotation)
     with pytest.raises(KeyError, match=r"\['strand', 'feature'\] not found"):
         pp.assign_peaks(some, annotation.drop(columns=["strand", "feature"]))
     with pytest.raises(ValueError, match="'exon'"):
@@ -188,3 +201,21 @@ def test_refuses_what_it_cannot_assign():
         pp.assign_peaks(some, annotation, promoter=(10, 0))
     with pytest.raises(ValueError, match="`max_distance`.*-1"):
         pp.assign_peaks(some, annotation, max_distance=-1)
+
+
+@pytest.mark.parametrize("start", [-5, pd.NA])
+def test_refuses_coordinates_that_are_none(start):
+    annotation = genes(("chr1", 10_000, 20_000, "+", "gene"))
+    table = peaks(("chr1", 5, 10), ("chr1", 15, 20)).astype({"start": "Int64"})
+    table.loc["p1", "start"] = start
+    with pytest.raises(ValueError, match="chr1:-5-20|integers in the column 'start'"):
+        pp.assign_peaks(table, annotation)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_distance": 0.5}, {"promoter": (1000, 100, None)}, {"promoter": (-1, 100)}, {"promoter": (1.5, 2)}],
+)
+def test_refuses_distances_that_are_no_bases(arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+        pp.assign_peaks(peaks(("chr1", 5, 10)), genes(("chr1", 10_000, 20_000, "+", "gene")), **arguments)

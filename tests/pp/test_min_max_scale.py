@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.preprocessing import MinMaxScaler
 
 from sparsenode import pp
+from sparsenode.model import _expression
 
 
 @pytest.fixture
@@ -68,3 +69,37 @@ def test_refuses_what_it_cannot_scale(donors):
     one.X[0, 0] = np.nan
     with pytest.raises(ValueError, match="finite"):
         pp.min_max_scale(one)
+
+
+def test_layers_in_chunks_under_other_keys(donors, monkeypatch):
+    """What is read is the layer, whatever stands in ``.X``, and the range is that of all chunks."""
+    one, other = donors
+    for adata in donors:
+        adata.layers["own"] = adata.X[:, ::-1] ** 2
+        adata.X = np.zeros_like(adata.X)
+    monkeypatch.setattr(_expression, "_CHUNK_VALUES", one.n_vars * 7)
+    assert one.n_obs > 14
+    pp.min_max_scale(one, layer="own", key_added="scaled")
+    pp.min_max_scale(other, layer="own", key_added="scaled", reference=one)
+    scaler = MinMaxScaler().fit(one.layers["own"].astype(float))
+    for adata in donors:
+        expected = scaler.transform(adata.layers["own"].astype(float))
+        np.testing.assert_allclose(adata.layers["scaled"], expected, atol=1e-5)
+        np.testing.assert_allclose(adata.var["scaled_low"], scaler.data_min_, rtol=1e-6)
+        np.testing.assert_allclose(adata.var["scaled_high"], scaler.data_max_, rtol=1e-6)
+        assert set(adata.layers) == {"own", "scaled"}
+
+
+def test_constant_genes_are_zero_in_other_donors_too(donors):
+    one, other = donors
+    one.X[:, 3] = 2.0
+    pp.min_max_scale(one)
+    pp.min_max_scale(other, reference=one)
+    assert (other.layers["min_max"][:, 3] == 0).all()
+
+
+def test_refuses_what_is_no_expression(donors):
+    one, _ = donors
+    one.layers["text"] = np.full(one.shape, "1")
+    with pytest.raises(TypeError, match="numeric expression in `adata.layers\\['text'\\]`"):
+        pp.min_max_scale(one, layer="text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from anndata import AnnData
 
 from sparsenode import pp
+from sparsenode.pp import _motifs
 
 BASES = "ACGT"
 COMPLEMENT = str.maketrans(BASES, BASES[::-1])
@@ -57,7 +59,13 @@ def test_as_word_by_word(genome):
         either[name] = words | {word.translate(COMPLEMENT)[::-1] for word in words}
     expected = {name: np.array([any(w in s for w in words) for s in sequences]) for name, words in either.items()}
     assert all(0 < found.sum() < len(found) for found in expected.values())
-    for name, counts, pvalue in (("strict", strict, 1.5 / 4**4), ("loose", loose, 2.5 / 4**4)):
+    for name, counts, share in (
+        ("strict", strict, 1),
+        ("loose", loose, 2),
+        ("strict", strict, 1.5),
+        ("loose", loose, 2.5),
+    ):
+        pvalue = share / 4**4  # at most
         hits = pp.scan_motifs(peaks, path, {name: counts}, pvalue=pvalue)
         np.testing.assert_array_equal(hits[name], expected[name])
         assert list(hits.index) == list(peaks.var_names)
@@ -72,14 +80,16 @@ def test_factors_that_share_a_motif(genome):
     np.testing.assert_array_equal(joined["B"], alone["A"] | alone["B"])
 
 
-def test_both_strands_and_ends_of_peaks(tmp_path):
+@pytest.mark.parametrize("chunk", [1, 40, 10_000_000])
+def test_both_strands_and_ends_of_peaks(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(_motifs, "_CHUNK_BASES", chunk)
     word = "ACGTTGCAAC"
     counts = 50 * np.eye(4)[[BASES.index(b) for b in word]]
     path = tmp_path / "g.fa"
     path.write_text(">c\n" + "T" * 20 + word + "T" * 20 + word.translate(COMPLEMENT)[::-1] + "T" * 20 + "\n")
-    names = ["c:20-30", "c:21-40", "c:10-29", "c:50-60", "c:45-65", "c:0-20"]
-    hits = pp.scan_motifs(AnnData(np.zeros((1, 6)), var=pd.DataFrame(index=names)), path, {"F": counts}, pvalue=2e-6)
-    assert hits["F"].tolist() == [True, False, False, True, True, False]
+    names = ["c:20-30", "c:21-40", "c:10-29", "c:50-60", "c:45-65", "c:0-20", "c:60-80"]
+    hits = pp.scan_motifs(AnnData(np.zeros((1, 7)), var=pd.DataFrame(index=names)), path, {"F": counts}, pvalue=2e-6)
+    assert hits["F"].tolist() == [True, False, False, True, True, False, False]
 
 
 def test_packaged_collection(tmp_path, caplog):
@@ -92,6 +102,23 @@ def test_packaged_collection(tmp_path, caplog):
     assert hits["GATA1"].tolist() == [True, False]
     assert not any("::" in name for name in hits.columns)
     assert hits.shape[1] > 500
+
+
+def test_packaged_collection_by_species_and_without_variants():
+    """Of the collection CORE alone, of all species that are given, with variants of a motif under the name of the factor."""
+    both = {name for name, _ in _motifs._jaspar("JASPAR2020", [9606, 10090])}
+    human, mouse = ({name for name, _ in _motifs._jaspar("JASPAR2020", species)} for species in (9606, 10090))
+    assert both == human | mouse
+    assert len(both) > max(len(human), len(mouse))
+    assert "RARA" in human
+    assert not any("(" in name for name in both)
+    pyjaspar = pytest.importorskip("pyjaspar")
+    found = pyjaspar.jaspardb(release="JASPAR2020").fetch_motifs(collection="UNVALIDATED", species=["9606"])
+    others = {re.sub(r"\(.*", "", motif.name) for motif in found}
+    core = pyjaspar.jaspardb(release="JASPAR2020").fetch_motifs(collection="CORE", species=["9606"])
+    others -= {re.sub(r"\(.*", "", motif.name) for motif in core}
+    assert others
+    assert not others & human
 
 
 def test_refuses_what_it_cannot_scan(genome):
@@ -107,12 +134,16 @@ def test_refuses_what_it_cannot_scan(genome):
         pp.scan_motifs(peaks, path, {"F": np.ones((4, 3))})
     with pytest.raises(ValueError, match="finite, not negative"):
         pp.scan_motifs(peaks, path, {"F": np.zeros((3, 4))})
+    with pytest.raises(ValueError, match="finite, not negative"):
+        pp.scan_motifs(peaks, path, {"F": [[3, 1, 1, -1]]})
     with pytest.raises(ValueError, match="JASPAR2024"):
         pp.scan_motifs(peaks, path, "JASPAR1999")
     with pytest.raises(ValueError, match=r"species \['1'\]"):
         pp.scan_motifs(peaks, path, species=1)
     with pytest.raises(ValueError, match="`pvalue`"):
         pp.scan_motifs(peaks, path, {"F": counts}, pvalue=0)
+    with pytest.raises(ValueError, match="`pvalue`"):
+        pp.scan_motifs(peaks, path, {"F": counts}, pvalue=1)
     with pytest.raises(ValueError, match="none of 1 matched"):
         pp.scan_motifs(peaks, path, {"F": 50 * np.eye(4)[[0] * 12]}, pvalue=1e-7)
     with pytest.raises(ValueError, match="release of JASPAR or counts"):
@@ -124,3 +155,18 @@ def test_says_what_to_install(genome, monkeypatch):
     monkeypatch.setitem(sys.modules, "memelite", None)
     with pytest.raises(ImportError, match=r"sparsenode\[motifs\]"):
         pp.scan_motifs(peaks, path, {"F": np.ones((3, 4))})
+
+
+def test_says_which_motifs_are_too_short(genome, caplog):
+    """The best word of four positions has a share of 4 to the power of -4, that of five positions a smaller one."""
+    path, peaks, sequences = genome
+    motifs = {
+        name: 20 * np.eye(4)[[BASES.index(base) for base in sequences[0][:n]]] for name, n in (("four", 4), ("five", 5))
+    }
+    with caplog.at_level("WARNING", "sparsenode"):
+        pp.scan_motifs(peaks, path, motifs, pvalue=1 / 4**4)
+    assert "too short" not in caplog.text
+    with caplog.at_level("WARNING", "sparsenode"):
+        pp.scan_motifs(peaks, path, motifs, pvalue=0.9 / 4**4)
+    assert "1 motifs are too short" in caplog.text
+    assert "['four']" in caplog.text

@@ -108,3 +108,61 @@ def test_what_cannot_be_prepared_is_refused(frames):
     frames.X[0, 0] = np.nan
     with pytest.raises(ValueError, match="finite"):
         pp.prepare_motion(frames, mirror=False)
+
+
+def test_what_is_done_by_default(frames):
+    made = pp.prepare_motion(frames)
+    assert made.n_vars == 6
+    # Every 0.2 as long as a quarter of a second is left, and ten frames, which are half a second.
+    starts = {"b": ("0.2", "0.4", "0.6", "0.8", "1", "1.2", "1.4"), "a": ("0.2", "0.4", "0.6", "0.8", "1")}
+    assert list(made.obs["trial"].cat.categories) == [
+        *("b", "a", "b mirrored", "a mirrored"),
+        *(f"{name} from {start}" for name in "ba" for start in starts[name]),
+        *(f"{name} mirrored from {start}" for name in "ba" for start in starts[name]),
+    ]
+
+
+@pytest.mark.parametrize(("shortest", "expected"), [(0.05, 5), (0.9, 3), (1.25, 2)])
+def test_late_starts_are_long_enough_and_counted_from_the_first_frame(frames, shortest, expected):
+    """Trial b, here from 3 s to 4.95 s: every 0.3 s, and with ten frames left at least, which begin at 4.5 s."""
+    frames.obs["time"] += 3.0
+    made = pp.prepare_motion(frames, n_components=2, start_every=0.3, shortest=shortest, mirror=False)
+    names = [name for name in made.obs["trial"].cat.categories if name.startswith("b from")]
+    assert names == [f"b from {0.3 * k:.4g}" for k in range(1, expected + 1)]
+    times = made.obs["time"][made.obs["trial"] == names[-1]]
+    assert times.min() == pytest.approx(3.0 + 0.3 * expected)
+    assert len(times) >= 10
+
+
+def test_the_order_of_the_frames_does_not_matter(frames):
+    made = pp.prepare_motion(frames, n_components=2)
+    order = np.random.default_rng(1).permutation(frames.n_obs)
+    first = {name: np.flatnonzero(frames.obs["trial"] == name).min() for name in "ab"}
+    order = np.concatenate([[first["b"]], order[order != first["b"]]])  # trials stay in their order
+    again = pp.prepare_motion(frames[order].copy(), n_components=2)
+    np.testing.assert_array_equal(again.obs["time"], made.obs["time"])
+    signs = np.sign((again.X * made.X).sum(0))
+    np.testing.assert_allclose(again.X * signs, made.X, atol=1e-5)
+
+
+def test_mirror_images_of_a_body_that_faces_the_other_way(frames):
+    """The axis between the hips is the same, whichever hip comes first along it."""
+    turned = frames.copy()
+    turned.X[:, np.isin(frames.var["axis"], ["x", "y"])] *= -1
+    one, other = (pp.prepare_motion(each, n_components=3, start_every=None) for each in (frames, turned))
+    lengths = [np.linalg.norm(made.X - made.X.mean(0), axis=1) for made in (one, other)]
+    np.testing.assert_allclose(*lengths, atol=1e-5)
+
+
+def test_new_trials_have_their_own_categories_only(frames):
+    made = pp.prepare_motion(frames, n_components=2)
+    frames.obs["trial"] = frames.obs["trial"].astype("category")
+    one = frames.copy()[np.flatnonzero(frames.obs["trial"] == "a")].copy()
+    one.obs["trial"] = pd.Categorical(one.obs["trial"], categories=["a", "b"])
+    assert list(pp.prepare_motion(one, reference=made).obs["trial"].cat.categories) == ["a"]
+
+
+@pytest.mark.parametrize("arguments", [{"shortest": 0.0}, {"n_components": 0}, {"n_components": 8}])
+def test_refuses_what_few_frames_do_not_give(frames, arguments):
+    with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
+        pp.prepare_motion(frames[:7].copy(), **arguments)

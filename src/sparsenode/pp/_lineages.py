@@ -60,7 +60,7 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
     else:
         names = _names(adata, key, table)
         values = np.asarray(table, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0)
+    values = np.where(np.isnan(values), 0.0, values)
     if (values < 0).any() or not np.isfinite(values).all():
         raise ValueError(f"Expected fate probabilities `adata.obsm[{key!r}]` to be finite and not negative.")
     return pd.DataFrame(values, adata.obs_names, names)

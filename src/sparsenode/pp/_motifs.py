@@ -187,7 +187,8 @@ def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]],
     encoded = _one_hot(sequences)
     width, lengths = encoded.shape[2], np.array([len(sequence) for sequence in sequences])
     usable = {str(k): _shares(counts).T for k, (_, counts) in enumerate(motifs) if len(counts) <= width}
-    tables = _require("memelite").fimo(usable, encoded, threshold=pvalue) if usable else []
+    threshold = min(pvalue * (1 + 1e-9), 1.0)  # memelite takes what is below it
+    tables = _require("memelite").fimo(usable, encoded, threshold=threshold) if usable else []
     found = dict(zip(usable, tables, strict=True))
     for k in range(len(motifs)):
         hits = found.get(str(k))
