@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 import sparsenode as sn
 from sparsenode import pp
+from sparsenode.pp._prepare_trajectories import _root_position, check_counts
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,8 @@ def test_unassigned_and_unreachable_cells_are_dropped_and_counted(counts):
     assert cells["unreachable"] == kinds["late_myeloid"]
     assert cells["kept"] == adata.n_obs == kinds["stem"] + kinds["early_erythroid"]
     assert np.isfinite(adata.obs["dpt_pseudotime"]).all()
+    assert adata.obs_names[adata.uns["iroot"]] == adata.uns["prepare_trajectories"]["root"]
+    assert adata.obs["dpt_pseudotime"].iloc[adata.uns["iroot"]] == 0
     assert adata.uns["prepare_trajectories"]["lineages"] == {"both": adata.n_obs, "none": kinds["stem"]}
     with pytest.raises(ValueError, match=r"all cells of \['island'\] are unreachable"):
         pp.prepare_trajectories(rna, "stem", lineages | {"island": ["late_myeloid"]}, layer="raw", n_neighbors=5)
@@ -126,6 +129,7 @@ def test_fate_probabilities(counts, kind):
     np.testing.assert_array_equal(adata.obsm["lineages"].to_numpy(), values[7:])
     assert list(adata.obsm["lineages"].columns) == ["ery", "mye"]
     assert adata.uns["prepare_trajectories"]["cells"]["unassigned"] == 7
+    assert adata.uns["prepare_trajectories"]["lineages"] == {"ery": adata.n_obs, "mye": adata.n_obs}
 
 
 def test_one_lineage_a_root_cell_and_dense_counts(counts):
@@ -224,3 +228,106 @@ def test_shapes_of_known_data_sets():
     )
     assert adata.shape == (500, 300)
     assert spearmanr(adata.obs["dpt_pseudotime"], times)[0] > 0.9
+
+
+def line(n_cells: int = 40, n_genes: int = 30) -> AnnData:
+    """Counts of cells along a line, in two batches by turns."""
+    generator = np.random.default_rng(0)
+    times = np.linspace(0, 1, n_cells)
+    mean = 3 * np.exp(2 * np.sin(3 * times[:, None] + generator.uniform(0, 6, n_genes)))
+    obs = pd.DataFrame({"batch": ["one", "two"] * (n_cells // 2)}, index=[f"c{k}" for k in range(n_cells)])
+    return AnnData(sparse.csr_matrix(generator.poisson(mean).astype(np.float32)), obs=obs)
+
+
+def test_settings_reach_every_step(monkeypatch):
+    """Components, neighbours, diffusion components and the seed; components are lowered to what few genes allow."""
+    found = {}
+
+    def watch(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, **kwargs: found.update({name: kwargs}) or function(*args, **kwargs)
+        )
+
+    for module, name in ((sc.pp, "pca"), (sc.pp, "neighbors"), (sc.tl, "diffmap"), (sc.tl, "dpt")):
+        watch(module, name)
+    arguments = {"n_neighbors": 6, "n_diffusion_components": 5, "n_top_genes": 10, "keep_genes": ["0", "1", "2"]}
+    adata = pp.prepare_trajectories(line(), "c0", n_pcs=4, seed=7, **arguments)
+    assert (found["pca"]["n_comps"], found["pca"]["random_state"]) == (4, 7)
+    assert adata.obsm["X_pca"].shape == (40, 4)
+    assert [found["neighbors"][name] for name in ("n_neighbors", "n_pcs", "random_state")] == [6, 4, 7]
+    assert (found["diffmap"]["n_comps"], found["diffmap"]["random_state"]) == (5, 7)
+    assert found["dpt"]["n_dcs"] == 5
+    added = (adata.var["kept"] & ~adata.var["highly_variable"]).to_numpy()
+    assert added.any()
+    assert (np.abs(adata.varm["PCs"][added]).sum(1) > 0).all()  # genes to keep take part
+    few = pp.prepare_trajectories(line(), "c0", **arguments)
+    assert few.obsm["X_pca"].shape == (40, few.n_vars - 1)
+
+
+def test_genes_that_are_seen_in_any_batch():
+    """Where fewer genes are seen than wanted, all of these are taken of a batch, and none that it lacks."""
+    adata = line()
+    one = (adata.obs["batch"] == "one").to_numpy()
+    x = adata.X.toarray()
+    x[one, 0] = x[~one, 1] = x[:, 2] = 0
+    adata.X = x
+    found = pp.prepare_trajectories(adata, "c0", batch_key="batch", keep_genes=["5", "x", "x", "5"])
+    assert set(found.var_names) == set(adata.var_names) - {"2"}
+    assert found.uns["prepare_trajectories"]["missing_genes"].tolist() == ["x"]
+    adata.obs.loc["c3", "batch"] = None
+    with pytest.raises(ValueError, match="missing values in `adata.obs\\['batch'\\]`"):
+        pp.prepare_trajectories(adata, "c0", batch_key="batch")
+
+
+def test_twenty_cells_are_enough_and_colours_are_kept():
+    adata = line(20)
+    adata.obs["batch"] = adata.obs["batch"].astype("category")
+    adata.uns = {"batch_colors": ["#000000", "#ffffff"], "other": 1}
+    found = pp.prepare_trajectories(adata, "c0")
+    assert found.n_obs == 20
+    assert list(found.uns["batch_colors"]) == ["#000000", "#ffffff"]
+    assert "other" not in found.uns
+    with pytest.raises(ValueError, match="at least 20 cells in lineages, found 19"):
+        pp.prepare_trajectories(adata[:19].copy(), "c0")
+
+
+def test_a_root_that_reaches_few_cells_is_refused():
+    adata = line(60)
+    x = adata.X.toarray()
+    x[:15, :] = 0
+    x[:15, :5] = 40 + np.arange(15)[:, None]
+    adata.X = sparse.csr_matrix(x)
+    with pytest.raises(ValueError, match="root 'c3' to reach at least 20 cells, found 15"):
+        pp.prepare_trajectories(adata, "c3", n_neighbors=5)
+
+
+def test_the_root_of_a_type_is_nearest_to_all_others_in_diffusion_distance():
+    """Squared distances of diffusion pseudotime to the cells of the type, summed pair by pair; other cells do not count."""
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        values = np.array([1.0, *np.sort(generator.uniform(0.2, 0.98, 4))[::-1]])
+        adata = AnnData(np.zeros((12, 1)), obs=pd.DataFrame({"kind": list("aabbbbbbbbba")}))
+        adata.obsm["X_diffmap"] = generator.normal(1.0, 1.0, (12, 5))
+        adata.uns["diffmap_evals"] = values
+        own = range(2, 11)
+        far = {
+            i: sum(
+                (values[k] / (1 - values[k]) * (adata.obsm["X_diffmap"][i, k] - adata.obsm["X_diffmap"][j, k])) ** 2
+                for j in own
+                for k in range(1, 5)
+            )
+            for i in own
+        }
+        assert _root_position(adata, "b", "kind") == min(far, key=far.__getitem__)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+def test_counts_are_told_from_logarithms(convert):
+    """By values that are no whole numbers, wherever they stand, unless they are too large for a logarithm."""
+    counts = np.array([[1.0, 2.0], [3.0, 1.0]])
+    check_counts(AnnData(convert(counts)), None)
+    check_counts(AnnData(convert(counts * 10.3)), None)  # divided by a library size
+    counts[1, 1] = 0.7
+    with pytest.raises(ValueError, match="log-transformed"):
+        check_counts(AnnData(convert(counts)), None)

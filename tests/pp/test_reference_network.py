@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from mudata import MuData
 
 import sparsenode as sn
 from sparsenode import pp
+from sparsenode.pp._reference_network import merge_networks
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +39,25 @@ def test_recovers_what_can_be_recovered(normalised, reference):
         assert len(found & wanted) / len(wanted) > 0.95
 
 
-def test_as_a_direct_search(normalised):
+@pytest.mark.parametrize(
+    ("method", "options"), [("t-test", {}), ("wilcoxon", {"promoter": (300, 50), "max_distance": 60_000})]
+)
+def test_as_a_direct_search(normalised, method, options):
     """The recipe in loops, with scanpy's own tables."""
     n_genes, n_peaks = 60, 250
-    network = pp.reference_network(
-        normalised, "cell_type", "motifs", normalised.uns["annotation"], n_genes=n_genes, n_peaks=n_peaks
-    )
+    layers = {"expression_layer": "genes", "accessibility_layer": "peaks"}
+    mdata = MuData({name: adata.copy() for name, adata in normalised.mod.items()})
+    for adata, layer in zip(mdata.mod.values(), layers.values(), strict=True):
+        adata.layers[layer], adata.X = adata.X, adata.X[:, ::-1]
+    arguments = {"n_genes": n_genes, "n_peaks": n_peaks, "method": method, **layers, **options}
+    network = pp.reference_network(mdata, "cell_type", "motifs", normalised.uns["annotation"], **arguments)
     top = {}
     for name, n in (("rna", n_genes), ("atac", n_peaks)):
         adata = normalised[name].copy()
-        sc.tl.rank_genes_groups(adata, "cell_type", method="t-test")
+        sc.tl.rank_genes_groups(adata, "cell_type", method=method, tie_correct=method == "wilcoxon")
         top[name] = {k: set(list(adata.uns["rank_genes_groups"]["names"][k])[:n]) for k in network.cell_types}
     motifs = normalised["atac"].varm["motifs"]
-    assigned = pp.assign_peaks(normalised["atac"], normalised.uns["annotation"])
+    assigned = pp.assign_peaks(normalised["atac"], normalised.uns["annotation"], **options)
     for cell_type, table in network.cell_types.items():
         support: dict[tuple[str, str], int] = {}
         for row in assigned.itertuples():
@@ -116,8 +124,13 @@ def test_cell_types_of_the_whole_and_modalities_with_other_cells(normalised, ref
 
 
 def test_warns_when_nothing_is_selected(normalised):
-    with pytest.warns(UserWarning, match="All 310 genes are selected.*max_pvalue=0.05"):
-        pp.reference_network(normalised, "cell_type", "motifs", normalised.uns["annotation"], n_peaks=100)
+    annotation = normalised.uns["annotation"]
+    for n_genes in (310, 1000):
+        with pytest.warns(UserWarning, match=f"All 310 genes are selected.*{n_genes}.*max_pvalue=0.05"):
+            pp.reference_network(normalised, "cell_type", "motifs", annotation, n_peaks=100, n_genes=n_genes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*are selected")
+        pp.reference_network(normalised, "cell_type", "motifs", annotation, n_peaks=100, max_pvalue=0.05)
 
 
 def test_refuses_what_it_cannot_use(counts, normalised, tmp_path):
@@ -167,3 +180,62 @@ def test_refuses_what_it_cannot_use(counts, normalised, tmp_path):
     missing.obs["cell_type"] = missing.obs["cell_type"].where(np.arange(missing.n_obs) > 2)
     with pytest.raises(ValueError, match="3 of 600 missing"):
         build(MuData({"rna": missing, "atac": normalised["atac"]}))
+
+
+def test_peaks_without_a_row_missing_and_negative_values_are_no_motifs(normalised):
+    """And a factor without any motif is no regulator."""
+    motifs = normalised["atac"].varm["motifs"].astype(float)
+    bare, odd = motifs.copy(), motifs.copy()
+    factor = motifs.columns[-1]
+    bare[factor] = odd[factor] = 0.0
+    cells = np.argwhere(motifs.to_numpy() > 0)
+    for k, value in ((0, np.nan), (1, -1.0)):
+        for row, column in cells[k::4]:
+            odd.iat[row, column], bare.iat[row, column] = value, 0.0
+    absent = np.arange(1, len(motifs), 5)
+    bare.iloc[absent] = 0.0
+    odd = odd.drop(index=motifs.index[absent])
+    assert odd.iloc[0].to_numpy().max() > 0 or odd.iloc[0].isna().any()
+    arguments = {"annotation": normalised.uns["annotation"], "max_pvalue": 0.05}
+    one, other = (pp.reference_network(normalised, "cell_type", table, **arguments) for table in (odd, bare))
+    pd.testing.assert_frame_equal(one.union, other.union)
+    assert len(one.union) > 0
+    assert one.regulators == other.regulators
+    assert factor in normalised["rna"].var_names
+    assert factor not in one.regulators
+
+
+def test_merged_edges_have_the_largest_support():
+    one = pd.DataFrame({"source": ["b", "a"], "target": ["x", "x"], "n_peaks": [2, 5]})
+    two = pd.DataFrame({"source": ["a", "a"], "target": ["x", "y"], "n_peaks": [3, 1]})
+    merged = merge_networks([one, two])
+    assert merged[["source", "target", "n_cell_types", "n_peaks"]].to_numpy().tolist() == [
+        ["a", "x", 2, 5],
+        ["a", "y", 1, 1],
+        ["b", "x", 1, 2],
+    ]
+    assert len(merge_networks([])) == 0
+
+
+def test_refuses_cell_types_that_cannot_be_compared(normalised):
+    def build(change, **arguments):
+        rna, atac = normalised["rna"].copy(), normalised["atac"].copy()
+        for adata, kinds in ((rna, change[0]), (atac, change[1])):
+            adata.obs["cell_type"] = adata.obs["cell_type"].astype(str)
+            adata.obs.iloc[: len(kinds), list(adata.obs).index("cell_type")] = kinds
+        pp.reference_network(
+            MuData({"rna": rna, "atac": atac}),
+            "cell_type",
+            "motifs",
+            normalised.uns["annotation"],
+            max_pvalue=0.05,
+            **arguments,
+        )
+
+    with pytest.raises(ValueError, match=r"modality 'rna', found fewer of \['rare'\]"):
+        build((["rare"], ["rare", "rare"]))
+    with pytest.raises(ValueError, match=r"modality 'atac', found fewer of \['rare'\]"):
+        build((["rare"] * 5, []))
+    every = ["stem"] * normalised.n_obs
+    with pytest.raises(ValueError, match=r"at least two cell types in 'cell_type' of modality 'rna'"):
+        build((every, every), lineages={"one": ["stem"]})

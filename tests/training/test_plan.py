@@ -7,7 +7,7 @@ import torch
 
 from sparsenode import DivergenceError
 from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
-from sparsenode.training import IterativeSparsification, TrainingPlan
+from sparsenode.training import IterativeSparsification, TrainingPlan, n_rounds
 
 
 def gradients(module, batch):
@@ -56,6 +56,19 @@ def test_clipping_equals_clipping_each_network_alone(make_module, batch):
     for network in range(3):
         for p, grad in zip(parameters, expected[network], strict=True):
             np.testing.assert_allclose(p.grad[network], grad, rtol=1e-4, atol=1e-7)
+
+
+def test_networks_within_the_limit_are_left_alone_beside_others_beyond_it(make_module, batch):
+    module = make_module(seeds=(0, 1, 2))
+    parameters = gradients(module, batch)
+    norms = network_norms(parameters)
+    before = [p.grad.clone() for p in parameters]
+    limit = float(norms.sort().values[1]) * 1.001
+    TrainingPlan(module, max_grad_norm=limit).configure_gradient_clipping(None)
+    factor = (limit / norms).clamp(max=1.0)
+    assert (factor < 1).sum() == 1
+    for p, grad in zip(parameters, before, strict=True):
+        np.testing.assert_allclose(p.grad, grad * factor.view(-1, *[1] * (grad.ndim - 1)), rtol=1e-5)
 
 
 def test_clipped_gradient_of_a_network_does_not_depend_on_the_others(make_module, batch):
@@ -204,6 +217,7 @@ def test_gates_are_held_in_the_second_half_of_adaptive_rounds(make_module, fit, 
     for half in np.split(rates[:, 0], np.flatnonzero(np.diff(sampled)) + 1):
         assert half.argmax() in (2, 3)
         np.testing.assert_allclose([half.max(), half[-1]], [0.02, 0.0002], rtol=1e-2)
+        assert half[0] == pytest.approx(0.04 * 0.02)
 
 
 def test_a_refit_leaves_the_gates_where_they_are(make_module, fit):
@@ -212,6 +226,51 @@ def test_a_refit_leaves_the_gates_where_they_are(make_module, fit):
     fit(plan, max_epochs=1)
     for logits, expected in zip(plan.module.field.gate_logits, before, strict=True):
         assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("adaptive", [0, 1])
+def test_a_refit_is_one_round_without_penalty_and_with_gates_held(make_module, fit, adaptive):
+    """One warm-up and one decay, in whatever rounds the training before was."""
+
+    class Shares(Recorder):
+        def __init__(self):
+            super().__init__()
+            self.shares = []
+
+        def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+            self.shares.append(plan.module.strength_share)
+
+    recorder = Shares()
+    plan = TrainingPlan(make_module(PathReg(gates="weight", adaptive=adaptive)), lr=0.02, refit=True)
+    fit(plan, max_epochs=4, steps_per_epoch=10, callbacks=[recorder])
+    rates = np.array(recorder.rates)[:, 0]
+    assert recorder.held == [True] * 40
+    assert recorder.shares == [0.0] * 40
+    assert (np.diff(rates)[:3] > 0).all()
+    assert (np.diff(rates)[5:] < 0).all()
+    assert plan.module.strength_share == 1.0
+    assert plan._effective is None
+
+
+def test_a_refit_holds_zeros_and_nothing_else(make_module, fit):
+    plan = TrainingPlan(make_module(NoRegularizer()), refit=True)
+    weights = list(plan.module.field.weights)
+    with torch.no_grad():
+        for weight in weights:
+            weight[..., ::2] = 0.0
+    before = [weight.detach().clone() for weight in weights]
+    fit(plan, max_epochs=2)
+    for weight, old in zip(weights, before, strict=True):
+        assert torch.equal(weight == 0, old == 0)
+        assert (weight != old)[old != 0].any()
+
+
+@pytest.mark.parametrize(
+    ("adaptive", "refit", "warm", "expected"),
+    [(0, False, False, 1), (0, False, True, 1), (2, False, False, 3), (2, False, True, 2), (2, True, False, 1)],
+)
+def test_number_of_rounds(adaptive, refit, warm, expected):
+    assert n_rounds(adaptive, refit, warm) == expected
 
 
 def test_every_training_begins_without_adapted_weights(make_module, fit):
@@ -383,6 +442,69 @@ def test_best_state_is_judged_by_held_out_cells_where_validation_skips_epochs(ma
         assert torch.equal(value, recorder.states[best][name])
 
 
+@pytest.fixture
+def opposite(batch):
+    """Held-out cells whose error rises while that of the training cells falls."""
+    return batch | {"cross": -batch["cross"]}
+
+
+def test_best_state_is_that_of_the_held_out_loss_where_the_training_loss_still_falls(make_module, fit, opposite):
+    training = []
+
+    class Training(pl.Callback):
+        def on_train_batch_end(self, trainer, plan, outputs, batch, batch_idx):
+            training.append(float(outputs["loss"]))
+
+    plan, recorder = TrainingPlan(make_module(NoRegularizer()), lr=0.1), Recorder()
+    fit(plan, max_epochs=6, validation=opposite, callbacks=[recorder, Training()])
+    best = int(np.argmin(recorder.losses))
+    assert best < 5
+    assert np.argmin(np.reshape(training, (6, -1)).mean(1)) == 5
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[best][name])
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_best_states_are_judged_by_error_and_penalty(make_module, fit, batch, validation):
+    """A penalty that is far larger than the error: the state with the smaller one is the best, whatever its error."""
+
+    class Grow(Recorder):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch > 0:
+                with torch.no_grad():
+                    plan.module.field.weights[-1].add_(0.05 * plan.module.field.weights[-1].sign())
+
+    plan, recorder = TrainingPlan(make_module(PathReg(1e3)), lr=1e-9, gate_lr=1e-9), Grow()
+    errors = iter((3.0, 2.0, 1.0, 0.5))
+    evaluate = plan._evaluate
+
+    def told(tensors):
+        output = evaluate(tensors)
+        if plan.module.training != validation:
+            output.extra_metrics["error"] = torch.full_like(output.extra_metrics["error"], next(errors))
+        return output
+
+    plan._evaluate = told
+    fit(plan, max_epochs=4, steps_per_epoch=1, validation=batch if validation else None, callbacks=[recorder])
+    assert next(errors, None) is None
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[0][name])
+
+
+def test_losses_of_the_round_before_do_not_stand_in_for_epochs_without_validation(make_module, fit):
+    class Setback(Recorder):
+        def on_train_epoch_start(self, trainer, plan):
+            if trainer.current_epoch == 3:
+                with torch.no_grad():
+                    plan.module.field.biases[-1].fill_(3.0)
+
+    plan, recorder = TrainingPlan(make_module(CNODE(0.1, adaptive=1))), Setback()
+    fit(plan, max_epochs=4, callbacks=[recorder], check_val_every_n_epoch=2)
+    assert recorder.losses[3] > recorder.losses[1]
+    for name, value in plan.best_state.items():
+        assert torch.equal(value, recorder.states[3][name])
+
+
 def test_validation_uses_deterministic_gates_and_starts(make_module, fit, held_out):
     recorder = Recorder()
     plan = TrainingPlan(make_module())
@@ -426,7 +548,7 @@ def test_training_that_diverges_goes_on_from_an_earlier_state_with_smaller_steps
     np.testing.assert_array_equal(recorder.losses[:2], undisturbed.losses[:2])
     rates, planned = np.array(recorder.rates)[:, 0], np.array(undisturbed.rates)[:, 0]
     np.testing.assert_allclose(rates[:10], planned[:10])
-    np.testing.assert_allclose(rates[11:], planned[11:] / 3)
+    np.testing.assert_allclose(rates[10:], planned[10:] / 3)
     assert np.isfinite(recorder.losses).all()
     assert recorder.losses[-1] < min(recorder.losses[:2])
 
@@ -443,6 +565,51 @@ def test_the_first_step_after_a_divergence_is_small(make_module, fit):
     assert min(jumps) <= 1.01 * recorder.rates[3][0]  # rounding of weights of size one
     assert [n > 0 for n in recorder.moments] == [False, True, True, False]
     assert recorder.rates[3][0] > 0
+
+
+class Returns(Recorder):
+    """States that epochs begin with, after an optional setback, and the state of the step that follows a divergence."""
+
+    def __init__(self, explode, setback=None):
+        super().__init__()
+        self.explode, self.setback, self.starts, self.returned = explode, setback, [], None
+
+    def on_train_epoch_start(self, trainer, plan):
+        if trainer.current_epoch == self.setback:
+            with torch.no_grad():
+                plan.module.field.biases[-1].fill_(3.0)
+        self.starts.append([p.detach().clone() for p in plan.module.parameters()])
+
+    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+        if trainer.global_step == self.explode:
+            with torch.no_grad():
+                plan.module.field.biases[-1].fill_(float("nan"))
+
+    def on_before_backward(self, trainer, plan, loss):
+        if trainer.global_step == self.explode:
+            self.returned = [p.detach().clone() for p in plan.module.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("explode", "setback", "expected"),
+    [(0, None, 0), (10, None, 2), (10, 2, 1)],
+    ids=["first step", "within an epoch", "after a setback"],
+)
+def test_training_goes_back_to_the_best_state_that_an_epoch_began_with(make_module, fit, explode, setback, expected):
+    recorder = Returns(explode, setback)
+    with pytest.warns(UserWarning, match="diverged"):
+        fit(TrainingPlan(make_module(NoRegularizer())), max_epochs=4, callbacks=[recorder])
+    for value, start in zip(recorder.returned, recorder.starts[expected], strict=True):
+        assert torch.equal(value, start)
+
+
+def test_a_round_that_diverges_does_not_go_back_to_the_round_before(make_module, fit):
+    """Losses of two rounds are not comparable: here the second begins with a larger one."""
+    recorder = Returns(10, setback=2)
+    with pytest.warns(UserWarning, match="diverged"):
+        fit(TrainingPlan(make_module(CNODE(0.1, adaptive=1))), max_epochs=4, callbacks=[recorder])
+    for value, start in zip(recorder.returned, recorder.starts[2], strict=True):
+        assert torch.equal(value, start)
 
 
 @pytest.mark.parametrize("batches", [[6], [7], [8], [7, 8]])
@@ -615,3 +782,55 @@ def test_a_step_that_diverges_goes_back_to_a_state_of_its_own_strength(make_modu
         fit(plan, max_epochs=5, steps_per_epoch=1, callbacks=[recorder, Returned([4])])
     for (name, _), value in zip(plan.module.named_parameters(), returned, strict=True):
         assert torch.equal(value, recorder.states[2][name])
+
+
+class Told(Recorder):
+    """Errors of held-out cells as they are told, at the end of every epoch."""
+
+    def __init__(self, errors):
+        super().__init__()
+        self.errors, self.train_errors = errors, []
+
+    def on_train_epoch_end(self, trainer, plan):
+        super().on_train_epoch_end(trainer, plan)
+        plan._validation_error = torch.as_tensor(self.errors[trainer.current_epoch])
+
+
+@pytest.mark.parametrize("increase", [0.0, 0.1, 0.5])
+def test_steps_are_accepted_up_to_the_increase_of_the_held_out_error(make_module, fit, increase):
+    """An error that has risen by just that much is accepted; training errors do not count."""
+    schedule = IterativeSparsification(3, 0.5, 1, max_error_increase=increase)
+    errors = np.outer([1.0, 1.0 + increase, 1.05, 1.3], [1.0, 2.0]).astype(np.float32)
+    plan, _, trainer = sparsify(
+        make_module, fit, schedule, dense=1, regularizer=CNODE(0.01), recorder=Told(torch.from_numpy(errors))
+    )
+    accepted = [row["accepted"] for row in plan.records]
+    expected = [True, True, True, True, *([increase > 0.05] * 2), *([increase > 0.3] * 2)]
+    assert accepted == expected
+    assert [row["validation_error"] for row in plan.records] == errors.ravel().tolist()
+    last = [row["train_error"] for row in plan.records[-2:]]
+    assert np.mean(last) == pytest.approx(float(trainer.callback_metrics["train_error"]))
+
+
+@pytest.mark.parametrize(
+    ("errors", "n_recorded"),
+    [([1.0, 2.0, 2.0, 1.0, 1.0], 3), ([1.0, 2.0, 1.0, 2.0, 1.0], 5), ([1.0, 1.0, 2.0, 1.0, 2.0], 5)],
+)
+def test_only_failures_in_a_row_end_the_training(make_module, fit, errors, n_recorded):
+    schedule = IterativeSparsification(4, 0.5, 1, max_error_increase=0.5)
+    told = torch.tensor(errors)[:, None].expand(-1, 2)
+    plan, recorder, _ = sparsify(make_module, fit, schedule, dense=1, regularizer=CNODE(0.01), recorder=Told(told))
+    assert len(plan.records) == 2 * n_recorded
+    last = max(k for k in range(n_recorded) if errors[k] < 1.5)
+    for name, value in plan.module.named_parameters():
+        assert torch.equal(value, recorder.states[last][name])
+
+
+def test_the_schedule_decides_and_not_the_loss(make_module, fit):
+    """Losses of steps that are not accepted may be smaller."""
+    schedule = IterativeSparsification(1, 1.0, 3, max_error_increase=0.5)
+    told = torch.tensor([1.0, 1.0, 1.0, 2.0])[:, None].expand(-1, 2)
+    plan, recorder, _ = sparsify(make_module, fit, schedule, dense=1, regularizer=CNODE(1e-6), recorder=Told(told))
+    assert recorder.losses[3] < recorder.losses[0]
+    for name, value in plan.module.named_parameters():
+        assert torch.equal(value, recorder.states[0][name])

@@ -18,6 +18,11 @@ def test_shares_rise_geometrically_from_the_first_to_the_full_strength(n_steps, 
     np.testing.assert_allclose(shares, expected, rtol=1e-9)
 
 
+def test_an_error_that_may_not_rise_and_settings_by_default():
+    assert IterativeSparsification(max_error_increase=0).max_error_increase == 0
+    assert IterativeSparsification() == IterativeSparsification(10, 0.01, 5, 0.1)
+
+
 def test_a_single_step_has_the_full_strength():
     assert IterativeSparsification(n_steps=1, first=0.1).shares == [0.0, 1.0]
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsenode.training import StatisticsSplitter, split_cells
+from sparsenode.training import PairsSplitter, StatisticsSplitter, split_cells
 
 
 @given(
@@ -89,3 +89,51 @@ def test_held_out_statistics_are_handed_out_once(tensors):
     assert torch.equal(batch["a"], other["a"])
     assert splitter.n_val == 2
     assert splitter.test_idx.tolist() == [5]
+
+
+@pytest.fixture
+def pairs():
+    """Five pairs of cells and three samples; the number of a pair stands in all its entries."""
+    row = torch.arange(5.0)
+    return {"state": row[:, None].expand(5, 2), "slope": row[None, :, None].expand(3, 5, 2), "weight": row.expand(3, 5)}
+
+
+def test_minibatches_of_pairs_are_drawn_with_replacement_by_the_seed(pairs):
+    indices = (np.arange(5), np.arange(0), np.arange(0))
+    drawn = {}
+    before = torch.get_rng_state()
+    for seed in (1, 1, 2):
+        splitter = PairsSplitter(pairs, None, indices, 6, 8, seed)
+        batches = list(splitter.train_dataloader())
+        assert len(batches) == 6
+        for batch in batches:
+            rows = batch["state"][:, 0]
+            assert len(rows) == 8
+            assert torch.equal(batch["weight"], rows.expand(3, 8))
+            assert torch.equal(batch["slope"], rows[None, :, None].expand(3, 8, 2))
+        rows = torch.cat([batch["state"][:, 0] for batch in batches]).tolist()
+        assert drawn.setdefault(seed, rows) == rows
+    assert drawn[1] != drawn[2]
+    assert sorted(drawn[1][:5]) != [0, 1, 2, 3, 4] or sorted(drawn[1][5:10]) != [0, 1, 2, 3, 4]
+    assert set(drawn[1]) == {0, 1, 2, 3, 4}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_step_is_on_the_training_batch_and_the_full_one_is_kept(tensors, pairs):
+    full, indices = {"a": torch.zeros(1)}, (np.arange(3), np.arange(0), np.arange(0))
+    splitter = StatisticsSplitter(tensors, None, indices, 2, full)
+    assert splitter.full_tensors is full
+    assert all(torch.equal(batch["a"], tensors["a"]) for batch in splitter.train_dataloader())
+    assert StatisticsSplitter(tensors, None, indices, 2).full_tensors is tensors
+    twice = {name: torch.cat([t, t], dim=int(name != "state")) + 5 for name, t in pairs.items()}
+    splitter = PairsSplitter(pairs, None, indices, 4, 10, 0, twice)
+    assert splitter.full_tensors is twice
+    assert max(float(batch["state"].max()) for batch in splitter.train_dataloader()) < 5
+
+
+def test_loaders_leave_the_global_random_state_alone(tensors):
+    splitter = StatisticsSplitter(tensors, tensors, (np.arange(3), np.arange(0), np.arange(0)), 2)
+    before = torch.get_rng_state()
+    list(splitter.train_dataloader())
+    list(splitter.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
