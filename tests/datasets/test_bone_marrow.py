@@ -100,6 +100,10 @@ def test_files_that_do_not_fit(folder):
     with pytest.raises(ValueError, match=r"column gene in transcription_factors.csv, found \['name'\]"):
         sn.datasets.bone_marrow(folder, "S2D1")
     (folder / "transcription_factors.csv").write_text("gene\nGATA1\n")
+    for pair in (["GATA1", "SOX2"], ["SOX2", "GATA1"]):
+        pd.DataFrame([pair], columns=["source", "target"]).to_csv(folder / "reference_base.csv.gz")
+        with pytest.raises(ValueError, match=r"reference_base.csv.gz, found 1 others: \['SOX2'\]"):
+            sn.datasets.bone_marrow(folder, "S2D1")
     pd.DataFrame({"Gene1": ["GATA1"]}).to_csv(folder / "reference_base.csv.gz")
     with pytest.raises(ValueError, match=r"columns source and target in reference_base.csv.gz"):
         sn.datasets.bone_marrow(folder, "S2D1")

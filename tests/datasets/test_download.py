@@ -94,8 +94,10 @@ def test_downloads_once_and_checks_what_came(published, tmp_path, monkeypatch, i
         digest = sha256(path.read_bytes() if intact else b"other").hexdigest()
         url = f"http://127.0.0.1:{server.server_port}/{path.name.replace(' ', '%20')}"
         lines.append(f'"bone_marrow/{path.name}" sha256:{digest} {url}')
+    # What belongs to other data is not downloaded.
+    lines.append(f"motion_capture/07.asf sha256:{sha256(b'').hexdigest()} http://127.0.0.1:{server.server_port}/none")
     (tmp_path / "registry.txt").write_text("\n".join(lines))
-    monkeypatch.delenv("SPARSENODE_DATA", raising=False)
+    monkeypatch.setenv("SPARSENODE_DATA", "")
     monkeypatch.setattr(_download, "files", lambda _: tmp_path)
     monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
     try:
@@ -109,6 +111,9 @@ def test_downloads_once_and_checks_what_came(published, tmp_path, monkeypatch, i
         server.server_close()
     assert sn.datasets.bone_marrow(sn.datasets.download("bone_marrow")).n_obs == 24  # the server is gone
     assert folder.is_relative_to(tmp_path / "cache")
+    (folder / "S2D1.h5ad").unlink()  # as where it was interrupted
+    monkeypatch.delenv("SPARSENODE_DATA")
+    assert sn.datasets.bone_marrow(sn.datasets.download("bone_marrow")).n_obs == 24
 
 
 def test_registry_has_every_file_that_is_read():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import warnings
 
 import anndata
@@ -167,6 +168,40 @@ def test_radians(write):
     np.testing.assert_allclose(places["upper"], [[0, 4, 0]], atol=1e-12)
 
 
+def test_the_root_starts_where_the_skeleton_says(write):
+    """In units of the file, like the channels, which are added."""
+    _, places = write(frame(1, root="1 2 3 0 0 0"), ASF.replace("position 0 0 0", "position 10 -20 30"))
+    np.testing.assert_allclose(places["root"], [[22, -36, 66]])
+    np.testing.assert_allclose(places["upper"], [[22 + 4, -36, 66]])
+
+
+def in_radians(match):
+    return " ".join(repr(float(np.radians(float(number)))) for number in match[0].split())
+
+
+def test_skeletons_in_radians(write):
+    """Also their axes, their orientation, and motion files that do not say otherwise."""
+    degrees = ASF.replace("axis 0 0 90", "axis 20 -30 40").replace("orientation 0 0 0", "orientation 10 20 -50")
+    radians = re.sub(r"(?<=axis )[-\d ]+|(?<=orientation )[-\d ]+", lambda m: in_radians(m) + " ", degrees)
+    radians = radians.replace("angle deg", "angle rad")
+    text = frame(1, "0 0 0 10 20 30", "40 50 60", "70")
+    own = re.sub(r"(?<=root 0 0 0 ).*|(?<=upper ).*|(?<=lower ).*", in_radians, text)
+    expected = write(text, degrees)[0].X
+    for amc in (own, ":RADIANS\n" + own, ":DEGREES\n" + text):
+        np.testing.assert_allclose(write(amc, radians)[0].X, expected, atol=1e-12)
+    np.testing.assert_allclose(write(":RADIANS\n" + own, degrees)[0].X, expected, atol=1e-12)
+
+
+def test_keys_in_capitals_and_angles_in_degrees_by_default(write):
+    text = frame(1, upper="0 0 90")
+    expected = write(text)[0].X
+    for asf in (
+        ASF.replace("  angle deg\n", ""),
+        ASF.replace("  length 0.5", "  LENGTH 0.5").replace("order", "ORDER"),
+    ):
+        np.testing.assert_array_equal(write(text, asf)[0].X, expected)
+
+
 # Layout
 
 
@@ -239,6 +274,12 @@ def test_preprocessing(write):
         np.testing.assert_allclose(adata.obsm["root"], x[:, 0])
 
 
+def test_every_step_is_taken_by_default(write, tmp_path):
+    every = write(frame(1, root="1 2 3 4 5 6"), centre_frames=True, centre_first=True, floor=True)[0]
+    adata = sn.datasets.read_motion_capture(tmp_path / "two.asf", tmp_path / "trial.amc")
+    np.testing.assert_array_equal(adata.X, every.X)
+
+
 def test_body_parts():
     parts = {
         "left leg": ["lhipjoint", "ltoes"],
@@ -281,6 +322,7 @@ def test_whole_files_give_no_warning(write):
         ("", "Expected frames in trial.amc, found none"),
         ("1\nroot 0 0 0 0 0 0\nupper 0 0", r"frame 1 of trial.amc.*line 3: \['upper', 'lower'\]"),
         (frame(1)[:-8] + frame(2), r"frame 1 of trial.amc.*line 4: \['lower'\]"),
+        ((frame(1, upper="0 a 0") + frame(2)).rstrip("\n"), r"for 'upper' at line 3.*found '0 a 0'"),
         (frame(1) + frame(3), "Expected frame 2 at line 5 of trial.amc, found 3"),
         (frame(1) + "tail 0 0\n", r"moving joints \['root', 'upper', 'lower'\] at line 5.*'tail'.*same subject"),
         (frame(1, lower="0 0"), r"1 numbers \(rx\) for 'lower' at line 4 of trial.amc \(frame 1\), found '0 0'"),
@@ -320,7 +362,9 @@ def test_damaged_motion(write, amc, message, incomplete):
         (("length 0.5", "length 0"), "positive `length`"),
         (("dof rx\n", "dof rx l\n"), f"`dof` at line {line('dof rx', 'id 2')}" + r".*found \['rx', 'l'\]"),
         (("axis 0 0 90 XYZ", "axis 0 0 90 XXZ"), f"order of axes such as XYZ at line {line('axis 0 0 90')}.*'xxz'"),
+        (("dof rx ry rz", "dof rx ry rx"), f"`dof` at line {line('dof rx ry')}" + r".*found \['rx', 'ry', 'rx'\]"),
         (("order TX TY TZ RX RY RZ", "order TX TY TZ"), "`order` of the root in two.asf"),
+        (("order TX TY TZ RX RY RZ", "order TX TY TZ RX RY RY"), "`order` of the root in two.asf"),
         (("     name lower\n", ""), f"`name` in the bone that begins at line {line('id 2') - 1}"),
         (("     axis 0 0 0 XYZ\n  end\n:hier", ":hier"), f"`end` of the bone that begins at line {line('id 3') - 1}"),
     ],

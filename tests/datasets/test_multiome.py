@@ -79,13 +79,78 @@ def test_genes_rise_with_their_factors(mdata, truth):
     assert (flat.max() / flat.min()).median() < 2
 
 
-def test_dynamics_are_those_of_the_equation():
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_dynamics_are_those_of_the_equation(stage):
     grid = np.linspace(0, 1, 400)
-    drive = _multiome.activity(grid, 1)
+    drive = _multiome.activity(grid, stage)
     solution = solve_ivp(
         lambda t, x: (np.interp(t, grid, drive) - x) / _multiome._LAG, (0, 1), drive[:1], t_eval=grid, max_step=1e-3
     )
     np.testing.assert_allclose(_multiome.follow(drive, grid[1]), solution.y[0], atol=0.02)
+
+
+def test_targets_have_one_to_three_regulators_beside_themselves(truth):
+    assert (truth["source"] != truth["target"]).all()
+    numbers = truth.groupby("target")["source"].nunique()
+    factors = numbers.index.str.startswith("TF_")
+    assert set(numbers[~factors]) == {1, 2, 3}
+    assert set(numbers[factors]) == {1, 2}
+
+
+def test_what_misleads_is_closed_or_always_open(mdata):
+    atac = mdata["atac"]
+    by_type = pd.DataFrame(atac.X.toarray(), columns=atac.var_names).groupby(atac.obs["cell_type"].to_numpy()).mean()
+    by_kind = by_type.T.groupby(atac.var["kind"].to_numpy()).mean()
+    assert by_kind.loc["closed"].max() < 0.05
+    assert by_kind.loc["constitutive"].min() > 0.5
+
+
+def test_stem_cells_of_both_fates_are_alike(mdata, truth):
+    stem = (mdata["rna"].obs["cell_type"] == "stem").to_numpy()
+    fates = mdata["rna"].obs["true_lineage"][stem].to_numpy()
+    own = truth[truth["cell_type"] == "stem"]
+    for name, features in (("rna", own["target"].unique()), ("atac", own["peak"].unique())):
+        values = mdata[name][stem, features].X.toarray().mean(1)
+        one, other = (values[fates == fate].mean() for fate in ("erythroid", "myeloid"))
+        assert one == pytest.approx(other, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def many() -> mudata.MuData:
+    """Many cells of one donor."""
+    return sn.datasets.simulated_multiome(
+        n_cells=4000, n_background_genes=100, n_background_peaks=200, n_donors=1, seed=3
+    )
+
+
+def test_targets_follow_their_factors(many):
+    """Later by the lifetime of their messenger RNA: in the mean of the times at which they are expressed."""
+    rna = many["rna"]
+    x, times = rna.X.toarray(), rna.obs["true_time"].to_numpy()
+    means = pd.Series(times @ x / x.sum(0), rna.var_names)
+    delays = []
+    for cell_type in ("early_erythroid", "early_myeloid"):
+        targets = means[means.index.str.startswith(cell_type)]
+        delays.append(targets.mean() - means[means.index.str.startswith(f"TF_{cell_type}")].mean())
+    assert np.mean(delays) == pytest.approx(0.04, abs=0.015)
+
+
+def test_counts_of_genes_are_negative_binomial(many):
+    """Of the dispersion 0.1, in cells whose depth varies by a quarter; in one mean level for all background genes."""
+    x = many["rna"][:, many["rna"].var_names.str.startswith("background")].X.toarray()
+    mean = x.mean(0)
+    assert np.median(mean) == pytest.approx(0.5, rel=0.3)
+    excess = ((x.var(0) - mean) / mean**2).mean()
+    assert excess == pytest.approx(1.1 * np.exp(0.25**2) - 1, rel=0.15)
+
+
+def test_depth_varies_between_cells_and_donors(many, mdata):
+    peaks = many["atac"][:, (many["atac"].var["kind"] == "constitutive").to_numpy()].X.toarray().sum(1)
+    spread = np.sqrt(peaks.var() - peaks.mean()) / peaks.mean()  # without that of Poisson counts
+    assert spread == pytest.approx(np.sqrt(np.exp(0.25**2) - 1), rel=0.1)
+    for adata in mdata.mod.values():
+        totals = pd.Series(np.asarray(adata.X.sum(1)).ravel()).groupby(adata.obs["donor"].to_numpy()).mean()
+        assert totals.max() > 1.05 * totals.min()
 
 
 def test_seeds_and_files(mdata, tmp_path):
@@ -110,3 +175,4 @@ def test_sizes(mdata):
         sn.datasets.simulated_multiome(n_cells=99)
     with pytest.raises(ValueError, match="10 genes for 600 peaks"):
         sn.datasets.simulated_multiome(n_background_genes=10)
+    assert sn.datasets.simulated_multiome(100, n_background_genes=10, n_background_peaks=200)["rna"].n_vars == 95

@@ -87,6 +87,34 @@ def test_random_systems_are_sparse_and_stable(n_genes, density):
         assert np.abs(x[1]).max() < 1e-3
 
 
+def test_random_systems_are_stiffened_only_as_far_as_it_takes():
+    """By steps of a tenth, and not at all where they are stable: then the diagonals are in the ranges of the docs."""
+    stiffened = 0
+    for seed in range(60):
+        system = sn.datasets.random_second_order_system(3, 1.0, seed)
+        position, velocity = (np.diag(np.diag(block)) for block in (system.position, system.velocity))
+        if np.diag(position).min() >= -3 and np.diag(velocity).min() >= -0.6:
+            continue
+        stiffened += 1
+        softer = [
+            block - (1 - 1 / 1.1) * own for block, own in ((system.position, position), (system.velocity, velocity))
+        ]
+        matrix = np.block([[np.zeros((3, 3)), np.eye(3)], [softer[0].to_numpy(), softer[1].to_numpy()]])
+        assert np.linalg.eigvals(matrix).real.max() > -0.05
+    assert stiffened > 5
+    # One coupling leaves the modes of the single oscillators.
+    single = [sn.datasets.random_second_order_system(3, 0.01, seed) for seed in range(30)]
+    for block, low, high in (("position", -3.0, -1.0), ("velocity", -0.6, -0.2)):
+        diagonals = np.concatenate([np.diag(getattr(system, block)) for system in single])
+        assert low <= diagonals.min() < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < diagonals.max() <= high
+
+
+def test_initial_velocities_are_as_large_as_positions():
+    matrix = sn.datasets.random_second_order_system(40, 0.05).initial_velocity.to_numpy()
+    assert matrix.var() == pytest.approx(1 / 40, rel=0.1)
+
+
 @both
 def test_simulation(system):
     adata = system.simulate(n_trials=3, n_times=15, noise=0.1, irregular=True, seed=2)

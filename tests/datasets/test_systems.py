@@ -66,6 +66,49 @@ def test_hill_systems_are_sparse_and_positive(seed):
     assert states.max() < 10
 
 
+def test_linear_systems_that_are_stable_are_left_as_they_are():
+    """With one edge the matrix is triangular, and its diagonal are its eigenvalues."""
+    systems = [sn.datasets.random_linear_system(n_genes=4, density=0.01, seed=seed) for seed in range(30)]
+    diagonals = np.stack([np.diag(system.coefficients) for system in systems])
+    assert -1 <= diagonals.min() < -0.9
+    assert -0.6 < diagonals.max() <= -0.5
+    for system, diagonal in zip(systems, diagonals, strict=True):
+        assert system.t_end == pytest.approx(-1 / diagonal.max())
+
+
+def test_a_changed_table_of_coefficients_does_not_change_the_system():
+    system = sn.datasets.random_linear_system(n_genes=3, seed=1)
+    before = system.velocity(np.ones((1, 3)))
+    system.coefficients.iloc[:, :] = 0.0
+    np.testing.assert_array_equal(system.velocity(np.ones((1, 3))), before)
+
+
+def test_hill_systems_are_drawn_from_the_ranges_of_the_docs():
+    systems = [sn.datasets.random_hill_system(n_genes=30, seed=seed) for seed in range(10)]
+    fields = [system.field for system in systems]
+
+    def spans(values, low, high):
+        values = np.concatenate(list(values))
+        edge = 0.02 * (high - low)
+        return low <= values.min() < low + edge and high - edge < values.max() <= high
+
+    assert spans((field.degradation for field in fields), 0.5, 1.5)
+    assert spans((field.production / field.degradation for field in fields), 1.5, 3.0)
+    assert spans((field.threshold for field in fields), 0.5, 1.5)
+    assert set(np.concatenate([field.exponent for field in fields])) == {2, 3, 4}
+    starts = [s.simulate(n_trials=5, n_times=2, t_end=1e-9).layers["noise_free"][::2].ravel() for s in systems]
+    assert spans(starts, 0.0, 2.0)
+    for system in systems:
+        assert system.t_end == pytest.approx(2 / system.field.degradation.min())
+
+
+def test_negative_states_regulate_like_zero():
+    system = sn.datasets.random_hill_system(seed=1)
+    states = -np.random.default_rng(0).uniform(0, 2, (3, 10))
+    expected = system.velocity(np.zeros((3, 10))) - system.field.degradation * states
+    np.testing.assert_allclose(system.velocity(states), expected)
+
+
 def test_linear_velocity_is_the_matrix_product():
     system = sn.datasets.random_linear_system(n_genes=5, density=0.5, seed=3)
     states = np.random.default_rng(0).standard_normal((7, 5))
@@ -193,7 +236,7 @@ def test_irregular_times_are_sorted_and_differ_between_trials(make):
     times = np.stack([times for _, times in trials(adata)])
     assert (times[:, 0] == 0).all()
     assert (np.diff(times, axis=1) > 0).all()
-    assert times.max() <= 2.0
+    assert 1.5 < times.max() <= 2.0
     assert len(np.unique(times[:, 1:])) == times[:, 1:].size
 
 
@@ -264,6 +307,8 @@ def test_errors_of_systems(make, arguments, message):
         ({"noise": -0.1}, r"`noise` to be a number of at least 0, found -0\.1"),
         ({"noise": "low"}, "`noise`.*found 'low'"),
         ({"noise": float("nan")}, "`noise`.*found nan"),
+        ({"noise": float("inf")}, "`noise`.*found inf"),
+        ({"noise": True}, "`noise`.*found True"),
         ({"seed": 0.5}, r"`seed`.*found 0\.5"),
     ],
 )
