@@ -116,6 +116,16 @@ def test_clustering_puts_similar_rows_together(results):
     assert even in ([True] * 4 + [False] * 4, [False] * 4 + [True] * 4)
 
 
+def test_clustering_puts_similar_columns_together_whatever_their_signs(results):
+    matrix = np.zeros((8, 8), dtype=np.float32)
+    matrix[:2, ::2], matrix[6:, 1::2] = 1.0, -2.0
+    matrix[:2, :4] *= -1
+    results.varp["sparsenode_adjacency"] = sparse.csr_matrix(matrix)
+    _, _, columns = drawn(sn.pl.adjacency(results))
+    even = [int(name[4:]) % 2 == 0 for name in columns]
+    assert even in ([True] * 4 + [False] * 4, [False] * 4 + [True] * 4)
+
+
 def test_columns_by_name(results):
     block, rows, columns = drawn(sn.pl.adjacency(results, regulators=["gene6", "gene1"], targets=["gene0", "gene7"]))
     assert sorted(columns) == ["gene1", "gene6"]
@@ -154,8 +164,9 @@ def test_strongest_of_many_genes(many_genes):
     assert sorted(rows) == [f"g{i}" for i in range(295, 300)]
     assert block.count() == 5
     assert drawn(sn.pl.adjacency(many_genes))[0].shape == (40, 40)
-    _, _, columns = drawn(sn.pl.adjacency(many_genes, regulators="is_tf", n_top=2))
+    _, rows, columns = drawn(sn.pl.adjacency(many_genes, regulators="is_tf", n_top=2))
     assert sorted(columns) == ["g280", "g290"]
+    assert sorted(rows) == ["g281", "g291"]  # the strongest targets of these, and not of all
 
 
 def test_all_of_300_genes(many_genes):
@@ -218,6 +229,13 @@ def test_colors_of_groups(results):
     limits = [tuple(line.get_xdata()) for line in strips[:2]]
     np.testing.assert_allclose(limits, [(-0.4, 2.4), (2.6, 7.4)])
     assert axis.get_xlim() == (-0.5, 7.5)
+    across, down = [line for line in axis.lines if line.get_clip_on()]
+    np.testing.assert_array_equal([across.get_xdata(), down.get_ydata()], [[2.5, 2.5]] * 2)
+    # Rows and columns have groups of their own.
+    axis = sn.pl.adjacency(results, groupby="part", regulators=["gene0", "gene1", "gene4"], targets=["gene5", "gene6"])
+    (names, centres), (row_names, row_centres) = sides(axis)
+    assert (names, row_names) == (["a", "b"], ["b"])
+    np.testing.assert_array_equal([*centres, *row_centres], [0.5, 2.0, 0.5])
     assert not any(isinstance(artist, Line2D) for artist in sn.pl.adjacency(results).get_children())
 
 

@@ -28,6 +28,8 @@ def test_given_axes():
     figure, grid = plt.subplots(1, 2)
     assert _common.panels(grid, 2, 1, 1) == (figure, list(grid))
     assert _common.panels(grid[1], 1, 1, 1) == (figure, [grid[1]])
+    with pytest.raises(ValueError, match="Expected 1 axes, one per panel, found 2"):
+        _common.panels(grid, 1, 1, 1)
     with pytest.raises(ValueError, match="3 axes, one per panel, found 2"):
         _common.panels(grid, 3, 1, 1)
 
@@ -59,6 +61,7 @@ def test_colors_fall_back_on_the_palette():
 
 
 def test_more_lineages_than_colors():
+    assert _common.distinct_colors(8) == list(_common.PALETTE)
     colors = _common.lineage_colors(AnnData(np.zeros((1, 1))), {}, [f"l{i}" for i in range(10)])
     assert len(set(colors.values())) == 10
 

@@ -58,6 +58,9 @@ def test_structure(runs):
     np.testing.assert_array_equal(reference, [[0, 0]])
     assert not [line for line in axes[0].lines if line.get_linestyle() == "--"]
     assert axes[0].get_legend() is None
+    both = sn.pl.comparison(runs, ["mse", "skill"], reference={"skill": 0.0, "mse": 1.5})
+    marked = [[line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"] for axis in both]
+    assert marked == [[1.5], [0.0]]
 
 
 def test_measures_are_not_taken_for_mathematics_but_labels_are(runs):

@@ -32,6 +32,9 @@ def test_structure():
     effects, *courses = sn.pl.intervention(run)
     assert [label.get_text() for label in effects.get_yticklabels()] == ["g5", "g4", "g3", "g2", "g1", "g0"]
     dots = [line for line in effects.lines if line.get_marker() == "o"]
+    low, high = effects.get_ylim()
+    assert low > high  # the largest is the uppermost
+    assert [to_hex(line.get_color()) for line in dots] == [PALETTE[0].lower(), PALETTE[1].lower()]
     np.testing.assert_allclose(dots[0].get_xdata(), [-5, 4, -3, 2, -1, 0], atol=1e-12)
     np.testing.assert_allclose(dots[1].get_xdata(), [-2.5, 2, -1.5, 1, -0.5, 0], atol=1e-12)
     assert [axis.get_title() for axis in courses] == ["g5", "g4", "g3"]
@@ -55,10 +58,17 @@ def test_chosen_genes_and_trajectories():
     axes = sn.pl.intervention(run, genes="g1", trajectories="monocyte", n_top=2, colors={"monocyte": "#123456"})
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["g5", "g4"]
     np.testing.assert_allclose(axes[0].lines[1].get_xdata(), [-2.5, 2])
+    assert to_hex(axes[0].lines[1].get_color()) == "#123456"
     (baseline, states) = axes[1].lines
     np.testing.assert_array_equal(states.get_ydata(), run.perturbed[1, :, 1])
     assert to_hex(states.get_color()) == to_hex(baseline.get_color()) == "#123456"
     assert [t.get_text() for t in axes[0].figure.legends[0].get_texts()] == ["intervention", "unperturbed"]
+
+
+def test_genes_are_ranked_by_their_largest_effect_in_any_trajectory():
+    run = simulation(2)
+    run.perturbed[:, -1] = run.unperturbed[:, -1] + [[2.0, 3.0], [2.0, 0.0]]
+    assert [label.get_text() for label in sn.pl.intervention(run)[0].get_yticklabels()] == ["g1", "g0"]
 
 
 def test_many_genes():

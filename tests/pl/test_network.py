@@ -56,6 +56,7 @@ def test_edges(known):
     width = edges["width"] - 0.6
     assert width["gene5", "gene2"] == pytest.approx(2 * width["gene2", "gene3"])
     assert width["gene2", "gene3"] == pytest.approx(4 * width["gene2", "gene4"])
+    assert width["gene5", "gene2"] == pytest.approx(3.0 - 0.6)  # of the largest, whatever the unit
 
 
 def test_nodes(known):
@@ -133,7 +134,9 @@ def test_dense_adjacency_and_stored_zeros(known):
     known.varp["sparsenode_adjacency"] = known.varp["sparsenode_adjacency"].toarray()
     pd.testing.assert_frame_equal(drawn(sn.pl.network(known)), expected)
     known.varp["sparsenode_adjacency"] = stored
-    assert len(drawn(sn.pl.network(known))) == len(expected) - 1
+    axis = sn.pl.network(known)
+    assert len(drawn(axis)) == len(expected) - 1
+    assert sorted(text.get_text() for text in axis.texts) == ["gene2", "gene3", "gene4", "gene5"]
 
 
 def test_an_edge_and_its_reverse_are_apart(known):

@@ -39,3 +39,55 @@ def test_names_of_many_strengths_do_not_touch():
         assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
         ticks = np.sort([*axis.get_xticks(), *axis.get_xticks(minor=True)])
         np.testing.assert_allclose(ticks, strengths)
+
+
+@pytest.fixture
+def seeds() -> AnnData:
+    """Three strengths, the smallest zero, with two seeds each; the fourth replicate is selected."""
+    adata = cells([0.0, 0.1, 1.0] * 2)
+    table = adata.uns["sparsenode"]["regularization_path"]
+    generator = np.random.default_rng(0)
+    for name in table.columns.drop("strength"):
+        table[name] = generator.uniform(0.1, 1.0, 6)
+    adata.uns["sparsenode"]["parameters"]["selected_replicate"] = 4
+    return adata
+
+
+def test_points_are_replicates_and_lines_means_over_seeds(seeds):
+    table = seeds.uns["sparsenode"]["regularization_path"]
+    means = table.groupby("strength").mean()
+    axes = sn.pl.regularization_path(seeds)
+    drawn = {container.get_label(): container for axis in axes for container in axis.containers}
+    assert list(drawn) == ["training cells", "held-out cells", "adjacency", "weights", "non-regulators"]
+    names = ["train_error", "validation_error", "feature_sparsity", "weight_sparsity", "spurious_sparsity"]
+    for name, (label, container) in zip(names, drawn.items(), strict=True):
+        line = container.lines[0]
+        np.testing.assert_allclose(line.get_xydata(), np.c_[means.index, means[name]])
+        (points,) = [
+            other.get_ydata()
+            for axis in axes
+            for other in axis.lines
+            if other.get_marker() == "." and other.get_color() == line.get_color()
+        ]
+        np.testing.assert_allclose(points, table[name])
+        assert container.has_yerr == (label == "held-out cells")
+    segments = np.array(drawn["held-out cells"].lines[2][0].get_segments())
+    np.testing.assert_allclose(np.ptp(segments[:, :, 1], axis=1) / 2, means["validation_se"])
+
+
+def test_zero_is_shown_and_the_selected_strength_marked(seeds):
+    for axis in sn.pl.regularization_path(seeds):
+        (selected,) = [line for line in axis.lines if line.get_label() == "selected"]
+        assert set(selected.get_xdata()) == {0.1}
+        places = axis.transData.transform([(strength, 0.5) for strength in (0.0, 0.1, 1.0)])[:, 0]
+        assert np.isfinite(places).all()
+        np.testing.assert_allclose(places[1] - places[0], places[2] - places[1], rtol=0.15)
+        low, high = axis.get_xlim()
+        assert low < 0 < 1 < high
+    axis = sn.pl.regularization_path(cells([0.1, 0.2, 0.4]))[0]
+    assert axis.get_xscale() == "log"
+
+
+def test_one_strength_is_no_path():
+    with pytest.raises(ValueError, match=r"several strengths, found one, 0\.3"):
+        sn.pl.regularization_path(cells([0.3, 0.3]))

@@ -84,6 +84,13 @@ def test_reconstructed_and_extrapolated(motion):
     assert axis.get_xlabel() == "time (s), a"
 
 
+def test_times_are_those_of_the_trial(motion):
+    motion.obs["time"] += np.where(motion.obs["trial"] == "a", 2.0, 0.0)
+    axis = sn.pl.stick_figure(motion, predictions=motion.X, fitted_until=2.35, n_frames=4, trial="a")
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["2.00", "2.30", "2.60", "2.90"]
+    assert {color: len(figures) for color, figures in frames(axis).items()} == {GREY: 4, BLUE: 2, ORANGE: 2}
+
+
 def test_predictions_of_one_trial(motion):
     """A model that was fitted to one trajectory predicts that one."""
     axis = sn.pl.stick_figure(motion, predictions=motion.X[10:], trial="a", n_frames=3)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy import sparse
 
 import sparsenode as sn
+from sparsenode.pl import _trajectory
 from sparsenode.pl._common import PALETTE
 
 
@@ -65,8 +66,11 @@ def test_some_of_the_genes(cells):
 
 
 def test_default_genes_vary_most(cells):
-    values = cells.uns["sparsenode"]["trajectories"]["values"]
+    values = np.asarray(cells.uns["sparsenode"]["trajectories"]["values"]).copy()
+    values[1, 0, 7] += 100.0  # in one lineage alone
+    cells.uns["sparsenode"]["trajectories"]["values"] = values
     spread = np.ptp(values, axis=1).max(0)
+    assert spread.argmax() == 7
     expected = [f"gene{i}" for i in np.argsort(-spread)[:4]]
     assert [axis.get_title() for axis in sn.pl.trajectory(cells)] == expected
 
@@ -176,6 +180,16 @@ def test_one_of_several_lineages_of_two_donors(fitted_donors):
     assert {to_hex(line.get_color()) for line in axis.lines} == {PALETTE[1].lower()}
     assert [text.get_text() for text in axis.figure.legends[0].get_texts()] == ["several lineages", "donor0", "donor1"]
     assert axis.figure.legends[0].get_title().get_text() == "lineage (colour), donor (line)"
+
+
+def test_batches_that_share_a_line_style_are_named_together():
+    adata = AnnData(np.zeros((1, 1)))
+    looks = _trajectory._Looks(adata, {"batch_key": "donor"}, ["a", "b"], [f"d{i}" for i in range(6)])
+    title, handles = looks.legend(["a", "b"], several=False)
+    assert title == "lineage (colour), donor (line)"
+    assert [handle.get_label() for handle in handles] == ["a", "b", "d0, d4", "d1, d5", "d2", "d3"]
+    assert [handle.get_linestyle() for handle in handles[2:]] == [looks.style(f"d{i}") for i in range(4)]
+    assert looks.style("d4") == looks.style("d0")
 
 
 @pytest.mark.parametrize("n", [2, 12])

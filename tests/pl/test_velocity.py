@@ -44,6 +44,7 @@ def test_projection_is_the_formula(monkeypatch, block):
     for n_neighbors, width in ((6, 0.1), (10, 0.5)):
         expected = one_by_one(values, velocity, embedding, n_neighbors, width)
         np.testing.assert_allclose(project(values, velocity, embedding, n_neighbors, width), expected)
+    np.testing.assert_allclose(project(values, velocity, embedding), one_by_one(values, velocity, embedding, 30, 0.1))
 
 
 def test_directions_survive_where_nothing_bends():
@@ -72,6 +73,23 @@ def test_cells_that_do_not_move_and_doubled_cells():
     arrows = project(values, np.zeros_like(values), embedding, 8)
     np.testing.assert_allclose(arrows, 0, atol=1e-12)
     assert np.isfinite(project(values, generator.normal(size=values.shape), embedding, 100)).all()
+
+
+def test_arrows_on_the_grid_are_means_with_a_gaussian_of_its_spacing():
+    generator = np.random.default_rng(2)
+    places, arrows = generator.normal(size=(30, 2)) * [1.0, 5.0], generator.normal(size=(30, 2))
+    x, y, u, v = on_grid(places, arrows, n=9)
+    spacing = np.array([x[1] - x[0], y[1] - y[0]])
+    for k, value in enumerate(y):
+        for m, other in enumerate(x):
+            distance = np.linalg.norm((places - [other, value]) / spacing, axis=1)
+            near = np.argsort(distance)[:10]
+            weight = np.exp(-(distance[near] ** 2) / 2)
+            if np.isfinite(u[k, m]):
+                np.testing.assert_allclose([u[k, m], v[k, m]], weight @ arrows[near] / weight.sum())
+            else:
+                assert weight.sum() < 1
+    assert np.isfinite(u).mean() > 0.5
 
 
 def test_grid_is_empty_where_there_are_no_cells():
@@ -129,6 +147,47 @@ def test_colors(embedded, color):
         assert axis.get_legend().get_title().get_text() == color
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float32])
+def test_numbers_have_a_colour_bar(embedded, dtype):
+    embedded.obs["depth"] = np.arange(embedded.n_obs).astype(dtype)
+    axis = sn.pl.velocity(embedded, color="depth")
+    assert axis.get_legend() is None
+    points = next(c for c in axis.collections if isinstance(c, PathCollection))
+    np.testing.assert_array_equal(points.get_array(), np.arange(embedded.n_obs))
+
+
+def test_cells_without_a_value_are_grey_and_not_of_several_lineages(embedded):
+    embedded.obs["kind"] = pd.Categorical([None, "a", "b"] * 40)
+    axis = sn.pl.velocity(embedded, color="kind")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    points = next(c for c in axis.collections if isinstance(c, PathCollection))
+    assert [to_hex(color) for color in points.get_facecolor()[:3]] == [
+        "#999999",
+        PALETTE[0].lower(),
+        PALETTE[1].lower(),
+    ]
+
+
+def test_reads_the_layer_of_the_fit_and_the_first_two_dimensions(embedded, monkeypatch):
+    """Of ``X_pca`` rather than ``pca``, where there are both."""
+    seen = []
+
+    def remember(values, velocity, places, n_neighbors):
+        seen.append((values, velocity, places, n_neighbors))
+        return np.zeros_like(places)
+
+    monkeypatch.setattr("sparsenode.pl._velocity.project", remember)
+    embedded.obsm["pca"], embedded.obsm["X_pca"] = np.zeros((120, 2)), np.asarray(embedded.X)[:, 2:5]
+    embedded.layers["log"] = sparse.csr_matrix(embedded.X * 2)
+    embedded.uns["sparsenode"]["setup"]["layer"] = "log"
+    sn.pl.velocity(embedded, basis="pca", n_neighbors=7)
+    ((values, velocity, places, n_neighbors),) = seen
+    np.testing.assert_allclose(values, 2 * np.asarray(embedded.X), rtol=1e-6)
+    np.testing.assert_allclose(velocity, embedded.layers["sparsenode_velocity"], rtol=1e-6)
+    np.testing.assert_allclose(places, np.asarray(embedded.X)[:, 2:4], rtol=1e-6)
+    assert n_neighbors == 7
+
+
 def test_memberships_colour_cells_by_the_largest(fitted_donors):
     adata = fitted_donors.adata.copy()
     adata.obsm["memberships"].iloc[:30] = [0.6, 0.4]
@@ -172,10 +231,15 @@ def test_many_cells_are_thinned(monkeypatch):
         seen.append((values.shape, velocity.shape, embedding.shape))
         return np.zeros_like(embedding)
 
+    gridded = []
     monkeypatch.setattr("sparsenode.pl._velocity.project", count)
+    monkeypatch.setattr(
+        "sparsenode.pl._velocity.on_grid", lambda places, arrows: gridded.append(places) or on_grid(places, arrows)
+    )
     axis = sn.pl.velocity(adata)
     ((shape, *_),) = seen
     assert shape == (3667, 3)
+    np.testing.assert_array_equal(gridded[0], adata.obsm["X_umap"][::3])
     assert len(axis.collections[0].get_offsets()) == n
 
 
@@ -306,6 +370,10 @@ def test_other_errors(results):
     results.obsm["X_umap"] = np.asarray(results.X)[:, :1]
     with pytest.raises(ValueError, match=r"two finite coordinates.*\(120, 1\)"):
         sn.pl.velocity(results)
+    two = results[:2].copy()
+    two.obsm["X_umap"] = np.asarray(two.X)[:, :2]
+    with pytest.raises(ValueError, match=r"at least 3 cells.*\(2, 2\)"):
+        sn.pl.velocity(two)
     results.obsm["X_umap"] = np.full((120, 2), np.nan)
     with pytest.raises(ValueError, match="not finite"):
         sn.pl.velocity(results)
