@@ -179,11 +179,12 @@ def in_radians(match):
     return " ".join(repr(float(np.radians(float(number)))) for number in match[0].split())
 
 
-def test_skeletons_in_radians(write):
+@pytest.mark.parametrize("word", ["rad", "RAD"])
+def test_skeletons_in_radians(write, word):
     """Also their axes, their orientation, and motion files that do not say otherwise."""
     degrees = ASF.replace("axis 0 0 90", "axis 20 -30 40").replace("orientation 0 0 0", "orientation 10 20 -50")
     radians = re.sub(r"(?<=axis )[-\d ]+|(?<=orientation )[-\d ]+", lambda m: in_radians(m) + " ", degrees)
-    radians = radians.replace("angle deg", "angle rad")
+    radians = radians.replace("angle deg", f"angle {word}")
     text = frame(1, "0 0 0 10 20 30", "40 50 60", "70")
     own = re.sub(r"(?<=root 0 0 0 ).*|(?<=upper ).*|(?<=lower ).*", in_radians, text)
     expected = write(text, degrees)[0].X

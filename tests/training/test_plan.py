@@ -241,7 +241,7 @@ def test_a_refit_is_one_round_without_penalty_and_with_gates_held(make_module, f
             self.shares.append(plan.module.strength_share)
 
     recorder = Shares()
-    plan = TrainingPlan(make_module(PathReg(gates="weight", adaptive=adaptive)), lr=0.02, refit=True)
+    plan = TrainingPlan(make_module(PathReg(gates="weight", adaptive=adaptive)), lr=0.02, refit=True, warm=True)
     fit(plan, max_epochs=4, steps_per_epoch=10, callbacks=[recorder])
     rates = np.array(recorder.rates)[:, 0]
     assert recorder.held == [True] * 40
@@ -249,6 +249,7 @@ def test_a_refit_is_one_round_without_penalty_and_with_gates_held(make_module, f
     assert (np.diff(rates)[:3] > 0).all()
     assert (np.diff(rates)[5:] < 0).all()
     assert plan.module.strength_share == 1.0
+    assert plan.module.field.adapted is None
     assert plan._effective is None
 
 
@@ -663,6 +664,25 @@ def test_a_fourth_divergence_is_an_error_and_the_best_state_stays(make_module, f
     best = int(np.argmin(recorder.losses))
     for name, value in plan.best_state.items():
         assert torch.equal(value, recorder.states[best][name])
+
+
+def test_a_training_that_fails_at_once_leaves_what_it_began_with(make_module, fit):
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    before = {name: value.clone() for name, value in plan.module.state_dict().items()}
+    with pytest.warns(UserWarning, match="diverged in epoch 0"), pytest.raises(DivergenceError):
+        fit(plan, callbacks=[Explode([0, 1, 2, 3])])
+    for name, value in before.items():
+        assert torch.equal(plan.best_state[name], value)
+
+
+def test_replicates_that_were_given_up_stay_at_zero(make_module, fit):
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    parameters = [*plan.module.field.weights, *plan.module.field.biases]
+    plan.given_up = [1]
+    fit(plan, max_epochs=2)
+    for parameter in parameters:
+        assert (parameter[1] == 0).all()
+        assert (parameter[0] != 0).any()
 
 
 # Iterative sparsification

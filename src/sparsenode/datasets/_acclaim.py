@@ -144,7 +144,7 @@ def read_skeleton(path: Path) -> Skeleton:
     length = _floats(path, units, "length", 1)[0]
     if length <= 0:
         raise ValueError(f"Expected a positive `length` in `:units` of {path.name}, found {length:g}.")
-    degrees = units.get("angle", (0, ["deg"]))[1][:1] != ["rad"]
+    degrees = [word.lower() for word in units.get("angle", (0, ["deg"]))[1][:1]] != ["rad"]
     scale = _METRES_PER_INCH / length
     bones = dict(_bones(path, sections[":bonedata"], scale, degrees))
     root = {words[0].lower(): (number, words[1:]) for number, words in sections[":root"]}
