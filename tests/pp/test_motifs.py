@@ -142,7 +142,7 @@ def test_refuses_what_it_cannot_scan(genome):
         pp.scan_motifs(peaks, path, species=1)
     with pytest.raises(ValueError, match="`pvalue`"):
         pp.scan_motifs(peaks, path, {"F": counts}, pvalue=0)
-    with pytest.raises(ValueError, match="`pvalue`"):
+    with pytest.raises(ValueError, match=r"`pvalue` to be in \(0, 1\), found 1"):
         pp.scan_motifs(peaks, path, {"F": counts}, pvalue=1)
     with pytest.raises(ValueError, match="none of 1 matched"):
         pp.scan_motifs(peaks, path, {"F": 50 * np.eye(4)[[0] * 12]}, pvalue=1e-7)
@@ -170,3 +170,15 @@ def test_says_which_motifs_are_too_short(genome, caplog):
         pp.scan_motifs(peaks, path, motifs, pvalue=0.9 / 4**4)
     assert "1 motifs are too short" in caplog.text
     assert "['four']" in caplog.text
+
+
+def test_coordinates_in_columns(tmp_path):
+    """Of chromosomes that are numbers; intervals without a base are refused before the sequence is read."""
+    path = tmp_path / "g.fa"
+    path.write_text(">1\nTTTTACGATTTT\n")
+    var = pd.DataFrame({"chrom": 1, "start": [0, 4], "end": [4, 9]}, index=["a", "b"])
+    motifs = {"F": 20 * np.eye(4)[[0, 1, 2, 0]]}
+    hits = pp.scan_motifs(AnnData(np.zeros((1, 2)), var=var), path, motifs, pvalue=0.005)
+    assert hits["F"].to_dict() == {"a": False, "b": True}
+    with pytest.raises(ValueError, match="1:4-4"):
+        pp.scan_motifs(AnnData(np.zeros((1, 2)), var=var.assign(end=4)), path, motifs)
