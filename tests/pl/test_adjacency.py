@@ -118,7 +118,7 @@ def test_clustering_puts_similar_rows_together(results):
 
 def test_clustering_puts_similar_columns_together_whatever_their_signs(results):
     matrix = np.zeros((8, 8), dtype=np.float32)
-    matrix[:2, ::2], matrix[6:, 1::2] = 1.0, -2.0
+    matrix[:2, ::2], matrix[6:, 1::2] = 1.0, -1.0
     matrix[:2, :4] *= -1
     results.varp["sparsenode_adjacency"] = sparse.csr_matrix(matrix)
     _, _, columns = drawn(sn.pl.adjacency(results))
