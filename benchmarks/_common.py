@@ -50,6 +50,15 @@ def add_data_argument(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--data", type=Path, default=default, help="folder with the reference data")
 
 
+def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> None:
+    """End with a message where a donor of the bone marrow has no file, or stands twice."""
+    missing = [name for name in donors if not (data / "bone_marrow" / f"{name}.h5ad").exists()]
+    if missing:
+        arguments.error(f"Expected {[f'{name}.h5ad' for name in missing]} in {data / 'bone_marrow'}, found none.")
+    if len(set(donors)) < len(donors):
+        arguments.error(f"Expected every donor once, found {tuple(donors)}.")
+
+
 def log1p(adata: AnnData) -> None:
     """Logarithms of the expression plus one, in place, sparse or dense."""
     import numpy as np

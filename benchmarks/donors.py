@@ -24,16 +24,16 @@ METHODS = ("both", "trajectory")
 
 
 def run(
-    folder: Path, trained: str, protocol: str, seeds: Sequence[int], epochs: int | None
+    folder: Path, donors: Sequence[str], trained: str, protocol: str, seeds: Sequence[int], epochs: int | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of the models of one donor."""
-    cells = bone_marrow.read_all(folder, DONORS, protocol)
+    cells = bone_marrow.read_all(folder, donors, protocol)
     key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
     SparseNODE.setup_anndata(cells[trained], lineage_key=key)
     for method, seed in product(METHODS, seeds):
         model, found = objectives.fit(cells[trained], method, seed, epochs)
         name = {"trained": trained, "protocol": protocol, "method": method, "seed": seed}
-        for donor in DONORS:
+        for donor in donors:
             if donor != trained:
                 scores = bone_marrow.score(model.evaluate(cells[donor]), protocol)
                 yield name | {"predicted": donor} | scores | found
@@ -43,12 +43,19 @@ def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
     _common.add_data_argument(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12], help="seeds of the fits")
+    parser.add_argument(
+        "--donors", nargs="+", default=list(DONORS), help="donors, files bone_marrow/NAME.h5ad of the data"
+    )
     options = parser.parse_args()
+    donors = options.donors
+    _common.check_donors(parser, options.data, donors)
+    if len(donors) < 2:
+        parser.error(f"Expected two donors or more in --donors, found {donors}.")
     silence()
     seeds, epochs = (options.seeds[:1], 1) if options.quick else (options.seeds, None)
     rows: list[dict[str, Any]] = []
-    for trained, protocol in product(DONORS[:1] if options.quick else DONORS, ("paper", "recommended")):
-        for row in run(options.data, trained, protocol, seeds, epochs):
+    for trained, protocol in product(donors[:1] if options.quick else donors, bone_marrow.PROTOCOLS):
+        for row in run(options.data, donors, trained, protocol, seeds, epochs):
             rows.append(row)
             print({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
     table = pd.DataFrame(rows).pivot_table(

@@ -110,15 +110,14 @@ def main() -> None:
     _common.add_data_argument(parser)
     parser.add_argument("--shuffles", type=int, default=3, help="permutations of pseudotime")
     parser.add_argument("--trees", type=int, default=200, help="trees per gene of GENIE3")
+    parser.add_argument(
+        "--donors", nargs="+", default=list(DONORS), help="donors, files bone_marrow/NAME.h5ad of the data"
+    )
     options = parser.parse_args()
     if options.quick:
         options.shuffles, options.trees = 1, 10
-    donors = DONORS[: 1 if options.quick else None]
-    missing = [name for name in donors if not (options.data / "bone_marrow" / f"{name}.h5ad").exists()]
-    if missing:
-        parser.error(
-            f"Expected {', '.join(f'{name}.h5ad' for name in missing)} in {options.data / 'bone_marrow'}, found none."
-        )
+    donors = options.donors[: 1 if options.quick else None]
+    _common.check_donors(parser, options.data, donors)
     silence()
     rows = []
     for donor in donors:

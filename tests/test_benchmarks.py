@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -226,3 +227,18 @@ def test_pairs_of_genes_that_the_donor_lacks_are_left_out(bone_marrow, donors, c
     with pytest.raises(ValueError, match="genes of the donor in the reference of 'x', found none"):
         real_networks.read_reference(folder, "x", pd.Index(["other"]))
     sys.modules.pop("real_networks")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train", "a", "--test", "c"], r"Expected \['c.h5ad'\] in .*bone_marrow, found none"),
+        (["--train", "a", "--test", "a"], r"Expected every donor once, found \('a', 'a'\)"),
+    ],
+)
+def test_donors_are_looked_for_first(bone_marrow, donors, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "argv", ["bone_marrow.py", "--data", str(donors), *arguments])
+    monkeypatch.setattr(bone_marrow, "run", lambda *_: pytest.fail("too late"))
+    with pytest.raises(SystemExit):
+        bone_marrow.main()
+    assert re.search(message, capsys.readouterr().err)
