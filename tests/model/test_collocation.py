@@ -96,6 +96,20 @@ def test_smoothed_trajectories_start_learned_initial_states(make, trials, system
     np.testing.assert_allclose(start, trials.X[first], atol=0.05)
 
 
+def test_learned_initial_states_of_every_seed_start_from_its_own_half(system, monkeypatch):
+    adata = system.simulate(3, 80, noise=0.2, seed=1)
+    sn.SparseNODE.setup_anndata(adata, **SETUP)
+    model = sn.SparseNODE(adata, CNODE([0.01, 0.1]), objective="collocation", n_seeds=2, hidden=(3,), **SERIES)
+    curves, smooth = [], model._smooth
+    monkeypatch.setattr(model, "_smooth", lambda data: curves.extend(smooth(data)) or curves)
+    model.train(1, half_samples=True, steps_per_epoch=1, **QUIET)
+    module = model.module
+    start = module.start().detach().numpy() * module.scale.numpy() + module.centre.numpy()
+    assert np.abs(curves[0].states[:, 0] - curves[1].states[:, 0]).max() > 0.05
+    for replicate in range(4):  # strengths, then seeds
+        np.testing.assert_allclose(start[replicate], curves[replicate % 2].states[:, 0], atol=1e-5)
+
+
 def test_the_linear_start_is_a_ridge_regression(trials, system):
     """Before any step, the skip holds the linear system itself, in units of the module."""
     model = sn.SparseNODE(trials, CNODE(0.0), objective="collocation", hidden=(4,), **SERIES)

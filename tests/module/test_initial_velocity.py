@@ -88,3 +88,27 @@ def test_networks_do_not_depend_on_the_batch_and_can_learn_what_is_not_linear():
     with torch.no_grad():
         torch.testing.assert_close(batch(x.expand(2, -1, -1))[1], alone(x[None])[0], rtol=1e-6, atol=1e-8)
         assert float((alone(x[None])[0] - wanted).square().mean()) < 0.1 * first
+
+
+def test_values_are_those_of_the_formula():
+    """Two replicates of two fields: centre and spread are those of the field, all else is of the network."""
+    network = InitialVelocity(3, [0, 0, 1, 1], n_fields=2).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in (*network.parameters(), network.centre):
+            tensor.normal_(generator=generator)
+        network.spread[:] = torch.tensor([0.5, 2.0]).view(2, 1, 1)
+    x = torch.randn(4, 5, 3, generator=generator, dtype=torch.float64)
+    found = network(x).detach().numpy()
+    bias, linear, hidden, hidden_bias, output = (parameter.detach().numpy() for parameter in network.parameters())
+    for n in range(4):
+        z = (x[n].numpy() - network.centre[n % 2].numpy()) / (0.5, 2.0)[n % 2]
+        h = z @ hidden[n].T / np.sqrt(3) + hidden_bias[n]
+        h = np.where(h > 0, h, np.expm1(h))
+        np.testing.assert_allclose(found[n], bias[n] + z @ linear[n].T / 3 + h @ output[n].T / 20)
+
+
+def test_networks_of_different_seeds_start_from_different_hidden_units():
+    hidden = InitialVelocity(3, [4, 9, 4], 1).hidden.detach()
+    assert torch.equal(hidden[0], hidden[2])
+    assert not torch.isclose(hidden[0], hidden[1]).any()

@@ -41,6 +41,15 @@ def test_every_trajectory_stands_in_the_network_of_its_field(case, x):
             assert (places == x[replicate, trajectory]).all(1).sum() >= 1
 
 
+def test_a_network_sees_trajectories_of_its_own_field_alone(case, x):
+    """Places that are not needed repeat one of them: what is found over all places is that of the field."""
+    fields, n_fields = case
+    spread = Layout.of(fields, n_fields).spread(x)
+    for field in set(fields):
+        own = x[0, [trajectory for trajectory, of in enumerate(fields) if of == field]]
+        assert (spread[field][:, None] == own).all(2).any(1).all()
+
+
 def test_no_more_places_than_the_largest_lineage_needs(case):
     fields, n_fields = case
     assert Layout.of(fields, n_fields).grid.shape == (n_fields, max(fields.count(f) for f in fields))
@@ -65,3 +74,8 @@ def test_moving_to_the_same_device_keeps_the_layout():
     moved = layout.to(torch.device("cpu"))
     assert torch.equal(moved.grid, layout.grid)
     assert torch.equal(moved.place, layout.place)
+
+
+def test_both_parts_move_to_another_device():
+    moved = Layout.of([1, 0, 1], 2).to(torch.device("meta"))
+    assert (moved.grid.device.type, moved.place.device.type) == ("meta", "meta")

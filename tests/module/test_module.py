@@ -410,3 +410,25 @@ def test_zeros_of_one_field_are_taken_over_in_all(make_module, regularizer):
     for own, given in zip(both.field.gate_logits, one.field.gate_logits, strict=True):
         own, given = own.unflatten(0, (4, 2, -1)), given.unflatten(0, (4, 1, -1))
         assert torch.equal(own, given.expand_as(own))
+
+
+@pytest.mark.parametrize("fields", ["lineage", "shared"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("skip", [None, "inner", "outer"])
+def test_curves_that_solve_the_equation_have_no_collocation_error(make_module, fields, order, skip):
+    """And those that gain something else have the weighted square of the difference."""
+    regularizer = NoRegularizer() if skip is None else LassoNet((0.1, 0.2), skip=skip)
+    module = shake(make_module(regularizer, (0, 1), fields, order=order)).eval()
+    module.rate.fill_(1.7)
+    knots = torch.linspace(0, 1, 7, dtype=torch.float64)
+    with torch.no_grad():
+        effective = module.field.effective_weights()
+        states, gained = module.trajectories(effective, module.start(), module.relative_span, module.lineages, knots)
+        generator = torch.Generator().manual_seed(0)
+        difference, precision = torch.rand(2, *gained[..., -4:].shape, generator=generator, dtype=torch.float64)
+        tensors = {"states": states, "derivatives": gained[..., -4:], "precision": precision}
+        exact = module._collocation_error(effective, tensors)
+        tensors["derivatives"] = tensors["derivatives"] + difference
+        off = module._collocation_error(effective, tensors)
+    torch.testing.assert_close(exact, torch.zeros_like(exact), rtol=0, atol=1e-12)
+    torch.testing.assert_close(off, (precision * difference**2).sum((1, 2, 3)))

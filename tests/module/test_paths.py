@@ -122,3 +122,18 @@ def test_weighted_slopes_are_those_of_the_weighted_paths(layers, kind):
             place = (1, shapes[layer][1] - 1, 0)
             difference = total(layers, raised(gates, layer, place))[1] - before[1]
             assert float(in_gates[layer][place]) == pytest.approx(difference, rel=1e-9, abs=1e-12)
+
+
+def test_gates_of_the_weights_of_one_output_are_not_those_of_units():
+    """The gates of the last layer then have the shape of those of units; the sum is linear in every gate."""
+    layers = matrices((3, 4, 1))
+    gates = [gate.clone().requires_grad_() for gate in matrices((3, 4, 1), seed=1)]
+    slopes = _paths.PathSlopes.of(layers, gates)
+    gated = lambda values: enumerate_paths([m * g.detach() for m, g in zip(layers, values, strict=True)]).sum((1, 2))
+    np.testing.assert_allclose(slopes.total, gated(gates), rtol=1e-12)
+    found = torch.autograd.grad(_paths.gated_sum(slopes, gates).sum(), gates)
+    for layer, (row, column) in enumerate([(2, 1), (0, 3)]):
+        raised = [gate.detach().clone() for gate in gates]
+        raised[layer][1, row, column] += 1.0
+        difference = (gated(raised) - gated(gates))[1]
+        assert float(found[layer][1, row, column]) == pytest.approx(difference, rel=1e-9, abs=1e-12)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import ElasticNet
 
+from sparsenode.module import _polish
 from sparsenode.module._polish import polish
 from sparsenode.regularizers import CNODE
 
@@ -16,6 +17,7 @@ def pairs() -> dict[str, torch.Tensor]:
     """Pairs of two lineages whose slopes depend linearly on correlated states, with noise."""
     rng = np.random.default_rng(0)
     state = rng.normal(size=(150, 4)) @ (np.eye(4) + 0.6 * rng.normal(size=(4, 4)))
+    state += [1.0, -0.5, 2.0, 0.0]  # as transport leaves means of one lineage
     slope = state @ rng.normal(size=(4, 4)) - state + rng.normal(size=(150, 4)) + [1.0, 0.0, -2.0, 0.5]
     arrays = {"state": state, "slope": slope[None], "weight": rng.uniform(0.5, 2.0, (1, 150))}
     tensors = {name: torch.as_tensor(array, dtype=torch.float64) for name, array in arrays.items()}
@@ -53,7 +55,7 @@ def test_without_layers_and_decay_it_is_the_elastic_net(make_module, pairs, ridg
 @pytest.mark.parametrize("own_halves", [False, True])
 def test_no_change_of_the_linear_part_lowers_the_loss(make_module, pairs, fields, own_halves):
     """With layers, decay, path weights, several strengths, seeds and fields; the loss is that of training."""
-    path_weights = torch.ones(4, 4) - torch.eye(4)
+    path_weights = torch.linspace(0.2, 2.0, 16).view(4, 4) * (1.0 - torch.eye(4))
     module = make_module(CNODE([0.05, 0.4]), seeds=(0, 1), fields=fields, skip=True, path_weights=path_weights).double()
     module.ridge = 0.3
     generator = torch.Generator().manual_seed(3)
@@ -86,3 +88,33 @@ def test_no_change_of_the_linear_part_lowers_the_loss(make_module, pairs, fields
                 assert (loss() > least - 1e-6).all()
                 with torch.no_grad():
                     parameter -= step
+
+
+def _linear_part(module):
+    field = module.field
+    return [parameter.detach().clone() for parameter in (field.weights[-1], field.biases[-1], field.raw_decay)]
+
+
+def test_pairs_are_read_in_blocks_without_a_difference(make_module, pairs, monkeypatch):
+    found = []
+    for rows in (4096, 40):
+        monkeypatch.setattr(_polish, "_ROWS", rows)
+        module = make_module(CNODE([0.05, 0.4]), skip=True).double()
+        polish(module, pairs)
+        found.append(_linear_part(module))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_where_only_the_decay_is_left_it_is_that_of_least_squares(make_module, pairs):
+    """Or a ten-thousandth where variables grow by themselves."""
+    state = pairs["state"]
+    rates = torch.tensor([-0.5, 0.3, -0.1, 1.5], dtype=torch.float64)
+    module = make_module(CNODE(1e6), fields="shared", skip=True).double()
+    with torch.no_grad():
+        module.field.weights[-2].zero_()  # the last layer
+    polish(module, pairs | {"slope": (0.7 - rates * state)[None]})
+    found = module.field.decay[0, 0].detach()
+    torch.testing.assert_close(found, rates.clamp_min(1e-4), rtol=1e-3, atol=1e-5)
+    bias = module.field.biases[-1][0, 0].detach()
+    torch.testing.assert_close(bias[[1, 3]], torch.full((2,), 0.7, dtype=torch.float64), rtol=1e-3, atol=1e-3)

@@ -66,3 +66,14 @@ def test_a_pruned_field_is_the_same_function(make_field, architecture, gates, se
         torch.testing.assert_close(pruned.path_matrix(new), matrix, rtol=1e-10, atol=0.0)
         assert torch.equal(pruned.path_weights.double(), weights[:, sizes["inputs"]].double())
     assert prune_field(pruned)[1] == sizes
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_rates_of_decay_stay_and_no_new_ones_come(make_field, decay):
+    field = make_field(decay=decay)
+    pruned, _ = prune_field(field)
+    assert (pruned.decay is None) == (not decay)
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        expected = field.evaluate(x, field.effective_weights())
+        torch.testing.assert_close(pruned.evaluate(x, pruned.effective_weights()), expected)

@@ -114,6 +114,23 @@ def test_blow_up_is_a_divergence_error_with_fixed_steps_too(method):
         integrate(torch.square, start, times, Solver(method))
 
 
+@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+def test_more_than_a_thousand_steps_are_a_divergence_error(method):
+    """A rotation in which a step can hardly be longer than a radian."""
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    start, times = torch.ones(1, 1, 2, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert torch.isfinite(integrate(lambda x: 100 * x @ turn, start, times, Solver(method))).all()
+    with pytest.raises(DivergenceError):
+        integrate(lambda x: 5000 * x @ turn, start, times, Solver(method))
+
+
+@pytest.mark.parametrize(("size", "rtol", "atol"), [(1e6, 1e-9, 1e-3), (1e-5, 1e-3, 1e-9)])
+def test_large_states_are_as_exact_as_the_relative_tolerance_and_small_ones_as_the_absolute(linear, size, rtol, atol):
+    velocity, start, exact = linear
+    states = integrate(velocity, size * start, TIMES, Solver("dopri5", rtol, atol)).numpy()
+    np.testing.assert_allclose(states / size, exact, rtol=0, atol=20 * (rtol + atol / size))
+
+
 def test_gradients_pass_through_the_solve():
     rate = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     states = integrate(

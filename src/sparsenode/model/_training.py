@@ -445,8 +445,8 @@ class TrainingMixin(OwnCellsMixin, RegularizationMixin):
         module = self.module
         batch = self._collocation_batch(curves, spans)
         if module.start_offset is not None:
-            with torch.no_grad():
-                module.start_offset.copy_(batch["states"][0, :, 0, : module.n_vars] - module.initial_state)
+            starts = module._by_replicate(batch["states"][:, :, 0, : module.n_vars]).to(module.device)
+            module.start_offset.data.copy_(starts - module.initial_state)
         if not self.is_trained_:
             start_linear(module, {name: tensor.to(module.device) for name, tensor in batch.items()})
         for lineage in range(len(self.lineages)):

@@ -88,14 +88,15 @@ def _solve(
         if decay is not None:
             slope = own * ahead_g + own_slope - (own_input * ahead_x).sum(0)
             new_g = (ahead_g - 2.0 / lipschitz * slope).clamp_min(_LEAST_DECAY)
-        if float(((ahead_x - new_x) * (new_x - x)).sum()) > 0:
+        uphill = ((ahead_x - new_x) * (new_x - x)).sum() + ((ahead_g - new_g) * (new_g - g)).sum()
+        if float(uphill) > 0:
             momentum = 1.0  # it leads uphill: start anew
         following = 0.5 * (1.0 + (1.0 + 4.0 * momentum**2) ** 0.5)
         pull = (momentum - 1.0) / following
         ahead_x, ahead_g = new_x + pull * (new_x - x), new_g + pull * (new_g - g)
-        change = float((new_x - x).abs().max())
+        change = max(float((new_x - x).abs().max()), float((new_g - g).abs().max()))
         x, g, momentum = new_x, new_g, following
-        if change <= _TOLERANCE * float(x.abs().max()):
+        if change <= _TOLERANCE * max(float(x.abs().max()), float(g.abs().max())):
             break
     field.weights[-1][network] = x.mT.to(field.weights[-1])
     if field.raw_decay is not None:
