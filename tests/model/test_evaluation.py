@@ -254,6 +254,15 @@ def test_cells_after_the_end_of_another_lineage_alone_are_no_forecasts(fitted):
         fitted.evaluate(forecast=True)
 
 
+def test_chosen_cells_that_are_not_later_are_no_forecasts(make_adata, fit):
+    adata = make_adata()
+    early = adata.obs[TIME].to_numpy() < 1.6
+    model = fit(adata[early].copy())
+    assert model.evaluate(adata, forecast=True, indices=~early).loc["total", "n_cells"] == (~early).sum()
+    with pytest.raises(ValueError, match="later than the training trajectories"):
+        model.evaluate(adata, forecast=True, indices=early)
+
+
 def test_forecasts_are_those_of_the_replicate(make_adata, fit):
     adata = make_adata()
     early = adata[adata.obs[TIME] < 1.6].copy()

@@ -147,6 +147,11 @@ def test_summary(fitted, results):
     assert (parameters["seed"], parameters["selected_replicate"], parameters["n_knots"]) == (0, 0, 5)
 
 
+def test_regulators_are_written_by_name(adata, fit):
+    fit(adata, regulators=["gene5", "gene2"])
+    assert adata.uns["sparsenode"]["parameters"]["regulators"].tolist() == ["gene2", "gene5"]
+
+
 def test_trajectories_for_plots(fitted, results):
     fit = results.uns["sparsenode"]["trajectories"]
     assert list(fit["name"]) == ["erythroid", "myeloid"]
@@ -308,6 +313,12 @@ def test_too_many_values_to_store(fitted, make_adata, monkeypatch):
     with pytest.warns(UserWarning, match="too many"):
         fitted.write_results(other)
     assert written(other) - BEFORE == expected
+
+
+def test_scores_are_those_of_the_cells_that_are_written_to(fitted, make_adata):
+    other = make_adata(n_obs=100, seed=5)
+    fitted.write_results(other)
+    pd.testing.assert_frame_equal(other.uns["sparsenode"]["scores"], fitted.evaluate(other))
 
 
 def test_a_copy_of_the_cells_is_scored_as_new_cells(fitted):

@@ -126,6 +126,19 @@ def test_held_out_cells_of_other_data_are_not_known(fitted, folder, cells, make_
         loaded.evaluate(indices=loaded.validation_indices)
 
 
+def test_some_of_the_cells_are_stretched_where_batches_are_aligned_alone(adata, fit, tmp_path, caplog):
+    fit(adata, align_batches=False).save(tmp_path / "model")
+    sn.SparseNODE.load(tmp_path / "model", adata=adata[:40].copy())
+    assert "now they count as another donor." in caplog.text
+
+
+def test_held_out_cells_on_another_clock_are_not_known(folder, cells):
+    """They have the same names, but start and end elsewhere: evaluated, they are those of another donor."""
+    cells.obs["dpt_pseudotime"] *= 2
+    loaded = sn.SparseNODE.load(folder, adata=cells)
+    assert len(loaded.train_indices) == len(loaded.validation_indices) == 0
+
+
 def test_test_cells_of_other_data_are_not_known(adata, fit, make_adata, tmp_path):
     model = fit(adata, train={"train_size": 0.7, "validation_size": 0.1})
     assert len(model.test_indices) > 0
@@ -228,10 +241,11 @@ def test_without_data_some_must_be_given(folder, method):
         getattr(loaded, method)()
 
 
-def test_untrained_model(adata, tmp_path):
+def test_untrained_model(adata, tmp_path, caplog):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
     model = sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8), seed=4)
     model.save(tmp_path / "model", save_anndata=True)
     loaded = sn.SparseNODE.load(tmp_path / "model")
     assert not loaded.is_trained_
+    assert "other cells" not in caplog.text  # no cell was held out that could be forgotten
     assert all(value.equal(loaded.module.state_dict()[key]) for key, value in model.module.state_dict().items())
