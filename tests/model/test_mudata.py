@@ -246,10 +246,57 @@ def test_layers_of_both(mdata):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_warns_of_uneven_modalities(mdata):
-    mdata["atac"].X = 100 * mdata["atac"].X
-    with pytest.warns(UserWarning, match="'atac' varies .* times as much as 'rna'"):
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize(("large", "small"), [("atac", "rna"), ("rna", "atac")])
+def test_warns_of_uneven_modalities(mdata, large, small, convert):
+    """Where the mean variance is more than ten times as large; means do not matter."""
+    for name, spread in {large: 1.0, small: 1.0 / np.sqrt(15)}.items():
+        x = mdata[name].X - mdata[name].X.mean(0)
+        mdata[name].X = convert((5.0 + spread * x / x.std()).astype(np.float32))
+    with pytest.warns(UserWarning, match=f"'{large}' varies 15 times as much as '{small}'"):
         sn.SparseNODE.setup_mudata(mdata, **JOINT)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix])
+def test_warns_of_no_modality_for_its_mean(mdata, convert):
+    for name, mean in {"atac": 50.0, "rna": 1.0}.items():
+        x = mdata[name].X - mdata[name].X.mean(0)
+        mdata[name].X = convert((mean + (2.0 if name == "rna" else 1.0) * x / x.std()).astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".* varies .* times as much")
+        sn.SparseNODE.setup_mudata(mdata, **JOINT)
+
+
+def test_two_modalities_keep_what_plots_need(mdata):
+    """Embeddings and colours of the modality of the expression; what is done to its cells later does not reach them."""
+    rna = mdata["rna"]
+    rna.obsm["X_umap"] = np.arange(240.0).reshape(120, 2)
+    rna.uns["lineage_colors"] = ["#ff0000", "#0000ff"]
+    sn.SparseNODE.setup_mudata(mdata, **JOINT)
+    joined = sn.SparseNODE(mdata, **SMALL).adata
+    np.testing.assert_array_equal(joined.obsm["X_umap"], rna.obsm["X_umap"])
+    assert list(joined.uns["lineage_colors"]) == ["#ff0000", "#0000ff"]
+    before = joined.obs["dpt_pseudotime"].to_numpy().copy()
+    rna.obs["dpt_pseudotime"] = 0.0
+    np.testing.assert_array_equal(joined.obs["dpt_pseudotime"], before)
+
+
+@pytest.mark.parametrize("convert", [lambda table: table, pd.DataFrame.to_numpy], ids=["table", "array"])
+def test_memberships_of_another_modality_follow_its_cells(make_adata, convert):
+    setup = {"lineage_key": "memberships", "modalities": {"layer": "rna"}}
+    expected = train(bundle(make_adata()), setup).get_adjacency()
+    mdata = bundle(make_adata())
+    table = mdata["rna"].obsm.pop("memberships")
+    mdata["atac"].obsm["memberships"] = convert(table.reindex(mdata["atac"].obs_names))
+    setup["modalities"] = {"layer": "rna", "lineage_key": "atac"}
+    np.testing.assert_array_equal(train(mdata, setup).get_adjacency(), expected)
+
+
+def test_two_backed_modalities_are_refused(mdata, tmp_path):
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    backed = mudata.read_h5mu(tmp_path / "cells.h5mu", backed="r")
+    with pytest.raises(ValueError, match=r"in memory to fit two together, found \['rna', 'atac'\] backed"):
+        sn.SparseNODE.setup_mudata(backed, **JOINT)
 
 
 def test_a_key_of_the_mudata_that_holds_something_else_is_found_before_training(mdata):

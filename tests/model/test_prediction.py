@@ -124,6 +124,18 @@ def test_mean_of_the_replicates(fitted_donors):
         fitted_donors.predict(replicate="median")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_mean_goes_on_beyond_the_last_cell(fitted_donors):
+    times = [1.0, 2.0, 3.0, 3.6]
+    expected = np.mean([fitted_donors.predict(times=times, replicate=r) for r in (0, 1)], 0)
+    np.testing.assert_allclose(fitted_donors.predict(times=times, replicate="mean"), expected, atol=1e-5)
+
+
+def test_replicates_that_were_given_up_are_no_part_of_the_mean(fitted_donors, monkeypatch):
+    monkeypatch.setattr(fitted_donors, "given_up_", [0])
+    np.testing.assert_allclose(fitted_donors.predict(replicate="mean"), fitted_donors.predict(replicate=1), atol=1e-6)
+
+
 # Times
 
 

@@ -34,6 +34,26 @@ def test_weights_by_hand(caplog):
     assert (hard > 1e6).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
 
 
+def test_names_that_are_numbers():
+    prior = pd.DataFrame({"source": [7, 9], "target": [9, 12]})
+    found = prior_weight_matrix(prior, False, pd.Index(["7", "9"], dtype=object))
+    np.testing.assert_allclose(found, [[1, 1], [0.1, 1]])
+
+
+def test_edges_of_other_genes_count_for_nothing():
+    """Nor are they said to lack a regulator."""
+    prior = pd.DataFrame({"source": ["a", "x", "a"], "target": ["b", "c", "y"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = prior_weight_matrix(prior, False, GENES, regulators=[0])
+    np.testing.assert_allclose(found, [[1, 1, 1], [0.1, 1, 1], [1, 1, 1]])
+
+
+def test_self_edges_of_a_hard_prior_cost_less_by_their_weight():
+    prior = pd.DataFrame({"source": ["a"], "target": ["a"], "weight": [0.5]})
+    np.testing.assert_allclose(np.diag(prior_weight_matrix(prior, True, GENES)), [0.55, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("prior", "error", "message"),
     [

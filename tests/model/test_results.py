@@ -92,6 +92,14 @@ def test_results_of_an_earlier_fit_are_replaced(adata, fit):
     assert set(adata.varp) == {"sparsenode_adjacency"}
 
 
+def test_results_that_were_removed_by_hand_are_written_anew(adata, fit):
+    model = fit(adata)
+    del adata.layers["sparsenode_velocity"], adata.varp["sparsenode_adjacency"]
+    model.write_results()
+    np.testing.assert_array_equal(adata.layers["sparsenode_velocity"], model.get_velocity())
+    assert "sparsenode_adjacency" in adata.varp
+
+
 def test_what_a_fit_did_not_write_stays(adata, fit, tmp_path):
     """Keys that begin like those of the fit, of users or of other fits."""
     kept = {f"sparsenode_{name}" for name in ("adjacency_prior", "frequency", "position_adjacency")}
