@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import copy
 import warnings
 
 import numpy as np
@@ -218,8 +219,11 @@ def test_new_donor_starts_from_its_own_early_cells(fitted, make_adata):
         np.testing.assert_allclose(predicted[rows[times.argmin()]], start, rtol=1e-5)
 
 
-def test_new_donor_follows_the_field(fitted, make_adata, numpy_field):
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_new_donor_follows_the_field(fitted, make_adata, numpy_field, shift):
+    """However far it starts from the trajectories that were fitted."""
     other = make_adata(n_obs=100, seed=7)
+    other.X += np.float32(shift)
     rows = np.flatnonzero(other.obs["lineage"] == "myeloid")
     rows = rows[np.argsort(other.obs[TIME].to_numpy()[rows])]
     predicted, times = fitted.predict(other)[rows], other.obs[TIME].to_numpy()[rows]
@@ -439,6 +443,25 @@ def test_velocity_with_a_shared_field_and_memberships(fitted_donors, numpy_field
         table[lineage].to_numpy() * np.array([rate[f"{lineage}, {d}"] for d in donor]) for lineage in table.columns
     )
     np.testing.assert_allclose(model.get_velocity(replicate=replicate), clock[:, None] * slopes, atol=1e-4)
+
+
+def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit):
+    """The skip times the initial state of the trajectory of each cell, for the replicate that is asked for."""
+    penalty = sn.regularizers.LassoNet(0.01, skip="outer")
+    model = fit(adata, regularizer=penalty, n_seeds=2, train={"schedule": "sparse"})
+    plain = copy.deepcopy(model)
+    with torch.no_grad():
+        plain.module.field.weights[-1].zero_()
+    scale, unit = model.module.scale.double().numpy(), float(model.module.time_unit)
+    for replicate in (0, 1):
+        drift = model.get_velocity(replicate=replicate) - plain.get_velocity(replicate=replicate)
+        for m, (lineage, row) in enumerate(model.trajectories.iterrows()):
+            skip = model.module.field.weights[-1][2 * replicate + m].detach().double().numpy()
+            start = quietly(model, [row["start"]], replicate=replicate)[m, 0]
+            expected = scale * (skip @ (start / scale)) / unit
+            own = (adata.obs["lineage"] == lineage).to_numpy()
+            np.testing.assert_allclose(drift[own], np.broadcast_to(expected, (own.sum(), 8)), rtol=1e-3, atol=1e-4)
+            assert np.abs(expected).max() > 0.01
 
 
 def test_velocity_is_the_derivative_of_the_trajectory(fitted):

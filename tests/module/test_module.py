@@ -432,3 +432,77 @@ def test_curves_that_solve_the_equation_have_no_collocation_error(make_module, f
         off = module._collocation_error(effective, tensors)
     torch.testing.assert_close(exact, torch.zeros_like(exact), rtol=0, atol=1e-12)
     torch.testing.assert_close(off, (precision * difference**2).sum((1, 2, 3)))
+
+
+def test_a_solver_that_is_given_is_the_one_that_solves(make_module, tight):
+    exact, rough = (shake(make_module(solver=solver)).eval() for solver in (tight, Solver("euler")))
+    start = exact.initial_state.expand(1, -1, -1)
+    times = torch.linspace(0, 1, 3, dtype=torch.float64)
+    with torch.no_grad():
+        found = [
+            module.trajectories(module.field.effective_weights(), start, module.relative_span, [0, 1, 0], times, tight)
+            for module in (exact, rough)
+        ]
+    torch.testing.assert_close(*(states for states, _ in found), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_variables_that_are_not_free_stay_where_they_start(make_module, order):
+    module = shake(make_module(order=order)).eval()
+    start = module.initial_state.expand(1, -1, -1)
+    free = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    times = torch.linspace(0, 1, 5, dtype=torch.float64)
+    with torch.no_grad():
+        arguments = module.field.effective_weights(), start, module.relative_span, module.lineages, times
+        states, slopes = module.trajectories(*arguments, free=free)
+    assert torch.equal(states[..., 1], start[:, :, None, 1].expand_as(states[..., 1]))
+    assert (slopes[..., 1 :: module.n_vars] == 0).all()
+    assert ((states[:, :, -1] - states[:, :, 0]).abs().amax(1)[0, [0, 2, 3]] > 1e-3).all()
+
+
+def test_beyond_the_reach_trajectories_follow_regulators_at_its_ends_and_their_own_decay(make_module):
+    module = shake(make_module(fields="shared")).eval()
+    low, high = -0.5 * torch.ones(1, 1, 4, dtype=torch.float64), 0.5 * torch.ones(1, 1, 4, dtype=torch.float64)
+    times = torch.linspace(0, 1, 5, dtype=torch.float64)
+    with torch.no_grad():
+        effective, start = module.field.effective_weights(), 3.0 * module.initial_state.expand(1, -1, -1)
+        arguments = effective, start, module.relative_span, module.lineages, times
+        states, slopes = module.trajectories(*arguments, reach=(low, high))
+        held = states.clamp(-0.5, 0.5)
+        layers = module.field.evaluate(held.flatten(1, 2), effective).view_as(held) + module.field.decay * held
+    expected = module.relative_span.view(1, 3, 1, 1) * (layers - module.field.decay * states)
+    assert ((states - held).abs() > 0.1).any()
+    torch.testing.assert_close(slopes, expected)
+
+
+@pytest.mark.parametrize("regularizer", [L0((0.5, 2.0)), PathReg((0.5, 2.0)), CNODE((0.5, 2.0))], ids=lambda r: r.name)
+def test_the_share_of_the_strength_in_force_scales_the_penalty(problem, make_module, regularizer):
+    module, tensors = shake(make_module(regularizer)).eval(), problem.tensors(9)
+    penalties, smooth = [], []
+    with torch.no_grad():
+        for share in (1.0, 0.25):
+            module.strength_share = share
+            output = module(tensors)[1]
+            penalties.append(output.extra_metrics["penalty"])
+            smooth.append(output.loss - output.extra_metrics["error"].sum())
+    assert (penalties[0] > 0).all()
+    torch.testing.assert_close(penalties[1], 0.25 * penalties[0])
+    torch.testing.assert_close(smooth[1], 0.25 * smooth[0])
+
+
+def test_trajectories_are_not_shrunk_by_the_penalty_on_squares_of_transport(problem, make_module):
+    """It stays with the module when a transport fit is fine-tuned on its trajectories."""
+    module, tensors = shake(make_module(CNODE(0.1))).eval(), problem.tensors(9)
+    with torch.no_grad():
+        before = module(tensors)[1]
+        module.ridge = 0.7
+        after = module(tensors)[1]
+    assert torch.equal(after.loss, before.loss)
+    assert torch.equal(after.extra_metrics["penalty"], before.extra_metrics["penalty"])
+
+
+def test_errors_are_shares_of_the_null_error_that_is_given(problem, make_module):
+    """For held-out cells it is that of the training means, not the spread of these cells themselves."""
+    module, tensors = shake(make_module()).eval(), problem.tensors(9)
+    of_others = tensors | {"null": 3.0 * tensors["null"]}
+    np.testing.assert_allclose(errors(module, of_others), errors(module, tensors) / 3.0, rtol=1e-12)

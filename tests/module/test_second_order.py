@@ -302,3 +302,26 @@ def test_a_start_that_flies_off_is_calmed(make_module, monkeypatch):
     for found, expected in zip(calm.field.parameters(), wild.field.parameters(), strict=True):
         torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
     assert calm.field.weights[-1][0].abs().max() < wild.field.weights[-1][0].abs().max()
+
+
+@pytest.mark.parametrize("fields", ["lineage", "shared"])
+def test_velocities_of_their_own_start_as_observed_and_move_with_the_network(make_module, fields):
+    module = make_module(seeds=(0, 1), order=2, fields=fields, own_velocities=True)
+    observed = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    module.start_velocity(observed)
+    with torch.no_grad():
+        torch.testing.assert_close(module.start_speed(), observed.expand(2, -1, -1))
+        module.initial_velocity.bias += 0.7
+        torch.testing.assert_close(module.start_speed(), observed.expand(2, -1, -1) + 0.7)
+
+
+def test_noise_on_a_start_is_not_passed_on_to_its_velocity(make_module):
+    """The network gives the velocity of the start itself; the velocity has a noise of its own."""
+    module = shake(make_module(order=2, start_noise=0.3), size=0.5).train()
+    module.seed_generators()
+    with torch.no_grad():
+        start, speed = module._noisy(module.start())
+        expected = module._network_velocity(module.start())
+    draw = torch.empty(2, *module.initial_state.shape).normal_(generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(start, module.initial_state + 0.3 * draw[[0]])
+    torch.testing.assert_close(speed, expected + 0.3 * draw[[1]])
