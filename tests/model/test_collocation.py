@@ -108,6 +108,8 @@ def test_learned_initial_states_of_every_seed_start_from_its_own_half(system, mo
     assert np.abs(curves[0].states[:, 0] - curves[1].states[:, 0]).max() > 0.05
     for replicate in range(4):  # strengths, then seeds
         np.testing.assert_allclose(start[replicate], curves[replicate % 2].states[:, 0], atol=1e-5)
+        simulated = model.simulate(times=[0.0, 0.01], replicate=replicate).unperturbed
+        np.testing.assert_allclose(simulated[:, 0], curves[replicate % 2].states[:, 0], atol=1e-5)
 
 
 def test_the_linear_start_is_a_ridge_regression(trials, system):

@@ -320,6 +320,13 @@ def test_other_cells_of_the_same_names_are_another_donor(fitted_donors, change):
     assert np.abs(fitted_donors.predict(other) - fitted_donors.predict()).max() > 1e-3
 
 
+def test_cells_need_no_names_of_their_own(fitted, make_adata):
+    other = make_adata(n_obs=100, seed=7)
+    expected = fitted.predict(other)
+    other.obs_names = ["cell"] * 100
+    np.testing.assert_array_equal(fitted.predict(other), expected)
+
+
 def test_new_batch_is_a_new_donor(fitted_donors, make_adata):
     other = make_adata(n_obs=100, n_donors=2, seed=9)
     other.obs["donor"] = other.obs["donor"].cat.rename_categories(["donor8", "donor9"])

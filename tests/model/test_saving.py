@@ -104,6 +104,14 @@ def test_on_another_donor(fitted, folder, make_adata):
     np.testing.assert_array_equal(loaded.get_adjacency(), fitted.get_adjacency())
 
 
+def test_some_cells_of_another_donor_are_another_donor(fitted, folder, make_adata):
+    """With their own start and clock, as without the data that the model was loaded with."""
+    other = make_adata(n_obs=100, seed=5)
+    some = other[:40].copy()
+    loaded = sn.SparseNODE.load(folder, adata=other)
+    np.testing.assert_array_equal(loaded.predict(some), fitted.predict(some))
+
+
 def test_genes_in_another_order_are_matched_without_a_warning(fitted, folder, cells, recwarn):
     loaded = sn.SparseNODE.load(folder, adata=cells[:, ::-1].copy())
     np.testing.assert_array_equal(loaded.predict(), fitted.predict())

@@ -115,7 +115,8 @@ def test_effects_are_differences(fitted):
     difference = found.perturbed - found.unperturbed
     table = found.effects
     assert list(table.columns) == ["start", "gene", "held", "final", "mean", "peak"]
-    assert table["start"].unique().tolist() == list(fitted.trajectories.index)
+    assert table["start"].tolist() == [name for name in fitted.trajectories.index for _ in range(8)]
+    assert table["gene"].tolist() == [*fitted.genes, *fitted.genes]
     np.testing.assert_array_equal(table["final"].to_numpy().reshape(2, 8), difference[:, -1])
     np.testing.assert_array_equal(np.abs(table["peak"]).to_numpy().reshape(2, 8), np.abs(difference).max(1))
     expected = np.trapezoid(difference, found.times, axis=1) / 1.4
@@ -234,13 +235,14 @@ def test_a_state_out_of_the_range_of_the_data_is_reported(fitted):
 def test_a_knockout_of_standardised_genes_is_reported(adata, fit):
     plain = fit(adata.copy())
     adata.X = (adata.X - adata.X.mean(0)) / adata.X.std(0)
+    adata.X[:, 2] += 10.0  # of several genes those are named that go below zero
     model = fit(adata)
     low = float(f"{model.data_range_[0, 1]:.4g}")
     assert low < 0
     with pytest.warns(
         UserWarning, match=f"A knock-out holds a gene at 0.*{{'gene1': {low}}}.*mean. Use `clamp="
     ) as caught:
-        model.simulate(knockout=["gene1"], times=[0.0, 0.1])
+        model.simulate(knockout=["gene1", "gene2"], times=[0.0, 0.1])
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="A knock-out")
@@ -269,6 +271,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
         ({"x0": pd.DataFrame([[1.0]], columns=["gene0"]), "lineage": "myeloid"}, ValueError, "missing"),
         ({"lineage": "other"}, ValueError, "lineage"),
         ({"times": [1.0, 0.5]}, ValueError, "increasing"),
+        ({"times": [0.0, 0.5, 0.5]}, ValueError, "increasing"),
         ({"times": [-1.0, 0.5]}, ValueError, "from 0"),
         ({"times": [0.0]}, ValueError, "above 0"),
         ({"v0": np.zeros((2, 8))}, ValueError, "first order"),
@@ -287,6 +290,22 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
 def test_what_is_refused(fitted, arguments, error, message):
     with pytest.raises(error, match=message):
         fitted.simulate(**arguments)
+
+
+def test_starts_that_are_given_stay_as_they_are(fitted):
+    starts = fitted.adata.X[:2].astype(np.float64)
+    before = starts.copy()
+    found = fitted.simulate(starts, [0.0, 0.1], knockout="gene1", lineage="myeloid")
+    np.testing.assert_array_equal(starts, before)
+    np.testing.assert_allclose(found.unperturbed[:, 0], before, atol=1e-6)
+
+
+def test_times_from_the_start_on_with_other_adaptive_solvers(adata, fit):
+    model = fit(adata, solver="bosh3")
+    start, times = model.trajectories["start"].iloc[0], np.array([0.0, 0.4, 1.2])
+    np.testing.assert_allclose(
+        model.simulate(times=times).unperturbed[0], model.predict(times=start + times)[0], atol=2e-3
+    )
 
 
 def test_starts_are_named_once(fitted):
@@ -332,4 +351,4 @@ def test_trajectories_that_go_on_after_their_last_cell_are_named(fitted):
         warnings.filterwarnings("error", ".*go on after")
         for name in fitted.lineages:
             assert fitted.simulate(lineage=name).times[-1] == pytest.approx(lengths[name])
-        fitted.simulate(times=[0.0, lengths.min()])
+        fitted.simulate(times=[0.0, 1.04 * lengths.min()])

@@ -371,6 +371,12 @@ def test_prox_gets_the_share_of_each_network(make_module):
     # The penalty of a replicate is the mean over its two lineages: half of the strength for each.
     np.testing.assert_allclose(strength, np.repeat([0.1, 0.3], 6), rtol=1e-6)
     assert passed is steps
+    module.strength_share = 0.25
+    module.prox(module.field.effective_weights(), steps)
+    np.testing.assert_allclose(module.regularizer.found[0], np.repeat([0.025, 0.075], 6), rtol=1e-6)
+    module.strength_share, module.regularizer.found = 0.0, None
+    module.prox(module.field.effective_weights(), steps)
+    assert module.regularizer.found is None  # the dense phase of a schedule takes no proximal steps
 
 
 def test_state_dict_carries_what_was_derived_from_data(make_module):
