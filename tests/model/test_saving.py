@@ -89,6 +89,12 @@ def test_on_missing_genes(folder, cells):
         sn.SparseNODE.load(folder, adata=cells[:, [0, 1, 2, 4, 5, 6, 7]].copy())
 
 
+def test_on_expression_that_cannot_be_used(folder, cells):
+    cells.X[3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        sn.SparseNODE.load(folder, adata=cells)
+
+
 def test_on_a_new_lineage(folder, cells):
     cells.obs["lineage"] = cells.obs["lineage"].cat.rename_categories({"myeloid": "lymphoid"})
     with pytest.raises(ValueError, match=r"new ones in 'lineage': \['lymphoid'\]"):

@@ -488,6 +488,22 @@ def test_selected_replicate_has_the_smallest_held_out_error(fitted_donors):
     np.testing.assert_array_equal(fitted_donors.predict(), fitted_donors.predict(replicate=fitted_donors.selected_))
 
 
+@pytest.mark.parametrize(("train_size", "expected"), [(0.9, 1), (1.0, 0)])
+def test_held_out_errors_decide_where_there_are_any(adata, fit, monkeypatch, train_size, expected):
+    make = sn.SparseNODE._make_path
+
+    def crossed(model, *arguments):
+        table = make(model, *arguments)
+        table["train_error"] = [0.1, 0.2]
+        if train_size < 1:
+            table["validation_error"] = [0.4, 0.3]
+        return table
+
+    monkeypatch.setattr(sn.SparseNODE, "_make_path", crossed)
+    model = fit(adata, n_seeds=2, train={"max_epochs": 1, "train_size": train_size})
+    assert model.selected_ == expected
+
+
 # Seeds
 
 

@@ -560,6 +560,32 @@ def test_halves_of_several_strengths_are_those_of_the_seeds(few):
         assert distances[seed] < 0.1 * min(np.delete(distances, seed))
 
 
+@pytest.mark.parametrize(
+    ("regularizer", "train", "expected"),
+    [
+        (CNODE(0.1), {}, 1),
+        (CNODE(0.1), {"schedule": sn.training.IterativeSparsification(1, epochs_per_step=1)}, 0),
+        (GroupLasso(0.1), {}, 0),
+        (PathReg(0.1, gates="weight"), {}, 0),
+        (LassoNet(0.1), {"schedule": "sparse"}, 0),
+    ],
+    ids=["cnode", "schedule", "grouplasso", "gates", "lassonet"],
+)
+def test_the_linear_part_is_solved_for_where_the_penalty_is_that_of_its_entries(
+    few, monkeypatch, regularizer, train, expected
+):
+    """And after the end of a training with that penalty: neither in a schedule nor in a refit."""
+    calls = []
+    monkeypatch.setattr(
+        "sparsenode.model._training.polish", lambda module, tensors: calls.append(len(tensors["state"]))
+    )
+    model = sn.SparseNODE(few, regularizer, objective="transport", hidden=(4,))
+    model.train(max_epochs=1, steps_per_epoch=1, key_added=None, **train, **QUIET)
+    assert len(calls) == expected
+    model.train(max_epochs=1, steps_per_epoch=1, key_added=None, refit=True, **QUIET)
+    assert len(calls) == expected
+
+
 def test_minibatches_may_miss_a_half(few):
     model = sn.SparseNODE(few, objective=Transport(batch_size=2), hidden=(4,), n_seeds=4)
     model.train(max_epochs=3, half_samples=True, key_added=None, **QUIET)
