@@ -141,6 +141,9 @@ def test_one_field_per_lineage_and_per_seed_starts_from_its_own_cells():
     np.testing.assert_allclose(velocity[~up & inner], -x[~up & inner, 0], rtol=0.25, atol=0.03)
     one, other = model.module.field.weights[-1][0], model.module.field.weights[-1][2]
     assert not torch.allclose(one, other)
+    reference = model.module.reference[..., 0] * model.module.scale[0] + model.module.centre[0]
+    assert (reference[model.lineages.index("up")] > 0.95).all()
+    assert (reference[model.lineages.index("down")] < 1.05).all()
 
 
 def test_adaptive_weights_are_the_inverse_of_the_path_matrix(make):
@@ -255,6 +258,27 @@ def test_what_was_given_up_stays_so_and_does_not_count(make, trials, tmp_path):
         with pytest.raises(ValueError, match="Fit larger strengths"):
             each.select("sparsity", sparsity=1.0, key_added=None)
         assert each.select("sparsity", sparsity=table["feature_sparsity"].iloc[2], key_added=None).name != 3
+
+
+def test_nothing_is_left_to_fine_tune_when_the_last_replicate_diverges(make):
+    model = make(CNODE([0.001, 0.01]), 1)
+    for replicate in (1, 0):
+        with torch.no_grad():
+            model.module.field.weights[-1][replicate] += 60 * torch.eye(5)
+        if replicate == 1:
+            with pytest.warns(UserWarning, match=r"1 of 2 replicates diverge \(strengths 0.01\)"):
+                model.train(1, steps_per_epoch=1, objective="trajectory", **QUIET)
+    with pytest.raises(sn.DivergenceError, match="every replicate"):
+        model.train(1, steps_per_epoch=1, objective="trajectory", **QUIET)
+
+
+def test_errors_of_every_half_are_shares_of_its_own_derivatives(trials):
+    model = sn.SparseNODE(trials, CNODE(0.01), objective="collocation", n_seeds=3, hidden=(4,), **SERIES)
+    splitter = model._prepare((np.arange(trials.n_obs), np.arange(0), np.arange(0)), 1, True, "collocation")
+    tensors = splitter.train_tensors
+    assert len(tensors["precision"]) == 3
+    null = (tensors["precision"] * tensors["derivatives"] ** 2).sum((1, 2, 3))
+    torch.testing.assert_close(null, torch.ones(3))
 
 
 def test_a_strength_whose_replicates_were_all_given_up_has_no_edge_frequency(make):

@@ -111,6 +111,7 @@ def test_results_survive_a_file(mdata, tmp_path):
 def test_save_and_load(mdata, setup, tmp_path):
     model = train(mdata, setup)
     model.save(tmp_path / "model", save_anndata=True)
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"mdata.h5mu", "model.pt"}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*var_names.*does not match")
         loaded = sn.SparseNODE.load(tmp_path / "model")
@@ -122,6 +123,23 @@ def test_save_and_load(mdata, setup, tmp_path):
         assert list(other.genes) == list(model.genes)
     loaded.train(**QUICK)
     assert "sparsenode_trajectory" in loaded.mdata["rna"].obsm
+
+
+def test_files_with_a_prefix(mdata, tmp_path):
+    model = train(mdata)
+    model.save(tmp_path / "model", prefix="first_", save_anndata=True)
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"first_mdata.h5mu", "first_model.pt"}
+    loaded = sn.SparseNODE.load(tmp_path / "model", prefix="first_")
+    np.testing.assert_array_equal(loaded.predict(), model.predict())
+
+
+def test_blocks_of_modalities_whose_names_begin_alike(make_adata):
+    parts = bundle(make_adata()).mod
+    mdata = MuData({"rna": parts["rna"], "rna2": parts["atac"]})
+    model = train(mdata, {"lineage_key": "lineage", "modalities": {"layer": "rna", "regulator_layer": "rna2"}})
+    blocks = model.get_adjacency_blocks()
+    assert blocks["rna", "rna2"].shape == (8, 3)
+    assert list(blocks["rna2", "rna"].columns) == list(parts["rna"].var_names)
 
 
 def test_other_donors(make_adata, fit):
@@ -172,6 +190,8 @@ def test_two_modalities_are_one_state(make_adata, fit):
     np.testing.assert_array_equal(blocks["atac", "rna"], plain.get_adjacency().iloc[n:, :n])
     assert list(blocks["rna", "atac"].columns) == list(atac.var_names)
     assert list(blocks["rna", "atac"].index) == list(rna.var_names)
+    of_one = model.get_adjacency_blocks("myeloid")["rna", "atac"]
+    np.testing.assert_array_equal(of_one, plain.get_adjacency("myeloid").iloc[:n, n:])
 
 
 def test_results_of_two_modalities(make_adata, tmp_path):
@@ -239,10 +259,11 @@ def test_the_second_modality_regulates(mdata):
 
 def test_layers_of_both(mdata):
     expected = train(mdata, JOINT).get_adjacency()
-    for name in ("rna", "atac"):
-        mdata[name].layers["values"] = mdata[name].X.copy()
+    for name, layer in {"rna": "values", "atac": "openness"}.items():
+        mdata[name].layers[layer] = mdata[name].X.copy()
         mdata[name].X = np.zeros_like(mdata[name].X)
-    found = train(mdata, JOINT | {"layer": "values", "regulator_layer": "values"}).get_adjacency()
+    mdata["atac"].layers["values"] = mdata["atac"].X
+    found = train(mdata, JOINT | {"layer": "values", "regulator_layer": "openness"}).get_adjacency()
     np.testing.assert_array_equal(found, expected)
 
 

@@ -320,11 +320,17 @@ def test_other_cells_of_the_same_names_are_another_donor(fitted_donors, change):
     assert np.abs(fitted_donors.predict(other) - fitted_donors.predict()).max() > 1e-3
 
 
-def test_cells_need_no_names_of_their_own(fitted, make_adata):
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_cells_need_no_names_of_their_own(fitted, make_adata, fit):
     other = make_adata(n_obs=100, seed=7)
     expected = fitted.predict(other)
     other.obs_names = ["cell"] * 100
     np.testing.assert_array_equal(fitted.predict(other), expected)
+    own = make_adata()
+    own.obs_names = ["cell"] * 120
+    model = fit(own)
+    assert model.predict(other).shape == (100, 8)
+    assert model.predict(own[:50].copy()).shape == (50, 8)
 
 
 def test_new_batch_is_a_new_donor(fitted_donors, make_adata):

@@ -62,6 +62,14 @@ def test_a_shared_field_has_one_adjacency(fitted_donors):
     assert set(fitted_donors.adata.varp) == {"sparsenode_adjacency"}
 
 
+def test_a_field_of_transport_has_an_adjacency_for_each_lineage_though_it_is_shared(make_adata, fit):
+    adata = make_adata(n_obs=240)
+    model = fit(adata, objective=sn.objectives.Transport(min_cells=5), fields="shared")
+    for lineage in model.lineages:
+        found = adata.varp[f"sparsenode_adjacency_{lineage}"].toarray()
+        np.testing.assert_array_equal(found, model.get_adjacency(lineage).to_numpy().astype(np.float32))
+
+
 def test_another_key(adata, fit):
     fit(adata, train={"key_added": "night"})
     assert written(adata) - BEFORE == {

@@ -346,6 +346,45 @@ def test_trajectories_with_velocities_of_their_own(several_speeds, tmp_path):
     np.testing.assert_allclose(loaded.predict(times=inside), model.predict(times=inside), atol=1e-6)
 
 
+def test_velocities_of_their_own_begin_as_in_the_first_frames():
+    """Two thirds of a period: at the end all go elsewhere."""
+    times, speeds = np.linspace(5.0, 7.0, 40), np.array([-2.0, -1.0, 1.0, 2.0])
+    angle = OMEGA * (times - 5.0)
+    states = np.cos(angle) + speeds[:, None] / OMEGA * np.sin(angle)
+    train = {"max_epochs": 1, "steps_per_epoch": 1, "train_size": 1.0, "plan_kwargs": {"lr": 1e-12}}
+    options = {"initial_velocity": "observed", "hidden": (2,), "train": train}
+    model = fit_second(trials(states[:, :, None], times), regularizer="none", **options)
+    found = model.module.start_speed()[0, :, 0].detach().numpy() * model._velocity_unit[0] / 2.0
+    np.testing.assert_allclose(found, speeds, atol=0.3)
+
+
+def test_own_cells_keep_the_velocities_that_were_learned(several_speeds):
+    """What early cells show is where these start from; new trials have nothing else."""
+    model = several_speeds
+    times = np.linspace(0.0, 3.0, 40)
+    expected = model.predict(times=times).reshape(-1, 1)
+    for initial_velocity in (None, "observed"):
+        np.testing.assert_allclose(model.predict(initial_velocity=initial_velocity), expected, atol=1e-5)
+    new = trials(expected.reshape(4, 40, 1), times, first=4)
+    assert np.abs(model.predict(new) - expected).max() > 1e-4
+
+
+def test_the_linear_null_model_has_the_slope_of_each_trajectory(several_speeds):
+    """All start at one; from there they go on with the speeds of their early cells."""
+    times, speeds = np.linspace(0.0, 3.0, 40), np.array([-2.0, -1.0, 1.0, 2.0])
+    states = np.cos(OMEGA * times) + speeds[:, None] / OMEGA * np.sin(OMEGA * times)
+    expected = np.square(1.0 + speeds[:, None] * times - states).mean(1)
+    np.testing.assert_allclose(several_speeds.evaluate()["null_linear"].iloc[:4], expected, rtol=0.35)
+
+
+def test_velocities_are_those_of_the_replicate(model, monkeypatch):
+    found = [model.get_velocity(replicate=replicate) for replicate in (0, 1)]
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    for replicate in (0, 1):
+        monkeypatch.setattr(model, "selected_", replicate)
+        np.testing.assert_array_equal(model.get_velocity(), found[replicate])
+
+
 def test_first_order_forecasts_but_has_no_initial_velocities(adata, fit):
     early = adata[adata.obs["dpt_pseudotime"] < 1.6].copy()
     model = fit(early)

@@ -504,6 +504,15 @@ def test_held_out_errors_decide_where_there_are_any(adata, fit, monkeypatch, tra
     assert model.selected_ == expected
 
 
+def test_the_unit_of_the_module_is_the_deviation_from_the_means_of_trajectories(fitted):
+    adata = fitted.adata[fitted.train_indices]
+    lineage = adata.obs["lineage"].to_numpy()
+    squares = [np.square(adata.X[lineage == k] - adata.X[lineage == k].mean(0)) for k in fitted.lineages]
+    expected = np.sqrt(np.concatenate(squares).mean())
+    np.testing.assert_allclose(fitted.module.scale, np.full(8, expected), rtol=1e-5)
+    assert (fitted.module.centre == 0).all()
+
+
 # Seeds
 
 

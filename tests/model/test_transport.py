@@ -586,6 +586,16 @@ def test_the_linear_part_is_solved_for_where_the_penalty_is_that_of_its_entries(
     assert len(calls) == expected
 
 
+def test_squares_are_penalised_where_paths_are(few):
+    found = []
+    for regularizer in ("cnode", "l0"):
+        model = sn.SparseNODE(few, regularizer, objective="transport", hidden=(4,))
+        model.train(max_epochs=1, steps_per_epoch=1, key_added=None, **QUIET)
+        found.append(model.module.ridge)
+    assert found[0] > 0
+    assert found[1] == 0
+
+
 def test_minibatches_may_miss_a_half(few):
     model = sn.SparseNODE(few, objective=Transport(batch_size=2), hidden=(4,), n_seeds=4)
     model.train(max_epochs=3, half_samples=True, key_added=None, **QUIET)
