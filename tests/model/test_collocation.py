@@ -146,6 +146,15 @@ def test_one_field_per_lineage_and_per_seed_starts_from_its_own_cells():
     assert (reference[model.lineages.index("down")] < 1.05).all()
 
 
+def test_training_again_adapts_to_what_was_learned_before_its_first_step(make, monkeypatch):
+    model = make(CNODE(0.01, adaptive=1), 2)
+    module, calls = model.module, []
+    before, adapt = module.field.weights[-1].detach().clone(), module.adapt
+    monkeypatch.setattr(module, "adapt", lambda: [calls.append(torch.equal(module.field.weights[-1], before)), adapt()])
+    model.train(2, **QUIET)
+    assert calls == [True]
+
+
 def test_adaptive_weights_are_the_inverse_of_the_path_matrix(make):
     model = make(CNODE([0.01, 0.1], adaptive=1), 5)
     field = model.module.field

@@ -15,6 +15,7 @@ from scipy import sparse
 from scipy.integrate import solve_ivp
 
 import sparsenode as sn
+from sparsenode.model._prediction import FittedTrajectories
 
 TIME = "dpt_pseudotime"
 
@@ -135,6 +136,18 @@ def test_the_mean_goes_on_beyond_the_last_cell(fitted_donors):
 def test_replicates_that_were_given_up_are_no_part_of_the_mean(fitted_donors, monkeypatch):
     monkeypatch.setattr(fitted_donors, "given_up_", [0])
     np.testing.assert_allclose(fitted_donors.predict(replicate="mean"), fitted_donors.predict(replicate=1), atol=1e-6)
+
+
+def test_between_the_times_of_the_grid_cubics_are_exact_wherever_it_ends():
+    cubics = [np.polynomial.Polynomial([0.3, -1.0, 2.0, 0.7]), np.polynomial.Polynomial([1.0, 0.5, -0.4, 0.1])]
+    grid, times = np.linspace(0.0, 1.7, 6), np.array([-0.2, 0.0, 0.5, 1.6, 1.7, 2.0])
+    states = np.stack([cubic(grid)[:, None] for cubic in cubics])
+    slopes = np.stack([cubic.deriv()(grid)[:, None] for cubic in cubics])
+    fitted = FittedTrajectories(1.7, states, slopes, states[:, 0])
+    for m, cubic in enumerate(cubics):
+        inside = times.clip(0.0, 1.7)
+        np.testing.assert_allclose(fitted.at(m, times)[:, 0], cubic(inside))
+        np.testing.assert_allclose(fitted.slope_at(m, times)[:, 0], cubic.deriv()(inside))
 
 
 # Times

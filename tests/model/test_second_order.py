@@ -369,6 +369,18 @@ def test_own_cells_keep_the_velocities_that_were_learned(several_speeds):
     assert np.abs(model.predict(new) - expected).max() > 1e-4
 
 
+def test_new_trials_with_the_velocities_of_the_network_do_not_take_those_of_others(several_speeds):
+    """From one position the network gives one velocity, whatever was learned for the trials of the model."""
+    times = np.linspace(0.0, 3.0, 40)
+    states = np.cos(OMEGA * times) + np.array([[-1.0], [1.0]]) * np.sin(OMEGA * times)
+    states[:, :5] = 1.0
+    new = trials(states[:, :, None], times, first=4)
+    one, other = several_speeds.predict(new, initial_velocity="network").reshape(2, 40)
+    np.testing.assert_allclose(one, other, atol=0.05)
+    one, other = several_speeds.predict(new, initial_velocity="observed").reshape(2, 40)
+    assert np.abs(one - other).max() > 0.2
+
+
 def test_the_linear_null_model_has_the_slope_of_each_trajectory(several_speeds):
     """All start at one; from there they go on with the speeds of their early cells."""
     times, speeds = np.linspace(0.0, 3.0, 40), np.array([-2.0, -1.0, 1.0, 2.0])
