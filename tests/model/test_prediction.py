@@ -333,6 +333,23 @@ def test_other_cells_of_the_same_names_are_another_donor(fitted_donors, change):
     assert np.abs(fitted_donors.predict(other) - fitted_donors.predict()).max() > 1e-3
 
 
+@pytest.mark.parametrize("change", ["time of one", "memberships", "one more"])
+def test_cells_that_were_trained_on_are_known_by_time_and_memberships(fitted_donors, change):
+    """Also where start and end of every trajectory stay."""
+    cells = fitted_donors.adata
+    some = cells[40:].copy()
+    assert fitted_donors._cells(some).own
+    if change == "time of one":
+        inner = np.argsort(some.obs[TIME].to_numpy())[len(some) // 3]
+        some.obs.loc[some.obs_names[inner], TIME] += 1e-3
+    elif change == "memberships":
+        shared = np.flatnonzero(some.obsm["memberships"].to_numpy().min(1) > 0)[0]
+        some.obsm["memberships"].iloc[shared] = some.obsm["memberships"].iloc[shared].to_numpy()[::-1]
+    else:
+        some.obs_names = [*some.obs_names[:-1], "new"]
+    assert not fitted_donors._cells(some).own
+
+
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_cells_need_no_names_of_their_own(fitted, make_adata, fit):
     other = make_adata(n_obs=100, seed=7)

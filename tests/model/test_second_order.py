@@ -381,6 +381,11 @@ def test_new_trials_with_the_velocities_of_the_network_do_not_take_those_of_othe
     assert np.abs(one - other).max() > 0.2
 
 
+def test_velocities_that_are_given_are_taken_before_those_that_were_learned(several_speeds):
+    found = several_speeds.simulate(times=[0.0, 1e-3], v0=np.full((4, 1), 3.0)).unperturbed[..., 0]
+    np.testing.assert_allclose(np.diff(found, axis=1) / 1e-3, 3.0, atol=0.1)
+
+
 def test_the_linear_null_model_has_the_slope_of_each_trajectory(several_speeds):
     """All start at one; from there they go on with the speeds of their early cells."""
     times, speeds = np.linspace(0.0, 3.0, 40), np.array([-2.0, -1.0, 1.0, 2.0])
@@ -395,6 +400,8 @@ def test_velocities_are_those_of_the_replicate(model, monkeypatch):
     for replicate in (0, 1):
         monkeypatch.setattr(model, "selected_", replicate)
         np.testing.assert_array_equal(model.get_velocity(), found[replicate])
+    some = [70, 3, 150]
+    np.testing.assert_allclose(model.get_velocity(indices=some), found[1][some], rtol=1e-6)
 
 
 def test_first_order_forecasts_but_has_no_initial_velocities(adata, fit):

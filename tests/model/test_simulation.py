@@ -65,6 +65,8 @@ def test_every_batch_runs_on_its_own_clock(make_adata, fit):
     found = model.simulate(times=times).unperturbed
     for m, start in enumerate(model.trajectories["start"]):
         np.testing.assert_allclose(found[m], model.predict(times=start + times)[m], atol=1e-3)
+    rows = (model.trajectories["lineage"] == "myeloid").to_numpy()
+    np.testing.assert_allclose(model.simulate(times=times, lineage="myeloid").unperturbed, found[rows], atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", ["euler", "rk4"])
@@ -122,6 +124,9 @@ def test_effects_are_differences(fitted):
     expected = np.trapezoid(difference, found.times, axis=1) / 1.4
     np.testing.assert_allclose(table["mean"].to_numpy().reshape(2, 8), expected)
     assert table.loc[table["held"], "gene"].unique().tolist() == ["gene0"]
+    at_once = fitted.simulate(clamp={"gene0": 3.0}, times=[1.0]).effects
+    np.testing.assert_array_equal(at_once["mean"], at_once["final"])
+    assert (at_once["mean"] != 0).any()
 
 
 def test_genes_are_overexpressed_at_the_highest_value_of_the_replicate(adata, fit):
@@ -173,6 +178,8 @@ def test_second_order_against_scipy(second_order):
     np.testing.assert_allclose(slopes, 0.0, atol=1e-4)
     with pytest.raises(ValueError, match="v0"):
         model.simulate(np.array([0.5, -0.1]), v0=[1.0])
+    with pytest.raises(ValueError, match="`v0` to be finite"):
+        model.simulate(np.array([0.5, -0.1]), v0=[1.0, np.nan])
 
 
 def test_trajectories_of_a_lineage_start_with_their_own_velocities():
@@ -230,6 +237,8 @@ def test_a_state_out_of_the_range_of_the_data_is_reported(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted.simulate(clamp={"gene3": 0.5 * fitted.data_range_[:, 3].sum()}, times=[0.0, 0.01])
+        low, high = fitted.data_range_[:, 3]
+        fitted.simulate(clamp={"gene3": high + 0.04 * (high - low)}, times=[0.0, 0.01])
 
 
 def test_a_knockout_of_standardised_genes_is_reported(adata, fit):
@@ -281,6 +290,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
         ({"overexpress": (name for name in ["gene1"])}, TypeError, "`overexpress`"),
         ({"overexpress": {"gene1": "2"}}, TypeError, "numbers as values of `overexpress`"),
         ({"clamp": {"gene1": "a"}}, TypeError, "numbers as values of `clamp`, found {'gene1': 'a'}"),
+        ({"clamp": {"gene1": True}}, TypeError, "numbers as values of `clamp`, found {'gene1': True}"),
         ({"clamp": ["gene1"]}, TypeError, "`clamp` to map genes to numbers"),
         ({"x0": sparse.csr_matrix(np.zeros((2, 8))), "lineage": "myeloid"}, TypeError, "dense.*found csr_matrix"),
         ({"x0": AnnData(np.zeros((2, 8))), "lineage": "myeloid"}, TypeError, "found AnnData.*to_df"),
@@ -337,8 +347,23 @@ def test_given_starts_run_to_the_end_of_their_lineage(make_adata, fit):
     end = model.predict(times=[model.trajectories["end"].iloc[row]])[row, 0]
     found = model.simulate(start, lineage="myeloid")
     np.testing.assert_allclose(found.unperturbed[0, -1], end, atol=1e-3)
-    with pytest.warns(UserWarning, match=r"beyond the longest trajectory, which ends at .* by 50% of its length"):
-        model.simulate(start, lineage="myeloid", times=[1.5 * found.times[-1]])
+    for share in (0.5, 0.08):
+        message = rf"beyond the longest trajectory, which ends at .* by {share:.0%} of its length"
+        with pytest.warns(UserWarning, match=message):
+            model.simulate(start, lineage="myeloid", times=[(1.0 + share) * found.times[-1]])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The times go on beyond")
+        model.simulate(start, lineage="myeloid", times=[1.04 * found.times[-1]])
+
+
+def test_given_starts_in_a_shared_field_run_as_long_as_the_longest_lineage(fitted_donors):
+    lengths = (fitted_donors.trajectories["end"] - fitted_donors.trajectories["start"]).to_numpy()
+    means = [
+        lengths[(fitted_donors.trajectories["lineage"] == name).to_numpy()].mean() for name in ("erythroid", "myeloid")
+    ]
+    found = fitted_donors.simulate(fitted_donors.adata.X[:1])
+    assert found.times[-1] == pytest.approx(max(means), rel=0.01)
+    assert max(means) > 1.2 * min(means)
 
 
 def test_trajectories_that_go_on_after_their_last_cell_are_named(fitted):
