@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -379,6 +380,22 @@ def test_new_trials_with_the_velocities_of_the_network_do_not_take_those_of_othe
     np.testing.assert_allclose(one, other, atol=0.05)
     one, other = several_speeds.predict(new, initial_velocity="observed").reshape(2, 40)
     assert np.abs(one - other).max() > 0.2
+
+
+def test_accelerations_are_fitted_with_their_own_precision(several_speeds):
+    """In module units, in which those of all trajectories together have a weighted square of one."""
+    model, rng = several_speeds, np.random.default_rng(0)
+    names = ("states", "derivatives", "precision", "curvatures", "curvature_precision")
+    curves = SimpleNamespace(**{name: rng.uniform(0.5, 2.0, (4, 6, 1)) for name in names})
+    spans = np.array([1.0, 0.5, 2.0, 1.5])
+    batch = {name: tensor[0].numpy() for name, tensor in model._collocation_batch([curves], spans).items()}
+    scale, rate = float(model.module.scale[0]), float(model.module.rate[0])
+    clock = (spans * rate)[:, None, None]
+    np.testing.assert_allclose(batch["states"][..., 1:], curves.derivatives / scale / clock, rtol=1e-5)
+    np.testing.assert_allclose(batch["derivatives"], curves.curvatures / scale / clock, rtol=1e-5)
+    share = batch["precision"] / curves.curvature_precision
+    np.testing.assert_allclose(share, np.full_like(share, share[0, 0, 0]), rtol=1e-5)
+    np.testing.assert_allclose((batch["precision"] * batch["derivatives"] ** 2).sum(), 1.0, rtol=1e-5)
 
 
 def test_velocities_that_are_given_are_taken_before_those_that_were_learned(several_speeds):

@@ -488,6 +488,20 @@ def test_selected_replicate_has_the_smallest_held_out_error(fitted_donors):
     np.testing.assert_array_equal(fitted_donors.predict(), fitted_donors.predict(replicate=fitted_donors.selected_))
 
 
+def test_the_schedule_is_that_of_the_regularizer_by_default(adata):
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    for name, expected in {"lassonet": True, "cnode": False}.items():
+        schedule = sn.SparseNODE(adata, name, objective="trajectory")._schedule(None)
+        assert isinstance(schedule, sn.training.IterativeSparsification) == expected
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_expression_that_is_constant_in_every_lineage_is_refused(adata, fit):
+    adata.X[:] = 1.0 + (adata.obs["lineage"] == "myeloid").to_numpy(np.float32)[:, None]
+    with pytest.raises(ValueError, match="vary between the cells of a trajectory, found every gene constant"):
+        fit(adata)
+
+
 @pytest.mark.parametrize(("train_size", "expected"), [(0.9, 1), (1.0, 0)])
 def test_held_out_errors_decide_where_there_are_any(adata, fit, monkeypatch, train_size, expected):
     make = sn.SparseNODE._make_path
