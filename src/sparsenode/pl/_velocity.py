@@ -75,7 +75,8 @@ def velocity(
     """
     uns, layer = _common.results(adata, key), _keys.velocity(key)
     if layer not in adata.layers:
-        raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {list(adata.layers)}.")
+        found = [name for name in adata.layers if name is not None]
+        raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {found}.")
     places = _embedding(adata, basis)
     setup = uns["setup"]
     if color is not None and color not in adata.obs:
