@@ -59,14 +59,6 @@ def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequenc
         arguments.error(f"Expected every donor once, found {tuple(donors)}.")
 
 
-def log1p(adata: AnnData) -> None:
-    """Logarithms of the expression plus one, in place, sparse or dense."""
-    import numpy as np
-    from scipy import sparse
-
-    adata.X = adata.X.log1p() if sparse.issparse(adata.X) else np.log1p(adata.X)
-
-
 def trajectories(adata: AnnData) -> AnnData:
     """Cells in the paper's protocol, one row per cell and lineage.
 

@@ -3,8 +3,8 @@
 The folder has the layout ``network/seed/`` with ``ExpressionData.csv[.gz]`` (genes x cells), ``PseudoTime.csv`` (a column per lineage,
 NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2 and, where signs are known, Type with + or -), and may hold
 ``published_methods.csv``. Lineages of fewer than ten cells, cells in no lineage, and folders of another layout are left out, which is
-printed, as are genes of the reference that the expression lacks; a run that fails is named at the end, and the status is 1. Nothing is chosen per network: every run is ``SparseNODE(adata, objective="transport")``
-with its defaults, trained on all cells.
+printed, as are genes of the reference that the expression lacks; a run that fails is named at the end, and the status is 1. Nothing is
+chosen per network: every run is ``SparseNODE(adata, objective="transport")`` with its defaults, trained on all cells.
 
 Columns of the table: ``network, seed, method, auprc_ratio, epr, auroc, sign_accuracy, seconds``. Ours is ``sparsenode``;
 ``sparsenode, shuffled`` is the same with pseudotime shuffled within lineages, as a control.
@@ -29,6 +29,8 @@ from sparsenode.model._observations import MIN_CELLS
 COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
 SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]
 BASELINES = ("pearson", "spearman", "partial_correlation", "genie3")
+# Signs of the column Type, and what stands for none.
+SIGNS = {"+": 1.0, "-": -1.0, "": 0.0, "NA": 0.0, "NaN": 0.0, "nan": 0.0}
 # What is wrong with a run, compressed files that are cut off among it; the others are of use without it.
 FAILURES = (ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, zlib.error)
 
@@ -109,20 +111,19 @@ def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
 
 def read_reference(path: Path) -> pd.DataFrame:
     """Edges ``source, target, weight``; a weight is the sign, 0 where there is none."""
-    table = pd.read_csv(path, dtype=str)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # NA is a gene
     missing = [column for column in ("Gene1", "Gene2") if column not in table]
     if missing:
         raise ValueError(f"Expected the columns Gene1, Gene2 and Type in {path}, found {list(table)}.")
-    kind = table["Type"].str.strip() if "Type" in table else pd.Series(np.nan, index=table.index)
-    unknown = kind[kind.notna() & ~kind.isin(["+", "-"])].unique()
+    table = table.apply(lambda column: column.str.strip())
+    kind = table["Type"] if "Type" in table else pd.Series("", index=table.index)
+    unknown = kind[~kind.isin(SIGNS)].unique()
     if len(unknown):
         raise ValueError(f"Expected '+', '-' or nothing in the column Type of {path}, found {list(unknown[:5])}.")
-    weights = kind.map({"+": 1.0, "-": -1.0}).astype(float).fillna(0.0)
-    names = pd.read_csv(path, dtype=str, keep_default_na=False)[["Gene1", "Gene2"]].apply(lambda name: name.str.strip())
-    empty = int((names == "").any(axis=1).sum())
+    empty = int((table[["Gene1", "Gene2"]] == "").any(axis=1).sum())
     if empty:
         raise ValueError(f"Expected two genes in every row of {path}, found {empty} rows without. Remove them.")
-    return pd.DataFrame({"source": names["Gene1"], "target": names["Gene2"], "weight": weights})
+    return pd.DataFrame({"source": table["Gene1"], "target": table["Gene2"], "weight": kind.map(SIGNS)})
 
 
 def fit(adata: anndata.AnnData, half_samples: bool = False, **settings) -> SparseNODE:

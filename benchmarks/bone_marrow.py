@@ -25,6 +25,7 @@ import _common
 import anndata
 import numpy as np
 import pandas as pd
+import scanpy as sc
 
 import sparsenode as sn
 
@@ -39,7 +40,7 @@ def read(folder: Path, donor: str, protocol: str) -> anndata.AnnData:
     """One donor, preprocessed for a protocol, with the lineages in ``lineage`` (obs) or ``lineages`` (obsm)."""
     adata = anndata.read_h5ad(folder / "bone_marrow" / f"{donor}.h5ad")
     if protocol == "recommended":
-        _common.log1p(adata)
+        sc.pp.log1p(adata)
         return adata
     try:
         return _common.trajectories(adata)

@@ -17,6 +17,7 @@ import _common
 import anndata
 import numpy as np
 import pandas as pd
+import scanpy as sc
 
 KEPT = 0.99
 TOP = 100
@@ -31,7 +32,7 @@ def read(folder: Path, name: str) -> tuple[anndata.AnnData, dict, list[str] | st
         return adata, {"time_key": "pseudotime", "lineage_key": "lineages"}, None
     if name == "bone_marrow":
         adata = anndata.read_h5ad(folder / "bone_marrow" / "S1D2.h5ad")
-        _common.log1p(adata)
+        sc.pp.log1p(adata)
         regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
         return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators
     adata = anndata.read_h5ad(folder / "erythropoiesis" / "mouse_bone_marrow.h5ad")

@@ -17,6 +17,7 @@ import _common
 import anndata
 import numpy as np
 import pandas as pd
+import scanpy as sc
 from _timing import silence
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
@@ -71,7 +72,7 @@ def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
 def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
     """Rows of one donor."""
     adata = anndata.read_h5ad(folder / f"{donor}.h5ad")
-    _common.log1p(adata)
+    sc.pp.log1p(adata)
     regulators = pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
     lineages = [name for name in LINEAGES if name in adata.obsm["lineages"]]
     if len(lineages) < len(LINEAGES):

@@ -133,6 +133,9 @@ def test_a_reference_without_signs(beeline, run):
     pd.read_csv(path)[["Gene2", "Gene1"]].to_csv(path, index=False)
     assert (beeline.read_reference(path)["weight"] == 0).all()
     assert list(beeline.read_reference(path)["source"]) == GENES[:3]
+    path.write_text("Gene1,Gene2,Type\ng0,g1,NA\nNA,g2, -\n")  # as R writes what is missing; a gene may be called so
+    found = beeline.read_reference(path)
+    assert found.to_numpy().tolist() == [["g0", "g1", 0.0], ["NA", "g2", -1.0]]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import motion
 import numpy as np
 import pandas as pd
+import scanpy as sc
 import second_order as system
 
 import sparsenode as sn
@@ -52,7 +53,7 @@ def walking(options: Any) -> tuple[anndata.AnnData, dict, dict]:
 def bone_marrow(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     """The training donor, log-transformed."""
     adata = anndata.read_h5ad(options.data / "bone_marrow" / "S1D2.h5ad")
-    _paper._common.log1p(adata)
+    sc.pp.log1p(adata)
     return adata, {"lineage_key": "lineages"}, {"objective": "trajectory"}
 
 
