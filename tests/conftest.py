@@ -45,7 +45,7 @@ def _no_open_figures():
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Reference data outside the repository: the folder that SPARSENODE_DATA names, or ../shared/data."""
-    folder = Path(os.environ.get("SPARSENODE_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = Path(os.environ.get("SPARSENODE_DATA") or REPOSITORY.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no reference data in {folder}: set SPARSENODE_DATA")
     return folder
