@@ -23,8 +23,6 @@ _OF_ONE_FIT = ("callbacks", "logger")
 def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | None:
     """Fit transport with one field for all lineages; keep its network, and its zeros in the weights of the module.
 
-    The module starts anew, since a training that was interrupted leaves what it learned.
-
     Parameters
     ----------
     model
@@ -39,7 +37,6 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     own = copy.deepcopy({name: given[name] for name in _OF_ONE_FIT if name in given})
     found = copy.copy(model)
     found.objective = Transport()
-    found.network_ = found.network_units_ = None  # what an interrupted training left is not that of this fit
     found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
     found.train(**(given | own), key_added=None)
     # Units of a transport fit are standard deviations of genes and of displacements.
@@ -50,6 +47,5 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
     model.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
     model.network_history_ = dict(found.history_ or {})
-    model.module = SparseNODEModule(**model._module_arguments).to(model.module.device)
     model.module.take_zeros(found.module)
     return found.sparsification_

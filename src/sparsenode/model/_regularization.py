@@ -87,7 +87,7 @@ class RegularizationMixin(ResultsMixin):
         """
         self._require_trained()
         if self.regularization_path_ is None:
-            raise RuntimeError("Expected a regularization path, found none: the training was interrupted.")
+            raise RuntimeError("Expected a regularization path, found none: the training diverged.")
         table = self.regularization_path_.copy()
         table["selected"] = table.index == self.selected_
         return table

@@ -1,0 +1,246 @@
+"""What a training needs from the data: units, initial states and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scanpy.pp import pca
+
+from sparsenode.model._data import (
+    Cells,
+    check_coupled,
+    full_batch,
+    pair_batch,
+    relative_spans,
+    standardisation,
+    warn_of_ties,
+)
+from sparsenode.model._own_cells import OwnCellsMixin
+from sparsenode.module import N_REFERENCE
+from sparsenode.module._start import start_accelerations, start_linear
+from sparsenode.objectives import (
+    NullModels,
+    Pairs,
+    SmoothedTrajectories,
+    StreamedData,
+    Transport,
+    couple_cells,
+    noise_to_signal,
+    smooth,
+)
+from sparsenode.objectives._nulls import BANDWIDTH
+from sparsenode.training import PairsSplitter, StatisticsSplitter
+
+
+class PreparationMixin(OwnCellsMixin):
+    """What :class:`sparsenode.SparseNODE` does before it trains."""
+
+    data_range_: np.ndarray | None
+    deviation_: np.ndarray | None
+    lineage_deviation_: np.ndarray | None
+    null_models_: NullModels | None
+    _data_splitter_cls = StatisticsSplitter
+
+    def _half_samples(self, cells: Cells, training: np.ndarray) -> list[np.ndarray]:
+        """Masks of half of the training cells of every trajectory; with its complement, each serves two seeds."""
+        rng, trajectory = np.random.default_rng(self._seed), cells.weights.argmax(1)
+        masks = []
+        for _ in range((len(self.module.seeds) + 1) // 2):
+            drawn = rng.permutation(np.flatnonzero(training))
+            mask = np.zeros_like(training)
+            mask[drawn[np.argsort(trajectory[drawn], kind="stable")][1::2]] = True
+            masks.append(mask)
+        return masks
+
+    def _prepare(
+        self,
+        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+        half_samples: bool,
+        fitted: str,
+    ) -> StatisticsSplitter:
+        """Stream the cells, set the data-derived buffers of the module, and build the loaders of an objective."""
+        cells = self._training_cells()
+        training, validation = np.zeros((2, self.adata.n_obs), dtype=bool)
+        training[indices[0]], validation[indices[1]] = True, True
+        module = self.module
+        data = cells.stream(
+            training,
+            validation,
+            module.n_knots,
+            self._initial_state,
+            self._initial_bandwidth,
+            self._seed,
+            self._half_samples(cells, training) if half_samples and fitted != "transport" else [],
+            # Frames of a time series lie dense on smooth curves: there a few are enough, and more would blur them.
+            BANDWIDTH if module.order == 1 else 0.0,
+        )
+        centre = data.training.mean
+        null = data.training.centred(centre).square.sum()
+        if null <= 0:
+            raise ValueError(
+                "Expected expression to vary between the cells of a trajectory, found every gene constant."
+            )
+        batches = list(cells.trajectories["batch"])
+        spans, unit = relative_spans(cells.lineages, batches, cells.spans, self._align_batches)
+        if fitted != "transport" and not self.is_trained_:
+            scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
+            module.scale.fill_(scale)
+            if fitted == "collocation":  # far from zero the regression on slopes is badly conditioned
+                weight = data.training.weight
+                module.centre.copy_(torch.as_tensor(weight @ centre / weight.sum()))
+            self.deviation_ = data.deviation
+        if not self.is_trained_:
+            own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
+            self.lineage_deviation_ = np.stack([data.deviation_within(trajectories) for trajectories in own])
+        self._take_clock(cells)
+        with torch.no_grad():
+            module.time_unit.fill_(unit)
+            module.relative_span.copy_(torch.as_tensor(spans))
+        self.data_range_ = data.range
+        self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
+        splitter: StatisticsSplitter | None = None
+        if fitted == "transport" and isinstance(self.objective, Transport):
+            masks = (training, validation)
+            splitter = self._pairs(cells, masks, spans, self.objective, half_samples, indices, steps_per_epoch)
+        module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
+        if splitter is not None:
+            return splitter
+        curves = self._smooth(data) if fitted == "collocation" or module.order == 2 else []
+        if module.initial_velocity is not None:
+            self._start_second_order(curves[0], spans)
+        if fitted == "collocation":
+            return self._collocation(data, curves, cells.lineages, spans, indices, steps_per_epoch)
+        held_out = None
+        if data.validation.weight.sum() > 0:
+            held_out = full_batch([data.validation], centre, self._units, data.early)
+        full = full_batch([data.training], centre, self._units, data.early)
+        halves = data.halves[: len(module.seeds)]
+        training_batch = full_batch(halves, centre, self._units, data.early) if halves else full
+        return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)
+
+    def _smooth(self, data: StreamedData) -> list[SmoothedTrajectories]:
+        """Smoothed trajectories of all training cells, or of those of every seed."""
+        return [smooth(sample) for sample in data.halves[: len(self.module.seeds)] or [data.training]]
+
+    def _start_second_order(self, curves: SmoothedTrajectories, spans: np.ndarray) -> None:
+        """Choose the unit of velocities, and start from the observed slopes and accelerations."""
+        module = self.module
+        if self.is_trained_:
+            return  # training goes on from what was learned
+        module.rate.fill_(curves.rate(spans))
+        clock = spans[:, None] * module.rate.double().cpu().numpy()
+        module.start_velocity(torch.as_tensor(curves.derivatives[:, 0] / self._units[1] / clock))
+        if self._objective_name == "trajectory":
+            batch = self._collocation_batch([curves], spans)
+            batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
+            start_linear(module, batch)
+            start_accelerations(module, batch)
+
+    def _pairs(
+        self,
+        cells: Cells,
+        masks: tuple[np.ndarray, np.ndarray],
+        spans: np.ndarray,
+        transport: Transport,
+        half_samples: bool,
+        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+    ) -> StatisticsSplitter:
+        """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
+        module, (training, validation) = self.module, masks
+        x, mean, deviation = standardisation(cells, training)
+        rate = None
+        if self.is_trained_:  # the weights were learned in these units
+            mean, deviation, rate = (unit.double().cpu().numpy() for unit in (module.centre, module.scale, module.rate))
+        z = (x - mean) / deviation
+        n_pcs = min(transport.n_pcs, min(z.shape) - 1)
+        embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
+        pairs, *of_halves = self._couple(cells, training, embedding, transport, half_samples)
+        full, rate = pair_batch([pairs], z, cells, spans, rate)
+        batch = pair_batch(of_halves, z, cells, spans, rate)[0] if half_samples else full
+        if transport.ridge > 0 and module.regularizer.weights_paths:
+            regulators = z if self._regulators is None else z[:, self._regulators]
+            module.ridge = transport.ridge * noise_to_signal(
+                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
+            )
+        held_out = None
+        if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
+            pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
+            held_out, _ = pair_batch([pairs], z, cells, spans, rate)
+        for lineage in range(len(self.lineages)):
+            columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
+            weights = cells.weights[:, columns].sum(1) * training
+            self._refer(lineage, z[weights > 0], weights[weights > 0])
+        for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
+            buffer.copy_(torch.as_tensor(values))
+        if len(batch["state"]) <= transport.batch_size:
+            return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch, full)
+        return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed, full)
+
+    def _couple(
+        self, cells: Cells, training: np.ndarray, embedding: np.ndarray, transport: Transport, half_samples: bool
+    ) -> list[Pairs]:
+        """Couple the training cells, and the half that each seed sees by itself: halves would share cells otherwise."""
+        samples = [training]
+        if half_samples:
+            halves = [half for mask in self._half_samples(cells, training) for half in (mask, training & ~mask)]
+            samples += halves[: len(self.module.seeds)]
+        warn_of_ties(cells, samples[-1], transport)  # a half, where seeds see halves: it has fewer windows
+        try:
+            coupled = [couple_cells(cells.times, cells.weights * own[:, None], embedding, transport) for own in samples]
+        except ValueError as error:
+            if half_samples:
+                error.add_note("Every half of the cells is coupled by itself. Without `half_samples` all are together.")
+            raise
+        fitted = coupled[1:] if half_samples else coupled
+        check_coupled(cells, fitted, transport, self.lineages, self.module.n_fields > 1)
+        return coupled
+
+    def _collocation(
+        self,
+        data: StreamedData,
+        curves: Sequence[SmoothedTrajectories],
+        lineages: Sequence[int],
+        spans: np.ndarray,
+        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
+        steps_per_epoch: int,
+    ) -> StatisticsSplitter:
+        """Start learned initial states and linear skips from smoothed trajectories, and build the loaders."""
+        module = self.module
+        batch = self._collocation_batch(curves, spans)
+        if module.start_offset is not None:
+            starts = module._by_replicate(batch["states"][:, :, 0, : module.n_vars]).to(module.device)
+            module.start_offset.data.copy_(starts - module.initial_state)
+        if not self.is_trained_:
+            start_linear(module, {name: tensor.to(module.device) for name, tensor in batch.items()})
+        for lineage in range(len(self.lineages)):
+            own = [m for m, index in enumerate(lineages) if index == lineage]
+            self._refer(lineage, batch["states"][0, own].flatten(0, 1).numpy())
+        return self._data_splitter_cls(batch, None, indices, steps_per_epoch)
+
+    def _collocation_batch(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> dict[str, torch.Tensor]:
+        """Tensors of a collocation fit in module units: states, and what the field adds to them over the trajectory."""
+        module, scale = self.module, self._units[1]
+        clock = (spans[:, None] * module.rate.double().cpu().numpy())[:, None]
+        states = np.stack([self._encode(curve.states) for curve in curves])
+        derivatives = np.stack([curve.derivatives for curve in curves]) / scale
+        precision = np.stack([curve.precision for curve in curves])
+        if module.order == 2:
+            states = np.concatenate([states, derivatives / clock], 3)
+            derivatives = np.stack([curve.curvatures for curve in curves]) / scale / clock
+            precision = np.stack([curve.curvature_precision for curve in curves])
+        precision /= (precision * derivatives**2).sum((1, 2, 3), keepdims=True)
+        arrays = {"states": states, "derivatives": derivatives, "precision": precision}
+        return {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
+
+    def _refer(self, lineage: int, states: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Keep some states of a lineage, drawn by their weights, at which its Jacobian is averaged."""
+        rng = np.random.default_rng([self._seed, lineage])
+        if weights is None or np.ptp(weights) == 0:
+            chosen = rng.choice(len(states), N_REFERENCE, replace=len(states) < N_REFERENCE)
+        else:
+            chosen = rng.choice(len(states), N_REFERENCE, p=weights / weights.sum())
+        self.module.reference[lineage] = torch.as_tensor(states[chosen])
