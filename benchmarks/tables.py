@@ -64,6 +64,13 @@ OBJECTIVES = {
     "both, ridge 1": "both, ridge 1 in both fits",
     "both, one field, ridge 1": "both, one field for all lineages, ridge 1",
 }
+CURVES = {
+    "training donor": "curve of the training donor",
+    "moved by early cells": "moved by the difference of early cells",
+    "moved by a quarter of that": "moved by a quarter of that difference",
+    "moved by all cells": "moved by the difference of all cells",
+    "own curve": "curve of the predicted donor, from its other cells",
+}
 Rows = list[list[str]]
 
 
@@ -161,6 +168,20 @@ def donors() -> Rows:
     rows = [["trained on", "predicted", *heads]]
     for pair in dict.fromkeys(zip(table["trained"], table["predicted"], strict=True)):
         rows.append([*pair, *(signed(skill[pair + column]) for column in columns)])
+    return rows
+
+
+def limits() -> Rows:
+    """Skill of curves on other donors beside that of the models, means over pairs and the range."""
+    table = results("results/limits.csv").groupby(["protocol", "curve"])["skill"]
+    models = results("results/donors.csv").groupby(["protocol", "method", "trained", "predicted"])["skill"].median()
+    rows = [["prediction", *(protocol.replace("recommended", "log1p") for protocol in PROTOCOLS)]]
+    found = {name: [table.get_group((protocol, key)) for protocol in PROTOCOLS] for key, name in CURVES.items()}
+    found |= {
+        OBJECTIVES[method]: [models[protocol, method] for protocol in PROTOCOLS] for method in ("both", "trajectory")
+    }
+    for name, skills in found.items():
+        rows.append([name, *(f"{signed(s.mean())} ({signed(s.min())} to {signed(s.max())})" for s in skills)])
     return rows
 
 
@@ -405,6 +426,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "objectives_networks": objectives_networks,
     "objectives_bone_marrow": objectives_bone_marrow,
     "donors": donors,
+    "limits": limits,
     "speed": speed,
     "beeline": beeline,
     "simulated_networks": simulated_networks,

@@ -15,6 +15,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+import sparsenode as sn
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GENES = ["g0", "g1", "g2", "g3"]
 
@@ -245,3 +247,54 @@ def test_donors_are_looked_for_first(bone_marrow, donors, monkeypatch, capsys, a
     with pytest.raises(SystemExit):
         bone_marrow.main()
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.fixture
+def limits(bone_marrow):
+    yield importlib.import_module("limits")
+    for name in ("limits", "donors", "objectives"):
+        sys.modules.pop(name, None)
+
+
+def test_curves_that_have_seen_another_donor(limits):
+    """On straight lines without noise every curve is exact, but for what it has not seen."""
+    times = np.sort(np.random.default_rng(0).uniform(0, 1, 50))
+    line = times[:, None] * np.array([1.0, -3.0])
+    found = limits.predictions((times, line), (times, line + 2))
+    off = {name: np.unique((line + 2 - prediction).round(8)).tolist() for name, prediction in found.items()}
+    assert off == {
+        "training donor": [2],
+        "moved by early cells": [0],
+        "moved by a quarter of that": [1.5],
+        "moved by all cells": [0],
+        "own curve": [0],
+    }
+
+
+def test_no_cell_is_predicted_from_itself(limits):
+    times, x = np.linspace(0, 1, 50), np.random.default_rng(0).normal(size=(50, 2))
+    other = x.copy()
+    other[7] += 100
+    before, after = limits.own_curve((times, x)), limits.own_curve((times, other))
+    np.testing.assert_array_equal(before[7], after[7])
+    assert np.abs(before[8] - after[8]).max() > 1
+
+
+def test_skill_of_curves_on_two_donors(limits, bone_marrow, donors):
+    rows = pd.DataFrame(limits.run(donors, ["a", "b"], "recommended"))
+    assert list(rows.groupby(["trained", "predicted"]).size()) == [5, 5]
+    cells = bone_marrow.read_all(donors, ["a", "b"], "recommended")
+    squares = n = 0.0
+    for name in ("x", "y"):
+        known, own = (cells[donor][cells[donor].obsm["lineages"][name].to_numpy()] for donor in "ab")
+        known_times, times = (
+            (t - t.min()) / np.ptp(t) for t in (one.obs["dpt_pseudotime"].to_numpy() for one in (known, own))
+        )
+        squares += np.square(own.X - limits.curve((known_times, known.X.toarray()), times)).sum()
+        n += own.X.size
+    sn.SparseNODE.setup_anndata(cells["a"], lineage_key="lineages")
+    model = sn.SparseNODE(cells["a"], objective="trajectory")
+    model.train(1, key_added=None, enable_progress_bar=False)
+    null = model.evaluate(cells["b"]).loc["total"].filter(like="null_").min()
+    found = rows.query("trained == 'a' and curve == 'training donor'")["skill"].item()
+    assert found == pytest.approx(1 - squares / n / null)

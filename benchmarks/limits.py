@@ -1,0 +1,122 @@
+"""How much could be won on another donor? The skill of curves, some of which have seen what no forecast has.
+
+For every pair of donors of ``donors.py``, beside the same null models: the mean curve of the donor that was trained on, moved by
+what early cells or all cells of the other donor say about genes' levels, and the curve of the other donor itself, from nine
+tenths of its cells for the last tenth. No smooth curve of time does much better than that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import _common
+import bone_marrow
+import numpy as np
+import pandas as pd
+from _timing import silence
+from anndata import AnnData
+from donors import DONORS
+
+from sparsenode import SparseNODE
+
+BANDWIDTH = 0.1  # of the length of a trajectory
+EARLY_BANDWIDTH = 0.2  # as for initial states of a model
+N_FOLDS = 10
+Lineage = tuple[np.ndarray, np.ndarray]
+
+
+def lineages(adata: AnnData, protocol: str) -> list[Lineage]:
+    """Times in units of its length, and expression, of every lineage."""
+    x = np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, dtype=np.float64)
+    time = adata.obs[_common.TIME_KEY].to_numpy(dtype=np.float64)
+    member = pd.get_dummies(adata.obs[_common.LINEAGE_KEY]) if protocol == "paper" else adata.obsm["lineages"]
+    found = []
+    for name in member:
+        cells = np.flatnonzero(member[name].to_numpy(dtype=float) > 0)
+        low, high = time[cells].min(), time[cells].max()
+        found.append(((time[cells] - low) / (high - low), x[cells]))
+    return found
+
+
+def curve(cells: Lineage, times: np.ndarray, bandwidth: float = BANDWIDTH) -> np.ndarray:
+    """Local linear regression with a Gaussian kernel."""
+    distance = cells[0][None, :] - times[:, None]
+    kernel = np.exp(-0.5 * (distance / bandwidth) ** 2)
+    first, second = ((kernel * distance**power).sum(1, keepdims=True) for power in (1, 2))
+    weights = kernel * (second - first * distance)
+    return weights / weights.sum(1, keepdims=True) @ cells[1]
+
+
+def own_curve(cells: Lineage) -> np.ndarray:
+    """Every cell from the curve of the others that are not in its fold."""
+    times, x = cells
+    fold = np.random.default_rng(0).permutation(len(times)) % N_FOLDS
+    result = np.empty_like(x)
+    for f in range(N_FOLDS):
+        result[fold == f] = curve((times[fold != f], x[fold != f]), times[fold == f])
+    return result
+
+
+def predictions(trained: Lineage, predicted: Lineage) -> dict[str, np.ndarray]:
+    """Predictions of the cells of one lineage of another donor."""
+    times, x = predicted
+    known, start = curve(trained, times), np.zeros(1)
+    early = curve(predicted, start, EARLY_BANDWIDTH) - curve(trained, start, EARLY_BANDWIDTH)
+    return {
+        "training donor": known,
+        "moved by early cells": known + early,
+        "moved by a quarter of that": known + early / 4,
+        "moved by all cells": known + (x - known).mean(0),
+        "own curve": own_curve(predicted),
+    }
+
+
+def score(trained: Sequence[Lineage], predicted: Sequence[Lineage], protocol: str, null: float) -> dict[str, float]:
+    """Skill of every curve: errors are summed over lineages (paper) or over all cells."""
+    errors = pd.DataFrame(
+        [
+            {name: np.square(one[1] - found).mean() for name, found in predictions(other, one).items()}
+            for other, one in zip(trained, predicted, strict=True)
+        ]
+    )
+    cells = np.array([len(times) for times, _ in predicted])
+    mse = errors.sum() if protocol == "paper" else cells @ errors / cells.sum()
+    return dict(1 - mse / null)
+
+
+def run(folder: Path, donors: Sequence[str], protocol: str) -> Iterator[dict[str, Any]]:
+    """Rows of all pairs of donors."""
+    cells = bone_marrow.read_all(folder, donors, protocol)
+    curves = {name: lineages(adata, protocol) for name, adata in cells.items()}
+    models = {}
+    for name, adata in cells.items():
+        SparseNODE.setup_anndata(adata, lineage_key=_common.LINEAGE_KEY if protocol == "paper" else "lineages")
+        models[name] = SparseNODE(adata, objective="trajectory")
+        models[name].train(1, key_added=None, enable_progress_bar=False)  # for the null models only
+    for trained, predicted in permutations(donors, 2):
+        found = bone_marrow.score(models[trained].evaluate(cells[predicted]), protocol)
+        null = min(found[name] for name in bone_marrow.NULLS)
+        for name, skill in score(curves[trained], curves[predicted], protocol, null).items():
+            yield {"protocol": protocol, "trained": trained, "predicted": predicted, "curve": name, "skill": skill}
+
+
+def main() -> None:
+    parser = _common.parser(__doc__.splitlines()[0])
+    _common.add_data_argument(parser)
+    parser.add_argument(
+        "--donors", nargs="+", default=list(DONORS), help="donors, files bone_marrow/NAME.h5ad of the data"
+    )
+    options = parser.parse_args()
+    _common.check_donors(parser, options.data, options.donors)
+    silence()
+    donors = options.donors[:2] if options.quick else options.donors
+    rows = [row for protocol in bone_marrow.PROTOCOLS for row in run(options.data, donors, protocol)]
+    print(pd.DataFrame(rows).groupby(["protocol", "curve"])["skill"].mean().round(3))
+    _common.save("limits", rows, options)
+
+
+if __name__ == "__main__":
+    main()
