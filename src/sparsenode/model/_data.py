@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -92,10 +92,13 @@ class Cells:
         positions = _expression.gene_positions(self.adata, list(self.genes))
         return _expression.chunks(self.adata, self.layer, positions)
 
-    def fingerprints(self) -> np.ndarray:
-        """Two numbers for the expression of every cell, cells × 2, which tell cells apart."""
+    def fingerprints(self, n_cells: int | None = None) -> np.ndarray:
+        """Two numbers for the expression of a cell, which tell cells apart: of every one, or of some that are spread evenly."""
         weights = np.random.default_rng(0).normal(size=(len(self.genes), 2))
-        return np.concatenate([x @ weights for _, x in self.chunks()])
+        cells = self
+        if n_cells is not None and n_cells < self.adata.n_obs:
+            cells = replace(self, adata=self.adata[np.linspace(0, self.adata.n_obs - 1, n_cells).astype(int)])
+        return np.concatenate([x @ weights for _, x in cells.chunks()])
 
     def initial_weights(self, method: InitialState, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
         """Weight of each cell in the initial state of each trajectory, cells × trajectories."""

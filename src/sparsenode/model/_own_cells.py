@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 
 from sparsenode._logging import logger
+from sparsenode.model import _expression
 from sparsenode.model._data import Cells
 from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin
+
+_N_COMPARED = 64  # cells whose expression tells whether it was changed
 
 
 class OwnCellsMixin(PredictionMixin):
@@ -30,6 +34,8 @@ class OwnCellsMixin(PredictionMixin):
     test_indices: Any
     #: Digest of the names of the cells, in their order, when training last began; ``None`` before training.
     cells_digest_: str | None
+    #: Expression of some of these cells, in a few numbers; ``None`` before training and with other cells.
+    fingerprints_: np.ndarray | None
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -60,6 +66,22 @@ class OwnCellsMixin(PredictionMixin):
             warnings.filterwarnings("ignore", "`?var_names`? for", UserWarning)
             return super().load(dir_path, adata, *args, **kwargs)
 
+    def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
+        """As for :class:`PredictionMixin`; warns where the model's own cells were changed since training."""
+        cells = super()._cells(adata, continued)
+        if cells.adata is self.adata and self.fingerprints_ is not None:
+            found = cells.fingerprints(_N_COMPARED)
+            if found.shape != self.fingerprints_.shape or not np.allclose(found, self.fingerprints_, 1e-5, 1e-6):
+                place = _expression.place(self.registry["setup_args"]["layer"])
+                warnings.warn(
+                    f"Cells or their expression in {place} are no longer those that the model was trained on. Predictions are in the units of "
+                    "the training; errors, and what is computed from the cells, are wrong. Put them back, and keep what is changed in a copy "
+                    "or in other layers.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return cells
+
     def _training_cells(self) -> Cells:
         """Cells of the model's data, in the trajectories that it was made for; their numbers and times may differ."""
         cells = self._cells()
@@ -81,6 +103,7 @@ class OwnCellsMixin(PredictionMixin):
     def _take_clock(self, cells: Cells) -> None:
         """Take names, numbers and times of the cells that are trained on, which may differ from those that were set up."""
         self.cells_digest_ = _digest(self.adata.obs_names)
+        self.fingerprints_ = cells.fingerprints(_N_COMPARED)
         if cells.trajectories.equals(self.trajectories):
             return
         self.trajectories = cells.trajectories
@@ -95,6 +118,7 @@ class OwnCellsMixin(PredictionMixin):
         if self.cells_digest_ == _digest(self.adata.obs_names) and self._is_training_data(self._cells()):
             return
         self.train_indices = self.validation_indices = self.test_indices = np.arange(0)
+        self.fingerprints_ = None
         logger.warning(
             "The model was loaded with other cells than it was trained on, or with them in another order: `train_indices`, "
             "`validation_indices` and `test_indices` are empty. If these are some of its cells, load it with all of them and pass "

@@ -379,6 +379,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.selected_: int = 0
         self.given_up_: list[int] = []
         self.cells_digest_: str | None = None
+        self.fingerprints_: np.ndarray | None = None
         self.fitted_: str | None = None
         self.key_added_: str | None = _keys.KEY_ADDED
         self._model_summary_string = (

@@ -1,0 +1,107 @@
+"""Cells of a model that were changed since it was trained."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pytest
+import scanpy as sc
+from scipy import sparse
+
+import sparsenode as sn
+
+QUICK = {"max_epochs": 2, "steps_per_epoch": 2, "accelerator": "cpu", "enable_progress_bar": False}
+CHANGED = "are no longer those that the model was trained on"
+
+
+@pytest.fixture
+def cells(make_adata):
+    return make_adata(n_obs=200)
+
+
+def fitted(cells: anndata.AnnData, layer: str | None = None) -> sn.SparseNODE:
+    sn.SparseNODE.setup_anndata(cells, layer=layer, lineage_key="lineage")
+    model = sn.SparseNODE(cells, objective="trajectory", hidden=(4,))
+    model.train(**QUICK)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("evaluate", {}),
+        ("get_jacobian", {"indices": [3]}),
+        ("get_velocity", {}),
+        ("predict", {}),
+        ("write_results", {}),
+        ("train", QUICK),
+    ],
+)
+def test_expression_that_was_scaled_after_training(cells, call, arguments):
+    model = fitted(cells)
+    sc.pp.scale(cells)
+    with pytest.warns(UserWarning, match=f"Cells or their expression in `adata.X` {CHANGED}"):
+        getattr(model, call)(**arguments)
+
+
+def test_training_again_takes_the_cells_as_they_are(cells):
+    model = fitted(cells)
+    cells.X = cells.X + 1
+    with pytest.warns(UserWarning, match=CHANGED):
+        model.train(**QUICK)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", CHANGED)
+        model.evaluate()
+
+
+def test_one_cell_of_many_is_enough_where_it_is_compared(cells):
+    model = fitted(cells)
+    cells.X[-1, 0] += 0.01
+    with pytest.warns(UserWarning, match=CHANGED):
+        model.evaluate()
+
+
+def test_cells_that_were_removed_in_place(cells):
+    model = fitted(cells)
+    cells._inplace_subset_obs(np.arange(200) < 190)
+    with pytest.warns(UserWarning, match=CHANGED):
+        model.evaluate()
+
+
+@pytest.mark.parametrize("n_obs", [20, 200])
+@pytest.mark.parametrize("layer", [None, "log"])
+def test_what_else_may_change(make_adata, tmp_path, n_obs, layer):
+    """Results, other layers, another place in memory, and another file."""
+    cells = make_adata(n_obs=n_obs)
+    cells.layers["log"] = cells.X.copy()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", f".*{CHANGED}")
+        model = fitted(cells, layer)
+        if layer is None:
+            cells.layers["log"] += 1
+            cells.X = sparse.csc_matrix(cells.X)
+        else:
+            cells.X += 1
+        model.evaluate()
+        model.write_results(key_added="again")
+        model.save(str(tmp_path / "model"), save_anndata=True)
+        sn.SparseNODE.load(str(tmp_path / "model")).evaluate()
+        sn.SparseNODE.load(str(tmp_path / "model"), cells.copy()).evaluate()
+        # the model's cells in another order, and cells of another donor
+        sn.SparseNODE.load(str(tmp_path / "model"), cells[::-1].copy()).evaluate()
+        other = make_adata(n_obs=n_obs, seed=5)
+        other.layers["log"] = other.X
+        model.evaluate(other)
+        other.obs_names = [f"other {name}" for name in other.obs_names]
+        sn.SparseNODE.load(str(tmp_path / "model"), other).evaluate()
+
+
+def test_a_model_that_is_loaded_with_changed_cells(cells, tmp_path):
+    fitted(cells).save(str(tmp_path / "model"))
+    cells.X = cells.X + 1
+    with pytest.warns(UserWarning, match=CHANGED):
+        model = sn.SparseNODE.load(str(tmp_path / "model"), cells)
+    with pytest.warns(UserWarning, match=CHANGED):
+        model.evaluate()
