@@ -159,22 +159,26 @@ def objectives_bone_marrow() -> Rows:
     return rows
 
 
-def donors() -> Rows:
-    """Skill of models of every donor on the two others, in both protocols."""
+def donors(together: bool) -> Rows:
+    """Skill of models of every donor on the two others, or of models of two on the third, in both protocols."""
     table = results("results/donors.csv")
+    table = table[table["trained"].str.contains("+", regex=False) == together]
     skill = table.groupby(["trained", "predicted", "protocol", "method"])["skill"].median()
     columns = [(protocol, method) for protocol in PROTOCOLS for method in ("both", "trajectory")]
     heads = [f"{method}, {protocol.replace('recommended', 'log1p')}" for protocol, method in columns]
     rows = [["trained on", "predicted", *heads]]
-    for pair in dict.fromkeys(zip(table["trained"], table["predicted"], strict=True)):
-        rows.append([*pair, *(signed(skill[pair + column]) for column in columns)])
+    for trained, predicted in dict.fromkeys(zip(table["trained"], table["predicted"], strict=True)):
+        skills = (signed(skill[(trained, predicted, *column)]) for column in columns)
+        rows.append([trained.replace("+", ", "), predicted, *skills])
     return rows
 
 
 def limits() -> Rows:
     """Skill of curves on other donors beside that of the models, means over pairs and the range."""
     table = results("results/limits.csv").groupby(["protocol", "curve"])["skill"]
-    models = results("results/donors.csv").groupby(["protocol", "method", "trained", "predicted"])["skill"].median()
+    models = results("results/donors.csv")
+    models = models[~models["trained"].str.contains("+", regex=False)]
+    models = models.groupby(["protocol", "method", "trained", "predicted"])["skill"].median()
     rows = [["prediction", *(protocol.replace("recommended", "log1p") for protocol in PROTOCOLS)]]
     found = {name: [table.get_group((protocol, key)) for protocol in PROTOCOLS] for key, name in CURVES.items()}
     found |= {
@@ -425,7 +429,8 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "bone_marrow_recommended": lambda: bone_marrow("recommended"),
     "objectives_networks": objectives_networks,
     "objectives_bone_marrow": objectives_bone_marrow,
-    "donors": donors,
+    "donors": lambda: donors(together=False),
+    "donors_together": lambda: donors(together=True),
     "limits": limits,
     "speed": speed,
     "beeline": beeline,
