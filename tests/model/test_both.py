@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import anndata
@@ -308,6 +309,17 @@ def test_after_an_interruption_training_starts_anew(cells, same_state):
     assert same_state(model, expected)
     pd.testing.assert_frame_equal(model.get_adjacency(), expected.get_adjacency())
     pd.testing.assert_frame_equal(model.get_adjacency(weights="paths") == 0, model.get_adjacency() == 0)
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
+def test_where_the_network_diverges_nothing_is_kept(cells, same_state):
+    model = sn.SparseNODE(cells, **SMALL)
+    before = copy.deepcopy(model)
+    with pytest.raises(sn.DivergenceError, match="Lower the learning rate") as raised:
+        model.train(**QUICK, plan_kwargs={"lr": 1e30})
+    assert "leaves the model as it was" in raised.value.__notes__[0]
+    assert not model.is_trained_
+    assert same_state(model, before)
 
 
 def test_not_in_second_order(cells):

@@ -706,6 +706,19 @@ def test_training_works_after_divergence(adata, diverge_after, monkeypatch):
     assert np.isfinite(model.predict()).all()
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
+def test_errors_of_an_earlier_training_are_not_those_of_a_state_that_divergence_left(adata, fit, diverge_after):
+    model = fit(adata, train={"schedule": sn.training.IterativeSparsification(1, epochs_per_step=1), "key_added": None})
+    before = model.predict()
+    diverge_after(model, 4)
+    with pytest.raises(sn.DivergenceError):
+        model.train(**QUICK, key_added=None)
+    assert not np.array_equal(model.predict(), before)
+    assert model.sparsification_ is None
+    with pytest.raises(RuntimeError, match="found none: the training diverged"):
+        model.select()
+
+
 def test_divergence_is_a_runtime_error():
     assert issubclass(sn.DivergenceError, RuntimeError)
 

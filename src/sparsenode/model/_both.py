@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
+from sparsenode._errors import DivergenceError
 from sparsenode.module import SparseNODEModule
 from sparsenode.objectives import Transport
 
@@ -38,7 +39,11 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     found = copy.copy(model)
     found.objective = Transport()
     found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
-    found.train(**(given | own), key_added=None)
+    try:
+        found.train(**(given | own), key_added=None)
+    except DivergenceError as error:
+        error.add_note('It was the fit of the network, without which `objective="both"` leaves the model as it was.')
+        raise
     # Units of a transport fit are standard deviations of genes and of displacements.
     model.network_ = [
         [sparse.csr_array(found._mean_effects(lineage, r).astype(np.float32)) for lineage in model.lineages]

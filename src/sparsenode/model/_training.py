@@ -123,7 +123,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         ------
         DivergenceError
             If the integration or the loss leaves the finite numbers for the fourth time; until then training goes on from an
-            earlier state with a third of the learning rate, with a warning. The model holds the best state so far.
+            earlier state with a third of the learning rate, with a warning. The model holds the best state so far, or what it held
+            before if it is the fit of the network that diverges (``objective="both"``).
         TypeError
             If an argument is none of this method or of a trainer.
         RuntimeError
@@ -218,6 +219,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             except DivergenceError as error:
                 undo.pop_all()
                 self._restore(plan)
+                self.regularization_path_, self.sparsification_ = None, steps  # those before are of other weights
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
                     f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
