@@ -215,6 +215,15 @@ def test_every_regularizer(cells, regularizer, tmp_path):
     assert "schiebinger2019optimal" in model.citation()
 
 
+def test_steps_of_the_network_stay_when_trajectories_are_fitted_further(cells):
+    model = sn.SparseNODE(cells, LassoNet(1.0), **SMALL)
+    model.train(**QUICK, schedule=IterativeSparsification(n_steps=2, epochs_per_step=2), key_added=None)
+    steps = model.sparsification_
+    assert len(steps) == 3
+    model.train(**QUICK, key_added=None)
+    pd.testing.assert_frame_equal(model.sparsification_, steps)
+
+
 def test_written_results(model, cells):
     adata = cells.copy()
     model.write_results(adata)
@@ -250,6 +259,41 @@ def test_arguments_of_training_reach_both_fits(cells):
     model.train(**QUICK, half_samples=True, train_size=0.8, key_added=None)
     assert len(model.network_history_["train_loss"]) == len(model.history["train_loss"]) == 3
     assert len(model.train_indices) == 192
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"half_samples": True},
+        {"plan_kwargs": {"lr": 0.001}},
+        {"train_size": 0.6},
+        {"train_size": 0.6, "shuffle_set_split": False},
+        {"steps_per_epoch": 1},
+    ],
+    ids=str,
+)
+def test_arguments_of_training_reach_the_fit_of_the_network(trained_on, argument):
+    """The network is that of a transport fit with them, and another one than without."""
+    fits = []
+    for objective, arguments in (("both", argument), ("transport", argument), ("transport", {})):
+        model = sn.SparseNODE(trained_on, CNODE(0.2), n_seeds=2, **(SMALL | {"objective": objective}))
+        model.train(**(QUICK | arguments), key_added=None)
+        fits.append(model.get_adjacency(replicate=1))
+    pd.testing.assert_frame_equal(fits[0], fits[1], rtol=1e-5)
+    assert not np.allclose(fits[0], fits[2], rtol=1e-2)
+
+
+def test_the_fit_of_the_network_writes_no_results(cells):
+    sn.SparseNODE(cells, **SMALL).train(**QUICK, key_added="mine")
+    assert "mine" in cells.uns
+    assert "sparsenode" not in cells.uns
+
+
+def test_both_fits_stop_early(cells):
+    model = sn.SparseNODE(cells, **SMALL)
+    stopping = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6}
+    model.train(**QUICK | {"max_epochs": 10}, **stopping, key_added=None)
+    assert len(model.network_history_["train_loss"]) == len(model.history["train_loss"]) == 2
 
 
 class Recorder(Callback):

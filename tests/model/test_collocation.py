@@ -112,6 +112,16 @@ def test_learned_initial_states_of_every_seed_start_from_its_own_half(system, mo
         np.testing.assert_allclose(simulated[:, 0], curves[replicate % 2].states[:, 0], atol=1e-5)
 
 
+def test_the_centre_is_the_mean_over_cells(system):
+    """Trials count by their cells: one of two goes on five times as long."""
+    adata = system.simulate(2, 60, noise=0.0, seed=1)
+    adata = adata[np.r_[:12, 60:120]].copy()
+    sn.SparseNODE.setup_anndata(adata, **SETUP)
+    model = sn.SparseNODE(adata, CNODE(0.01), objective="collocation", hidden=(3,), n_knots=9)
+    model.train(1, steps_per_epoch=1, train_size=1.0, **QUIET)
+    np.testing.assert_allclose(model.module.centre, adata.X.mean(0), rtol=1e-4, atol=1e-4)
+
+
 def test_the_linear_start_is_a_ridge_regression(trials, system):
     """Before any step, the skip holds the linear system itself, in units of the module."""
     model = sn.SparseNODE(trials, CNODE(0.0), objective="collocation", hidden=(4,), **SERIES)
@@ -228,8 +238,9 @@ def test_replicates_that_diverge_are_given_up(make):
     model = make(CNODE([0.001, 0.01, 0.1]), 3)
     with torch.no_grad():
         model.module.field.weights[-1][1] += 60 * torch.eye(5)
-    with pytest.warns(UserWarning, match=r"1 of 3 replicates diverge \(strengths 0.01\)"):
+    with pytest.warns(UserWarning, match=r"1 of 3 replicates diverge \(strengths 0.01\)") as caught:
         model.train(2, objective="trajectory", **QUIET)
+    assert [one.filename for one in caught if "given up" in str(one.message)] == [__file__]
     table = model.get_regularization_path()
     assert np.isinf(table.loc[1, ["train_error", "validation_error"]].astype(float)).all()
     assert np.isfinite(table.loc[[0, 2], "validation_error"]).all()
@@ -315,14 +326,24 @@ def test_early_stopping_has_no_held_out_error(make):
         model.train(1, early_stopping=True, **QUIET)
 
 
+def test_a_refit_has_one_round_and_may_stop_early(make):
+    model = make(CNODE(0.01, adaptive=1), 1)
+    n_epochs = len(model.history["train_loss"])
+    stopping = {"early_stopping": True, "early_stopping_patience": 1, "early_stopping_min_delta": 1e6}
+    model.train(9, objective="trajectory", refit=True, **stopping, **QUIET)
+    assert len(model.history["train_loss"]) == n_epochs + 2
+
+
 def test_what_cannot_be_combined_is_refused(make, trials):
     model = sn.SparseNODE(trials, CNODE(0.01, adaptive=1), objective="collocation", **SERIES)
     with pytest.raises(RuntimeError, match="trained model"):
         model.train(1, refit=True, **QUIET)
     with pytest.raises(ValueError, match="adaptive regularizer"):
         model.train(1, schedule="iterative", **QUIET)
-    with pytest.raises(ValueError, match="early_stopping"):
+    with pytest.raises(ValueError, match="no `early_stopping` with an adaptive regularizer"):
         model.train(1, early_stopping=True, **QUIET)
+    with pytest.raises(ValueError, match="adaptive regularizer"):
+        make(CNODE(0.01), 1).train(1, refit=True, schedule="iterative", **QUIET)
     for wrong in (-1, 0.5, True):
         with pytest.raises(ValueError, match="`adaptive`"):
             CNODE(0.1, adaptive=wrong)

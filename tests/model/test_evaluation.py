@@ -207,6 +207,15 @@ def test_a_good_fit_is_close_to_the_noise(make_adata, fit):
     assert (table["mse"] < 2 * 0.1**2).all()
 
 
+def test_persistence_goes_on_from_a_smoothed_end(make_adata, fit):
+    """Not from the last noisy cells."""
+    adata = make_adata(n_obs=800, noise=0.5)
+    model = fit(adata, train={"max_epochs": 1, "key_added": None})
+    last = adata.obs.groupby("lineage", observed=True)["dpt_pseudotime"].idxmax()
+    clean = make_adata(n_obs=800, noise=0.0)[last[model.lineages]].X
+    assert np.sqrt(np.square(model.null_models_.last - clean).mean()) < 0.2
+
+
 def test_trajectories_without_chosen_cells_are_left_out(fitted):
     rows = np.flatnonzero(fitted.adata.obs["lineage"] == "myeloid")[:4]
     table = fitted.evaluate(indices=rows)

@@ -263,6 +263,21 @@ def test_unit_of_pseudotime(make_adata, fit, aligned):
         np.testing.assert_allclose(model.get_velocity(slow), model.get_velocity(other), atol=1e-4)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_lengths_of_batches_in_training(make_adata, fit, aligned):
+    """Aligned batches of a lineage have one length; otherwise every batch has its own in pseudotime."""
+    adata = make_adata(n_donors=2)
+    adata.obs.loc[adata.obs["donor"] == "donor1", TIME] *= 1.2
+    setup = {"lineage_key": "lineage", "batch_key": "donor"}
+    model = fit(adata, setup, {"max_epochs": 1, "key_added": None}, align_batches=aligned)
+    table, module = model.trajectories, model.module
+    lengths = pd.Series((module.relative_span * module.time_unit).numpy(), table.index)
+    if aligned:
+        assert (lengths.groupby(table["lineage"]).std() < 1e-5).all()
+    else:
+        np.testing.assert_allclose(lengths, table["end"] - table["start"], rtol=1e-5)
+
+
 def test_some_of_the_own_cells_stay_on_the_trajectories_of_the_model(fitted_donors):
     """Whatever part of the trajectories they are, and however few."""
     adata = fitted_donors.adata

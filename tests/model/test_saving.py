@@ -177,6 +177,8 @@ def test_training_on_other_cells_takes_their_clock(fitted, folder, make_adata, t
     other.obs["dpt_pseudotime"] *= 3
     loaded = sn.SparseNODE.load(folder, adata=other)
     loaded.train(**QUICK)
+    seen = other.X[loaded.train_indices]
+    np.testing.assert_allclose(loaded.data_range_, [seen.min(0), seen.max(0)], rtol=1e-6)
     times = other.obs.groupby("lineage", observed=True)["dpt_pseudotime"]
     assert loaded.trajectories["n_cells"].tolist() == [50, 50]
     assert loaded.trajectories["end"].tolist() == times.max().tolist()

@@ -359,6 +359,16 @@ def test_velocities_of_their_own_begin_as_in_the_first_frames():
     np.testing.assert_allclose(found, speeds, atol=0.3)
 
 
+def test_velocities_of_their_own_are_per_unit_of_time_where_trials_differ_in_length():
+    train = {"max_epochs": 1, "steps_per_epoch": 1, "train_size": 1.0, "plan_kwargs": {"lr": 1e-12}, "key_added": None}
+    options = {"initial_velocity": "observed", "initial_bandwidth": 0.05, "n_knots": 17, "train": train}
+    model = fit_second(of_lengths(2.0, 0.5), regularizer="none", **options)
+    found = model.simulate(times=[0.0, 1e-3]).unperturbed
+    phase = 0.7 * np.arange(2)
+    expected = np.column_stack([-3 * np.sin(phase), 2 * np.cos(phase)])
+    np.testing.assert_allclose((found[:, 1] - found[:, 0]) / 1e-3, expected, atol=0.35)
+
+
 def test_own_cells_keep_the_velocities_that_were_learned(several_speeds):
     """What early cells show is where these start from; new trials have nothing else."""
     model = several_speeds
@@ -449,6 +459,15 @@ def test_every_method_fits_with_lineages_and_replicates(regularizer):
     assert np.isfinite(model.evaluate()["mse"]).all()
     assert adata.varp["sparsenode_adjacency_a"].shape == (3, 3)
     assert model.get_adjacency("a", block="velocity").shape == (3, 3)
+
+
+def test_fields_start_from_the_accelerations_of_smoothed_trajectories():
+    """Without a linear part, which would start from a regression; an untrained field goes off in straight lines."""
+    train = {"max_epochs": 1, "steps_per_epoch": 1, "train_size": 1.0, "plan_kwargs": {"lr": 1e-12}, "key_added": None}
+    options = {"regularizer": "none", "skip": False, "decay": False, "initial_velocity": "observed", "train": train}
+    model = fit_second(trials(linear(TIMES, 8), TIMES), hidden=(16,), **options)
+    row = model.evaluate().loc["total"]
+    assert row["mse"] < 0.5 * row["null_mean"]
 
 
 def test_training_goes_on_from_what_was_learned(oscillator):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 import warnings
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,13 @@ import pytest
 import rich.pretty  # scvi-tools uses it without importing it  # noqa: F401
 import scvi
 import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from mudata import MuData
 
 import sparsenode as sn
 
-QUICK = {"max_epochs": 2, "steps_per_epoch": 3, "accelerator": "cpu", "enable_progress_bar": False}
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+QUICK = {"max_epochs": 2, "steps_per_epoch": 3} | QUIET
 
 
 def new(adata, **arguments) -> sn.SparseNODE:
@@ -175,7 +179,7 @@ def test_text(adata, capsys):
         ({"max_epochs": 0}, "`max_epochs`.*at least 1, found 0"),
         ({"max_epochs": 1.5}, "`max_epochs`"),
         ({"steps_per_epoch": 0}, "`steps_per_epoch`"),
-        ({"train_size": 0.0}, "train_size"),
+        ({"train_size": 0.0}, r"`train_size` to be in \(0, 1\], found 0.0"),
         ({"train_size": 1.2}, "`train_size` .* found 1.2"),
         ({"train_size": None}, "`train_size` .* found None"),
         ({"validation_size": "0.1"}, "`validation_size` .* found '0.1'"),
@@ -185,6 +189,7 @@ def test_text(adata, capsys):
         ({"devices": "0,1"}, "one device, found `devices='0,1'`"),
         ({"precision": "64-true"}, "single precision.* found `precision='64-true'`"),
         ({"precision": "bf16-mixed"}, "single precision.* found `precision='bf16-mixed'`"),
+        ({"schedule": "iterativ"}, r"`schedule`.*\['sparse', 'iterative'\], found 'iterativ'"),
     ],
     ids=str,
 )
@@ -193,6 +198,32 @@ def test_wrong_settings_of_training(adata, train, message):
     with pytest.raises(ValueError, match=message):
         model.train(**(QUICK | train))
     assert not model.is_trained_
+
+
+class Settings(Callback):
+    """Notes the settings of every fit, and ends it."""
+
+    seen: ClassVar[list[tuple[float, ...]]] = []
+
+    def on_fit_start(self, trainer, plan):
+        self.seen.append((trainer.max_epochs, plan.lr, plan.gate_lr))
+        trainer.fit_loop.max_epochs = 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("trajectory", [(50, 0.01, 0.05)]),
+        ("transport", [(40, 0.02, 0.05)]),
+        ("collocation", [(100, 0.03, 1.0)]),
+        ("both", [(40, 0.02, 0.05), (50, 0.01, 0.05)]),
+    ],
+)
+def test_settings_by_default(make_adata, monkeypatch, objective, expected):
+    monkeypatch.setattr(Settings, "seen", [])
+    model = new(make_adata(240), objective=objective)
+    model.train(steps_per_epoch=1, callbacks=[Settings()], key_added=None, **QUIET)
+    assert Settings.seen == expected
 
 
 def test_double_precision_by_default(adata):
@@ -217,6 +248,15 @@ def test_early_stopping(adata):
     assert len(model.history["validation_loss"]) == 2
 
 
+@pytest.mark.parametrize("monitor", [None, "train_error"])
+def test_early_stopping_watches_the_held_out_loss_by_default(adata, monitor):
+    model = new(adata)
+    chosen = {} if monitor is None else {"early_stopping_monitor": monitor}
+    model.train(**QUICK, **chosen, early_stopping=True, key_added=None)
+    (stopping,) = (callback for callback in model.trainer.callbacks if isinstance(callback, EarlyStopping))
+    assert stopping.monitor == (monitor or "validation_loss")
+
+
 def test_history(fitted):
     assert isinstance(fitted.history, dict)
     expected = {"train_loss", "train_error", "train_penalty", "feature_sparsity", "weight_sparsity"}
@@ -238,9 +278,10 @@ def test_error_falls_and_the_last_sparsity_is_that_of_the_model(fitted):
     assert fitted.history["weight_sparsity"].iloc[-1, 0] == pytest.approx(shares["weight"])
 
 
-def test_error_of_the_history_is_that_of_the_model(adata, fit):
+@pytest.mark.parametrize("train", [{}, {"train_size": 0.6, "validation_size": 0.2}], ids=str)
+def test_error_of_the_history_is_that_of_the_model(adata, fit, train):
     """The last validation error is the squared error of the held-out cells over their variance around the means."""
-    model = fit(adata, n_knots=17)
+    model = fit(adata, n_knots=17, train=train)
     held_out = model.validation_indices
     residual = squares = 0.0
     for lineage in model.lineages:
@@ -286,6 +327,14 @@ def test_split_that_leaves_a_trajectory_without_cells(adata):
     adata = adata[np.argsort(adata.obs["lineage"].to_numpy(), kind="stable")].copy()
     with pytest.raises(ValueError, match=r"\['myeloid'\]. Raise `train_size`"):
         new(adata).train(**QUICK, train_size=0.5, shuffle_set_split=False)
+
+
+def test_the_steps_are_those_of_the_last_training(adata, fit, caplog):
+    model = fit(adata, train={"schedule": sn.training.IterativeSparsification(1, epochs_per_step=1), "key_added": None})
+    assert len(model.sparsification_) == 2
+    model.train(**QUICK, key_added=None)
+    assert model.sparsification_ is None
+    assert "goes back" not in caplog.text
 
 
 def test_one_epoch(adata, fit):
@@ -366,8 +415,9 @@ def test_training_again_keeps_the_units(make_adata, fit, objective):
     """Weights were learned in them, so other training cells must not change them."""
     units = ("centre", "scale", "rate")
     model = fit(make_adata(240), objective=objective, train={"key_added": None})
-    before = [getattr(model.module, name).clone() for name in units]
+    before, deviation = [getattr(model.module, name).clone() for name in units], model.lineage_deviation_.copy()
     model.train(max_epochs=1, steps_per_epoch=1, train_size=0.6, accelerator="cpu", key_added=None)
+    np.testing.assert_array_equal(model.lineage_deviation_, deviation)
     for name, unit in zip(units, before, strict=True):
         assert torch.equal(getattr(model.module, name), unit), name
 
@@ -493,6 +543,8 @@ def test_the_schedule_is_that_of_the_regularizer_by_default(adata):
     for name, expected in {"lassonet": True, "cnode": False}.items():
         schedule = sn.SparseNODE(adata, name, objective="trajectory")._schedule(None)
         assert isinstance(schedule, sn.training.IterativeSparsification) == expected
+    model = sn.SparseNODE(adata, "cnode", objective="trajectory")
+    assert model._schedule("iterative") == sn.training.IterativeSparsification()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -607,6 +659,13 @@ def test_half_samples_have_half_of_every_lineage(adata):
             assert abs(int((mask & own).sum()) - int((training & own).sum()) / 2) <= 0.5
 
 
+def test_half_samples_are_drawn_with_the_seed(adata):
+    models = [new(adata, n_seeds=2, seed=seed) for seed in (0, 0, 1)]
+    first, same, other = (model._half_samples(model._cells(), np.ones(120, dtype=bool))[0] for model in models)
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
 def test_half_samples_need_several_seeds(adata):
     with pytest.raises(ValueError, match="at least two seeds for `half_samples`, found one. Raise `n_seeds`"):
         new(adata).train(**QUICK, half_samples=True)
@@ -636,7 +695,9 @@ def test_learned_initial_states_undo_noise_in_the_first_observations(fit):
 @pytest.mark.parametrize("lr", [1e4, 1e6])
 def test_divergence_says_what_to_lower_and_leaves_a_usable_model(adata, lr):
     model = new(adata)
-    with pytest.raises(sn.DivergenceError, match=r"Lower the learning rate, for instance `plan_kwargs=\{'lr': "):
+    # Three setbacks have left a 27th of it, which was too much.
+    advice = f"Lower the learning rate, for instance `plan_kwargs={{'lr': {lr / 81:.2g}}}`"
+    with pytest.raises(sn.DivergenceError, match=re.escape(advice)):
         model.train(**(QUICK | {"max_epochs": 5}), plan_kwargs={"lr": lr})
     assert all(torch.isfinite(value).all() for value in model.module.state_dict().values())
     assert not model.module.training

@@ -9,6 +9,7 @@ import torch
 from anndata import AnnData
 
 import sparsenode as sn
+from sparsenode.model._data import pair_batch
 from sparsenode.module._polish import polish
 from sparsenode.objectives import Transport, couple_cells
 from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
@@ -144,10 +145,11 @@ def test_ties_are_warned_of(make_adata, recwarn):
     adata = make_adata(n_obs=200)
     quick = {"max_epochs": 1, "steps_per_epoch": 1, "key_added": None} | QUIET
 
-    def train() -> list[str]:
+    def train(**arguments) -> list[str]:
         recwarn.clear()
         sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
-        sn.SparseNODE(adata, hidden=(4,), objective=Transport(windows=12, lags=2)).train(**quick)
+        model = sn.SparseNODE(adata, hidden=(4,), objective=Transport(windows=12, lags=2), n_seeds=2)
+        model.train(**quick, **arguments)
         return [str(warning.message) for warning in recwarn if "distinct times" in str(warning.message)]
 
     assert train() == []
@@ -156,6 +158,7 @@ def test_ties_are_warned_of(make_adata, recwarn):
     (message,) = train()
     assert "in 'myeloid' (11 for 12): windows" in message
     assert "order of the rows" in message
+    assert train(half_samples=True) == []  # halves have fewer windows
 
 
 @pytest.mark.parametrize("weights", ["standardised", "balanced"])
@@ -543,6 +546,11 @@ def test_halves_that_are_too_small_are_named():
     with pytest.raises(ValueError, match="two windows of 6, found none") as raised:
         model.train(max_epochs=1, train_size=1.0, half_samples=True, key_added=None, **QUIET)
     assert "Without `half_samples`" in raised.value.__notes__[0]
+    adata = simulate(11)
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    with pytest.raises(ValueError, match="two windows of 6, found none") as raised:
+        sn.SparseNODE(adata, objective="transport", hidden=(4,)).train(max_epochs=1, key_added=None, **QUIET)
+    assert not hasattr(raised.value, "__notes__")
 
 
 def test_halves_of_several_strengths_are_those_of_the_seeds(few):
@@ -630,6 +638,77 @@ def test_half_samples_are_coupled_with_their_own_cells_alone(few):
         np.testing.assert_allclose(tensors["state"][own], z[half][pairs.start][order], rtol=1e-5, atol=1e-5)
         found = (tensors["slope"][seed, own] * model.module.rate).numpy()
         np.testing.assert_allclose(found / found.std(), moved / moved.std(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1000, 20])
+def test_halves_have_no_held_out_cells(few, batch_size):
+    """Also where minibatches are drawn from them; replicates are compared on all training cells."""
+    rows = np.arange(240)
+    training = rows[rows % 3 > 0]
+    model = sn.SparseNODE(few, objective=Transport(batch_size=batch_size), n_seeds=3, hidden=(4,))
+    splitter = model._prepare((training, rows[rows % 3 == 0], rows[:0]), 1, True, "transport")
+    module = model.module
+    for tensors, n_samples in ((splitter.train_tensors, 3), (splitter.full_tensors, 1)):
+        assert tensors["weight"].shape == (n_samples, len(tensors["state"]))
+        states = (tensors["state"] * module.scale + module.centre).numpy()
+        distances = np.abs(states[:, None] - few.X[training]).max(2).min(1)
+        assert distances.max() < 1e-5
+
+
+def test_the_linear_part_of_every_seed_is_solved_for_with_its_half(few, monkeypatch):
+    shapes = []
+    monkeypatch.setattr("sparsenode.model._training.polish", lambda _, tensors: shapes.append(len(tensors["weight"])))
+    model = sn.SparseNODE(few, CNODE(0.1), objective="transport", hidden=(4,), n_seeds=2)
+    model.train(max_epochs=1, steps_per_epoch=1, half_samples=True, key_added=None, **QUIET)
+    assert shapes == [2]
+
+
+@pytest.mark.parametrize(("n_left", "n_right", "held_out"), [(22, 10, True), (14, 4, False), (8, 8, False)])
+def test_errors_are_held_out_where_most_trajectories_have_enough_cells(few, n_left, n_right, held_out):
+    """Two windows of six cells each, in the median of trajectories."""
+    adata = AnnData(few.X.copy(), obs=few.obs.copy(), var=few.var.copy())
+    adata.obs["side"] = pd.Categorical(np.where(np.arange(240) % 2 == 0, "left", "right"))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
+    rows = np.arange(240)
+    validation = np.sort(np.r_[rows[::2][:n_left], rows[1::2][:n_right]])
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,))
+    splitter = model._prepare((np.setdiff1d(rows, validation), validation, rows[:0]), 1, False, "transport")
+    assert (splitter.validation_tensors is not None) == held_out
+
+
+def test_cells_are_coupled_in_their_principal_components(few):
+    model = sn.SparseNODE(few, objective=Transport(n_pcs=2), hidden=(4,))
+    splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, False, "transport")
+    z = (few.X - few.X.mean(0)) / few.X.std(0)
+    left, sizes, _ = np.linalg.svd(z, full_matrices=False)
+    pairs = couple_cells(few.obs[["time"]].to_numpy(), np.ones((240, 1)), left[:, :2] * sizes[:2], Transport(n_pcs=2))
+    expected = pair_batch([pairs], z, model._cells(), np.ones(1), None)[0]["slope"].numpy()
+    np.testing.assert_allclose(splitter.train_tensors["slope"], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_trajectories_start_from_early_training_cells(few):
+    model = sn.SparseNODE(few, objective="transport", hidden=(4,))
+    model.train(max_epochs=1, steps_per_epoch=1, key_added=None, **QUIET)
+    training = np.isin(np.arange(240), model.train_indices)
+    weights = model._cells().initial_weights(model._initial_state, model._initial_bandwidth, training)
+    start = model.predict(times=model.trajectories["start"].to_numpy())
+    np.testing.assert_allclose(start, weights.T @ few.X, rtol=1e-4)
+
+
+def test_noise_is_weighted_by_memberships():
+    """Cells of noise alone hardly count where they hardly belong to a lineage."""
+    ridge = []
+    for membership in (1.0, 0.01):
+        adata = simulate(480)
+        adata.X[1::2] = np.random.default_rng(0).normal(size=(240, 4)) * adata.X.std(0) + adata.X.mean(0)
+        clean = np.arange(480) % 2 == 0
+        fates = {"clean": np.where(clean, 1.0, 0.0), "noise": np.where(clean, 0.0, membership)}
+        adata.obsm["fates"] = pd.DataFrame(fates, adata.obs_names)
+        sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="fates")
+        model = sn.SparseNODE(adata, objective="transport", hidden=(4,))
+        model._prepare((np.arange(480), np.arange(0), np.arange(0)), 1, False, "transport")
+        ridge.append(model.module.ridge)
+    assert 0 < ridge[1] < 0.7 * ridge[0]
 
 
 @pytest.mark.parametrize("objective", ["velocity", "none", 3])
