@@ -98,6 +98,55 @@ def test_what_else_may_change(make_adata, tmp_path, n_obs, layer):
         sn.SparseNODE.load(str(tmp_path / "model"), other).evaluate()
 
 
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_expression_in_single_precision_is_the_same(form):
+    """Among many sums over genes some are near zero, where rounding is large beside them."""
+    rng = np.random.default_rng(18)
+    x = rng.normal(8, 2, (100, 500))
+    obs = {"dpt_pseudotime": rng.uniform(size=100), "lineage": ["a"] * 100}
+    cells = anndata.AnnData(form(x), obs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", f".*{CHANGED}")
+        model = fitted(cells)
+        cells.X = cells.X.astype(np.float32)
+        model.predict()
+
+
+@pytest.mark.parametrize("gone", ["layer", "value", "gene"])
+def test_what_needs_no_expression_does_not_read_it(make_adata, gone):
+    cells = make_adata(n_obs=200)
+    cells.layers["log"] = cells.X.copy()
+    model = fitted(cells, "log")
+    expected = model.predict()
+    if gone == "layer":
+        del cells.layers["log"]
+    elif gone == "value":
+        cells.layers["log"][0, 0] = np.nan
+    else:
+        cells._inplace_subset_var(np.arange(8) < 7)
+    np.testing.assert_array_equal(model.predict(), expected)
+    with pytest.raises((KeyError, ValueError), match="Expected"):
+        model.evaluate()
+
+
+def test_what_is_not_in_memory_is_not_read_for_it(make_adata):
+    """All cells of a chunk would be, for every one that is compared."""
+    dask_array = pytest.importorskip("dask.array")
+    cells, read = make_adata(n_obs=200), []
+
+    def look(block):
+        read.append(len(block))
+        return block
+
+    cells.X = dask_array.from_array(cells.X, chunks=(50, 8)).map_blocks(
+        look, dtype=np.float32, meta=np.empty((0, 0), np.float32)
+    )
+    model = fitted(cells)
+    read.clear()
+    model.predict()
+    assert read == []
+
+
 def test_a_model_that_is_loaded_with_changed_cells(cells, tmp_path):
     fitted(cells).save(str(tmp_path / "model"))
     cells.X = cells.X + 1

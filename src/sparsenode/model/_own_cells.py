@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 from sparsenode._logging import logger
 from sparsenode.model import _expression
@@ -19,6 +20,7 @@ from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin
 
 _N_COMPARED = 64  # cells whose expression tells whether it was changed
+_ROUNDING = 1e-5  # what other precision may change, relative to all that is compared
 
 
 class OwnCellsMixin(PredictionMixin):
@@ -34,7 +36,7 @@ class OwnCellsMixin(PredictionMixin):
     test_indices: Any
     #: Digest of the names of the cells, in their order, when training last began; ``None`` before training.
     cells_digest_: str | None
-    #: Expression of some of these cells, in a few numbers; ``None`` before training and with other cells.
+    #: Expression of some of these cells, in a few numbers; ``None`` before training, with other cells, and where it is not in memory.
     fingerprints_: np.ndarray | None
 
     @classmethod
@@ -69,18 +71,27 @@ class OwnCellsMixin(PredictionMixin):
     def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
         """As for :class:`PredictionMixin`; warns where the model's own cells were changed since training."""
         cells = super()._cells(adata, continued)
-        if cells.adata is self.adata and self.fingerprints_ is not None:
-            found = cells.fingerprints(_N_COMPARED)
-            if found.shape != self.fingerprints_.shape or not np.allclose(found, self.fingerprints_, 1e-5, 1e-6):
-                place = _expression.place(self.registry["setup_args"]["layer"])
-                warnings.warn(
-                    f"Cells or their expression in {place} are no longer those that the model was trained on. Predictions are in the units of "
-                    "the training; errors, and what is computed from the cells, are wrong. Put them back, and keep what is changed in a copy "
-                    "or in other layers.",
-                    UserWarning,
-                    stacklevel=3,
-                )
+        if cells.adata is self.adata and self._was_changed(cells):
+            place = _expression.place(self.registry["setup_args"]["layer"])
+            warnings.warn(
+                f"Cells or their expression in {place} are no longer those that the model was trained on. Predictions are in the units of "
+                "the training; errors, and what is computed from the cells, are wrong. Put them back, and keep what is changed in a copy "
+                "or in other layers.",
+                UserWarning,
+                stacklevel=3,
+            )
         return cells
+
+    def _was_changed(self, cells: Cells) -> bool:
+        """Whether the expression of some of the model's cells is another than in training, as far as that is known."""
+        known = self.fingerprints_
+        found = None if known is None else _some_fingerprints(cells)
+        if known is None or found is None:
+            return False
+        # Sums over genes may be near zero by chance: what counts is how large they are in general.
+        return found.shape != known.shape or bool(
+            (np.abs(found - known) > _ROUNDING * np.sqrt(np.mean(known**2))).any()
+        )
 
     def _training_cells(self) -> Cells:
         """Cells of the model's data, in the trajectories that it was made for; their numbers and times may differ."""
@@ -103,7 +114,7 @@ class OwnCellsMixin(PredictionMixin):
     def _take_clock(self, cells: Cells) -> None:
         """Take names, numbers and times of the cells that are trained on, which may differ from those that were set up."""
         self.cells_digest_ = _digest(self.adata.obs_names)
-        self.fingerprints_ = cells.fingerprints(_N_COMPARED)
+        self.fingerprints_ = _some_fingerprints(cells)
         if cells.trajectories.equals(self.trajectories):
             return
         self.trajectories = cells.trajectories
@@ -125,6 +136,15 @@ class OwnCellsMixin(PredictionMixin):
             "`indices`: now they count as another donor%s.",
             ", whose pseudotime is stretched to the whole length" if self._align_batches else "",
         )
+
+
+def _some_fingerprints(cells: Cells) -> np.ndarray | None:
+    """Two numbers for each of some cells, if their expression is in memory: to read it for them alone would take too long."""
+    try:
+        x = _expression.expression(cells.adata, cells.layer)
+        return cells.fingerprints(_N_COMPARED) if isinstance(x, np.ndarray) or sparse.issparse(x) else None
+    except (KeyError, ValueError):  # gone, or not finite: an error of what needs it, and not all does
+        return None
 
 
 def _digest(names: pd.Index) -> str:
