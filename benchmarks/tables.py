@@ -66,8 +66,9 @@ OBJECTIVES = {
 }
 CURVES = {
     "training donor": "curve of the training donor",
-    "moved by early cells": "moved by the difference of early cells",
-    "moved by a quarter of that": "moved by a quarter of that difference",
+    "moved by early cells": "moved by the difference of initial states",
+    "moved by half of that": "moved by half of that difference",
+    "moved by half of the first quarter": "moved by half of the difference of the first quarter of the cells",
     "moved by all cells": "moved by the difference of all cells",
     "own curve": "curve of the predicted donor, from its other cells",
 }
