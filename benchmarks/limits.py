@@ -9,7 +9,7 @@ model are, by half of that, and by half of the mean difference of the first quar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,16 @@ N_FOLDS = 10
 Lineage = tuple[np.ndarray, np.ndarray]
 
 
-def lineages(adata: AnnData, protocol: str) -> list[Lineage]:
-    """Times in units of its length, and expression, of every lineage."""
+def lineages(adata: AnnData, protocol: str) -> dict[str, Lineage]:
+    """Times in units of its length, and expression, of every lineage by name."""
     x = np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, dtype=np.float64)
     time = adata.obs[_common.TIME_KEY].to_numpy(dtype=np.float64)
     member = pd.get_dummies(adata.obs[_common.LINEAGE_KEY]) if protocol == "paper" else adata.obsm["lineages"]
-    found = []
+    found = {}
     for name in member:
         cells = np.flatnonzero(member[name].to_numpy(dtype=float) > 0)
         low, high = time[cells].min(), time[cells].max()
-        found.append(((time[cells] - low) / (high - low), x[cells]))
+        found[name] = (time[cells] - low) / (high - low), x[cells]
     return found
 
 
@@ -85,15 +85,17 @@ def predictions(trained: Lineage, predicted: Lineage) -> dict[str, np.ndarray]:
     }
 
 
-def score(trained: Sequence[Lineage], predicted: Sequence[Lineage], protocol: str, null: float) -> dict[str, float]:
+def score(
+    trained: Mapping[str, Lineage], predicted: Mapping[str, Lineage], protocol: str, null: float
+) -> dict[str, float]:
     """Skill of every curve: errors are summed over lineages (paper) or over all cells."""
     errors = pd.DataFrame(
         [
-            {name: np.square(one[1] - found).mean() for name, found in predictions(other, one).items()}
-            for other, one in zip(trained, predicted, strict=True)
+            {name: np.square(own[1] - found).mean() for name, found in predictions(trained[lineage], own).items()}
+            for lineage, own in predicted.items()
         ]
     )
-    cells = np.array([len(times) for times, _ in predicted])
+    cells = np.array([len(times) for times, _ in predicted.values()])
     mse = errors.sum() if protocol == "paper" else cells @ errors / cells.sum()
     return dict(1 - mse / null)
 

@@ -126,7 +126,7 @@ class OwnCellsMixin(PredictionMixin):
         """Forget which cells were held out if the model was loaded with other cells, or with them in another order."""
         if self.adata is None or self.train_indices is None:
             return
-        if self.cells_digest_ == _digest(self.adata.obs_names) and self._is_training_data(self._cells()):
+        if self.cells_digest_ == _digest(self.adata.obs_names) and self._is_training_data(super()._cells()):
             return
         self.train_indices = self.validation_indices = self.test_indices = np.arange(0)
         self.fingerprints_ = None

@@ -73,7 +73,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         ``schedule``, which concerns the first. Training such a model again goes on with the trajectories; for another network make
         a new model.
 
-        A training that fails or is interrupted leaves the model as it was before, unless it diverges.
+        A training that fails or is interrupted (where Lightning raises ``SystemExit``) leaves the model as it was before, unless it diverges.
 
         Training again goes on from the weights, in the units of the first training (``centre``, ``scale`` and ``rate`` of the module),
         whatever cells are held out; initial states follow the training cells.

@@ -22,8 +22,9 @@ def snapshot(model: TrainingMixin) -> Callable[[], None]:
     state = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
     def put_back() -> None:
-        model.__dict__.clear()
         model.__dict__.update(attributes)
+        for name in vars(model).keys() - attributes:
+            delattr(model, name)
         module.load_state_dict(state)
         module.eval()
 
