@@ -161,15 +161,15 @@ def objectives_bone_marrow() -> Rows:
 
 
 def donors(together: bool) -> Rows:
-    """Skill of models of every donor on the two others, or of models of two on the third, in both protocols."""
+    """Skill of models of every donor on the two others, or of models of two on the third, on all and on later cells."""
     table = results("results/donors.csv")
     table = table[table["trained"].str.contains("+", regex=False) == together]
-    skill = table.groupby(["trained", "predicted", "protocol", "method"])["skill"].median()
+    skill = table.groupby(["trained", "predicted", "protocol", "method"])[["skill", "skill_later"]].median()
     columns = [(protocol, method) for protocol in PROTOCOLS for method in ("both", "trajectory")]
     heads = [f"{method}, {protocol.replace('recommended', 'log1p')}" for protocol, method in columns]
     rows = [["trained on", "predicted", *heads]]
     for trained, predicted in dict.fromkeys(zip(table["trained"], table["predicted"], strict=True)):
-        skills = (signed(skill[(trained, predicted, *column)]) for column in columns)
+        skills = (" / ".join(map(signed, skill.loc[(trained, predicted, *column)])) for column in columns)
         rows.append([trained.replace("+", ", "), predicted, *skills])
     return rows
 
