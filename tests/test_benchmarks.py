@@ -299,3 +299,18 @@ def test_skill_of_curves_on_two_donors(limits, bone_marrow, donors):
     null = model.evaluate(cells["b"]).loc["total"].filter(like="null_").min()
     found = rows.query("trained == 'a' and curve == 'training donor'")["skill"].item()
     assert found == pytest.approx(1 - squares / n / null)
+
+
+def test_later_cells_are_early_in_none_of_their_lineages(limits, bone_marrow, donors):
+    """Of 60 cells in order, those from 0 to 49 are of one lineage, those from 30 on of the other."""
+    cells = bone_marrow.read_all(donors, ["a", "b"], "recommended")["a"]
+    found = importlib.import_module("donors").later(cells, "recommended")
+    expected = np.ones(60, dtype=bool)
+    expected[:13] = expected[30:38] = False
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_donors_are_trained_on_one_by_one_and_all_but_one(limits):
+    trained_on = importlib.import_module("donors").trained_on
+    assert trained_on(["a", "b", "c"]) == [("a",), ("b",), ("c",), ("b", "c"), ("a", "c"), ("a", "b")]
+    assert trained_on(["a", "b"]) == [("a",), ("b",)]
