@@ -470,6 +470,30 @@ def test_fields_start_from_the_accelerations_of_smoothed_trajectories():
     assert row["mse"] < 0.5 * row["null_mean"]
 
 
+def test_fields_start_from_the_half_that_their_seed_sees(monkeypatch):
+    seen = []
+    monkeypatch.setattr("sparsenode.model._preparation.start_accelerations", lambda module, batch: seen.append(batch))
+    train = {"max_epochs": 1, "steps_per_epoch": 1, "half_samples": True, "key_added": None}
+    cells = trials(linear(TIMES, 8), TIMES)
+    cells.X = cells.X + np.random.default_rng(0).normal(0, 0.1, cells.shape).astype(np.float32)
+    model = fit_second(cells, regularizer="none", n_seeds=2, skip=True, decay=False, fields="shared", train=train)
+    states = seen[0]["states"]
+    assert states.shape[0] == 2
+    assert (states[0] - states[1]).abs().max() > 0.01
+    # before any step the linear part is that of the regression on each half, and these differ
+    whole = fit_second(
+        cells,
+        regularizer="none",
+        n_seeds=2,
+        skip=True,
+        decay=False,
+        fields="shared",
+        train=train | {"half_samples": False},
+    )
+    skips = [fit.module.field.weights[-1].detach() for fit in (model, whole)]
+    assert (skips[0][0] - skips[0][1]).abs().max() > 10 * (skips[1][0] - skips[1][1]).abs().max()
+
+
 def test_training_goes_on_from_what_was_learned(oscillator):
     adata = oscillator.adata.copy()
     model = fit_second(adata, epochs=2, regularizer="none")

@@ -110,7 +110,7 @@ class PreparationMixin(OwnCellsMixin):
             return splitter
         curves = self._smooth(data) if fitted == "collocation" or module.order == 2 else []
         if module.initial_velocity is not None:
-            self._start_second_order(curves[0], spans)
+            self._start_second_order(curves, spans)
         if fitted == "collocation":
             return self._collocation(data, curves, cells.lineages, spans, indices, steps_per_epoch)
         held_out = None
@@ -125,16 +125,19 @@ class PreparationMixin(OwnCellsMixin):
         """Smoothed trajectories of all training cells, or of those of every seed."""
         return [smooth(sample) for sample in data.halves[: len(self.module.seeds)] or [data.training]]
 
-    def _start_second_order(self, curves: SmoothedTrajectories, spans: np.ndarray) -> None:
-        """Choose the unit of velocities, and start from the observed slopes and accelerations."""
+    def _start_second_order(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> None:
+        """Choose the unit of velocities, and start from the observed slopes and accelerations, those of every seed's cells."""
         module = self.module
         if self.is_trained_:
             return  # training goes on from what was learned
-        module.rate.fill_(curves.rate(spans))
+        module.rate.fill_(float(np.mean([curve.rate(spans) for curve in curves])))
         clock = spans[:, None] * module.rate.double().cpu().numpy()
-        module.start_velocity(torch.as_tensor(curves.derivatives[:, 0] / self._units[1] / clock))
+        slopes = np.mean(
+            [curve.derivatives[:, 0] for curve in curves], axis=0
+        )  # seeds share what velocities start from
+        module.start_velocity(torch.as_tensor(slopes / self._units[1] / clock))
         if self._objective_name == "trajectory":
-            batch = self._collocation_batch([curves], spans)
+            batch = self._collocation_batch(curves, spans)
             batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
             start_linear(module, batch)
             start_accelerations(module, batch)
