@@ -31,6 +31,8 @@ import sparsenode as sn
 
 TRAIN, TEST = "S1D2", ("S1D1", "S2D1")
 PROTOCOLS = ("paper", "recommended")
+# The paper has a row per cell and lineage.
+LINEAGE_KEYS = {"paper": _common.LINEAGE_KEY, "recommended": "lineages"}
 NULLS = ["null_zero", "null_initial", "null_mean", "null_smoothed"]
 # Mean squared errors of the published run on S1D2, lambda = 0.01 (summed over lineages).
 PUBLISHED = {"S1D2": 0.0353, "S1D1": 0.0366, "S2D1": 0.0384}
@@ -62,6 +64,13 @@ def read_all(folder: Path, donors: Sequence[str], protocol: str) -> dict[str, an
     return cells
 
 
+def members(adata: anndata.AnnData, protocol: str) -> dict[str, np.ndarray]:
+    """Mask of the cells of every lineage."""
+    key = LINEAGE_KEYS[protocol]
+    table = pd.get_dummies(adata.obs[key]) if protocol == "paper" else adata.obsm[key]
+    return {name: column.to_numpy(dtype=float) > 0 for name, column in table.items()}
+
+
 def score(table: pd.DataFrame, protocol: str) -> dict[str, float]:
     """Error, null models and skill of one donor: summed over lineages (paper) or over all cells."""
     row = table.drop(index="total")[["mse", *NULLS]].sum() if protocol == "paper" else table.loc["total"]
@@ -75,8 +84,7 @@ def run(folder: Path, names: Sequence[str], protocol: str, settings: dict, seed:
     trained = donors[names[0]]
     published = PUBLISHED if protocol == "paper" and names[0] == TRAIN else {}
     regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
-    lineage_key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
-    sn.SparseNODE.setup_anndata(trained, lineage_key=lineage_key)
+    sn.SparseNODE.setup_anndata(trained, lineage_key=LINEAGE_KEYS[protocol])
     model = sn.SparseNODE(trained, objective="trajectory", seed=seed, **settings)
     start = time.perf_counter()
     model.train(enable_progress_bar=False, key_added=None, **({"max_epochs": epochs} if epochs else {}))

@@ -35,10 +35,9 @@ def trained_on(donors: Sequence[str]) -> list[tuple[str, ...]]:
 
 def later(adata: anndata.AnnData, protocol: str) -> np.ndarray:
     """Mask of the cells that are not among the first quarter of any of their lineages."""
-    member = pd.get_dummies(adata.obs[_common.LINEAGE_KEY]) if protocol == "paper" else adata.obsm["lineages"]
     time = adata.obs[_common.TIME_KEY].to_numpy(dtype=float)
     result = np.ones(adata.n_obs, dtype=bool)
-    for own in (member[name].to_numpy(dtype=float) > 0 for name in member):
+    for own in bone_marrow.members(adata, protocol).values():
         result &= ~own | (time > np.quantile(time[own], EARLY))
     return result
 
@@ -58,8 +57,8 @@ def run(
     known = cells[trained[0]]
     if len(trained) > 1:
         known = anndata.concat([cells[donor] for donor in trained], keys=trained, index_unique="-", join="inner")
-    lineage_key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
-    SparseNODE.setup_anndata(known, lineage_key=lineage_key, batch_key="donor" if len(trained) > 1 else None)
+    batch_key = "donor" if len(trained) > 1 else None
+    SparseNODE.setup_anndata(known, lineage_key=bone_marrow.LINEAGE_KEYS[protocol], batch_key=batch_key)
     for method, seed in product(METHODS, seeds):
         model, found = objectives.fit(known, method, seed, epochs)
         name = {"trained": "+".join(trained), "protocol": protocol, "method": method, "seed": seed}

@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 from _timing import silence
 from anndata import AnnData
-from donors import DONORS
+from donors import DONORS, EARLY
 
 from sparsenode import SparseNODE
+from sparsenode.objectives._initial import initial_weights
+from sparsenode.objectives._local import local_weights
 
 BANDWIDTH = 0.1  # of the length of a trajectory
 EARLY_BANDWIDTH = 0.2  # as for initial states of a model
-FIRST_CELLS = 0.25  # of a lineage
 N_FOLDS = 10
 Lineage = tuple[np.ndarray, np.ndarray]
 
@@ -35,10 +36,8 @@ def lineages(adata: AnnData, protocol: str) -> dict[str, Lineage]:
     """Times in units of its length, and expression, of every lineage by name."""
     x = np.asarray(adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X, dtype=np.float64)
     time = adata.obs[_common.TIME_KEY].to_numpy(dtype=np.float64)
-    member = pd.get_dummies(adata.obs[_common.LINEAGE_KEY]) if protocol == "paper" else adata.obsm["lineages"]
     found = {}
-    for name in member:
-        cells = np.flatnonzero(member[name].to_numpy(dtype=float) > 0)
+    for name, cells in bone_marrow.members(adata, protocol).items():
         low, high = time[cells].min(), time[cells].max()
         found[name] = (time[cells] - low) / (high - low), x[cells]
     return found
@@ -46,17 +45,17 @@ def lineages(adata: AnnData, protocol: str) -> dict[str, Lineage]:
 
 def curve(cells: Lineage, times: np.ndarray) -> np.ndarray:
     """Local linear regression with a Gaussian kernel."""
-    distance = cells[0][None, :] - times[:, None]
-    kernel = np.exp(-0.5 * (distance / BANDWIDTH) ** 2)
-    first, second = ((kernel * distance**power).sum(1, keepdims=True) for power in (1, 2))
-    weights = kernel * (second - first * distance)
-    return weights / weights.sum(1, keepdims=True) @ cells[1]
+    known, x = cells
+    everyone = np.ones((len(known), 1))
+    at = (local_weights(known[:, None], everyone, everyone[:, 0] > 0, time, 0, 1, BANDWIDTH) for time in times)
+    return np.concatenate([weights.T @ x for weights in at])
 
 
 def initial_state(cells: Lineage) -> np.ndarray:
-    """Mean of the cells weighted by half a Gaussian over time, as for initial states of a model."""
-    weights = np.exp(-0.5 * (cells[0] / EARLY_BANDWIDTH) ** 2)
-    return weights / weights.sum() @ cells[1]
+    """Mean of the early cells, as for initial states of a model."""
+    times, x = cells
+    everyone = np.ones((len(times), 1))
+    return (initial_weights(times[:, None], everyone, everyone[:, 0] > 0, "kernel", EARLY_BANDWIDTH).T @ x)[0]
 
 
 def own_curve(cells: Lineage) -> np.ndarray:
@@ -74,7 +73,7 @@ def predictions(trained: Lineage, predicted: Lineage) -> dict[str, np.ndarray]:
     times, x = predicted
     known = curve(trained, times)
     early = initial_state(predicted) - initial_state(trained)
-    first = (x - known)[times <= np.quantile(times, FIRST_CELLS)].mean(0)
+    first = (x - known)[times <= np.quantile(times, EARLY)].mean(0)
     return {
         "training donor": known,
         "moved by early cells": known + early,
@@ -106,7 +105,7 @@ def run(folder: Path, donors: Sequence[str], protocol: str) -> Iterator[dict[str
     curves = {name: lineages(adata, protocol) for name, adata in cells.items()}
     models = {}
     for name, adata in cells.items():
-        SparseNODE.setup_anndata(adata, lineage_key=_common.LINEAGE_KEY if protocol == "paper" else "lineages")
+        SparseNODE.setup_anndata(adata, lineage_key=bone_marrow.LINEAGE_KEYS[protocol])
         models[name] = SparseNODE(adata, objective="trajectory")
         models[name].train(1, key_added=None, enable_progress_bar=False)  # for the null models only
     for trained, predicted in permutations(donors, 2):

@@ -91,9 +91,7 @@ def donors(
 ) -> Iterator[dict[str, Any]]:
     """Rows of the bone marrow, one per donor."""
     cells = bone_marrow.read_all(folder, (bone_marrow.TRAIN, *bone_marrow.TEST), protocol)
-    # The paper has a row per cell and lineage.
-    key = _common.LINEAGE_KEY if protocol == "paper" else "lineages"
-    SparseNODE.setup_anndata(cells[bone_marrow.TRAIN], lineage_key=key)
+    SparseNODE.setup_anndata(cells[bone_marrow.TRAIN], lineage_key=bone_marrow.LINEAGE_KEYS[protocol])
     for method in methods:
         model, found = fit(cells[bone_marrow.TRAIN], method, FIRST_SEED + seed, epochs)
         name = {"seed": FIRST_SEED + seed, "method": method}

@@ -160,10 +160,15 @@ def objectives_bone_marrow() -> Rows:
     return rows
 
 
+def donor_models(together: bool) -> pd.DataFrame:
+    """Skill of models of single donors, or of several."""
+    table = results("results/donors.csv")
+    return table[table["trained"].str.contains("+", regex=False) == together]
+
+
 def donors(together: bool) -> Rows:
     """Skill of models of every donor on the two others, or of models of two on the third, on all and on later cells."""
-    table = results("results/donors.csv")
-    table = table[table["trained"].str.contains("+", regex=False) == together]
+    table = donor_models(together)
     skill = table.groupby(["trained", "predicted", "protocol", "method"])[["skill", "skill_later"]].median()
     columns = [(protocol, method) for protocol in PROTOCOLS for method in ("both", "trajectory")]
     heads = [f"{method}, {protocol.replace('recommended', 'log1p')}" for protocol, method in columns]
@@ -177,9 +182,7 @@ def donors(together: bool) -> Rows:
 def limits() -> Rows:
     """Skill of curves on other donors beside that of the models, means over pairs and the range."""
     table = results("results/limits.csv").groupby(["protocol", "curve"])["skill"]
-    models = results("results/donors.csv")
-    models = models[~models["trained"].str.contains("+", regex=False)]
-    models = models.groupby(["protocol", "method", "trained", "predicted"])["skill"].median()
+    models = donor_models(together=False).groupby(["protocol", "method", "trained", "predicted"])["skill"].median()
     rows = [["prediction", *(protocol.replace("recommended", "log1p") for protocol in PROTOCOLS)]]
     found = {name: [table.get_group((protocol, key)) for protocol in PROTOCOLS] for key, name in CURVES.items()}
     found |= {

@@ -95,7 +95,7 @@ def work(data: Path, protocol: str, name: str, n_seeds: int, epochs: int, refit:
 
 def made(training: Any, protocol: str, name: str, n_seeds: int) -> sn.SparseNODE:
     """An untrained model of a method."""
-    sn.SparseNODE.setup_anndata(training, lineage_key="lineage" if protocol == "paper" else "lineages")
+    sn.SparseNODE.setup_anndata(training, lineage_key=bone_marrow.LINEAGE_KEYS[protocol])
     return sn.SparseNODE(training, seed=FIRST_SEED, n_seeds=n_seeds, objective="trajectory", **METHODS[name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -95,10 +95,11 @@ class Cells:
     def fingerprints(self, n_cells: int | None = None) -> np.ndarray:
         """Two numbers for the expression of a cell, which tell cells apart: of every one, or of some that are spread evenly."""
         weights = np.random.default_rng(0).normal(size=(len(self.genes), 2))
-        cells = self
-        if n_cells is not None and n_cells < self.adata.n_obs:
-            cells = replace(self, adata=self.adata[np.linspace(0, self.adata.n_obs - 1, n_cells).astype(int)])
-        return np.concatenate([x @ weights for _, x in cells.chunks()])
+        adata = self.adata
+        if n_cells is not None and n_cells < adata.n_obs:
+            adata = adata[np.linspace(0, adata.n_obs - 1, n_cells).astype(int)]
+        positions = _expression.gene_positions(adata, list(self.genes))
+        return np.concatenate([x @ weights for _, x in _expression.chunks(adata, self.layer, positions)])
 
     def initial_weights(self, method: InitialState, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
         """Weight of each cell in the initial state of each trajectory, cells × trajectories."""
