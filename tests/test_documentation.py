@@ -18,7 +18,7 @@ from scvi.model.base import BaseModelClass
 
 import sparsenode as sn
 from sparsenode import objectives, training
-from sparsenode.model._sparsenode import _DEFAULTS
+from sparsenode.model._options import DEFAULTS
 from sparsenode.model._training import _MAX_EPOCHS, _PLANS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -141,9 +141,9 @@ def test_the_objectives_page_states_the_defaults():
     plan = {key: value.default for key, value in signature(training.TrainingPlan).parameters.items()}
     for column, name in enumerate(name.strip('"') for name in names):
         stated = {argument: row[column] for argument, row in table.items()}
-        regularizer = sn.regularizers.get(_DEFAULTS[name]["regularizer"])
+        regularizer = sn.regularizers.get(DEFAULTS[name]["regularizer"])
         assert stated.pop("regularizer") == f"{type(regularizer).__name__}({regularizer.strength.item()})"
-        expected = {key: value for key, value in _DEFAULTS[name].items() if key != "regularizer"}
+        expected = {key: value for key, value in DEFAULTS[name].items() if key != "regularizer"}
         expected["max_epochs"] = _MAX_EPOCHS[name]
         for rate in ("lr", "gate_lr"):
             expected[f'plan_kwargs["{rate}"]'] = _PLANS[name].get(rate, plan[rate])
@@ -166,6 +166,6 @@ def test_tutorials_are_listed_and_executed():
 
 def test_the_objectives_page_states_how_both_differs():
     text = " ".join((REPOSITORY / "docs" / "user_guide" / "objectives.md").read_text().split())
-    assert _DEFAULTS["both"] == _DEFAULTS["transport"] | {"fields": "lineage"}
+    assert DEFAULTS["both"] == DEFAULTS["transport"] | {"fields": "lineage"}
     assert "both" not in _PLANS
     assert '`"both"` has the settings of `"transport"`, but `fields="lineage"`' in text

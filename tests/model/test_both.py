@@ -387,54 +387,6 @@ def test_a_run_without_history(cells):
     assert model.network_history_ == {}
 
 
-# What a model does that names no objective
-
-
-def test_both_by_default(cells):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model = sn.SparseNODE(cells)
-    assert model.objective == "both"
-    assert isinstance(model.module.regularizer, CNODE)
-
-
-def test_few_cells_are_fitted_by_trajectories_and_a_warning_says_so(make_adata, tmp_path):
-    adata = make_adata(n_obs=120)
-    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
-    with pytest.warns(UserWarning, match="60 cells in the median.*needs 90. Name an `objective`") as caught:
-        model = sn.SparseNODE(adata, hidden=(4,))
-    assert caught[0].filename == __file__
-    assert model.objective == "trajectory"
-    assert isinstance(model.module.regularizer, PathReg)
-    model.train(**QUICK)
-    model.save(tmp_path / "model")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Only the trajectories")
-        loaded = sn.SparseNODE.load(tmp_path / "model", adata=adata)
-    assert loaded.objective == "trajectory"
-
-
-def test_too_many_cells_are_fitted_by_trajectories_and_a_warning_says_so(cells, monkeypatch):
-    monkeypatch.setattr("sparsenode.model._sparsenode._LARGEST_TABLE", 1000)
-    with pytest.warns(UserWarning, match="240 cells × 8 genes are too many.* takes 1000 values.*fewer genes"):
-        assert sn.SparseNODE(cells, hidden=(4,)).objective == "trajectory"
-
-
-def test_too_long_lineages_are_fitted_by_trajectories_and_a_warning_says_so(make_adata, monkeypatch):
-    adata = make_adata(n_obs=240)
-    adata.obsm["memberships"] = np.maximum(adata.obsm["memberships"], 0.001)
-    sn.SparseNODE.setup_anndata(adata, lineage_key="memberships")
-    monkeypatch.setattr("sparsenode.model._sparsenode._MOST_CELLS", 200)
-    with pytest.warns(
-        UserWarning, match="'erythroid' holds 240 cells.*takes 200;.*memberships that are set to 0 shrink"
-    ):
-        assert sn.SparseNODE(adata, hidden=(4,)).objective == "trajectory"
-
-
-def test_second_order_is_fitted_by_trajectories(cells):
-    assert sn.SparseNODE(cells, order=2, hidden=(4,)).objective == "trajectory"
-
-
 def test_backed(cells, tmp_path):
     memory = sn.SparseNODE(cells, **SMALL)
     memory.train(**QUICK, key_added=None)

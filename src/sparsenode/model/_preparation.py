@@ -85,16 +85,8 @@ class PreparationMixin(OwnCellsMixin):
             )
         batches = list(cells.trajectories["batch"])
         spans, unit = relative_spans(cells.lineages, batches, cells.spans, self._align_batches)
-        if fitted != "transport" and not self.is_trained_:
-            scale = float(np.sqrt(null / data.training.weight.sum() / len(self.genes)))
-            module.scale.fill_(scale)
-            if fitted == "collocation":  # far from zero the regression on slopes is badly conditioned
-                weight = data.training.weight
-                module.centre.copy_(torch.as_tensor(weight @ centre / weight.sum()))
-            self.deviation_ = data.deviation
         if not self.is_trained_:
-            own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
-            self.lineage_deviation_ = np.stack([data.deviation_within(trajectories) for trajectories in own])
+            self._choose_units(data, cells, float(null), fitted)
         self._take_clock(cells)
         with torch.no_grad():
             module.time_unit.fill_(unit)
@@ -120,6 +112,17 @@ class PreparationMixin(OwnCellsMixin):
         halves = data.halves[: len(module.seeds)]
         training_batch = full_batch(halves, centre, self._units, data.early) if halves else full
         return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)
+
+    def _choose_units(self, data: StreamedData, cells: Cells, null: float, fitted: str) -> None:
+        """Units of the module, which later trainings keep, and how much genes deviate; transport has units of its own."""
+        if fitted != "transport":
+            weight = data.training.weight
+            self.module.scale.fill_(float(np.sqrt(null / weight.sum() / len(self.genes))))
+            if fitted == "collocation":  # far from zero the regression on slopes is badly conditioned
+                self.module.centre.copy_(torch.as_tensor(weight @ data.training.mean / weight.sum()))
+            self.deviation_ = data.deviation
+        own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
+        self.lineage_deviation_ = np.stack([data.deviation_within(trajectories) for trajectories in own])
 
     def _smooth(self, data: StreamedData) -> list[SmoothedTrajectories]:
         """Smoothed trajectories of all training cells, or of those of every seed."""

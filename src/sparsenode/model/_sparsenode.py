@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._data import warn_of_lengths
 from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._options import check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
 from sparsenode.model._simulation import SimulationMixin
@@ -27,53 +28,7 @@ from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
 from sparsenode.objectives import InitialState, NullModels, Transport
-from sparsenode.regularizers import CNODE, Regularizer, get
-
-# What was best for each objective in our benchmarks: forecasts for one, networks for the other.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "trajectory": {
-        "regularizer": "pathreg",
-        "hidden": (100, 100),
-        "fields": "lineage",
-        "decay": True,
-        "skip": False,
-        "self_edges": "penalised",
-        "initial_state": "kernel",
-        "initial_bandwidth": 0.2,
-        "align_batches": True,
-    },
-    "collocation": {
-        "regularizer": "pathreg",
-        "hidden": (10,),
-        "fields": "shared",
-        "decay": False,
-        "skip": True,
-        "self_edges": "free",
-        "initial_state": "learned",
-        "initial_bandwidth": 0.1,
-        "align_batches": False,
-    },
-    "transport": {
-        "regularizer": CNODE(0.1),
-        "hidden": (32, 32),
-        "fields": "shared",
-        "decay": True,
-        "skip": True,
-        "self_edges": "free",
-        "initial_state": "kernel",
-        "initial_bandwidth": 0.2,
-        "align_batches": True,
-    },
-}
-# The network of transport, and the starts and separate lineages of trajectories.
-_DEFAULTS["both"] = _DEFAULTS["transport"] | {"fields": "lineage"}
-# A network per target needs to find the regulators of one gene only, and costs as much as all others together.
-_HIDDEN_PER_TARGET = (10,)
-# Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
-_SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
-# Cells in a trajectory: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
-# plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
-_FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
+from sparsenode.regularizers import Regularizer
 
 
 class SparseNODE(SimulationMixin, TrainingMixin):
@@ -251,113 +206,57 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         seed: int = 0,
         registry: dict | None = None,
     ) -> None:
-        if order not in (1, 2) or isinstance(order, bool):
-            raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
-        _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
-        if initial_velocity == "observed" and order == 1:
-            raise ValueError(
-                "Expected `order=2` with `initial_velocity='observed'`, found 1: velocities are no part of its state."
-            )
-        if objective is not None and not isinstance(objective, Transport):
-            _checks.choice("objective", objective, tuple(_DEFAULTS))
-        for name, value in {"start_noise": start_noise, "clock_noise": clock_noise}.items():
-            if not (np.isfinite(value) and value >= 0):
-                raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
-            if value > 0 and (isinstance(objective, Transport) or objective == "transport"):
-                raise ValueError(
-                    f"Expected no `{name}` with transport, where no trajectory is solved in training. Leave it out."
-                )
-        if order == 2 and (isinstance(objective, Transport) or objective in ("transport", "both")):
-            raise ValueError(
-                f"Expected `objective='trajectory'` with `order=2`, found {objective!r}: transport would regress accelerations on "
-                "positions and velocities, and the velocities of cells are not observed."
-            )
-        if isinstance(adata, MuData):
-            adata = self._registered(adata)
-        if adata is not None and not isinstance(adata, AnnData):
-            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
-        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
-            warnings.warn(
-                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
-                "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
-                UserWarning,
-                stacklevel=2,
-            )
-            self.setup_anndata(adata)
+        noise = {"start_noise": start_noise, "clock_noise": clock_noise}
+        check_dynamics(objective, order, initial_velocity, noise)
+        check_numbers(n_seeds, n_knots, seed, {"rtol": rtol, "atol": atol})
+        _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
+        adata = self._set_up(adata)
         if objective is None:
             objective = self._default_objective(adata, order)
         self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
-        defaults = _DEFAULTS[self._objective_name] | (_SECOND_ORDER if order == 2 else {})
-        penalty = get(defaults["regularizer"] if regularizer is None else regularizer)
-        if hidden is None:
-            hidden = _HIDDEN_PER_TARGET if penalty.per_target else defaults["hidden"]
-        fields = defaults["fields"] if fields is None else fields
-        decay = defaults["decay"] if decay is None else decay
-        skip = defaults["skip"] if skip is None else skip
-        initial_state = defaults["initial_state"] if initial_state is None else initial_state
-        initial_bandwidth = defaults["initial_bandwidth"] if initial_bandwidth is None else initial_bandwidth
-        stretched = align_batches is None
-        align_batches = defaults["align_batches"] if align_batches is None else align_batches
-        if self_edges is None:
-            self_edges = defaults["self_edges"] if penalty.weights_paths else "penalised"
-        _checks.choice("fields", fields, ("shared", "lineage"))
-        _checks.choice("initial_state", initial_state, ("kernel", "first", "learned"))
-        _checks.choice("self_edges", self_edges, ("penalised", "free"))
-        _checks.booleans(decay=decay, skip=skip, align_batches=align_batches, hard_prior=hard_prior)
-        if prior is not None and path_weights is not None:
-            raise ValueError("Expected one of `prior` and `path_weights`, found both.")
-        if hard_prior and (prior is None or not penalty.per_target or (penalty.strength == 0).any()):
-            raise ValueError(
-                f"Expected a `prior` and GroupLasso with a positive strength for `hard_prior`, found {penalty!r}: in other "
-                "networks targets share hidden units, so single edges cannot be forbidden."
-            )
-        if (path_weights is not None or prior is not None or self_edges == "free") and not penalty.weights_paths:
-            raise ValueError(
-                "Expected a regularizer that penalises paths for `prior`, `path_weights` and free `self_edges`, found "
-                f"{penalty!r}. Use 'pathreg', 'cnode' or 'grouplasso'."
-            )
-        hidden = _checks.positive_integers("hidden", hidden)
-        _checks.at_least("n_seeds", n_seeds, 1)
-        _checks.at_least("n_knots", n_knots, 3)
-        _checks.at_least("seed", seed, 0)
-        for name, value in {"initial_bandwidth": initial_bandwidth, "rtol": rtol, "atol": atol}.items():
-            _checks.positive(name, value)
-        _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
+        given = {
+            "regularizer": regularizer,
+            "hidden": hidden,
+            "fields": fields,
+            "decay": decay,
+            "skip": skip,
+            "self_edges": self_edges,
+            "initial_state": initial_state,
+            "initial_bandwidth": initial_bandwidth,
+            "align_batches": align_batches,
+            "bootstrap": bootstrap,
+        }
+        options = resolve(self._objective_name, order, given)
+        check_knowledge(options, prior, hard_prior, path_weights)
         super().__init__(adata, registry)
-        state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
-        self.trajectories = pd.DataFrame(state["trajectories"]).set_index("trajectory")
-        self.lineages: list[str] = list(state["lineages"])
-        expression = self.registry["field_registries"]["X"]["state_registry"]
-        self.genes = pd.Index(expression["column_names"], dtype=object)
-        self._initial_state: InitialState = initial_state
-        self._initial_bandwidth = initial_bandwidth
-        self._align_batches = align_batches
-        if stretched and align_batches:
+        constant = self._read_registry()
+        if align_batches is None and options.align_batches:
             warn_of_lengths(self.trajectories)
+        self._initial_state, self._initial_bandwidth = options.initial_state, options.initial_bandwidth
+        self._align_batches = options.align_batches
         self._seed = seed
         self._hard_prior = hard_prior
-        constant = expression.get(CONSTANT_GENES, [])
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
-        given = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
-        weights = path_weight_matrix(given, self_edges, self.genes)
+        known = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
+        weights = path_weight_matrix(known, options.self_edges, self.genes)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
         self._module_arguments: dict[str, Any] = {
             "n_vars": len(self.genes),
             "lineages": [self.lineages.index(name) for name in self.trajectories["lineage"]],
             "n_lineages": len(self.lineages),
-            "regularizer": penalty,
+            "regularizer": options.regularizer,
             "seeds": range(seed, seed + n_seeds),
-            "hidden": hidden,
-            "fields": fields,
-            "decay": decay,
-            "bootstrap": initial_state != "learned" if bootstrap is None else bootstrap,
+            "hidden": options.hidden,
+            "fields": options.fields,
+            "decay": options.decay,
+            "bootstrap": options.bootstrap,
             "n_knots": n_knots,
             "solver": Solver(solver, rtol, atol),
-            "learned_start": initial_state == "learned",
-            "skip": skip,
+            "learned_start": options.initial_state == "learned",
+            "skip": options.skip,
             "inputs": self._regulators,
             "path_weights": None if weights is None else torch.as_tensor(weights, dtype=torch.float32),
             "order": order,
@@ -366,6 +265,59 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             "own_velocities": initial_velocity == "observed",
         }
         self.module = SparseNODEModule(**self._module_arguments)
+        self._forget_training()
+        self._model_summary_string = (
+            f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
+            f"lineages, {options.regularizer!r}, {self.module.n_replicates} replicates"
+        )
+        self.init_params_ = self._get_init_params(locals() | vars(options) | {"regularizer": regularizer})
+
+    def _set_up(self, adata: AnnData | MuData | None) -> AnnData | None:
+        """The AnnData to fit, set up with defaults if it was not, with a warning."""
+        if isinstance(adata, MuData):
+            return self._registered(adata)
+        if adata is not None and not isinstance(adata, AnnData):
+            raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
+        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
+            warnings.warn(
+                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
+                "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
+                UserWarning,
+                stacklevel=3,
+            )
+            self.setup_anndata(adata)
+        return adata
+
+    def _default_objective(self, adata: AnnData | None, order: int) -> Literal["both", "trajectory"]:
+        """The objective where none is named, with a warning where cells cannot be coupled."""
+        if order == 2:
+            return "trajectory"
+        manager = None if adata is None else self._get_most_recent_anndata_manager(adata)
+        if adata is None or manager is None:
+            return "both"
+        state = manager.registry["field_registries"][TRAJECTORIES]["state_registry"]
+        reason = why_not_coupled(state["trajectories"], adata.shape)
+        if reason is None:
+            return "both"
+        warnings.warn(
+            f"Only the trajectories are fitted, as with `objective='trajectory'`, so do not rank edges by this model: {reason}. Name an "
+            "`objective` to choose yourself.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return "trajectory"
+
+    def _read_registry(self) -> list[str]:
+        """Take trajectories, lineages and genes from the registered data; the genes that do not vary are returned."""
+        state = self.registry["field_registries"][TRAJECTORIES]["state_registry"]
+        self.trajectories = pd.DataFrame(state["trajectories"]).set_index("trajectory")
+        self.lineages: list[str] = list(state["lineages"])
+        expression = self.registry["field_registries"]["X"]["state_registry"]
+        self.genes = pd.Index(expression["column_names"], dtype=object)
+        return expression.get(CONSTANT_GENES, [])
+
+    def _forget_training(self) -> None:
+        """Attributes that training sets, as they are before it."""
         self.regularization_path_: pd.DataFrame | None = None
         self.sparsification_: pd.DataFrame | None = None
         self.pruned_: dict[str, list[int]] | None = None
@@ -382,44 +334,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.fingerprints_: np.ndarray | None = None
         self.fitted_: str | None = None
         self.key_added_: str | None = _keys.KEY_ADDED
-        self._model_summary_string = (
-            f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
-            f"lineages, {penalty!r}, {self.module.n_replicates} replicates"
-        )
-        self.init_params_ = self._get_init_params(locals())
-
-    def _default_objective(self, adata: AnnData | None, order: int) -> Literal["both", "trajectory"]:
-        """The objective where none is named: both, where cells can be coupled, with a warning where they cannot."""
-        if order == 2:
-            return "trajectory"
-        manager = None if adata is None else self._get_most_recent_anndata_manager(adata)
-        if adata is None or manager is None:
-            return "both"
-        table = manager.registry["field_registries"][TRAJECTORIES]["state_registry"]["trajectories"]
-        n_cells = np.asarray(table["n_cells"])
-        reason = None
-        if np.median(n_cells) < _FEWEST_CELLS:
-            reason = f"trajectories hold {np.median(n_cells):g} cells in the median, and a network from transport needs {_FEWEST_CELLS}"
-        elif adata.n_obs * adata.n_vars > _LARGEST_TABLE:
-            reason = (
-                f"{adata.n_obs} cells × {adata.n_vars} genes are too many to couple by transport, which takes {_LARGEST_TABLE:g} "
-                "values; a network can be had from some of the cells, or fewer genes"
-            )
-        elif n_cells.max() > _MOST_CELLS:
-            reason = (
-                f"trajectory {table['trajectory'][n_cells.argmax()]!r} holds {n_cells.max()} cells with a weight above 0, too many to "
-                f"couple by transport, which takes {_MOST_CELLS}; a network can be had from some of the cells, and small memberships "
-                "that are set to 0 shrink a lineage"
-            )
-        if reason is None:
-            return "both"
-        warnings.warn(
-            f"Only the trajectories are fitted, as with `objective='trajectory'`, so do not rank edges by this model: {reason}. Name an "
-            "`objective` to choose yourself.",
-            UserWarning,
-            stacklevel=3,
-        )
-        return "trajectory"
 
     @classmethod
     def setup_anndata(

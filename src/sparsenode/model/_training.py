@@ -22,6 +22,7 @@ from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
 from sparsenode.training import (
     IterativeSparsification,
+    StatisticsSplitter,
     TrainingPlan,
     limited_threads,
     n_rounds,
@@ -143,36 +144,20 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         needs_network = both and not self.is_trained_
         refit = refit or both
         fitted = "trajectory" if both or objective is not None else self._objective_name
-        adaptive = 0 if refit else self.module.regularizer.adaptive
-        if max_epochs is None:
-            max_epochs = _MAX_EPOCHS[fitted]
-        _checks.trainer_arguments(trainer_kwargs)
-        _checks.device(devices, trainer_kwargs.get("precision"))
-        _checks.at_least("max_epochs", max_epochs, 1)
-        _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
-        _checks.share("train_size", train_size, zero=False)
-        if validation_size is not None:
-            _checks.share("validation_size", validation_size)
-        if self.adata is None:
-            raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
-        if key_added is not None:
-            self._check_target(self.adata, self._origin(self.adata, None), key_added)
+        max_epochs = _MAX_EPOCHS[fitted] if max_epochs is None else max_epochs
+        self._check_arguments(
+            max_epochs, steps_per_epoch, train_size, validation_size, devices, half_samples, key_added, trainer_kwargs
+        )
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
         if early_stopping and len(indices[1]) == 0:
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
-        if half_samples and len(self.module.seeds) < 2:
-            raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
-        plan_kwargs = {
-            **_PLANS[fitted],
-            **(plan_kwargs or {}),
-            "refit": refit,
-            "warm": self.is_trained_,
-        }
-        iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
+        adaptive = 0 if refit else self.module.regularizer.adaptive
         if adaptive and early_stopping:
             raise ValueError(
                 "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
             )
+        plan_kwargs = {**_PLANS[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
+        iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
         if iterative is not None:
             _checks.iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
@@ -194,14 +179,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             if objective is not None:
                 self._give_up()
             plan.given_up = self.given_up_
-            if early_stopping and splitter.validation_tensors is None:
-                raise ValueError(
-                    f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
-                    "collocation smooths the training cells, and transport needs enough held-out cells for two windows."
-                )
-            if splitter.validation_tensors is not None:
-                trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
-            trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
+            _set_validation(trainer_kwargs, splitter, fitted, early_stopping)
             runner = self._train_runner_cls(
                 self,
                 training_plan=plan,
@@ -228,19 +206,51 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             finally:
                 self.module.fixed_gates = False
             if fitted == "transport" and iterative is None and not refit:
-                if self.module.field.skip == "inner" and self.module.regularizer.convex_skip:
-                    polish(self.module, splitter.train_tensors)
-                give_up(self.module, self.given_up_)
-            self.regularization_path_ = self._make_path(splitter, self._regulators)
+                self._polish(splitter)
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
-            errors = self.regularization_path_[
-                "train_error" if splitter.validation_tensors is None else "validation_error"
-            ]
-            self.selected_ = int(errors.argmin())
+            self._select_best(splitter)
             undo.pop_all()
         self.key_added_ = key_added
         if key_added is not None:
             self._write(key_added)
+
+    def _check_arguments(
+        self,
+        max_epochs: int,
+        steps_per_epoch: int,
+        train_size: float,
+        validation_size: float | None,
+        devices: list[int] | int | str,
+        half_samples: bool,
+        key_added: str | None,
+        trainer_kwargs: dict[str, Any],
+    ) -> None:
+        """Refuse what is out of range, before anything is done."""
+        _checks.trainer_arguments(trainer_kwargs)
+        _checks.device(devices, trainer_kwargs.get("precision"))
+        _checks.at_least("max_epochs", max_epochs, 1)
+        _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
+        _checks.share("train_size", train_size, zero=False)
+        if validation_size is not None:
+            _checks.share("validation_size", validation_size)
+        if self.adata is None:
+            raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
+        if key_added is not None:
+            self._check_target(self.adata, self._origin(self.adata, None), key_added)
+        if half_samples and len(self.module.seeds) < 2:
+            raise ValueError("Expected at least two seeds for `half_samples`, found one. Raise `n_seeds`.")
+
+    def _polish(self, splitter: StatisticsSplitter) -> None:
+        """Solve for the linear part of a transport fit, but in replicates that were given up."""
+        if self.module.field.skip == "inner" and self.module.regularizer.convex_skip:
+            polish(self.module, splitter.train_tensors)
+        give_up(self.module, self.given_up_)
+
+    def _select_best(self, splitter: StatisticsSplitter) -> None:
+        """Make the regularization path, and select the replicate with the smallest error on held-out cells, if there are any."""
+        self.regularization_path_ = self._make_path(splitter, self._regulators)
+        name = "train_error" if splitter.validation_tensors is None else "validation_error"
+        self.selected_ = int(self.regularization_path_[name].argmin())
 
     def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
         """The schedule as an object, ``None`` for sparse training."""
@@ -276,3 +286,18 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             )
             give_up(self.module, found)
         self.given_up_ = given_up
+
+
+def _set_validation(
+    trainer_kwargs: dict[str, Any], splitter: StatisticsSplitter, fitted: str, early_stopping: bool
+) -> None:
+    """Have the trainer validate in every epoch where there is a held-out error, which early stopping needs."""
+    held_out = splitter.validation_tensors is not None
+    if early_stopping and not held_out:
+        raise ValueError(
+            f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
+            "collocation smooths the training cells, and transport needs enough held-out cells for two windows."
+        )
+    if held_out:
+        trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
+    trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
