@@ -562,3 +562,47 @@ def test_predictions_change_nothing(fitted, adata):
     fitted.evaluate()
     assert all(before[key].equal(value) for key, value in fitted.module.state_dict().items())
     np.testing.assert_array_equal(fitted.adata.X, x)
+
+
+# Replicates
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"fields": "shared"},
+        {"objective": "both"},
+        {"order": 2},
+        {"order": 2, "initial_velocity": "observed"},
+        {"regularizer": "grouplasso"},
+        {"regularizer": sn.regularizers.LassoNet(skip="outer"), "train": {"schedule": "sparse"}},
+    ],
+    ids=str,
+)
+def test_a_replicate_that_diverges_does_not_disturb_the_others(make_adata, fit, arguments):
+    adata, other = (make_adata(n_obs=240, seed=seed) for seed in (2, 3))
+    model = fit(adata, n_seeds=2, **({"objective": "trajectory"} | arguments))
+    model.selected_ = 1
+    calls = [
+        lambda: model.predict(),
+        lambda: model.predict(other),
+        lambda: model.predict(times=[0.0, 0.5, 1.0]),
+        lambda: model.get_velocity(),
+        lambda: model.simulate(knockout="gene0").perturbed,
+        lambda: model.simulate(x0=model.predict()[:2], lineage=model.lineages[0], times=[0.5, 1.0]).perturbed,
+        lambda: model.get_adjacency(),
+        lambda: model.evaluate(other).to_numpy(),
+    ]
+    before = [call() for call in calls]
+    with torch.no_grad():  # a field that sends everything away, ever faster
+        for weight in model.module.field.weights:
+            weight.unflatten(0, (2, -1))[0].abs_().mul_(1e3)
+    after = [call() for call in calls]
+    for one, two in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, two)
+    model.write_results()
+    np.testing.assert_array_equal(adata.obsm["sparsenode_trajectory"], before[0])
+    with pytest.raises(sn.DivergenceError):
+        model.predict(replicate=0)

@@ -321,7 +321,7 @@ def test_noise_on_a_start_is_not_passed_on_to_its_velocity(make_module):
     module.seed_generators()
     with torch.no_grad():
         start, speed = module._noisy(module.start())
-        expected = module._network_velocity(module.start())
+        expected = module.network_velocity(module.start(), module.lineages)
     draw = torch.empty(2, *module.initial_state.shape).normal_(generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(start, module.initial_state + 0.3 * draw[[0]])
     torch.testing.assert_close(speed, expected + 0.3 * draw[[1]])

@@ -27,7 +27,7 @@ from sparsenode.training import limited_threads
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sparsenode.module import SparseNODEModule
+    from sparsenode.module import EffectiveWeights, SparseNODEModule
     from sparsenode.objectives import InitialState, Transport
 
 InitialVelocities = Literal["network", "observed"]
@@ -204,14 +204,16 @@ class PredictionMixin(MuDataMixin):
         self, cells: Cells | None, end: float = 1.0, replicate: Replicates = None, observed: bool = False
     ) -> FittedTrajectories:
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
-        chosen = None if replicate == "mean" else self._replicate(replicate)
-        found = self._integrate_all(cells, end, observed)
-        kept = (fitted for r, fitted in enumerate(found) if r not in self.given_up_)
-        return FittedTrajectories.mean(list(kept)) if chosen is None else found[chosen]
+        if replicate == "mean":
+            found = self._integrate_all(cells, end, observed)
+            return FittedTrajectories.mean([fitted for r, fitted in enumerate(found) if r not in self.given_up_])
+        return self._integrate_all(cells, end, observed, self._replicate(replicate))[0]
 
     @torch.no_grad()
-    def _integrate_all(self, cells: Cells | None, end: float = 1.0, observed: bool = False) -> list[FittedTrajectories]:
-        """The trajectories of every replicate, with the observed initial slopes of the cells if asked for."""
+    def _integrate_all(
+        self, cells: Cells | None, end: float = 1.0, observed: bool = False, only: int | None = None
+    ) -> list[FittedTrajectories]:
+        """The trajectories of every replicate, or of only one, with the observed initial slopes of the cells if asked for."""
         module = self.module
         lineages, relative = module.lineages, module.relative_span
         start, speed = module.start(), module.start_speed()
@@ -227,27 +229,34 @@ class PredictionMixin(MuDataMixin):
             slopes = self._initial_slopes(cells) / self._relative(cells)[:, None] / self._velocity_unit
             speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
             speed = speed.expand(module.n_replicates, -1, -1)
+        if module.order == 2 and speed is None:
+            speed = module.network_velocity(start, lineages)
         # A skip after the integration is no part of the field, and the solver's states lack what it adds.
         saturates = not own and self.objective == "both" and module.field.skip != "outer"
-        reach = self._reach() if saturates else None
+        reach = self._reach(only) if saturates else None
+        if only is not None:
+            start, speed = start[[only]], None if speed is None else speed[[only]]
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
-        tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
             states, derivatives = self._solved(
-                module.field.effective_weights(),
-                start,
-                relative,
-                lineages,
-                grid,
-                tight,
-                speed,
-                reach=reach,
+                self._effective(only), start, relative, lineages, grid, self._tight_solver, speed, reach=reach
             )
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
         arrays = [arrays[0] + offset, arrays[1], arrays[2] + offset]
-        return [FittedTrajectories(end, *(array[r] for array in arrays)) for r in range(module.n_replicates)]
+        return [FittedTrajectories(end, *of_one) for of_one in zip(*arrays, strict=True)]
+
+    def _effective(self, replicate: int | None) -> EffectiveWeights:
+        """Effective weights at test time, of all replicates or of one, which the others then cannot disturb."""
+        effective, n = self.module.field.effective_weights(), self.module.n_fields
+        return effective if replicate is None else effective.take(slice(replicate * n, (replicate + 1) * n))
+
+    @property
+    def _tight_solver(self) -> Solver:
+        """The solver of training with smaller tolerances: a prediction is one solve."""
+        solver = self.module.solver
+        return Solver(solver.method, min(solver.rtol, _TOLERANCE), min(solver.atol, _TOLERANCE))
 
     def _solved(self, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The trajectories of the module; says what to do where they diverge."""
@@ -267,10 +276,10 @@ class PredictionMixin(MuDataMixin):
         source = self._cells() if cells.own and cells.adata is not self.adata else cells
         return source.initial_slope(self._initial_bandwidth)
 
-    def _reach(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _reach(self, only: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Lowest and highest expression on the fitted trajectories of each field, networks × 1 × variables."""
         module = self.module
-        fitted = self._encode(np.stack([one.states for one in self._integrate_all(None)]))
+        fitted = self._encode(np.stack([one.states for one in self._integrate_all(None, only=only)]))
         states = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
         own = module.layout(module.lineages).spread(states).flatten(1, 2)
         return own.amin(1, keepdim=True), own.amax(1, keepdim=True)
@@ -344,7 +353,7 @@ class PredictionMixin(MuDataMixin):
         relative = self._relative(cells)
         # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
         rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
-        effective = module.field.effective_weights()
+        effective = self._effective(chosen)
         wanted = _checks.cell_indices(indices, len(cells.times))
         needed, back = np.unique(wanted, return_inverse=True)
         position = np.full(len(cells.times), -1)
@@ -358,8 +367,7 @@ class PredictionMixin(MuDataMixin):
             if len(rows) == 0:
                 continue
             states = torch.as_tensor(self._encode(x[rows - first]), dtype=torch.float32, device=module.device)
-            slopes = module.field.evaluate(states.expand(module.field.n_networks, -1, -1), effective)
-            slopes = slopes.unflatten(0, (module.n_replicates, module.n_fields))[chosen].cpu().numpy()
+            slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
             velocity = np.zeros((len(rows), len(self.genes)))
             for m, lineage in enumerate(cells.lineages):
                 field = lineage if module.n_fields > 1 else 0
@@ -383,14 +391,13 @@ class PredictionMixin(MuDataMixin):
     @torch.no_grad()
     def _drift(self, cells: Cells, replicate: int) -> np.ndarray:
         """What a skip after the integration adds to the velocities of each trajectory, trajectories × genes."""
-        module, effective = self.module, self.module.field.effective_weights()
+        module, effective = self.module, self._effective(replicate)
         if effective.architecture.skip != "outer":
             return np.zeros((len(cells.lineages), 1))
         fitted = self._encode(self._integrate(cells, replicate=replicate).initial_state)
         start = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
         layout = module.layout(cells.lineages)
-        spread = layout.spread(start.expand(module.n_replicates, -1, -1))
-        return layout.gather(module.drift(spread, effective))[replicate].cpu().numpy()
+        return layout.gather(module.drift(layout.spread(start[None]), effective))[0].cpu().numpy()
 
     @property
     def _units(self) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from sparsenode.model._prediction import GRID, PredictionMixin
-from sparsenode.module import Solver
 from sparsenode.module._solve import FIXED_STEP, hermite_basis
 
-_TOLERANCE = 1e-5
 _MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
 _BEYOND = 0.05  # of its length, by which a trajectory may go on after its last cell before a warning
 _N_TIMES = 101
@@ -144,11 +142,12 @@ class SimulationMixin(PredictionMixin):
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
         self._warn_beyond(grid, lengths, given=x0 is not None)
-        speed = self._start_velocities(v0, starts, lineages, clocks)
+        speed = self._start_velocities(v0, starts, lineages, clocks, chosen)
         if x0 is None and v0 is None and self.module.velocity_offset is not None:
-            speed = cast("torch.Tensor", self.module.start_speed())[:, kept].detach()
-        runs = [self._run(starts, speed, lineages, clocks, grid, values) for values in (None, held)]
-        unperturbed, perturbed = (run[chosen] for run in runs)
+            speed = cast("torch.Tensor", self.module.start_speed())[[chosen]][:, kept].detach()
+        unperturbed, perturbed = (
+            self._run(starts, speed, lineages, clocks, grid, values, chosen) for values in (None, held)
+        )
         self._warn_out_of_range(perturbed)
         return Simulation(grid, perturbed, unperturbed, held, self._effects(grid, perturbed - unperturbed, names, held))
 
@@ -267,28 +266,26 @@ class SimulationMixin(PredictionMixin):
 
     @torch.no_grad()
     def _start_velocities(
-        self, v0: np.ndarray | None, starts: np.ndarray, lineages: list[int], clocks: np.ndarray
+        self, v0: np.ndarray | None, starts: np.ndarray, lineages: list[int], clocks: np.ndarray, replicate: int
     ) -> torch.Tensor | None:
-        """Initial velocities in module units, replicates × starts × genes; ``None`` in first order."""
+        """Initial velocities of a replicate in module units, 1 × starts × genes; ``None`` in first order."""
         module = self.module
         if module.initial_velocity is None:
             if v0 is not None:
                 raise ValueError("Expected no `v0` in first order, where velocities are no part of the state.")
             return None
         if v0 is None:
-            layout = module.layout(lineages)
-            return layout.gather(module.initial_velocity(layout.spread(self._replicated(self._encode(starts)))))
+            everywhere = self._on_device(self._encode(starts)).expand(module.n_replicates, -1, -1)
+            return module.network_velocity(everywhere, lineages)[[replicate]]
         given = np.atleast_2d(np.asarray(v0, dtype=np.float64))
         if given.shape != starts.shape or not np.isfinite(given).all():
             raise ValueError(
                 f"Expected `v0` to be finite, of the shape {starts.shape} of the starts, found {given.shape}."
             )
-        return self._replicated(given / clocks[:, None] / self._velocity_unit)
+        return self._on_device(given / clocks[:, None] / self._velocity_unit)[None]
 
-    def _replicated(self, values: np.ndarray) -> torch.Tensor:
-        """Values on the device of the module, the same for every replicate."""
-        tensor = torch.as_tensor(values, dtype=torch.float32, device=self.module.device)
-        return tensor.expand(self.module.n_replicates, *tensor.shape)
+    def _on_device(self, values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.module.device)
 
     @torch.no_grad()
     def _run(
@@ -299,8 +296,9 @@ class SimulationMixin(PredictionMixin):
         clocks: np.ndarray,
         times: np.ndarray,
         held: pd.Series | None,
+        replicate: int,
     ) -> np.ndarray:
-        """States of all replicates, replicates × starts × times × genes, in the units of the data."""
+        """States of a replicate, starts × times × genes, in the units of the data."""
         module, free = self.module, None
         if held is not None and len(held) > 0:
             positions = self.genes.get_indexer(held.index)
@@ -310,26 +308,23 @@ class SimulationMixin(PredictionMixin):
             free[torch.as_tensor(positions)] = 0.0
             speed = None if speed is None else speed * free
         grid = self._solver_times(times, clocks)
-        horizon = self._replicated(grid[-1] * clocks)[0]
-        scaled = torch.as_tensor(grid / grid[-1], dtype=torch.float32, device=module.device)
-        tight = Solver(module.solver.method, min(module.solver.rtol, _TOLERANCE), min(module.solver.atol, _TOLERANCE))
         states, derivatives = self._solved(
-            module.field.effective_weights(),
-            self._replicated(self._encode(starts)),
-            horizon,
+            self._effective(replicate),
+            self._on_device(self._encode(starts))[None],
+            self._on_device(grid[-1] * clocks),
             lineages,
-            scaled,
-            tight,
+            self._on_device(grid / grid[-1]),
+            self._tight_solver,
             speed,
             free,
         )
         offset, scale = self._units
-        found = states[..., : module.n_vars].cpu().numpy().astype(np.float64)
+        found = states[0, ..., : module.n_vars].cpu().numpy().astype(np.float64)
         if module.solver.method in FIXED_STEP:
-            slopes = derivatives[..., : module.n_vars].cpu().numpy().astype(np.float64)
-            found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 2)
+            slopes = derivatives[0, ..., : module.n_vars].cpu().numpy().astype(np.float64)
+            found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 1)
         else:
-            found = found[:, :, len(grid) - len(times) :]
+            found = found[:, len(grid) - len(times) :]
         return found * scale + offset
 
     def _solver_times(self, times: np.ndarray, clocks: np.ndarray) -> np.ndarray:

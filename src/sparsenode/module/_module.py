@@ -206,7 +206,7 @@ class SparseNODEModule(BaseModuleClass):
         Parameters
         ----------
         effective
-            Effective weights.
+            Effective weights, of all replicates or of some.
         start
             Initial values of the variables, replicates × trajectories × variables, in module units.
         relative_span
@@ -218,7 +218,7 @@ class SparseNODEModule(BaseModuleClass):
         solver
             Method and tolerances, those of training by default.
         initial_velocity
-            Initial velocities in the shape of ``start``, only in second order; those of the learned network by default.
+            Initial velocities in the shape of ``start``, only in second order; for all replicates those of the learned network by default.
         free
             One for each variable that moves, zero for those that are held where they start; all move by default.
         reach
@@ -229,7 +229,7 @@ class SparseNODEModule(BaseModuleClass):
         States and derivatives, both replicates × trajectories × times × coordinates of the state.
         """
         layout = self.layout(lineages)
-        span = layout.spread(relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate.repeat(self.order)
+        span = layout.spread(relative_span.expand(len(start), -1)).unsqueeze(2) * self.rate.repeat(self.order)
         field = velocity(effective)
         if reach is not None:
             field = saturating(field, effective.decay, reach)
@@ -281,15 +281,19 @@ class SparseNODEModule(BaseModuleClass):
         self.initial_velocity.start_from(self.initial_state, observed, fields)
         if self.velocity_offset is not None:
             with torch.no_grad():
-                self.velocity_offset.copy_(observed - self._network_velocity(self.start()))
+                self.velocity_offset.copy_(observed - self.network_velocity(self.start(), self.lineages))
 
     def start_speed(self) -> torch.Tensor | None:
         """Initial velocities of the trajectories, replicates × trajectories × variables; ``None`` for those of the network."""
-        return None if self.velocity_offset is None else self._network_velocity(self.start()) + self.velocity_offset
+        return (
+            None
+            if self.velocity_offset is None
+            else self.network_velocity(self.start(), self.lineages) + self.velocity_offset
+        )
 
-    def _network_velocity(self, start: torch.Tensor) -> torch.Tensor:
-        """Initial velocities that the network gives at starts of the trajectories."""
-        layout = self.layout(self.lineages)
+    def network_velocity(self, start: torch.Tensor, lineages: Sequence[int]) -> torch.Tensor:
+        """Initial velocities that the network gives at starts, all replicates × trajectories × variables; only in second order."""
+        layout = self.layout(lineages)
         return layout.gather(cast("InitialVelocity", self.initial_velocity)(layout.spread(start)))
 
     def layout(self, lineages: Sequence[int]) -> Layout:
@@ -318,7 +322,7 @@ class SparseNODEModule(BaseModuleClass):
         noise = self._by_replicate(noise)
         if self.initial_velocity is None:
             return start + noise[:, 0], None
-        speed = self._network_velocity(start) if speed is None else speed
+        speed = self.network_velocity(start, self.lineages) if speed is None else speed
         return start + noise[:, 0], speed + noise[:, 1]
 
     def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
