@@ -85,7 +85,8 @@ def test_strongest_edges_are_between_different_genes(path, tmp_path, quick, caps
     for network, expected in ((pd.concat([own, others]), ["+3.000", "-2.000", "+1.000"]), (own, [])):
         monkeypatch.setattr(sn.SparseNODE, "get_network", lambda _, network=network: network)
         assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 0
-        lines = capsys.readouterr().out.partition("Strongest edges between different genes:\n")[2].splitlines()
+        shown = capsys.readouterr().out.partition("Strongest edges between different genes")[2]
+        lines = shown.partition(":\n")[2].splitlines()
         assert [line.split()[-1] for line in lines] == (["weight", *expected] if expected else ["none"])
 
 
@@ -215,6 +216,23 @@ def test_divergence(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sn.SparseNODE, "train", diverge)
     assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 1
     assert "lower the learning rate" in failure(capsys)
+
+
+def test_a_network_whose_trajectories_diverge_is_written(path, tmp_path, quick, monkeypatch, capsys):
+    def diverge(self, *_, **__):
+        raise sn.DivergenceError("The solution diverged.")
+
+    monkeypatch.setattr(sn.module.SparseNODEModule, "trajectories", diverge)
+    arguments = ["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age", "--objective", "transport"]
+    with pytest.warns(UserWarning, match="only its network was written"):
+        assert _cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "Exact zeros" in text
+    assert "not to be interpreted without skill" in text
+    assert "null_zero" not in text
+    adata = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert adata.varp["sparsenode_adjacency"].nnz > 0
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["out_adjacency.png", "out_history.png"]
 
 
 def test_a_mistake_of_ours_is_not_hidden(path, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from sparsenode import SparseNODE
@@ -129,33 +130,39 @@ def _regulators(given: str, adata: AnnData) -> str | list[str]:
     return given
 
 
-def _train_and_report(model: SparseNODE, **train: Any) -> None:
-    """Train, and print fit, skill and sparsity."""
+def _train_and_report(model: SparseNODE, key_added: str = "sparsenode", **train: Any) -> None:
+    """Train, and print fit, skill, sparsity and the strongest edges."""
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        model.train(enable_progress_bar=sys.stdout.isatty(), **train)
-    explained = 1 - model.evaluate().loc["total", ["mse", "null_mean"]].pipe(lambda row: row["mse"] / row["null_mean"])
+        model.train(enable_progress_bar=sys.stdout.isatty(), key_added=key_added, **train)
+    print(f"trained in {time.perf_counter() - start:.0f} s")
+    results = model.adata.uns[key_added]
+    skilled = "scores" in results and _report_scores(results["scores"], results["held_out_scores"])
+    sparsity = model.get_sparsity()
     print(
-        f"trained in {time.perf_counter() - start:.0f} s; {explained:.0%} of the variance around the lineage means fitted\n"
+        f"\nExact zeros: {sparsity['feature']:.0%} of the lineages' adjacencies, {sparsity['weight']:.0%} of the weights"
     )
+    print(f"Strongest edges between different genes{'' if skilled else ', not to be interpreted without skill'}:")
+    # Self edges mix decay with self-regulation, and are often the strongest.
+    edges = model.get_network().query("source != target").head(10)
+    print(edges.to_string(index=False, float_format=lambda value: f"{value:+.3f}") if len(edges) else "none")
+
+
+def _report_scores(scores: pd.DataFrame, held_out: pd.DataFrame) -> bool:
+    """Print how well cells are fitted and predicted; whether there is skill on the held-out ones."""
+    total = scores.loc["total"]
+    print(f"{1 - total['mse'] / total['null_mean']:.0%} of the variance around the lineage means fitted\n")
     print("Mean squared error of held-out cells, beside trivial predictors (skill: 1 - mse / best of them):")
-    scores = model.evaluate(indices=model.validation_indices)
-    print(scores.to_string(float_format=lambda value: f"{value:.4f}"))
-    if scores["skill"].iloc[-1] <= 0:
+    print(held_out.to_string(float_format=lambda value: f"{value:.4f}"))
+    skilled = bool(held_out["skill"].iloc[-1] > 0)
+    if not skilled:
         print(
             "Skill is not positive: one of the trivial predictors does as well on these cells. The smoothed curve has seen\n"
             "their neighbours in time, so the fairer test is another donor (SparseNODE.evaluate). Without skill there, do\n"
             "not interpret the network."
         )
-    sparsity = model.get_sparsity()
-    print(
-        f"\nExact zeros: {sparsity['feature']:.0%} of the lineages' adjacencies, {sparsity['weight']:.0%} of the weights"
-    )
-    print("Strongest edges between different genes:")
-    # Self edges mix decay with self-regulation, and are often the strongest.
-    edges = model.get_network().query("source != target").head(10)
-    print(edges.to_string(index=False, float_format=lambda value: f"{value:+.3f}") if len(edges) else "none")
+    return skilled
 
 
 def _write(adata: AnnData, path: Path, figures: Path, key: str) -> None:
@@ -169,7 +176,8 @@ def _write(adata: AnnData, path: Path, figures: Path, key: str) -> None:
 
     adata.write_h5ad(path)
     written = [path]
-    for name in ("trajectory", "adjacency", "history"):
+    drawn = ("trajectory", "adjacency", "history") if "scores" in adata.uns[key] else ("adjacency", "history")
+    for name in drawn:  # there are no scores where trajectories diverge
         figure = getattr(pl, name)(adata, key=key, return_fig=True)
         written.append(figures / f"{path.stem}_{name}.png")
         figure.savefig(written[-1], dpi=150)

@@ -11,6 +11,7 @@ import pytest
 from anndata import AnnData, concat
 from scipy import sparse
 from scipy.integrate import solve_ivp
+from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 
 import sparsenode as sn
@@ -378,6 +379,20 @@ def test_own_cells_keep_the_velocities_that_were_learned(several_speeds):
         np.testing.assert_allclose(model.predict(initial_velocity=initial_velocity), expected, atol=1e-5)
     new = trials(expected.reshape(4, 40, 1), times, first=4)
     assert np.abs(model.predict(new) - expected).max() > 1e-4
+
+
+def test_results_and_velocities_of_new_trials_are_of_the_trajectories_that_are_predicted(several_speeds):
+    times = np.linspace(0.0, 3.0, 40)
+    states = np.cos(OMEGA * times) + 1.5 / OMEGA * np.sin(OMEGA * times)
+    new = trials(states[None, :, None], times, first=7)
+    predicted = several_speeds.predict(new)
+    several_speeds.write_results(new)
+    np.testing.assert_array_equal(new.obsm["sparsenode_trajectory"], predicted)
+    scores = several_speeds.evaluate(new)
+    pd.testing.assert_frame_equal(new.uns["sparsenode"]["scores"], scores)
+    slopes = CubicSpline(times, predicted[:, 0]).derivative()(times)
+    np.testing.assert_allclose(several_speeds.get_velocity(new)[:, 0], slopes, atol=2e-3)
+    np.testing.assert_array_equal(new.layers["sparsenode_velocity"], several_speeds.get_velocity(new))
 
 
 def test_new_trials_with_the_velocities_of_the_network_do_not_take_those_of_others(several_speeds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -386,18 +387,33 @@ def test_transport_again_does_not_solve_for_what_was_given_up(few):
     assert model.module.field.weights[-1][0].any()
 
 
-def test_diverging_trajectories_are_warned_of_when_a_strength_is_chosen(few):
-    """As after training: the choice holds, and the network can be read."""
+def test_of_a_fit_whose_trajectories_diverge_the_network_is_written(few, tmp_path):
+    """As after training: the choice holds, and the network can be read and drawn, but nothing that needs trajectories."""
     model = sn.SparseNODE(few, CNODE([0.1, 0.5]), objective="transport", hidden=(4,))
     model.train(max_epochs=2, **QUIET)
+    assert {"sparsenode_trajectory"} <= set(few.obsm)
     with torch.no_grad():
         model.module.field.weights[-1] += 60 * torch.eye(4)
-    with pytest.warns(
-        UserWarning, match="trajectories of this transport fit diverge, so no results were written"
-    ) as caught:
+    message = "trajectories of this transport fit diverge: only its network was written.*get_network"
+    with pytest.warns(UserWarning, match=message) as caught:
         chosen = model.select("sparsity", sparsity=0.0)
     assert caught[0].filename == __file__
     assert chosen.name == model.selected_
+    adjacency = model.get_adjacency()
+    assert (np.diag(adjacency) > 5).all()
+    few.write_h5ad(tmp_path / "cells.h5ad")
+    read = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    for adata in (few, read):
+        np.testing.assert_allclose(adata.varp["sparsenode_adjacency"].toarray(), adjacency, rtol=1e-6)
+        assert not {"sparsenode_trajectory"} & set(adata.obsm)
+        assert not {"sparsenode_velocity"} & set(adata.layers)
+        assert not {"scores", "held_out_scores"} & set(adata.uns["sparsenode"])
+        assert {"sparsity", "history", "regularization_path", "parameters"} <= set(adata.uns["sparsenode"])
+        sn.pl.adjacency(adata, return_fig=True)
+        with pytest.raises(KeyError, match="Expected trajectories.*this fit diverge"):
+            sn.pl.trajectory(adata, return_fig=True)
+        with pytest.raises(KeyError, match="Expected scores.*this fit diverge"):
+            sn.pl.skill(adata, return_fig=True)
 
 
 def test_going_back_from_fine_tuning_is_logged(few, caplog):

@@ -201,9 +201,13 @@ class PredictionMixin(MuDataMixin):
         return initial_velocity == "observed"
 
     def _integrate(
-        self, cells: Cells | None, end: float = 1.0, replicate: Replicates = None, observed: bool = False
+        self, cells: Cells | None, end: float = 1.0, replicate: Replicates = None, observed: bool | None = None
     ) -> FittedTrajectories:
-        """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths."""
+        """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths.
+
+        Initial velocities are those of early cells if ``observed``, by default where the model learned some.
+        """
+        observed = self._observed(None) if observed is None else observed
         if replicate == "mean":
             found = self._integrate_all(cells, end, observed)
             return FittedTrajectories.mean([fitted for r, fitted in enumerate(found) if r not in self.given_up_])
@@ -303,7 +307,6 @@ class PredictionMixin(MuDataMixin):
             result[members] += share[members, m, None] * fitted.at(m, cells.times[members, m])
         return result
 
-    @torch.no_grad()
     def get_velocity(
         self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
     ) -> np.ndarray:
@@ -345,20 +348,23 @@ class PredictionMixin(MuDataMixin):
         is noisier than that of the trajectory it belongs to; average over neighbours before reading it.
         """
         self._require_trained()
-        module, cells = self.module, self._cells(adata)
-        chosen = self._replicate(replicate)
+        cells, chosen = self._cells(adata), self._replicate(replicate)
+        return self._velocities(cells, _checks.cell_indices(indices, len(cells.times)), chosen)
+
+    @torch.no_grad()
+    def _velocities(self, cells: Cells, wanted: np.ndarray, replicate: int) -> np.ndarray:
+        """What :meth:`get_velocity` returns for some cells."""
+        module = self.module
         if module.order == 2:
-            wanted = _checks.cell_indices(indices, len(cells.times))
-            return self._slopes(cells, wanted, chosen, 1.0 / cells.spans).astype(np.float32)
+            return self._slopes(cells, wanted, replicate, 1.0 / cells.spans).astype(np.float32)
         relative = self._relative(cells)
         # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
         rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
-        effective = self._effective(chosen)
-        wanted = _checks.cell_indices(indices, len(cells.times))
+        effective = self._effective(replicate)
         needed, back = np.unique(wanted, return_inverse=True)
         position = np.full(len(cells.times), -1)
         position[needed] = np.arange(len(needed))
-        drift = self._drift(cells, chosen)
+        drift = self._drift(cells, replicate)
         rates = self._units[1] * module.rate.cpu().numpy()
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
         for first, x in cells.chunks():
@@ -398,6 +404,11 @@ class PredictionMixin(MuDataMixin):
         start = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
         layout = module.layout(cells.lineages)
         return layout.gather(module.drift(layout.spread(start[None]), effective))[0].cpu().numpy()
+
+    @property
+    def _objective_name(self) -> str:
+        """Name of the objective that the model was made for."""
+        return self.objective if isinstance(self.objective, str) else "transport"
 
     @property
     def _units(self) -> tuple[np.ndarray, np.ndarray]:

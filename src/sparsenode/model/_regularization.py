@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
@@ -170,25 +169,8 @@ class RegularizationMixin(ResultsMixin):
         self.selected_ = int(rows.index[int(rows[column].argmin())])
         key = self.key_added_ if isinstance(key_added, EllipsisType) else key_added
         if key is not None and self.adata is not None:
-            self._write(key)
+            self.write_results(key_added=key)
         return self.get_regularization_path().iloc[self.selected_]
-
-    def _write(self, key_added: str) -> None:
-        """Write results; a field that no trajectory was fitted to may diverge when it is integrated."""
-        try:
-            self.write_results(key_added=key_added)
-        except DivergenceError as error:
-            if self.fitted_ == "trajectory":
-                raise
-            warnings.warn(
-                f"The trajectories of this {self._objective_name} fit diverge, so no results were written. {error}",
-                UserWarning,
-                stacklevel=3,
-            )
-
-    @property
-    def _objective_name(self) -> str:
-        return "transport" if isinstance(self.objective, Transport) else self.objective
 
     @torch.no_grad()
     def _make_path(self, splitter: StatisticsSplitter, regulators: list[int] | None) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _keys
+from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
 from sparsenode.model._assemble import WRITTEN, check_key, remove_results, spread_results
 from sparsenode.model._evaluation import EvaluationMixin
@@ -71,14 +72,16 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         With MuData they go to the modality of the expression. Where two modalities were fitted together, each gets its own part of
         ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp``, over the variables of all modalities.
 
-        With more than 2e8 entries (cells × genes) the dense results are left out, with a warning.
+        With more than 2e8 entries (cells × genes) the dense results are left out, with a warning. So is what needs trajectories,
+        ``.obsm``, ``.layers`` and scores, where no trajectories were fitted and the solution of the equation leaves the finite numbers,
+        as after transport it may: the network is written all the same.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         DivergenceError
-            If the trajectories leave the finite numbers, as those of a transport fit may.
+            If trajectories were fitted, and those of these cells leave the finite numbers.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
@@ -99,17 +102,30 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         origin = self._origin(target, adata)
         self._check_target(target, origin, key_added)
         order = np.argsort(gene_positions(target, list(self.genes)))
-        fitted = self._integrate(cells)
+        try:
+            fitted = self._integrate(cells)
+        except DivergenceError as error:
+            if self.fitted_ == "trajectory":
+                raise
+            fitted = None
+            warnings.warn(
+                f"The trajectories of this {self._objective_name} fit diverge: only its network was written, neither predictions, velocities "
+                f"nor scores. {error}",
+                UserWarning,
+                stacklevel=3,
+            )
         remove_results(target, key_added)
         networks = self._networks(key_added)
         for key, network in networks.items():
             target.varp[key] = sparse.csr_matrix(network.to_numpy()[np.ix_(order, order)].astype(np.float32))
         written = {"varp": list(networks)}
-        if target.n_obs * target.n_vars <= MAX_DENSE:
+        if fitted is not None and target.n_obs * target.n_vars <= MAX_DENSE:
             written |= {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]}
             target.obsm[_keys.trajectory(key_added)] = self._predict_cells(cells, fitted)[:, order]
-            target.layers[_keys.velocity(key_added)] = self.get_velocity(target)[:, order]
-        else:
+            target.layers[_keys.velocity(key_added)] = self._velocities(cells, np.arange(target.n_obs), self.selected_)[
+                :, order
+            ]
+        elif fitted is not None:
             warnings.warn(
                 f"{target.n_obs} cells × {target.n_vars} genes are too many to store predictions of every cell: "
                 "`.obsm` and `.layers` were not written. Use `predict` and `get_velocity` on subsets.",
@@ -148,29 +164,31 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             keys |= {lineage: _keys.lineage_adjacency(lineage, key_added) for lineage in self.lineages}
         return keys
 
-    def _summary(self, cells: Cells, fitted: FittedTrajectories, order: np.ndarray) -> dict:
+    def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict:
         """Everything that goes to ``.uns``, in types that h5ad can store, with genes in the order of the cells' data."""
         setup = {key: value for key, value in self.registry["setup_args"].items() if value is not None}
-        start, end = cells.trajectories["start"].to_numpy(float), cells.trajectories["end"].to_numpy(float)
-        grid = np.linspace(0.0, 1.0, fitted.states.shape[1])
+        trajectories = {
+            name: np.asarray(values, dtype=str)
+            for name, values in {
+                "name": cells.trajectories.index,
+                "lineage": cells.trajectories["lineage"],
+                "batch": cells.trajectories["batch"],
+            }.items()
+        }
         summary = {
             "orientation": ORIENTATION,
             "setup": setup,
             "parameters": self._parameters(),
-            "scores": self.evaluate(cells.adata),
             "sparsity": self.get_sparsity().to_dict(),
             "genes": np.asarray(self.genes[order], dtype=str),
-            "trajectories": {
-                "name": np.asarray(cells.trajectories.index, dtype=str),
-                "lineage": np.asarray(cells.trajectories["lineage"], dtype=str),
-                "batch": np.asarray(cells.trajectories["batch"], dtype=str),
-                "times": start[:, None] + grid * (end - start)[:, None],
-                "values": fitted.states[:, :, order].astype(np.float32),
-            },
+            "trajectories": trajectories,
         }
-        held_out = self.validation_indices
-        if self._is_training_data(cells) and held_out is not None and len(held_out) > 0:
-            summary["held_out_scores"] = self.evaluate(indices=held_out)
+        if fitted is not None:
+            start, end = cells.trajectories["start"].to_numpy(float), cells.trajectories["end"].to_numpy(float)
+            grid = np.linspace(0.0, 1.0, fitted.states.shape[1])
+            trajectories["times"] = start[:, None] + grid * (end - start)[:, None]
+            trajectories["values"] = fitted.states[:, :, order].astype(np.float32)
+            summary |= self._stored_scores(cells, fitted)
         for name, history in {"history": self.history_, "network_history": self.network_history_}.items():
             if history:
                 summary[name] = history_table(history)
@@ -179,6 +197,16 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         if self.sparsification_ is not None:
             summary["sparsification"] = self.sparsification_
         return summary
+
+    def _stored_scores(self, cells: Cells, fitted: FittedTrajectories) -> dict[str, pd.DataFrame]:
+        """What :meth:`evaluate` returns for all of these cells, and for the held-out ones if these are the training data."""
+        nulls, held_out = self._nulls(cells, fitted, forecast=False), self.validation_indices
+        every = np.ones(len(cells.times), dtype=bool)
+        scores = {"scores": self._scores(cells, fitted, every, nulls)}
+        if self._is_training_data(cells) and held_out is not None and len(held_out) > 0:
+            chosen = np.isin(np.arange(len(every)), held_out)
+            scores["held_out_scores"] = self._scores(cells, fitted, chosen, nulls)
+        return scores
 
     def _parameters(self) -> dict:
         """Arguments of the model as strings and numbers."""

@@ -212,7 +212,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             undo.pop_all()
         self.key_added_ = key_added
         if key_added is not None:
-            self._write(key_added)
+            self.write_results(key_added=key_added)
 
     def _check_arguments(
         self,

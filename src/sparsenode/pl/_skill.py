@@ -56,7 +56,7 @@ def skill(
     Raises
     ------
     KeyError
-        If there are no results under ``key``, or a column is missing from the table.
+        If there are no results under ``key``, or none with scores, or a column is missing from the table.
     ValueError
         If an error is not a positive number.
 
@@ -66,6 +66,11 @@ def skill(
     """
     if isinstance(scores, AnnData):
         uns = _common.results(scores, key)
+        if "scores" not in uns:
+            raise KeyError(
+                f"Expected scores in `adata.uns[{key!r}]`, found none: the trajectories of this fit diverge. Fit them too, with "
+                "`train(objective='trajectory')`."
+            )
         scores = pd.DataFrame(uns.get("held_out_scores", uns["scores"]))
     nulls = [column for column in scores if str(column).startswith("null_")]
     if "mse" not in scores or not nulls:

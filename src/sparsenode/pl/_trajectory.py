@@ -63,12 +63,17 @@ def trajectory(
     Raises
     ------
     KeyError
-        If there are no results under ``key``.
+        If there are no results under ``key``, or none with trajectories.
     ValueError
         If a gene or lineage is unknown, if ``adata`` has no gene of the fit, or if the number of axes is wrong.
     """
     uns = _common.results(adata, key)
     fit, setup = uns["trajectories"], uns["setup"]
+    if "values" not in fit:
+        raise KeyError(
+            f"Expected trajectories in `adata.uns[{key!r}]['trajectories']`, found their names alone: those of this fit diverge. Fit them "
+            "too, with `train(objective='trajectory')`."
+        )
     model_genes = [str(gene) for gene in uns["genes"]]
     values = np.asarray(fit["values"])
     names = list(dict.fromkeys(map(str, fit["lineage"])))
