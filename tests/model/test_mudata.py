@@ -133,13 +133,16 @@ def test_files_with_a_prefix(mdata, tmp_path):
     np.testing.assert_array_equal(loaded.predict(), model.predict())
 
 
-def test_blocks_of_modalities_whose_names_begin_alike(make_adata):
+@pytest.mark.parametrize("other", ["rna2", "rna:x"])
+def test_blocks_of_modalities_whose_names_begin_alike(make_adata, other):
     parts = bundle(make_adata()).mod
-    mdata = MuData({"rna": parts["rna"], "rna2": parts["atac"]})
-    model = train(mdata, {"lineage_key": "lineage", "modalities": {"layer": "rna", "regulator_layer": "rna2"}})
+    mdata = MuData({"rna": parts["rna"], other: parts["atac"]})
+    model = train(mdata, {"lineage_key": "lineage", "modalities": {"layer": "rna", "regulator_layer": other}})
     blocks = model.get_adjacency_blocks()
-    assert blocks["rna", "rna2"].shape == (8, 3)
-    assert list(blocks["rna2", "rna"].columns) == list(parts["rna"].var_names)
+    assert list(blocks) == [("rna", "rna"), ("rna", other), (other, "rna"), (other, other)]
+    assert blocks["rna", other].shape == (8, 3)
+    assert list(blocks[other, "rna"].columns) == list(parts["rna"].var_names)
+    assert list(blocks[other, other].index) == list(parts["atac"].var_names)
 
 
 def test_other_donors(make_adata, fit):

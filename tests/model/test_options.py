@@ -92,7 +92,7 @@ def test_both_by_default(cells):
 def test_few_cells_are_fitted_by_trajectories_and_a_warning_says_so(make_adata, tmp_path):
     adata = make_adata(n_obs=120)
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
-    with pytest.warns(UserWarning, match="60 cells in the median.*needs 90. Name an `objective`") as caught:
+    with pytest.warns(UserWarning, match="60 cells in the median.*needs 100. Name an `objective`") as caught:
         model = sn.SparseNODE(adata, hidden=(4,))
     assert caught[0].filename == __file__
     assert model.objective == "trajectory"

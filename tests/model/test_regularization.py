@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sparsenode as sn
-from sparsenode.model._regularization import bibliography
+from sparsenode.model._regularization import _warn_at_an_end, bibliography
 from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
 from sparsenode.training import IterativeSparsification
 
@@ -163,6 +163,14 @@ def test_a_path_that_may_end_too_early_is_warned_of(choose, arguments, errors, s
     assert said is None or re.search(said, messages[0])
 
 
+def test_nothing_is_weaker_than_no_penalty():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.0)
+    with pytest.warns(UserWarning, match="strongest of 2 strengths was chosen, 0.1"):
+        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.1)
+
+
 def test_without_held_out_cells_only_the_sparsity_decides(choose):
     assert choose(np.nan, np.nan, rule="sparsity", sparsity=0.1) == 1  # the seed with the smaller training error
     for rule in ("best", "one_standard_error"):
@@ -290,6 +298,21 @@ def test_citation_holds_the_objective(adata, objective, cited):
     sn.SparseNODE.setup_anndata(adata)
     text = sn.SparseNODE(adata, regularizer="none", objective=objective, hidden=(4,)).citation()
     assert re.findall(r"@\w+\{(\w+),\n", text) == ["aliee2022sparsity", "chen2018neural", *cited]
+
+
+def test_citation_of_a_regularizer_of_ones_own(adata):
+    class Mine(CNODE):
+        name = "mine"
+        citations = ("@article{mine,\n  title = {Mine}\n}",)
+
+    class Unknown(CNODE):
+        citations = ("mine",)
+
+    sn.SparseNODE.setup_anndata(adata)
+    model = sn.SparseNODE(adata, regularizer=Mine(), objective="trajectory", hidden=(4,))
+    assert re.findall(r"@\w+\{(\w+),\n", model.citation()) == ["aliee2022sparsity", "chen2018neural", "mine"]
+    with pytest.raises(KeyError, match=r"`citations` of Unknown to be BibTeX entries.*found \['mine'\]"):
+        sn.SparseNODE(adata, regularizer=Unknown(), objective="trajectory", hidden=(4,)).citation()
 
 
 def test_every_entry_of_the_bibliography_is_found():

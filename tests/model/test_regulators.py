@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,13 +133,37 @@ FRAME = pd.DataFrame([[1.0, 2.0], [0.5, 0.0]], index=["gene0", "gene1"], columns
         (FRAME.set_axis(["x", "y"], axis=1), ValueError, "found none"),
         (-FRAME, ValueError, "non-negative and finite"),
         (FRAME / 0, ValueError, "non-negative and finite"),
+        (FRAME.astype(str), TypeError, "numbers in `path_weights`, found (str|object) in column 'gene2'"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_wrong_path_weights(adata, weights, error, message):
     sn.SparseNODE.setup_anndata(adata)
     with pytest.raises(error, match=message):
         sn.SparseNODE(adata, objective="trajectory", path_weights=weights)
+
+
+def test_names_in_path_weights_that_are_not_used_are_logged(adata, caplog, recwarn):
+    sn.SparseNODE.setup_anndata(adata)
+    caplog.set_level(logging.INFO, "sparsenode")
+    frame = FRAME.set_axis(["gene0", "x"]).set_axis(["gene2", "y"], axis=1)
+    sn.SparseNODE(adata, objective="trajectory", path_weights=frame)
+    for axis, name in (("rows", "x"), ("columns", "y")):
+        assert re.search(rf"1 of 2 {axis} of `path_weights` are genes of the model.*{name}", caplog.text)
+    assert not [one for one in recwarn if "path_weights" in str(one.message)]
+
+
+def test_path_weights_of_genes_that_may_not_regulate_raise_a_warning(adata):
+    sn.SparseNODE.setup_anndata(adata)
+    arguments = {"objective": "trajectory", "regulators": ["gene2", "gene4"]}
+    with pytest.warns(UserWarning, match=r"1 of 2 columns.*\['gene3'\].*not among `regulators`") as caught:
+        sn.SparseNODE(adata, path_weights=FRAME, **arguments)
+    assert caught[0].filename == __file__
+    whole = pd.DataFrame(1.0, adata.var_names, adata.var_names)  # ones are the default, and nothing is lost
+    whole.loc["gene0", "gene2"] = 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sn.SparseNODE(adata, path_weights=whole, **arguments)
 
 
 def test_only_penalties_of_paths_can_be_weighted(adata):

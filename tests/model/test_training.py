@@ -220,9 +220,45 @@ def test_plan_arguments_reach_the_plan(adata, fit, same_state):
     assert not same_state(model, fit(adata.copy()))
 
 
-def test_unknown_plan_argument(adata):
-    with pytest.raises(TypeError, match="learning_rate"):
-        new(adata).train(**QUICK, plan_kwargs={"learning_rate": 0.1})
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (
+            {"learning_rate": 0.1},
+            TypeError,
+            r"\['lr', 'gate_lr', 'weight_decay', 'max_grad_norm'\], found \['learning_rate'\]",
+        ),
+        ({"refit": True}, TypeError, r"found \['refit'\]"),
+        ({"dense_epochs": 99}, TypeError, r"found \['dense_epochs'\]"),
+        ({"lr": -1}, ValueError, r"`plan_kwargs\['lr'\]` to be a positive number, found -1"),
+        ({"lr": float("nan")}, ValueError, "found nan"),
+        ({"max_grad_norm": 0}, ValueError, "'max_grad_norm'.*found 0"),
+        ({"gate_lr": -0.1}, ValueError, "'gate_lr'.*non-negative.*found -0.1"),
+        ({"weight_decay": "no"}, ValueError, "'weight_decay'.*found 'no'"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("objective", ["trajectory", "both"])
+def test_plan_arguments_are_checked_before_anything_is_done(
+    make_adata, monkeypatch, objective, settings, error, message
+):
+    model = new(make_adata(240), objective=objective)
+    monkeypatch.setattr(model, "_prepare", None)
+    with pytest.raises(error, match=message):
+        model.train(**QUICK, plan_kwargs=settings)
+
+
+@pytest.mark.parametrize("name", ["early_stopping", "half_samples", "refit", "shuffle_set_split"])
+def test_switches_are_booleans(adata, name):
+    with pytest.raises(TypeError, match=f"`{name}` to be True or False, found 'no'"):
+        new(adata, n_seeds=2).train(**QUICK, **{name: "no"})
+
+
+def test_the_network_of_a_trained_model_takes_no_schedule(make_adata, fit):
+    model = fit(make_adata(240), objective="both")
+    for schedule in ("iterative", "nonsense"):
+        with pytest.raises(ValueError, match=f"Expected no `schedule`.*found '{schedule}'.*Make a new model"):
+            model.train(**QUICK, schedule=schedule)
 
 
 def test_trainer_arguments_reach_the_trainer(adata, fit):

@@ -98,6 +98,13 @@ def test_groups(runs):
         assert legend.get_title().get_text() == "donor"
 
 
+def test_more_groups_than_the_palette_holds():
+    names = [f"g{i}" for i in range(11)]
+    axis = sn.pl.comparison(pd.DataFrame({"method": "a", "mse": 1.0, "donor": names}), "mse", groupby="donor")
+    colors = {to_hex(container.lines[0].get_color()) for container in axis.containers}
+    assert len(colors) == len(names)
+
+
 def test_categories_give_the_order(runs):
     runs["method"] = pd.Categorical(runs["method"], categories=["none", "other", "cnode", "pathreg"])
     axis = sn.pl.comparison(runs, "mse")

@@ -66,6 +66,11 @@ def test_refuses_what_it_cannot_scale(donors):
         pp.min_max_scale(one, layer="min_max")
     with pytest.raises(KeyError, match="'nothing'"):
         pp.min_max_scale(one, layer="nothing")
+    one.layers["counts"] = one.X.copy()
+    with pytest.raises(ValueError, match="a new layer or one that was scaled before, found 'counts'"):
+        pp.min_max_scale(one, key_added="counts")
+    np.testing.assert_array_equal(one.layers["counts"], one.X)
+    pp.min_max_scale(one)  # its own may be written anew
     one.X[0, 0] = np.nan
     with pytest.raises(ValueError, match="finite"):
         pp.min_max_scale(one)

@@ -85,6 +85,7 @@ def test_fits_and_survives_a_file(prepared, tmp_path):
 def test_unassigned_and_unreachable_cells_are_dropped_and_counted(counts):
     rna = counts["rna"].copy()
     rna.layers["raw"] = rna.X.copy()
+    rna.obsm["X_umap"] = np.arange(2 * rna.n_obs).reshape(-1, 2)
     island = np.flatnonzero(rna.obs["cell_type"] == "late_myeloid")
     values = rna.layers["raw"].tolil()
     values[island] = 0
@@ -98,6 +99,7 @@ def test_unassigned_and_unreachable_cells_are_dropped_and_counted(counts):
     assert cells["unreachable"] == kinds["late_myeloid"]
     assert cells["kept"] == adata.n_obs == kinds["stem"] + kinds["early_erythroid"]
     assert np.isfinite(adata.obs["dpt_pseudotime"]).all()
+    np.testing.assert_array_equal(adata.obsm["X_umap"][:, 0] // 2, rna.obs_names.get_indexer(adata.obs_names))
     assert adata.obs_names[adata.uns["iroot"]] == adata.uns["prepare_trajectories"]["root"]
     assert adata.obs["dpt_pseudotime"].iloc[adata.uns["iroot"]] == 0
     assert adata.uns["prepare_trajectories"]["lineages"] == {"both": adata.n_obs, "none": kinds["stem"]}

@@ -67,6 +67,12 @@ def positive(name: str, value: object) -> None:
         raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
 
 
+def non_negative(name: str, value: object) -> None:
+    """Refuse anything but finite numbers from 0 on."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < float("inf"):
+        raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
+
+
 def share(name: str, value: object, zero: bool = True) -> None:
     """Refuse anything but numbers from 0 to 1; 0 itself only with ``zero``."""
     if (
@@ -137,6 +143,24 @@ def trainer_arguments(names: Iterable[str]) -> None:
             "`plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, and other "
             "objectives take all cells at once."
         )
+
+
+def plan_arguments(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a training plan that there are not, and values out of range.
+
+    Raises
+    ------
+    TypeError
+        If a name is unknown.
+    ValueError
+        If a rate or norm is out of range.
+    """
+    known = {"lr": positive, "gate_lr": non_negative, "weight_decay": non_negative, "max_grad_norm": positive}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise TypeError(f"Expected the keys of `plan_kwargs` to be among {list(known)}, found {unknown}.")
+    for name, value in settings.items():
+        known[name](f"plan_kwargs[{name!r}]", value)
 
 
 def device(devices: object, precision: object) -> None:

@@ -192,8 +192,10 @@ class MuDataMixin(BaseModelClass):
         if not self._is_joint:
             raise ValueError("Expected a model of two modalities, found one. Name a second in `setup_mudata`.")
         adjacency = self.get_adjacency(lineage, **kwargs)  # type: ignore[attr-defined]
-        parts = {self._modalities[argument] for argument in (EXPRESSION, REGULATORS)}
-        where = {part: np.flatnonzero(adjacency.index.str.startswith(f"{part}:")) for part in parts}
+        parts = [self._modalities[argument] for argument in (EXPRESSION, REGULATORS)]
+        # A name may begin like both, as with modalities "rna" and "rna:nuclei": the longer one is meant.
+        own = [max((part for part in parts if name.startswith(f"{part}:")), key=len) for name in adjacency.index]
+        where = {part: np.flatnonzero(np.equal(own, part)) for part in parts}
         return {
             (target, regulator): adjacency.iloc[where[target], where[regulator]]
             .rename(index=lambda name, part=target: name[len(part) + 1 :])

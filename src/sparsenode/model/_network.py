@@ -19,7 +19,7 @@ from sparsenode.objectives import Transport
 Weights = Literal["paths", "jacobian", "effect", "standardised", "balanced"]
 Block = Literal["position", "velocity"]
 
-_KNOTS_PER_SIGN = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
+_GRID_STRIDE = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
 
 
 class NetworkMixin(PredictionMixin):
@@ -356,6 +356,8 @@ class NetworkMixin(PredictionMixin):
         ------
         RuntimeError
             If the model is not trained.
+        TypeError
+            If ``regulators`` is a string.
         ValueError
             If no regulator is among the genes, there is no such lineage or replicate, or a block is asked for in first order.
 
@@ -470,10 +472,10 @@ class NetworkMixin(PredictionMixin):
             states = module.reference.cpu().numpy()
         else:
             fitted = self._integrate(None, replicate=replicate)
-            states = self._encode(fitted.states[:, ::_KNOTS_PER_SIGN])
+            states = self._encode(fitted.states[:, ::_GRID_STRIDE])
             if module.order == 2:
                 clock = module.relative_span.cpu().numpy()[:, None, None] * self._velocity_unit
-                states = np.concatenate([states, fitted.derivatives[:, ::_KNOTS_PER_SIGN] / clock], 2)
+                states = np.concatenate([states, fitted.derivatives[:, ::_GRID_STRIDE] / clock], 2)
         lineages = np.arange(len(states)) if transported else np.asarray(module.lineages)
         effective = module.field.effective_weights()
         read = self._places(lineage)

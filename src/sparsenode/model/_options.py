@@ -57,9 +57,9 @@ DEFAULTS["both"] = DEFAULTS["transport"] | {"fields": "lineage"}
 _HIDDEN_PER_TARGET = (10,)
 # Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
-# Cells in a trajectory: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
+# Cells in a trajectory, a tenth of them held out: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
 # plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
-_FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 90, 60_000, 200_000_000
+_FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 100, 60_000, 200_000_000
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,7 @@ def check_dynamics(
         _checks.choice("objective", objective, tuple(DEFAULTS))
     coupled = isinstance(objective, Transport) or objective == "transport"
     for name, value in noise.items():
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
+        _checks.non_negative(name, value)
         if value > 0 and coupled:
             raise ValueError(
                 f"Expected no `{name}` with transport, where no trajectory is solved in training. Leave it out."

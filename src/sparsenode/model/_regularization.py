@@ -31,8 +31,8 @@ _OBJECTIVE_CITATIONS = {
 
 def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
     """Say that the best strength may lie beyond those of the path."""
-    if len(strengths) == 1 or strengths.min() < chosen < strengths.max():
-        return
+    if len(strengths) == 1 or strengths.min() < chosen < strengths.max() or chosen == 0:
+        return  # nothing is weaker than no penalty
     weak = chosen == strengths.min()
     warnings.warn(
         f"The {'weakest' if weak else 'strongest'} of {len(strengths)} strengths was chosen, {chosen:g}. "
@@ -326,8 +326,14 @@ class RegularizationMixin(ResultsMixin):
             keys.append("meinshausen2010stability")
         if self.module.regularizer.adaptive:
             keys.append("zou2006adaptive")
-        entries = bibliography()
-        return "\n\n".join(entries[key] for key in dict.fromkeys(keys))
+        entries, own = bibliography(), [key for key in keys if not key.lstrip().startswith("@")]
+        unknown = [key for key in own if key not in entries]
+        if unknown:
+            raise KeyError(
+                f"Expected `citations` of {type(self.module.regularizer).__name__} to be BibTeX entries or keys that the package knows, "
+                f"found {unknown}. Put the whole entries there, which begin with '@'."
+            )
+        return "\n\n".join(entries.get(key, key) for key in dict.fromkeys(keys))
 
 
 def _standard_error(items: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
     Raises
     ------
     TypeError
-        If it is not a data frame.
+        If it is not a data frame, or holds anything but numbers.
     ValueError
         If names repeat, if none is a gene, or if a weight is negative or not finite.
     """
@@ -133,6 +133,11 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
                 f"Expected `path_weights` to name genes of the model, found none. Genes look like {list(genes[:3])}, its "
                 f"index like {list(path_weights.index[:3])}, its columns like {list(path_weights.columns[:3])}."
             )
+        text = [name for name in path_weights if not pd.api.types.is_numeric_dtype(path_weights[name])]
+        if text:
+            raise TypeError(
+                f"Expected numbers in `path_weights`, found {path_weights[text[0]].dtype} in column {text[0]!r}."
+            )
         values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError("Expected `path_weights` to be non-negative and finite; leave an edge out for weight one.")
@@ -140,6 +145,25 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
     if self_edges == "free":
         np.fill_diagonal(weights, 0.0)
     return weights
+
+
+def report_path_weights(path_weights: pd.DataFrame, genes: pd.Index, regulators: Sequence[int] | None) -> None:
+    """Log how many rows and columns are used, and warn of weights of genes that may not regulate."""
+    for axis, labels in (("rows", path_weights.index), ("columns", path_weights.columns)):
+        known = labels.isin(genes)
+        unused = _unused(labels[~known].astype(str))
+        logger.info("%d of %d %s of `path_weights` are genes of the model%s.", known.sum(), len(known), axis, unused)
+    if regulators is None:
+        return
+    others = path_weights.columns.isin(genes.delete(list(regulators)))
+    barred = path_weights.columns[others & (path_weights != 1).any(axis=0).to_numpy()]
+    if len(barred):
+        warnings.warn(
+            f"{len(barred)} of {path_weights.shape[1]} columns of `path_weights` cannot be used, such as {list(barred[:5])}: they are not "
+            "among `regulators`. Add them to `regulators`, or leave them out.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def prior_weight_matrix(

@@ -22,7 +22,13 @@ from sparsenode.model._data import warn_of_lengths
 from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
 from sparsenode.model._options import check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
 from sparsenode.model._prediction import InitialVelocities
-from sparsenode.model._regulators import SelfEdges, path_weight_matrix, prior_weight_matrix, regulator_positions
+from sparsenode.model._regulators import (
+    SelfEdges,
+    path_weight_matrix,
+    prior_weight_matrix,
+    regulator_positions,
+    report_path_weights,
+)
 from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
@@ -58,7 +64,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
 
         - ``"both"``: the network of transport, then the trajectories, fitted anew while the zeros of that network are held: what
           is zero in the network is zero in the field that is integrated. Edge weights are those of the transport fit. The default
-          in first order, where cells are enough: with fewer than 90 in a trajectory (the median), with more than 60,000, or with
+          in first order, where cells are enough: with fewer than 100 in a trajectory (the median), with more than 60,000, or with
           more than 2e8 values, it is ``"trajectory"``, and a warning says so.
         - ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts, without a network to rely on.
           The default in second order.
@@ -107,7 +113,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         cost, the default otherwise where the regularizer penalises paths.
     initial_state
         ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory; the default.
-        ``"first"``: mean of the five earliest cells, as in the paper, or of as many as memberships make them worth. ``"learned"``: fitted along with the field, from the
+        ``"first"``: mean of the earliest cells that together count as five (five cells where memberships are 0 or 1), as in the paper. ``"learned"``: fitted along with the field, from the
         earliest observation; for time series, where that one is as good as any other, and so the default in second
         order and with collocation. Learned are positions; initial velocities are those that :math:`g` gives there.
     initial_bandwidth
@@ -241,6 +247,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         known = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
         weights = path_weight_matrix(known, options.self_edges, self.genes)
+        if path_weights is not None:
+            report_path_weights(path_weights, self.genes, self._regulators)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
         self._module_arguments: dict[str, Any] = {

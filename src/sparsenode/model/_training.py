@@ -83,7 +83,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         ----------
         max_epochs
             Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
-            regularizer, the number in each round; a model that is trained already needs no round without adaptive weights first.
+            regularizer, the number in each round; a model that is already trained skips the first round, which has no adaptive weights yet.
         accelerator, devices
             As in :class:`lightning.pytorch.Trainer`, but one device only: a step takes all cells at once.
         train_size, validation_size
@@ -127,7 +127,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             earlier state with a third of the learning rate, with a warning. The model holds the best state so far, or what it held
             before if it is the fit of the network that diverges (``objective="both"``).
         TypeError
-            If an argument is none of this method or of a trainer.
+            If an argument is none of this method, of its plan or of a trainer, or a switch is no boolean.
         RuntimeError
             If a model that was never trained is to be fine-tuned or refitted.
         ValueError
@@ -138,13 +138,22 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
         if objective is not None:
             _checks.choice("objective", objective, ("trajectory",))
+        _checks.booleans(
+            shuffle_set_split=shuffle_set_split, early_stopping=early_stopping, half_samples=half_samples, refit=refit
+        )
         if objective is not None or refit:
             self._require_trained()
         both = self.objective == "both"
         needs_network = both and not self.is_trained_
+        if both and schedule is not None and not needs_network:
+            raise ValueError(
+                f"Expected no `schedule` where a model with `objective='both'` is trained again, found {schedule!r}: it concerns the fit of "
+                "the network, which is kept. Make a new model for another network."
+            )
         refit = refit or both
         fitted = "trajectory" if both or objective is not None else self._objective_name
         max_epochs = _MAX_EPOCHS[fitted] if max_epochs is None else max_epochs
+        _checks.plan_arguments(plan_kwargs or {})
         self._check_arguments(
             max_epochs, steps_per_epoch, train_size, validation_size, devices, half_samples, key_added, trainer_kwargs
         )

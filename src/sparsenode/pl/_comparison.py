@@ -84,13 +84,14 @@ def comparison(
     empty = [measure for measure in wanted if table[measure].notna().sum() == 0]
     if empty or not methods:
         raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
+    colors = _common.distinct_colors(len(groups))
     height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods) + 0.25 * (groupby is not None)
     figure, axes = _common.panels(ax, len(wanted), 3.2, height)
     for i, (axis, measure) in enumerate(zip(axes, wanted, strict=True)):
         for g, group in enumerate(groups):
             rows = table if groupby is None else table[table[groupby].astype(str) == group]
             shift = 0.0 if len(groups) == 1 else _SPREAD * (g / (len(groups) - 1) - 0.5)
-            _draw(axis, rows[[method, measure]].dropna(), methods, shift, _common.PALETTE[g % 8], group)
+            _draw(axis, rows[[method, measure]].dropna(), methods, shift, colors[g], group)
         if reference is not None and measure in reference:
             axis.axvline(reference[measure], color="0.5", linewidth=1, linestyle="--", zorder=0)
         for place in range(0, len(methods), 2):

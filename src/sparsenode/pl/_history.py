@@ -42,8 +42,8 @@ def history(
     Returns
     -------
     List of two axes, or of four: with the default objective the fit of the network is in the first column and that of the
-    trajectories in the second. Errors are shares of the variance around the trajectory means: at 1, a constant does as well. With
-    replicates, means over them.
+    trajectories in the second. Errors are shares of the variance around the trajectory means, of displacements (transport) or of squared slopes
+    (collocation): at 1, a constant does as well. With replicates, means over them.
 
     Raises
     ------

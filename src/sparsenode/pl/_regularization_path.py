@@ -45,8 +45,8 @@ def regularization_path(
     Returns
     -------
     List of two axes. Points are replicates, lines their means over seeds; bars are one standard error over the held-out
-    cells, and the vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors are shares of the variance around the trajectory
-    means.
+    cells, and the vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors are those of
+    :meth:`sparsenode.SparseNODE.get_regularization_path`.
 
     Raises
     ------

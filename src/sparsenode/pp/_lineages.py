@@ -11,8 +11,6 @@ from anndata import AnnData
 
 from sparsenode.model._observations import names_of_fates
 
-SINGLE_LINEAGE = "all"
-
 
 def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequence[str]], groupby: str) -> pd.DataFrame:
     """Membership of every cell in every lineage, true or false; a cell type may belong to several.

@@ -46,7 +46,7 @@ def min_max_scale(
         If expression is not numeric.
     ValueError
         If expression is NaN or infinite, if gene names repeat, if genes are missing in ``reference``, or if ``key_added`` is the
-        layer that is read.
+        layer that is read, or one that this function did not write.
 
     Examples
     --------
@@ -61,6 +61,11 @@ def min_max_scale(
             f"Expected `key_added` to be another layer than the one that is read, found {key_added!r} twice."
         )
     low_key, high_key = f"{key_added}_low", f"{key_added}_high"
+    if key_added in adata.layers and low_key not in adata.var:
+        raise ValueError(
+            f"Expected `key_added` to be a new layer or one that was scaled before, found {key_added!r} with other values. Choose "
+            "another name, or remove that layer."
+        )
     if reference is None:
         low, high = value_range(adata, layer)
     else:

@@ -14,7 +14,8 @@ from sparsenode import _keys
 from sparsenode._logging import logger
 from sparsenode.model import _checks
 from sparsenode.model._expression import LOGGED, expression, place, require_finite
-from sparsenode.pp._lineages import SINGLE_LINEAGE, lineages_of_cell_types, lineages_of_fates
+from sparsenode.model._observations import SINGLE_LINEAGE
+from sparsenode.pp._lineages import lineages_of_cell_types, lineages_of_fates
 
 _MIN_CELLS = 20
 
@@ -88,6 +89,9 @@ def prepare_trajectories(
     - ``.uns["prepare_trajectories"]``: the report. ``cells`` counts cells by what became of them: ``kept``, ``unassigned``
       (in no lineage) and ``unreachable`` (from the root); ``lineages`` counts the cells of each lineage; ``root`` is the
       name of the root cell; ``missing_genes`` lists genes of ``keep_genes`` that are not there.
+
+    Columns of ``.obs`` and ``.var``, colours in ``.uns`` and other tables of ``.obsm``, such as a UMAP, are kept. Other layers, ``.varm``,
+    graphs of cells and the rest of ``.uns`` are not: they are of other genes or of all cells.
 
     Raises
     ------
@@ -245,6 +249,7 @@ def _normalised(adata: AnnData, assigned: np.ndarray, layer: str | None, members
     result.uns.update({key: value for key, value in adata.uns.items() if str(key).endswith("_colors")})
     sc.pp.normalize_total(result)
     sc.pp.log1p(result)
+    result.obsm.update({key: value.copy() for key, value in chosen.obsm.items()})
     result.obsm["lineages"] = memberships[assigned].copy()
     return result
 

@@ -50,8 +50,6 @@ class Regularizer:
     skip: Skip | None = None
     #: Whether the method gives every target a network of its own.
     per_target: ClassVar[bool] = False
-    #: Whether :meth:`prox` does anything.
-    proximal: ClassVar[bool] = False
     #: Whether the penalty can weight the paths of each regulator to each target.
     weights_paths: ClassVar[bool] = False
     #: Whether the penalty is one on the magnitudes of the entries of a skip, given the layers, so that it can be solved for.
@@ -60,7 +58,7 @@ class Regularizer:
     adaptive: int = 0
     #: How the strength rises during training, unless ``train`` is told otherwise.
     schedule: ClassVar[Literal["sparse", "iterative"]] = "sparse"
-    #: Keys of the papers in ``references.bib`` that the method is from.
+    #: The papers that the method is from: keys of ``references.bib``, or whole BibTeX entries.
     citations: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, strength: ArrayLike) -> None:
@@ -70,6 +68,11 @@ class Regularizer:
                 f"Expected `strength` to be a non-negative number or a sequence of them, found {strength!r}."
             )
         self.strength = values
+
+    @property
+    def proximal(self) -> bool:
+        """Whether the method has a :meth:`prox` of its own."""
+        return type(self).prox is not Regularizer.prox
 
     def __repr__(self) -> str:
         settings = ", ".join(

@@ -58,7 +58,6 @@ class CNODE(Regularizer):
     """
 
     name = "cnode"
-    proximal = True
     weights_paths = True
     convex_skip = True
     citations = ("aliee2021beyond",)

@@ -61,7 +61,6 @@ class GroupLasso(Regularizer):
 
     name = "grouplasso"
     per_target = True
-    proximal = True
     weights_paths = True
     citations = ("yuan2006model", "aliee2022sparsity")
 

@@ -66,7 +66,6 @@ class LassoNet(Regularizer):
     """
 
     name = "lassonet"
-    proximal = True
     weights_paths = True
     schedule = "iterative"
     citations = ("lemhadri2021lassonet", "aliee2022sparsity")

@@ -75,7 +75,6 @@ class PathReg(Regularizer):
     """
 
     name = "pathreg"
-    proximal = True
     weights_paths = True
     citations = ("aliee2022sparsity", "louizos2018learning")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -50,8 +51,9 @@ class IterativeSparsification:
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "epochs_per_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, found {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
         if not 0 < self.first <= 1:
             raise ValueError(f"Expected `first` to be in (0, 1], found {self.first!r}.")
         if not self.max_error_increase >= 0:
