@@ -376,3 +376,20 @@ def test_the_origin_of_the_data_does_not_matter(system, shift):
     found, truth = _edges(model.get_adjacency(weights="jacobian"), system)
     np.testing.assert_array_equal(found != 0, truth != 0)
     np.testing.assert_allclose(found, truth, atol=0.1 * truth.max())
+
+
+@pytest.mark.parametrize("arguments", [{"objective": "collocation"}, {"objective": "trajectory", "order": 2}], ids=str)
+def test_a_curve_takes_three_times(make_adata, arguments):
+    adata = make_adata()
+    own = (adata.obs["lineage"] == "myeloid").to_numpy()
+    adata.obs.loc[own, "dpt_pseudotime"] = np.arange(own.sum()) % 2
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, hidden=(4,), **arguments)
+    with pytest.raises(ValueError, match=r"at least 3 distinct times.*to smooth it.*found \{'myeloid': 2\}.*Take"):
+        model.train(1, accelerator="cpu", enable_progress_bar=False)
+    assert not model.is_trained_
+    adata.obs.loc[own, "dpt_pseudotime"] = np.arange(own.sum()) % 3
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, hidden=(4,), **arguments)
+    model.train(1, steps_per_epoch=2, accelerator="cpu", enable_progress_bar=False)
+    assert np.isfinite(model.get_adjacency()).all(axis=None)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
+from scipy import sparse
 
 from sparsenode.model._modalities import annotation, same_values
 
@@ -47,3 +48,7 @@ def test_values_of_another_shape_are_others():
     assert same_values(column, np.ones(3, dtype=int))
     assert not same_values(column, np.ones((3, 1)))
     assert not same_values(column, np.ones(1))
+    table = sparse.csr_matrix(np.eye(3))
+    assert same_values(table, table.copy())
+    assert same_values(table, np.eye(3))
+    assert not same_values(table, 2 * table)

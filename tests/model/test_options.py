@@ -52,6 +52,8 @@ def cells(make_adata):
         ({"solver": "euler4"}, ValueError, "`solver`.*euler4"),
         ({"decay": "no"}, TypeError, "`decay` to be True or False, found 'no'"),
         ({"skip": 1}, TypeError, "`skip` to be True or False, found 1"),
+        ({"order": 1.0}, ValueError, "`order` to be 1 or 2, found 1.0"),
+        ({"start_noise": "a"}, ValueError, "`start_noise` to be non-negative and finite, found 'a'"),
         ({"bootstrap": "no"}, TypeError, "`bootstrap` to be True or False, found 'no'"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",

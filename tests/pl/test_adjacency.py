@@ -292,6 +292,8 @@ def test_show(results, shown):
         ({"lineage": "lymphoid"}, KeyError, "sparsenode_adjacency_lymphoid"),
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
         ({"block": "position"}, ValueError, "no `block` of a first-order fit, found 'position'.*Leave it out"),
+        ({"n_top": 0}, ValueError, "`n_top` to be an integer of at least 1, found 0"),
+        ({"n_top": 2.5}, ValueError, "`n_top` to be an integer of at least 1, found 2.5"),
         ({"block": "union"}, ValueError, r"`block` to be one of \['position', 'velocity'\], found 'union'"),
     ],
     ids=str,

@@ -134,6 +134,8 @@ def test_errors():
         sn.pl.intervention(simulation(), genes="SOX2")
     with pytest.raises(ValueError, match=r"`trajectories` to name some of.*found \['lymphoid'\]"):
         sn.pl.intervention(simulation(), trajectories="lymphoid")
+    with pytest.raises(ValueError, match="`n_top` to be an integer of at least 1, found 0"):
+        sn.pl.intervention(simulation(), n_top=0)
     run = simulation()
     run.perturbed = run.perturbed[:, :-1]
     with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):

@@ -257,3 +257,10 @@ def test_what_is_returned(results, shown):
 def test_errors(results, arguments, error, message):
     with pytest.raises(error, match=message):
         sn.pl.network(results, **arguments)
+
+
+def test_a_gene_whose_name_is_blank(results):
+    results.var_names = [" ", *results.var_names[1:]]
+    figure = sn.pl.network(results, return_fig=True)
+    assert " " in [text.get_text() for text in figure.axes[0].texts]
+    figure.canvas.draw()

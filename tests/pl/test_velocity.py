@@ -364,6 +364,12 @@ def test_missing_keys(embedded, arguments, message):
         sn.pl.velocity(embedded, **arguments)
 
 
+@pytest.mark.parametrize("n_neighbors", [0, 3.5])
+def test_numbers_of_neighbours(embedded, n_neighbors):
+    with pytest.raises(ValueError, match=f"`n_neighbors` to be an integer of at least 1, found {n_neighbors}"):
+        sn.pl.velocity(embedded, n_neighbors=n_neighbors)
+
+
 def test_other_errors(results):
     with pytest.raises(KeyError, match=r"adata.obsm\['X_umap'\]"):
         sn.pl.velocity(results)

@@ -30,6 +30,7 @@ from sparsenode.objectives._transport import count_windows
 
 _UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
+_FEWEST_TIMES = 3  # of a trajectory that is smoothed: the penalty leaves quadratics free
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,24 @@ def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None
             "times: `objective=Transport(windows=…, lags=…)`.",
             UserWarning,
             stacklevel=2,
+        )
+
+
+def check_distinct_times(cells: Cells, usable: np.ndarray) -> None:
+    """Refuse trajectories that cannot be smoothed: a curve with a slope that varies takes three points.
+
+    Raises
+    ------
+    ValueError
+        If the usable cells of a trajectory have fewer distinct times.
+    """
+    members = (cells.weights > 0) & usable[:, None]
+    counts = [len(np.unique(cells.times[members[:, m], m])) for m in range(members.shape[1])]
+    few = {name: n for name, n in zip(cells.trajectories.index, counts, strict=True) if n < _FEWEST_TIMES}
+    if few:
+        raise ValueError(
+            f"Expected at least {_FEWEST_TIMES} distinct times among the training cells of every trajectory, to smooth it for collocation or "
+            f"second order, found {few}. Take `objective='trajectory'` in first order, or a pseudotime that tells cells apart."
         )
 
 

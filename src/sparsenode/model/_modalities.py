@@ -90,7 +90,7 @@ def same_values(one: object, other: object) -> bool:
     """Whether two columns or tables hold the same, missing values included."""
     if type(one) is not type(other) and not (hasattr(one, "shape") and hasattr(other, "shape")):
         return False
-    first, second = np.asarray(one), np.asarray(other)
+    first, second = (np.asarray(value.toarray() if hasattr(value, "toarray") else value) for value in (one, other))
     if first.shape != second.shape:
         return False
     return bool(((first == second) | (pd.isna(first) & pd.isna(second))).all())

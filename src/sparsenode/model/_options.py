@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -131,7 +132,7 @@ def check_dynamics(
     ValueError
         If there are any.
     """
-    if order not in (1, 2) or isinstance(order, bool):
+    if order not in (1, 2) or not isinstance(order, Integral) or isinstance(order, bool):
         raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
     _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
     if initial_velocity == "observed" and order == 1:

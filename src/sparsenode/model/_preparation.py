@@ -11,6 +11,7 @@ from scanpy.pp import pca
 from sparsenode.model._data import (
     Cells,
     check_coupled,
+    check_distinct_times,
     full_batch,
     pair_batch,
     relative_spans,
@@ -66,6 +67,9 @@ class PreparationMixin(OwnCellsMixin):
         training, validation = np.zeros((2, self.adata.n_obs), dtype=bool)
         training[indices[0]], validation[indices[1]] = True, True
         module = self.module
+        smoothed = fitted == "collocation" or module.order == 2
+        if smoothed:
+            check_distinct_times(cells, training)
         data = cells.stream(
             training,
             validation,
@@ -100,7 +104,7 @@ class PreparationMixin(OwnCellsMixin):
         module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
         if splitter is not None:
             return splitter
-        curves = self._smooth(data) if fitted == "collocation" or module.order == 2 else []
+        curves = self._smooth(data) if smoothed else []
         if module.initial_velocity is not None:
             self._start_second_order(curves, spans)
         if fitted == "collocation":

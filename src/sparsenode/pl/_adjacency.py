@@ -17,6 +17,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 
 from sparsenode import _keys
+from sparsenode.model import _checks
 from sparsenode.model._network import Block
 from sparsenode.pl import _common
 
@@ -90,8 +91,9 @@ def adjacency(
     TypeError
         If the column that ``regulators`` names is not boolean.
     ValueError
-        If a gene is unknown or in no group, or there is no such block.
+        If a gene is unknown or in no group, there is no such block, or ``n_top`` is no positive integer.
     """
+    _checks.at_least("n_top", n_top, 1)
     matrix = _common.adjacency(adata, key, lineage, block)
     matrix = np.array(matrix.todense() if hasattr(matrix, "todense") else matrix)
     self_edges = np.diag(np.diag(matrix) != 0)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sparsenode.model import Simulation
+from sparsenode.model import Simulation, _checks
 from sparsenode.pl import _common
 
 _N_DEFAULT = 3
@@ -62,8 +62,9 @@ def intervention(
     Raises
     ------
     ValueError
-        If the arrays do not fit each other, a name is unknown, or the number of axes is wrong.
+        If the arrays do not fit each other, a name is unknown, ``n_top`` is no positive integer, or the number of axes is wrong.
     """
+    _checks.at_least("n_top", n_top, 1)
     times, table = np.asarray(simulation.times, dtype=float), simulation.effects
     names, known = ([str(name) for name in table[column].unique()] for column in ("gene", "start"))
     states, baseline = (np.asarray(values, dtype=float) for values in (simulation.perturbed, simulation.unperturbed))

@@ -177,7 +177,9 @@ def _between(limits: tuple[float, float], share: np.ndarray) -> np.ndarray:
 def _label_sizes(labels: Sequence[str]) -> np.ndarray:
     """Width and height of labels, in points."""
     font = FontProperties(size=_FONT)
-    widths = [TextPath((0, 0), label.replace("$", r"\$"), prop=font).get_extents().width for label in labels]
+    # Blanks alone have no outline that could be measured.
+    shown = [label.replace("$", r"\$") if label.strip() else "x" for label in labels]
+    widths = [TextPath((0, 0), label, prop=font).get_extents().width for label in shown]
     return np.column_stack([widths, np.full(len(widths), 1.25 * _FONT)])
 
 

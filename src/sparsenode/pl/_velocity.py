@@ -13,6 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from sparsenode import _keys
+from sparsenode.model import _checks
 from sparsenode.model._expression import expression
 from sparsenode.model._observations import read_observations
 from sparsenode.pl import _common
@@ -71,8 +72,9 @@ def velocity(
     KeyError
         If there are no results under ``key``, no velocities among them, no such embedding or column.
     ValueError
-        If there are fewer than three cells, or the embedding has one dimension or values that are not finite.
+        If ``n_neighbors`` is no positive integer, there are fewer than three cells, or the embedding has one dimension or values that are not finite.
     """
+    _checks.at_least("n_neighbors", n_neighbors, 1)
     uns, layer = _common.results(adata, key), _keys.velocity(key)
     if layer not in adata.layers:
         found = [name for name in adata.layers if name is not None]
