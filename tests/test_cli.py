@@ -11,6 +11,8 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
+from sklearn.metrics import auc, precision_recall_curve
 
 import sparsenode as sn
 from sparsenode import _cli
@@ -288,9 +290,16 @@ def test_demo(tmp_path, quick, capsys):
     network = pd.DataFrame(
         {"source": adata.var_names[source], "target": adata.var_names[target], "weight": matrix[target, source]}
     )
-    scores = sn.tl.evaluate_network(network, sn.datasets.krumsiek11_network())
+    truth = sn.datasets.krumsiek11_network()
+    scores = sn.tl.evaluate_network(network, truth)
     assert f"AUPRC ratio {scores['auprc_ratio']:.2f}" in text
     assert f"AUROC {scores['auroc']:.2f}" in text
+    edges = [(a, b) for a in adata.var_names for b in adata.var_names if a != b]
+    true = [edge in set(zip(truth["source"], truth["target"], strict=True)) for edge in edges]
+    for name, values in (("Pearson", adata.X), ("Spearman", rankdata(adata.X, axis=0))):
+        related = pd.DataFrame(np.abs(np.corrcoef(values.T)).round(9), adata.var_names, adata.var_names)
+        precision, recall, _ = precision_recall_curve(true, [related.loc[edge] for edge in edges])
+        assert f"{name} {auc(recall, precision) / np.mean(true):.2f}" in text
     by_lineage = [adata.varp[f"sparsenode_adjacency_{name}"].toarray() for name in ("Mo", "Ery", "Mk", "Neu")]
     assert f"Exact zeros: {(np.array(by_lineage) == 0).mean():.0%} of the lineages' adjacencies" in text
     held_out = adata.uns["sparsenode"]["held_out_scores"].loc["total"]

@@ -79,6 +79,11 @@ def _demo(options: argparse.Namespace) -> None:
         f"  AUPRC ratio {scores['auprc_ratio']:.2f}, early precision ratio {scores['epr']:.2f}, "
         f"AUROC {scores['auroc']:.2f}, signs right {scores['sign_accuracy']:.0%}"
     )
+    ratios = {
+        name.capitalize(): tl.evaluate_network(network, adata.uns["true_network"])["auprc_ratio"]
+        for name, network in tl.network_baselines(adata, methods=("pearson", "spearman")).items()
+    }
+    print("  AUPRC ratio of correlations: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
     _write(adata, options.out / "krumsiek11.h5ad", options.out, "sparsenode")
 
 
