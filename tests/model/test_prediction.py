@@ -1,8 +1,7 @@
-"""Trajectories and velocities, against the same field evaluated and integrated with numpy and scipy."""
+"""Trajectories, against the same field evaluated and integrated with numpy and scipy."""
 
 from __future__ import annotations
 
-import copy
 import re
 import warnings
 
@@ -474,83 +473,6 @@ def test_further_genes_are_ignored(fitted, make_adata):
     )
     np.testing.assert_array_equal(fitted.predict(extra), fitted.predict(other))
     np.testing.assert_array_equal(fitted.get_velocity(extra), fitted.get_velocity(other))
-
-
-# Velocities
-
-
-@pytest.mark.parametrize("lineage", [0, 1])
-def test_velocity_is_the_field_at_the_cells(fitted, numpy_field, lineage):
-    rows, _ = times_of(fitted, fitted.lineages[lineage])
-    expected = numpy_field(fitted, lineage)(fitted.adata.X[rows].astype(float))
-    got = fitted.get_velocity()[rows]
-    assert np.abs(got).max() > 0.1
-    np.testing.assert_allclose(got, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("replicate", [0, 1])
-def test_velocity_with_a_shared_field_and_memberships(fitted_donors, numpy_field, replicate):
-    """Aligned: a lineage runs through one span in every donor, so each trajectory has its own clock."""
-    model, spans = fitted_donors, fitted_donors.trajectories["end"] - fitted_donors.trajectories["start"]
-    slopes = numpy_field(model, 0, replicate)(model.adata.X.astype(float))
-    # Every donor has every lineage: the mean is that of the logarithms.
-    mean = np.exp(np.log(spans).groupby(model.trajectories["lineage"]).transform("mean"))
-    rate = (mean / spans).to_dict()
-    table, donor = model.adata.obsm["memberships"], model.adata.obs["donor"]
-    clock = sum(
-        table[lineage].to_numpy() * np.array([rate[f"{lineage}, {d}"] for d in donor]) for lineage in table.columns
-    )
-    np.testing.assert_allclose(model.get_velocity(replicate=replicate), clock[:, None] * slopes, atol=1e-4)
-
-
-def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit):
-    """The skip times the initial state of the trajectory of each cell, for the replicate that is asked for."""
-    penalty = sn.regularizers.LassoNet(0.01, skip="outer")
-    model = fit(adata, regularizer=penalty, n_seeds=2, train={"schedule": "sparse"})
-    plain = copy.deepcopy(model)
-    with torch.no_grad():
-        plain.module.field.weights[-1].zero_()
-    scale, unit = model.module.scale.double().numpy(), float(model.module.time_unit)
-    for replicate in (0, 1):
-        drift = model.get_velocity(replicate=replicate) - plain.get_velocity(replicate=replicate)
-        for m, (lineage, row) in enumerate(model.trajectories.iterrows()):
-            skip = model.module.field.weights[-1][2 * replicate + m].detach().double().numpy()
-            start = quietly(model, [row["start"]], replicate=replicate)[m, 0]
-            expected = scale * (skip @ (start / scale)) / unit
-            own = (adata.obs["lineage"] == lineage).to_numpy()
-            np.testing.assert_allclose(drift[own], np.broadcast_to(expected, (own.sum(), 8)), rtol=1e-3, atol=1e-4)
-            assert np.abs(expected).max() > 0.01
-
-
-def test_velocity_is_the_derivative_of_the_trajectory(fitted):
-    """At predicted states, against finite differences of the predictions."""
-    start, end = fitted.trajectories.loc["myeloid", ["start", "end"]]
-    times = np.linspace(start, end, 201)
-    states = quietly(fitted, times)[1]
-    on_curve = AnnData(
-        states.astype(np.float32),
-        pd.DataFrame({TIME: times, "lineage": "myeloid"}, index=[f"c{i}" for i in range(201)]),
-        pd.DataFrame(index=fitted.genes),
-    )
-    slopes = np.gradient(states, times, axis=0)
-    np.testing.assert_allclose(fitted.get_velocity(on_curve)[2:-2], slopes[2:-2], atol=5e-3)
-
-
-@pytest.mark.parametrize(
-    "indices",
-    [[5], [3, 1, 119], np.arange(10, 40), [-1, 0], [7, 7, 2, 7], []],
-    ids=["one", "any order", "array", "from the end", "repeated", "none"],
-)
-def test_velocity_of_some_cells(fitted, indices):
-    expected = fitted.get_velocity()[np.asarray(indices, dtype=int)]
-    got = fitted.get_velocity(indices=indices)
-    assert got.shape == expected.shape
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-def test_velocity_of_a_mask(fitted):
-    mask = np.arange(120) % 3 == 0
-    np.testing.assert_allclose(fitted.get_velocity(indices=mask), fitted.get_velocity()[mask], atol=1e-5)
 
 
 def test_predictions_change_nothing(fitted, adata):

@@ -137,7 +137,7 @@ def test_results_that_cannot_be_written_do_not_undo_a_training(new, monkeypatch)
     def full(key_added):
         raise OSError("no space left")
 
-    monkeypatch.setattr(model, "_write", full)
+    monkeypatch.setattr(model, "write_results", full)
     with pytest.raises(OSError, match="no space"):
         model.train(**(QUICK | {"key_added": "fit"}))
     assert model.is_trained_

@@ -13,7 +13,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode.model import _checks
-from sparsenode.model._prediction import PredictionMixin
+from sparsenode.model._velocity import VelocityMixin
 from sparsenode.objectives import Transport
 
 Weights = Literal["paths", "jacobian", "effect", "standardised", "balanced"]
@@ -22,7 +22,7 @@ Block = Literal["position", "velocity"]
 _GRID_STRIDE = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
 
 
-class NetworkMixin(PredictionMixin):
+class NetworkMixin(VelocityMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
     #: With ``objective="both"`` the network of every replicate in the cells of every lineage, the standardised edge weights that the

@@ -1,4 +1,4 @@
-"""Trajectories and velocities out of a fitted model."""
+"""Trajectories out of a fitted model."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FittedTrajectories:
 
 
 class PredictionMixin(MuDataMixin):
-    """Methods of :class:`sparsenode.SparseNODE` that integrate and evaluate the field."""
+    """Methods of :class:`sparsenode.SparseNODE` that integrate the field."""
 
     #: Objective of :meth:`train` by default.
     objective: Literal["both", "trajectory", "collocation"] | Transport
@@ -306,104 +306,6 @@ class PredictionMixin(MuDataMixin):
             members = np.flatnonzero(share[:, m])
             result[members] += share[members, m, None] * fitted.at(m, cells.times[members, m])
         return result
-
-    def get_velocity(
-        self, adata: AnnData | MuData | None = None, indices: Sequence[int] | None = None, replicate: int | None = None
-    ) -> np.ndarray:
-        """Velocity of cells, expression per unit of pseudotime: the fitted vector field at their observed expression.
-
-        In second order the field gives accelerations, and velocities of cells are not observed: it is then the velocity of
-        the fitted trajectory at the time of each cell, whatever its expression.
-
-        Parameters
-        ----------
-        adata
-            Cells to evaluate; those of the model by default.
-        indices
-            Cells to return, all by default.
-        replicate
-            Replicate to use; the selected one by default.
-
-        Returns
-        -------
-        Cells × genes, averaged over the lineages of a cell with its weights; genes in the order of ``model.genes``.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not trained.
-        IndexError
-            If an index is out of range, or there are several dimensions.
-        KeyError
-            If a key that the model was set up with is not in ``adata``.
-        TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
-            integers nor booleans.
-        ValueError
-            If genes are missing, a lineage is new, or there is no such replicate.
-
-        Notes
-        -----
-        The field was fitted to mean trajectories. Single cells are scattered around them, so the velocity of one cell
-        is noisier than that of the trajectory it belongs to; average over neighbours before reading it.
-        """
-        self._require_trained()
-        cells, chosen = self._cells(adata), self._replicate(replicate)
-        return self._velocities(cells, _checks.cell_indices(indices, len(cells.times)), chosen)
-
-    @torch.no_grad()
-    def _velocities(self, cells: Cells, wanted: np.ndarray, replicate: int) -> np.ndarray:
-        """What :meth:`get_velocity` returns for some cells."""
-        module = self.module
-        if module.order == 2:
-            return self._slopes(cells, wanted, replicate, 1.0 / cells.spans).astype(np.float32)
-        relative = self._relative(cells)
-        # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
-        rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
-        effective = self._effective(replicate)
-        needed, back = np.unique(wanted, return_inverse=True)
-        position = np.full(len(cells.times), -1)
-        position[needed] = np.arange(len(needed))
-        drift = self._drift(cells, replicate)
-        rates = self._units[1] * module.rate.cpu().numpy()
-        result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
-        for first, x in cells.chunks():
-            rows = np.arange(first, first + len(x))
-            rows = rows[position[rows] >= 0]
-            if len(rows) == 0:
-                continue
-            states = torch.as_tensor(self._encode(x[rows - first]), dtype=torch.float32, device=module.device)
-            slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
-            velocity = np.zeros((len(rows), len(self.genes)))
-            for m, lineage in enumerate(cells.lineages):
-                field = lineage if module.n_fields > 1 else 0
-                velocity += rate[rows, m, None] * (slopes[field] + drift[m])
-            result[position[rows]] = velocity * rates
-        return result[back]
-
-    def _slopes(self, cells: Cells, wanted: np.ndarray, replicate: int, clocks: np.ndarray) -> np.ndarray:
-        """Slopes of the fitted trajectories at the times of cells, cells × genes: weighted over their trajectories.
-
-        ``clocks`` is what slopes per length of each trajectory are multiplied by.
-        """
-        fitted = self._integrate(cells, replicate=replicate)
-        result = np.zeros((len(wanted), len(self.genes)))
-        share = cells.weights[wanted] / cells.weights[wanted].sum(1, keepdims=True) * clocks
-        for m in range(cells.weights.shape[1]):
-            members = np.flatnonzero(share[:, m])
-            result[members] += share[members, m, None] * fitted.slope_at(m, cells.times[wanted[members], m])
-        return result
-
-    @torch.no_grad()
-    def _drift(self, cells: Cells, replicate: int) -> np.ndarray:
-        """What a skip after the integration adds to the velocities of each trajectory, trajectories × genes."""
-        module, effective = self.module, self._effective(replicate)
-        if effective.architecture.skip != "outer":
-            return np.zeros((len(cells.lineages), 1))
-        fitted = self._encode(self._integrate(cells, replicate=replicate).initial_state)
-        start = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
-        layout = module.layout(cells.lineages)
-        return layout.gather(module.drift(layout.spread(start[None]), effective))[0].cpu().numpy()
 
     @property
     def _objective_name(self) -> str:
