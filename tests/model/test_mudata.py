@@ -379,3 +379,14 @@ def test_refuses_what_it_cannot_set_up(mdata, adata):
         sn.SparseNODE(mdata.copy())
     with pytest.raises(ValueError, match="model of two modalities"):
         sn.SparseNODE(mdata, **SMALL).get_adjacency_blocks()
+
+
+def test_a_copy_that_is_set_up_leaves_the_original_set_up(mdata, tmp_path):
+    model = train(mdata)
+    other = mdata.copy()
+    train(other)
+    model.save(tmp_path / "model", save_anndata=True)
+    loaded = sn.SparseNODE.load(tmp_path / "model")
+    assert sn.SparseNODE(mdata, **SMALL).mdata is mdata
+    assert sn.SparseNODE(other, **SMALL).mdata is other
+    np.testing.assert_array_equal(loaded.predict(), model.predict())

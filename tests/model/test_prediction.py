@@ -162,6 +162,15 @@ def test_wrong_times(fitted, times):
         fitted.predict(times=times)
 
 
+def test_times_that_are_no_numbers(fitted):
+    with pytest.raises(TypeError, match=r"`times` to be numbers, found \['a'\]"):
+        fitted.predict(times=["a"])
+    with pytest.raises(ValueError, match=r"increasing numbers, found \[0.5, 0.2\]"):
+        fitted.predict(times=[0.5, 0.2])
+    with pytest.raises(ValueError, match="`replicate` to be in .*found True"):
+        fitted.predict(replicate=True)
+
+
 def test_cells_and_times_together(fitted, adata):
     with pytest.raises(ValueError, match="one of `adata` and `times`, found both"):
         fitted.predict(adata, times=[1.0])

@@ -318,3 +318,15 @@ def test_citation_of_a_regularizer_of_ones_own(adata):
 def test_every_entry_of_the_bibliography_is_found():
     source = files("sparsenode").joinpath("references.bib").read_text(encoding="utf-8")
     assert list(bibliography()) == re.findall(r"^@\w+\{([^,\s]+),", source, flags=re.MULTILINE)
+
+
+def test_a_key_that_cannot_take_results_is_refused_before_the_choice(adata, fit):
+    model = fit(adata, regularizer=CNODE([0.01, 1.0]))
+    model.selected_ = 1
+    for key in ("a/b", "mine"):
+        adata.uns["mine"] = 1
+        with pytest.raises(ValueError, match="`key_added`"):
+            model.select("sparsity", sparsity=0.0, key_added=key)
+        assert model.selected_ == 1
+    with pytest.raises(ValueError, match=r"`sparsity` with `rule='sparsity'` only, found 0.5 with 'best'"):
+        model.select("best", sparsity=0.5)

@@ -377,3 +377,12 @@ def test_trajectories_that_go_on_after_their_last_cell_are_named(fitted):
         for name in fitted.lineages:
             assert fitted.simulate(lineage=name).times[-1] == pytest.approx(lengths[name])
         fitted.simulate(times=[0.0, 1.04 * lengths.min()])
+
+
+def test_a_gene_twice_among_the_starts(fitted):
+    start = pd.DataFrame(fitted.predict()[:2], columns=fitted.genes)
+    lineage = fitted.lineages[0]
+    with pytest.raises(ValueError, match=r"every gene once in `x0`, found \['gene0'\] more than once"):
+        fitted.simulate(x0=pd.concat([start, start[["gene0"]]], axis=1), lineage=lineage)
+    with pytest.raises(TypeError, match="`times` to be numbers, found 'abc'"):
+        fitted.simulate(times="abc")

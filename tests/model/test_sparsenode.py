@@ -89,6 +89,23 @@ def test_copy_of_what_was_set_up(adata):
         sn.SparseNODE(adata.copy())
 
 
+def test_a_copy_that_is_set_up_leaves_the_original_set_up(adata, tmp_path):
+    """Donors are cut from one object, and each of them is set up."""
+    model = new(adata)
+    parts = [adata[rows].copy() for rows in (slice(0, 60), slice(60, 120))]
+    for part in parts:
+        sn.SparseNODE.setup_anndata(part, lineage_key="lineage")
+    arguments = {"objective": "trajectory", "hidden": (4,)}
+    for cells in (*parts, adata):
+        assert sn.SparseNODE(cells, **arguments).adata is cells
+    model.train(**QUICK)
+    model.save(tmp_path / "model", save_anndata=True)
+    for loaded in (sn.SparseNODE.load(tmp_path / "model"), sn.SparseNODE.load(tmp_path / "model", adata.copy())):
+        assert sn.SparseNODE(adata, **arguments).adata is adata
+        np.testing.assert_array_equal(loaded.predict(), model.predict())
+    np.testing.assert_array_equal(sn.SparseNODE(adata, **arguments).trajectories, model.trajectories)
+
+
 def test_set_up_leaves_the_expression_alone(adata):
     before = adata.X.copy()
     new(adata)

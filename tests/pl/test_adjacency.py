@@ -289,7 +289,11 @@ def test_show(results, shown):
         ({"regulators": ["SOX2"]}, ValueError, r"`regulators`.*found \['SOX2'\]"),
         ({"regulators": "SOX2"}, ValueError, r"`regulators`.*found \['SOX2'\]"),
         ({"targets": ["gene0", "SOX2"]}, ValueError, r"`targets`.*found \['SOX2'\]"),
-        ({"lineage": "lymphoid"}, KeyError, "sparsenode_adjacency_lymphoid"),
+        (
+            {"lineage": "lymphoid"},
+            KeyError,
+            r"`lineage` to be one of \[.*myeloid.*\], found 'lymphoid'.*sparsenode_adjacency_lymphoid",
+        ),
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
         ({"block": "position"}, ValueError, "no `block` of a first-order fit, found 'position'.*Leave it out"),
         ({"n_top": 0}, ValueError, "`n_top` to be an integer of at least 1, found 0"),

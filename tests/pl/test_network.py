@@ -245,7 +245,11 @@ def test_what_is_returned(results, shown):
     ("arguments", "error", "message"),
     [
         ({"regulators": ["SOX2"]}, ValueError, r"`regulators`.*found \['SOX2'\]"),
-        ({"lineage": "lymphoid"}, KeyError, "sparsenode_adjacency_lymphoid"),
+        (
+            {"lineage": "lymphoid"},
+            KeyError,
+            r"`lineage` to be one of \[.*myeloid.*\], found 'lymphoid'.*sparsenode_adjacency_lymphoid",
+        ),
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
         ({"block": "velocity"}, ValueError, "no `block` of a first-order fit, found 'velocity'.*Leave it out"),
         ({"block": "speed"}, ValueError, r"`block` to be one of \['position', 'velocity'\], found 'speed'"),

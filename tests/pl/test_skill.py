@@ -99,7 +99,7 @@ def test_many_trajectories():
         ({"mse": None}, KeyError, "`mse`.*found"),
         ({"null_zero": None, "null_mean": None}, KeyError, "`null_…`"),
         ({"mse": np.nan}, ValueError, "finite, positive"),
-        ({"null_mean": 0.0}, ValueError, "finite, positive"),
+        ({"null_mean": 0.0}, ValueError, "finite, positive errors in `scores`, found \\['.*Leave out"),
     ],
     ids=str,
 )

@@ -41,6 +41,7 @@ def test_every_epoch_belongs_to_one_step(n_steps, per_step, dense):
     "setting",
     [
         *({"n_steps": 0}, {"epochs_per_step": 0}, {"first": 0.0}, {"first": -0.1}, {"first": 1.1}),
+        *({"first": "a"}, {"max_error_increase": None}),
         *({"n_steps": 2.5}, {"n_steps": True}, {"epochs_per_step": 2.0}),
         *({"first": float("nan")}, {"max_error_increase": -0.1}, {"max_error_increase": float("nan")}),
     ],
@@ -48,7 +49,7 @@ def test_every_epoch_belongs_to_one_step(n_steps, per_step, dense):
 )
 def test_settings_out_of_range(setting):
     (name,) = setting
-    with pytest.raises(ValueError, match=f"`{name}`.*found {setting[name]}"):
+    with pytest.raises(ValueError, match=f"`{name}`.*found {setting[name]!r}"):
         IterativeSparsification(**setting)
 
 

@@ -73,6 +73,14 @@ def non_negative(name: str, value: object) -> None:
         raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
 
 
+def numbers(name: str, values: object) -> np.ndarray:
+    """The values as an array of floats, after refusing what are none."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected `{name}` to be numbers, found {values!r}.") from error
+
+
 def share(name: str, value: object, zero: bool = True) -> None:
     """Refuse anything but numbers from 0 to 1; 0 itself only with ``zero``."""
     if (
@@ -120,7 +128,7 @@ def cell_indices(indices: object, n_cells: int) -> np.ndarray:
         raise IndexError(f"Expected `indices` in one dimension, found shape {chosen.shape}.")
     chosen = chosen.astype(np.int64)
     if chosen.size and (chosen.min() < -n_cells or chosen.max() >= n_cells):
-        raise IndexError(f"Expected `indices` in [0, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")
+        raise IndexError(f"Expected `indices` in [{-n_cells}, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")
     return np.where(chosen < 0, chosen + n_cells, chosen)
 
 

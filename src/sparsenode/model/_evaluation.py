@@ -69,7 +69,8 @@ class EvaluationMixin(PredictionMixin):
         - ``null_mean``: for the mean of the lineage in the training data,
         - ``null_smoothed``: for the training cells of the lineage, smoothed over time with a Gaussian of bandwidth 0.05,
         - ``null_linear``, only in second order: for the initial state and the slope of the early cells, extrapolated,
-        - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. It is positive if the model beats all of them.
+        - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. It is positive if the model beats all of them,
+          and negative infinity where one of them is exact, as in a lineage that does not vary.
 
         With ``forecast`` the null models are instead ``null_persistence``: the value at the end of the training trajectory,
         held; ``null_linear``: extrapolated with its slope there, both by local linear regression with a bandwidth of 0.05, or in second order

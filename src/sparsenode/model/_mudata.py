@@ -114,10 +114,18 @@ class MuDataMixin(BaseModelClass):
             fields=[ExpressionField(REGISTRY_KEYS.X_KEY, layer), TrajectoryField(time_key, lineage_key, batch_key)],
             setup_method_args=setup_method_args,
         )
+        cls._tell_from_original(adata)
         manager.register_fields(adata, **kwargs)
         manager.mdata = mdata
         mdata.uns[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY]
         cls.register_manager(manager)
+
+    @classmethod
+    def _tell_from_original(cls, adata: AnnData) -> None:
+        """Drop the mark of cells that these were copied from, which would no longer count as set up once these are."""
+        known = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        if known is not None and known.adata is not adata:
+            del adata.uns[_SCVI_UUID_KEY]
 
     @property
     def mdata(self) -> MuData | None:

@@ -138,7 +138,7 @@ class PredictionMixin(MuDataMixin):
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
+            If ``adata`` is neither AnnData nor MuData, or it or ``times`` hold values that are not numeric.
         ValueError
             If genes are missing, a lineage is new, both ``adata`` and ``times`` are given, or an argument is out of range.
 
@@ -156,11 +156,13 @@ class PredictionMixin(MuDataMixin):
             raise ValueError("Expected `initial_velocity='network'` with `times`, found 'observed'. Pass `adata`.")
         if adata is not None:
             raise ValueError("Expected one of `adata` and `times`, found both.")
-        return self._predict_times(np.asarray(times, dtype=np.float64), replicate)
+        return self._predict_times(_checks.numbers("times", times), replicate)
 
     def _predict_times(self, times: np.ndarray, replicate: Replicates) -> np.ndarray:
         if times.ndim != 1 or len(times) == 0 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-            raise ValueError("Expected `times` to be a non-empty sequence of finite, increasing numbers.")
+            raise ValueError(
+                f"Expected `times` to be a non-empty sequence of finite, increasing numbers, found {np.ravel(times)[:10].tolist()}."
+            )
         start, end = self.trajectories["start"].to_numpy(float), self.trajectories["end"].to_numpy(float)
         scaled = (times - start[:, None]) / (end - start)[:, None]
         self._warn_outside(scaled)
@@ -331,7 +333,11 @@ class PredictionMixin(MuDataMixin):
         """Index of the replicate to report."""
         if replicate is None:
             return self.selected_
-        if not isinstance(replicate, Integral) or not 0 <= int(replicate) < self.module.n_replicates:
+        if (
+            not isinstance(replicate, Integral)
+            or isinstance(replicate, bool)
+            or not 0 <= int(replicate) < self.module.n_replicates
+        ):
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 

@@ -113,8 +113,8 @@ class RegularizationMixin(ResultsMixin):
             Target for the rule of that name, in ``[0, 1]``.
         key_added
             Results are written again under this key, as by :meth:`write_results`, by default under that of the last :meth:`train`;
-            ``None`` writes nothing, and is the default where that wrote nothing. As there, results of transport and collocation
-            fits whose trajectories diverge are not written, with a warning.
+            ``None`` writes nothing, and is the default where that wrote nothing. As there, of transport and collocation
+            fits whose trajectories diverge only the network is written, with a warning.
 
         Returns
         -------
@@ -125,7 +125,8 @@ class RegularizationMixin(ResultsMixin):
         RuntimeError
             If the model is not trained.
         ValueError
-            If the rule is unknown, if it needs held-out cells and there are none, or if no strength is sparse enough.
+            If the rule is unknown, or ``sparsity`` given with another, if it needs held-out cells and there are none, if no strength is
+            sparse enough, or if the key cannot take results.
 
         Notes
         -----
@@ -136,6 +137,11 @@ class RegularizationMixin(ResultsMixin):
         error of the selected replicate for its error on new data: it was selected for being small.
         """
         _checks.choice("rule", rule, _RULES)
+        if sparsity is not None and rule != "sparsity":
+            raise ValueError(f"Expected `sparsity` with `rule='sparsity'` only, found {sparsity!r} with {rule!r}.")
+        key = self.key_added_ if isinstance(key_added, EllipsisType) else key_added
+        if key is not None and self.adata is not None:
+            self._check_target(self.adata, self._origin(self.adata, None), key)
         table = self.get_regularization_path().drop(index=self.given_up_)
         by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
         if rule == "sparsity":
@@ -167,7 +173,6 @@ class RegularizationMixin(ResultsMixin):
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
         self.selected_ = int(rows.index[int(rows[column].argmin())])
-        key = self.key_added_ if isinstance(key_added, EllipsisType) else key_added
         if key is not None and self.adata is not None:
             self.write_results(key_added=key)
         return self.get_regularization_path().iloc[self.selected_]

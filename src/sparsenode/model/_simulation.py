@@ -15,6 +15,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
+from sparsenode.model import _checks
 from sparsenode.model._prediction import GRID, PredictionMixin
 from sparsenode.module._solve import FIXED_STEP, hermite_basis
 
@@ -121,7 +122,7 @@ class SimulationMixin(PredictionMixin):
         KeyError
             If a name is no gene of the model.
         TypeError
-            If ``x0`` is no dense array, data frame or series of numbers, or genes and values are no names and numbers.
+            If ``x0`` is no dense array, data frame or series of numbers, or times, genes and values are no names and numbers.
         ValueError
             If a gene or start is named twice, or a value, shape or time is out of range.
 
@@ -228,6 +229,9 @@ class SimulationMixin(PredictionMixin):
                     f"Expected all genes of the model as columns of `x0`, or names of a series, missing are {missing[:5]}. Pass "
                     "`x0.to_numpy()` if they are in the order of `model.genes`."
                 )
+            twice = x0.columns[x0.columns.duplicated()]
+            if len(twice):
+                raise ValueError(f"Expected every gene once in `x0`, found {list(twice[:5])} more than once.")
             repeated = x0.index[x0.index.duplicated()].unique()
             if len(repeated):
                 raise ValueError(
@@ -256,7 +260,7 @@ class SimulationMixin(PredictionMixin):
         """Checked times since the start."""
         if times is None:
             return np.linspace(0.0, float(lengths.max()), _N_TIMES)
-        grid = np.asarray(times, dtype=np.float64)
+        grid = _checks.numbers("times", times)
         increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
         if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
             raise ValueError(

@@ -412,5 +412,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             ],
             setup_method_args=setup_method_args,
         )
+        cls._tell_from_original(adata)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)

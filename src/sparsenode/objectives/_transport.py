@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import ot
@@ -118,7 +118,7 @@ class Transport:
                 raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
         for name in ("entropy", "ridge"):
             value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
+            if not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
                 raise ValueError(f"Expected `{name}` to be finite and at least 0, found {value!r}.")
 
 

@@ -54,6 +54,11 @@ def adjacency(adata: AnnData, key: str, lineage: str | None, block: Block | None
             f"Expected an adjacency of lineage {lineage!r} in `adata.varp[{name!r}]`, found none: all lineages of this fit share one "
             "field. Leave `lineage` out, or fit with `objective='both'`, `'transport'` or `fields='lineage'`."
         )
+    if lineage is not None and name not in adata.varp:
+        known = list(dict.fromkeys(map(str, fit["lineage"])))
+        raise KeyError(
+            f"Expected `lineage` to be one of {known}, found {lineage!r}: there is no `adata.varp[{name!r}]`."
+        )
     if name not in adata.varp:
         raise KeyError(f"Expected an adjacency in `adata.varp[{name!r}]`, found {list(adata.varp)}.")
     return adata.varp[name]

@@ -78,8 +78,12 @@ def skill(
             f"Expected the columns `mse` and `null_…` of `model.evaluate()` in `scores`, found {list(scores)}."
         )
     errors = scores[["mse", *nulls]].to_numpy(dtype=float)
-    if len(errors) == 0 or not np.isfinite(errors).all() or (errors <= 0).any():
-        raise ValueError("Expected rows of finite, positive errors in `scores`, found none or others.")
+    wrong = ~(np.isfinite(errors) & (errors > 0)).all(1)
+    if len(errors) == 0 or wrong.any():
+        raise ValueError(
+            f"Expected rows of finite, positive errors in `scores`, found {list(scores.index[wrong][:5]) or 'none'}. Leave out those that a null "
+            "model predicts exactly: `scores.drop(index=[…])`."
+        )
     ratios = errors / errors[:, 1:].min(1, keepdims=True)
     low, high = min(ratios.min(), 0.8) / 1.15, min(ratios.max(), max(_FAR, ratios[:, 0].max())) * 1.15
     places = np.arange(len(errors))[::-1]

@@ -32,6 +32,8 @@ def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
     ------
     KeyError
         If a column is missing.
+    TypeError
+        If weights are no numbers.
     ValueError
         If an edge is there more than once, or a weight is not finite.
 
@@ -76,6 +78,8 @@ def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
     ------
     KeyError
         If a column is missing.
+    TypeError
+        If weights are no numbers.
     ValueError
         If an edge is there more than once, or a weight is not finite.
 
@@ -117,6 +121,8 @@ def to_decoupler(
     ------
     KeyError
         If a column is missing, ``frequency`` among them if it is needed.
+    TypeError
+        If weights are no numbers.
     ValueError
         If an edge is there more than once, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
 
@@ -148,7 +154,7 @@ def _check(network: pd.DataFrame) -> None:
         raise KeyError(
             f"Expected `network` to have the columns {list(_COLUMNS)}, {missing} missing in {list(network)}."
         )
-    count = int((~np.isfinite(network["weight"].to_numpy(dtype=float))).sum())
+    count = int((~np.isfinite(_checks.weights("network", network))).sum())
     if count:
         raise ValueError(f"Expected finite weights in `network`, found {count} NaN or infinite ones of {len(network)}.")
     repeated = network[network.duplicated(["source", "target"])]

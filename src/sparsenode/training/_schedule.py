@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -54,9 +54,9 @@ class IterativeSparsification:
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
-        if not 0 < self.first <= 1:
+        if not (isinstance(self.first, Real) and 0 < self.first <= 1):
             raise ValueError(f"Expected `first` to be in (0, 1], found {self.first!r}.")
-        if not self.max_error_increase >= 0:
+        if not (isinstance(self.max_error_increase, Real) and self.max_error_increase >= 0):
             raise ValueError(f"Expected `max_error_increase` to be at least 0, found {self.max_error_increase!r}.")
 
     @property
