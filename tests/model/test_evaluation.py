@@ -232,7 +232,7 @@ def test_no_cells(fitted):
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0, 120], r"`indices` in \[0, 119\], found 0 to 120"),
+        ([0, 120], r"`indices` in \[-120, 119\], found 0 to 120"),
         ([-121, 3], r"found -121 to 3"),
         (np.ones(60, dtype=bool), r"mask over 120 cells in `indices`, found shape \(60,\)"),
     ],
