@@ -165,6 +165,8 @@ def test_wrong_times(fitted, times):
 def test_times_that_are_no_numbers(fitted):
     with pytest.raises(TypeError, match=r"`times` to be numbers, found \['a'\]"):
         fitted.predict(times=["a"])
+    with pytest.raises(TypeError, match=r"`times` to be numbers, found \['1', '2'\]"):
+        fitted.predict(times=["1", "2"])
     with pytest.raises(ValueError, match=r"increasing numbers, found \[0.5, 0.2\]"):
         fitted.predict(times=[0.5, 0.2])
     with pytest.raises(ValueError, match="`replicate` to be in .*found True"):

@@ -133,7 +133,7 @@ FRAME = pd.DataFrame([[1.0, 2.0], [0.5, 0.0]], index=["gene0", "gene1"], columns
         (FRAME.set_axis(["x", "y"], axis=1), ValueError, "found none"),
         (-FRAME, ValueError, "non-negative and finite"),
         (FRAME / 0, ValueError, "non-negative and finite"),
-        (FRAME.astype(str), TypeError, "numbers in `path_weights`, found (str|object) in column 'gene2'"),
+        (FRAME.astype(str), TypeError, "numbers in `path_weights`, found text in column 'gene2'"),
     ],
     ids=range(8),
 )
@@ -164,6 +164,26 @@ def test_path_weights_of_genes_that_may_not_regulate_raise_a_warning(adata):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sn.SparseNODE(adata, path_weights=whole, **arguments)
+
+
+def test_path_weights_that_cost_nothing_are_not_warned_of(adata, fit, tmp_path):
+    """Of genes that do not vary where no regulators were named, of rows that are no genes, and when a model is loaded."""
+    adata.X[:, 3] = 1.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*path_weights")
+        frame = pd.DataFrame(2.0, adata.var_names, adata.var_names).astype(object)
+        fit(adata, path_weights=frame)
+        frame = pd.DataFrame(1.0, [*adata.var_names, "unknown"], adata.var_names)
+        frame.loc["unknown"] = 3.0
+        fit(adata, path_weights=frame, regulators=["gene2"])
+    frame.loc["gene0"] = 2.0
+    with pytest.warns(UserWarning, match="path_weights"):
+        model = fit(adata, path_weights=frame, regulators=["gene2"])
+    model.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*path_weights")
+        loaded = sn.SparseNODE.load(tmp_path / "model", adata)
+    assert loaded.module.field.path_weights[0].tolist() == model.module.field.path_weights[0].tolist()
 
 
 def test_only_penalties_of_paths_can_be_weighted(adata):

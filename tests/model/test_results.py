@@ -342,3 +342,17 @@ def test_a_copy_of_the_cells_is_scored_as_new_cells(fitted):
     other = fitted.adata.copy()
     fitted.write_results(other, key_added="copy")
     np.testing.assert_allclose(other.obsm["copy_trajectory"], fitted.predict(), atol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:Fewer")
+def test_scores_of_held_out_cells_are_those_of_the_cells_of_the_model(make_adata, fit):
+    """Also where results are written into some of its cells, or into them in another order."""
+    adata = make_adata()
+    model = fit(adata, train={"train_size": 0.7, "shuffle_set_split": False})
+    expected = model.evaluate(indices=model.validation_indices)
+    pd.testing.assert_frame_equal(adata.uns["sparsenode"]["held_out_scores"], expected)
+    for rows in (np.arange(120)[::-1], model.train_indices, np.flatnonzero(adata.obs["lineage"] == "myeloid")):
+        other = adata[rows].copy()
+        model.write_results(other)
+        pd.testing.assert_frame_equal(other.uns["sparsenode"]["held_out_scores"], expected)
+        pd.testing.assert_frame_equal(other.uns["sparsenode"]["scores"], model.evaluate(other))

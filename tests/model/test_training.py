@@ -248,6 +248,12 @@ def test_plan_arguments_are_checked_before_anything_is_done(
         model.train(**QUICK, plan_kwargs=settings)
 
 
+def test_gradients_may_be_left_as_they_are(adata):
+    model = new(adata)
+    model.train(**QUICK, plan_kwargs={"max_grad_norm": float("inf")})
+    assert model.is_trained_
+
+
 @pytest.mark.parametrize("name", ["early_stopping", "half_samples", "refit", "shuffle_set_split"])
 def test_switches_are_booleans(adata, name):
     with pytest.raises(TypeError, match=f"`{name}` to be True or False, found 'no'"):

@@ -67,7 +67,9 @@ def test_refuses_what_it_cannot_scale(donors):
     with pytest.raises(KeyError, match="'nothing'"):
         pp.min_max_scale(one, layer="nothing")
     one.layers["counts"] = one.X.copy()
-    with pytest.raises(ValueError, match="a new layer or one that was scaled before, found 'counts'"):
+    with pytest.raises(
+        ValueError, match="a new layer or one that was scaled before, found 'counts' without its ranges"
+    ):
         pp.min_max_scale(one, key_added="counts")
     np.testing.assert_array_equal(one.layers["counts"], one.X)
     pp.min_max_scale(one)  # its own may be written anew

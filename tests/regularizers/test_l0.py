@@ -60,5 +60,5 @@ def test_unknown_gates(gates):
 def test_all_is_descended_by_gradient(make_field):
     field = make_field(gates="weight")
     effective = field.effective_weights()
-    assert not L0().proximal
+    assert not L0.proximal
     assert torch.equal(L0().gradient_penalty(field, effective), L0().penalty(field, effective))

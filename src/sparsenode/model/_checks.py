@@ -67,6 +67,11 @@ def positive(name: str, value: object) -> None:
         raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
 
 
+def _positive_or_infinite(name: str, value: object) -> None:
+    if value != float("inf"):
+        positive(name, value)
+
+
 def non_negative(name: str, value: object) -> None:
     """Refuse anything but finite numbers from 0 on."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < float("inf"):
@@ -76,7 +81,10 @@ def non_negative(name: str, value: object) -> None:
 def numbers(name: str, values: object) -> np.ndarray:
     """The values as an array of floats, after refusing what are none."""
     try:
-        return np.asarray(values, dtype=np.float64)
+        found = np.asarray(values)
+        if found.dtype.kind in "USb":
+            raise TypeError(f"dtype {found.dtype}")
+        return found.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"Expected `{name}` to be numbers, found {values!r}.") from error
 
@@ -163,7 +171,8 @@ def plan_arguments(settings: Mapping[str, Any]) -> None:
     ValueError
         If a rate or norm is out of range.
     """
-    known = {"lr": positive, "gate_lr": non_negative, "weight_decay": non_negative, "max_grad_norm": positive}
+    rates = {"lr": positive, "gate_lr": non_negative, "weight_decay": non_negative}
+    known = rates | {"max_grad_norm": _positive_or_infinite}
     unknown = [name for name in settings if name not in known]
     if unknown:
         raise TypeError(f"Expected the keys of `plan_kwargs` to be among {list(known)}, found {unknown}.")

@@ -262,7 +262,7 @@ def check_distinct_times(cells: Cells, usable: np.ndarray) -> None:
     """
     members = (cells.weights > 0) & usable[:, None]
     counts = [len(np.unique(cells.times[members[:, m], m])) for m in range(members.shape[1])]
-    few = {name: n for name, n in zip(cells.trajectories.index, counts, strict=True) if n < _FEWEST_TIMES}
+    few = {name: n for name, n in zip(cells.trajectories.index, counts, strict=True) if 0 < n < _FEWEST_TIMES}
     if few:
         raise ValueError(
             f"Expected at least {_FEWEST_TIMES} distinct times among the training cells of every trajectory, to smooth it for collocation or "

@@ -133,11 +133,9 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
                 f"Expected `path_weights` to name genes of the model, found none. Genes look like {list(genes[:3])}, its "
                 f"index like {list(path_weights.index[:3])}, its columns like {list(path_weights.columns[:3])}."
             )
-        text = [name for name in path_weights if not pd.api.types.is_numeric_dtype(path_weights[name])]
+        text = [name for name, column in path_weights.items() if any(isinstance(value, str) for value in column)]
         if text:
-            raise TypeError(
-                f"Expected numbers in `path_weights`, found {path_weights[text[0]].dtype} in column {text[0]!r}."
-            )
+            raise TypeError(f"Expected numbers in `path_weights`, found text in column {text[0]!r}.")
         values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError("Expected `path_weights` to be non-negative and finite; leave an edge out for weight one.")
@@ -156,7 +154,8 @@ def report_path_weights(path_weights: pd.DataFrame, genes: pd.Index, regulators:
     if regulators is None:
         return
     others = path_weights.columns.isin(genes.delete(list(regulators)))
-    barred = path_weights.columns[others & (path_weights != 1).any(axis=0).to_numpy()]
+    meant = (path_weights[path_weights.index.isin(genes)] != 1).any(axis=0).to_numpy()
+    barred = path_weights.columns[others & meant]
     if len(barred):
         warnings.warn(
             f"{len(barred)} of {path_weights.shape[1]} columns of `path_weights` cannot be used, such as {list(barred[:5])}: they are not "

@@ -114,8 +114,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 UserWarning,
                 stacklevel=3,
             )
+        networks, summary = self._networks(key_added), self._summary(cells, fitted, order)
         remove_results(target, key_added)
-        networks = self._networks(key_added)
         for key, network in networks.items():
             target.varp[key] = sparse.csr_matrix(network.to_numpy()[np.ix_(order, order)].astype(np.float32))
         written = {"varp": list(networks)}
@@ -132,8 +132,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 UserWarning,
                 stacklevel=3,
             )
-        target.uns[key_added] = self._summary(cells, fitted, order)
-        target.uns[key_added][WRITTEN] = {place: np.asarray(keys, dtype=str) for place, keys in written.items()}
+        target.uns[key_added] = summary | {
+            WRITTEN: {place: np.asarray(keys, dtype=str) for place, keys in written.items()}
+        }
         if origin is not None:
             spread_results(target, origin, self._modalities, key_added)
 
@@ -199,13 +200,12 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         return summary
 
     def _stored_scores(self, cells: Cells, fitted: FittedTrajectories) -> dict[str, pd.DataFrame]:
-        """What :meth:`evaluate` returns for all of these cells, and for the held-out ones if these are the training data."""
-        nulls, held_out = self._nulls(cells, fitted, forecast=False), self.validation_indices
-        every = np.ones(len(cells.times), dtype=bool)
+        """What :meth:`evaluate` returns for all of these cells; of the model's, some or all, also for its held-out ones."""
+        nulls, every = self._nulls(cells, fitted, forecast=False), np.ones(len(cells.times), dtype=bool)
         scores = {"scores": self._scores(cells, fitted, every, nulls)}
+        held_out = self.validation_indices
         if self._is_training_data(cells) and held_out is not None and len(held_out) > 0:
-            chosen = np.isin(np.arange(len(every)), held_out)
-            scores["held_out_scores"] = self._scores(cells, fitted, chosen, nulls)
+            scores["held_out_scores"] = self.evaluate(indices=held_out)  # positions in the model's own data
         return scores
 
     def _parameters(self) -> dict:

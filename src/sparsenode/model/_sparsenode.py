@@ -247,8 +247,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         known = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
         weights = path_weight_matrix(known, options.self_edges, self.genes)
-        if path_weights is not None:
-            report_path_weights(path_weights, self.genes, self._regulators)
+        if path_weights is not None and registry is None:  # said when the model was made, not again when it is loaded
+            report_path_weights(path_weights, self.genes, None if regulators is None else self._regulators)
         if isinstance(regulators, str) and self._regulators is not None:
             regulators = list(self.genes[self._regulators])  # saved with the model, which may be loaded without data
         self._module_arguments: dict[str, Any] = {

@@ -63,8 +63,9 @@ def min_max_scale(
     low_key, high_key = f"{key_added}_low", f"{key_added}_high"
     if key_added in adata.layers and low_key not in adata.var:
         raise ValueError(
-            f"Expected `key_added` to be a new layer or one that was scaled before, found {key_added!r} with other values. Choose "
-            "another name, or remove that layer."
+            f"Expected `key_added` to be a new layer or one that was scaled before, found {key_added!r} without its "
+            f"ranges, {low_key!r} in `adata.var`. Choose another name, or `del adata.layers[{key_added!r}]`, also after `anndata.concat`, which "
+            "drops the ranges."
         )
     if reference is None:
         low, high = value_range(adata, layer)

@@ -50,6 +50,8 @@ class Regularizer:
     skip: Skip | None = None
     #: Whether the method gives every target a network of its own.
     per_target: ClassVar[bool] = False
+    #: Whether the method has a :meth:`prox` of its own; it is found out.
+    proximal: ClassVar[bool] = False
     #: Whether the penalty can weight the paths of each regulator to each target.
     weights_paths: ClassVar[bool] = False
     #: Whether the penalty is one on the magnitudes of the entries of a skip, given the layers, so that it can be solved for.
@@ -69,10 +71,9 @@ class Regularizer:
             )
         self.strength = values
 
-    @property
-    def proximal(self) -> bool:
-        """Whether the method has a :meth:`prox` of its own."""
-        return type(self).prox is not Regularizer.prox
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.proximal = cls.prox is not Regularizer.prox
 
     def __repr__(self) -> str:
         settings = ", ".join(
