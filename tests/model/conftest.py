@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,31 @@ def refused() -> Callable[..., str]:
         return message
 
     return check
+
+
+@pytest.fixture(scope="session")
+def times_of() -> Callable[[sn.SparseNODE, str], tuple[np.ndarray, np.ndarray]]:
+    """Rows of a lineage sorted by pseudotime, and these pseudotimes."""
+
+    def sort(model: sn.SparseNODE, lineage: str) -> tuple[np.ndarray, np.ndarray]:
+        obs = model.adata.obs
+        rows = np.flatnonzero(obs["lineage"] == lineage)
+        rows = rows[np.argsort(obs["dpt_pseudotime"].to_numpy()[rows])]
+        return rows, obs["dpt_pseudotime"].to_numpy()[rows]
+
+    return sort
+
+
+@pytest.fixture(scope="session")
+def quietly() -> Callable[..., np.ndarray]:
+    """Predictions at times, without the warnings that some of these are outside the data."""
+
+    def predict(model: sn.SparseNODE, times, **arguments) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return model.predict(times=times, **arguments)
+
+    return predict
 
 
 @pytest.fixture

@@ -19,25 +19,11 @@ from sparsenode.model._prediction import FittedTrajectories
 TIME = "dpt_pseudotime"
 
 
-def times_of(model: sn.SparseNODE, lineage: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a lineage sorted by pseudotime, and these pseudotimes."""
-    obs = model.adata.obs
-    rows = np.flatnonzero(obs["lineage"] == lineage)
-    rows = rows[np.argsort(obs[TIME].to_numpy()[rows])]
-    return rows, obs[TIME].to_numpy()[rows]
-
-
-def quietly(model: sn.SparseNODE, times, **arguments) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return model.predict(times=times, **arguments)
-
-
 # Predictions of cells and at times
 
 
 @pytest.mark.parametrize("lineage", [0, 1])
-def test_predictions_solve_the_equation(fitted, numpy_field, lineage):
+def test_predictions_solve_the_equation(fitted, numpy_field, lineage, times_of):
     rows, times = times_of(fitted, fitted.lineages[lineage])
     start = fitted.module.initial_state[lineage].numpy() * fitted.module.scale.numpy()
     field = numpy_field(fitted, lineage)
@@ -48,7 +34,7 @@ def test_predictions_solve_the_equation(fitted, numpy_field, lineage):
 
 
 @pytest.mark.parametrize("lineage", [0, 1])
-def test_cells_and_times_agree(fitted, lineage):
+def test_cells_and_times_agree(fitted, lineage, times_of, quietly):
     rows, times = times_of(fitted, fitted.lineages[lineage])
     along = quietly(fitted, times)
     assert along.shape == (2, 60, 8)
@@ -67,7 +53,7 @@ def test_one_trajectory_has_no_leading_axis(adata, fit):
     )
 
 
-def test_start_is_the_initial_state(fitted):
+def test_start_is_the_initial_state(fitted, times_of):
     for lineage in (0, 1):
         rows, _ = times_of(fitted, fitted.lineages[lineage])
         expected = fitted.module.initial_state[lineage].numpy() * fitted.module.scale.numpy()
@@ -85,7 +71,7 @@ def test_initial_state_is_that_of_early_training_cells(fitted):
         )
 
 
-def test_memberships_weight_the_predictions(fitted_donors):
+def test_memberships_weight_the_predictions(fitted_donors, quietly):
     model = fitted_donors
     table, donor = model.adata.obsm["memberships"], model.adata.obs["donor"]
     shared = np.flatnonzero((table > 0).all(axis=1).to_numpy() & (donor == "donor1").to_numpy())

@@ -320,7 +320,7 @@ def test_every_entry_of_the_bibliography_is_found():
     assert list(bibliography()) == re.findall(r"^@\w+\{([^,\s]+),", source, flags=re.MULTILINE)
 
 
-def test_a_key_that_cannot_take_results_is_refused_before_the_choice(adata, fit):
+def test_a_choice_whose_results_cannot_be_written_is_taken_back(adata, fit):
     model = fit(adata, regularizer=CNODE([0.01, 1.0]))
     model.selected_ = 1
     for key in ("a/b", "mine"):
@@ -330,3 +330,17 @@ def test_a_key_that_cannot_take_results_is_refused_before_the_choice(adata, fit)
         assert model.selected_ == 1
     with pytest.raises(ValueError, match=r"`sparsity` with `rule='sparsity'` only, found 0.5 with 'best'"):
         model.select("best", sparsity=0.5)
+
+
+def test_a_choice_whose_trajectories_diverge_is_taken_back(adata, fit):
+    model = fit(adata, regularizer=CNODE([0.01, 1.0]), n_seeds=1)
+    model.selected_ = 1
+    before = adata.uns["sparsenode"]
+    with torch.no_grad():
+        for weight in model.module.field.weights:
+            weight.unflatten(0, (2, -1))[0].abs_().mul_(1e3)
+    with pytest.raises(sn.DivergenceError):
+        model.select("sparsity", sparsity=0.0)
+    assert model.selected_ == 1
+    assert adata.uns["sparsenode"] is before
+    assert np.isfinite(model.predict()).all()

@@ -394,7 +394,9 @@ def test_of_a_fit_whose_trajectories_diverge_the_network_is_written(few, tmp_pat
     assert {"sparsenode_trajectory"} <= set(few.obsm)
     with torch.no_grad():
         model.module.field.weights[-1] += 60 * torch.eye(4)
-    message = "trajectories of this transport fit diverge: only its network was written.*get_network"
+    message = (
+        "trajectories of this transport fit diverge: its network was written, but neither predictions.*get_network"
+    )
     with pytest.warns(UserWarning, match=message) as caught:
         chosen = model.select("sparsity", sparsity=0.0)
     assert caught[0].filename == __file__
@@ -406,7 +408,9 @@ def test_of_a_fit_whose_trajectories_diverge_the_network_is_written(few, tmp_pat
     for adata in (few, read):
         np.testing.assert_allclose(adata.varp["sparsenode_adjacency"].toarray(), adjacency, rtol=1e-6)
         assert not {"sparsenode_trajectory"} & set(adata.obsm)
-        assert not {"sparsenode_velocity"} & set(adata.layers)
+        np.testing.assert_array_equal(
+            adata.layers["sparsenode_velocity"], model.get_velocity()
+        )  # needs no trajectories
         assert not {"scores", "held_out_scores"} & set(adata.uns["sparsenode"])
         assert {"sparsity", "history", "regularization_path", "parameters"} <= set(adata.uns["sparsenode"])
         sn.pl.adjacency(adata, return_fig=True)
@@ -414,6 +418,25 @@ def test_of_a_fit_whose_trajectories_diverge_the_network_is_written(few, tmp_pat
             sn.pl.trajectory(adata, return_fig=True)
         with pytest.raises(KeyError, match="Expected scores.*this fit diverge"):
             sn.pl.skill(adata, return_fig=True)
+
+
+def test_velocities_that_need_trajectories_are_left_out_where_these_diverge(few, monkeypatch):
+    few.obsm["X_umap"] = np.asarray(few.X)[:, :2]
+    regularizer = LassoNet(0.01, skip="outer")
+    model = sn.SparseNODE(few, regularizer, objective="transport", hidden=(4,))
+    model.train(max_epochs=2, schedule="sparse", **QUIET)
+    assert "sparsenode_velocity" in few.layers
+
+    def diverge(*_, **__):
+        raise sn.DivergenceError("The solution diverged.")
+
+    monkeypatch.setattr(model.module, "trajectories", diverge)
+    with pytest.warns(UserWarning, match="neither predictions nor scores") as caught:
+        model.write_results()
+    assert caught[0].filename == __file__
+    assert not {"sparsenode_velocity"} & set(few.layers)
+    with pytest.raises(KeyError, match="need trajectories, and the trajectories of this fit diverge"):
+        sn.pl.velocity(few)
 
 
 def test_going_back_from_fine_tuning_is_logged(few, caplog):

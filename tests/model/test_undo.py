@@ -134,10 +134,10 @@ def test_results_that_cannot_be_written_do_not_undo_a_training(new, monkeypatch)
     """A long training is not lost to a full disk."""
     model = new("trajectory")
 
-    def full(key_added):
+    def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(model, "write_results", full)
+    monkeypatch.setattr(model, "_write", full)
     with pytest.raises(OSError, match="no space"):
         model.train(**(QUICK | {"key_added": "fit"}))
     assert model.is_trained_

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -16,22 +15,8 @@ import sparsenode as sn
 TIME = "dpt_pseudotime"
 
 
-def times_of(model: sn.SparseNODE, lineage: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a lineage sorted by pseudotime, and these pseudotimes."""
-    obs = model.adata.obs
-    rows = np.flatnonzero(obs["lineage"] == lineage)
-    rows = rows[np.argsort(obs[TIME].to_numpy()[rows])]
-    return rows, obs[TIME].to_numpy()[rows]
-
-
-def quietly(model: sn.SparseNODE, times, **arguments) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return model.predict(times=times, **arguments)
-
-
 @pytest.mark.parametrize("lineage", [0, 1])
-def test_velocity_is_the_field_at_the_cells(fitted, numpy_field, lineage):
+def test_velocity_is_the_field_at_the_cells(fitted, numpy_field, lineage, times_of):
     rows, _ = times_of(fitted, fitted.lineages[lineage])
     expected = numpy_field(fitted, lineage)(fitted.adata.X[rows].astype(float))
     got = fitted.get_velocity()[rows]
@@ -54,7 +39,7 @@ def test_velocity_with_a_shared_field_and_memberships(fitted_donors, numpy_field
     np.testing.assert_allclose(model.get_velocity(replicate=replicate), clock[:, None] * slopes, atol=1e-4)
 
 
-def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit):
+def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit, quietly):
     """The skip times the initial state of the trajectory of each cell, for the replicate that is asked for."""
     penalty = sn.regularizers.LassoNet(0.01, skip="outer")
     model = fit(adata, regularizer=penalty, n_seeds=2, train={"schedule": "sparse"})
@@ -73,7 +58,7 @@ def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit):
             assert np.abs(expected).max() > 0.01
 
 
-def test_velocity_is_the_derivative_of_the_trajectory(fitted):
+def test_velocity_is_the_derivative_of_the_trajectory(fitted, quietly):
     """At predicted states, against finite differences of the predictions."""
     start, end = fitted.trajectories.loc["myeloid", ["start", "end"]]
     times = np.linspace(start, end, 201)

@@ -58,8 +58,8 @@ DEFAULTS["both"] = DEFAULTS["transport"] | {"fields": "lineage"}
 _HIDDEN_PER_TARGET = (10,)
 # Second order is for time series, whose clock is the same in all trials and whose first frame is as good as any.
 _SECOND_ORDER: dict[str, Any] = {"initial_state": "learned", "initial_bandwidth": 0.1, "align_batches": False}
-# Cells in a trajectory, a tenth of them held out: in fewer, lags of whole windows span more of it than a fifteenth, which loses the order of chains; in more,
-# plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
+# Cells in a trajectory, a tenth of them held out: in fewer, lags of whole windows span more of it than a fifteenth, which loses the
+# order of chains; in more, plans between windows take minutes and gigabytes. Transport reads the expression as a whole, of at most so many entries.
 _FEWEST_CELLS, _MOST_CELLS, _LARGEST_TABLE = 100, 60_000, 200_000_000
 
 

@@ -114,7 +114,7 @@ class RegularizationMixin(ResultsMixin):
         key_added
             Results are written again under this key, as by :meth:`write_results`, by default under that of the last :meth:`train`;
             ``None`` writes nothing, and is the default where that wrote nothing. As there, of transport and collocation
-            fits whose trajectories diverge only the network is written, with a warning.
+            fits whose trajectories diverge what needs them is left out, with a warning.
 
         Returns
         -------
@@ -124,6 +124,8 @@ class RegularizationMixin(ResultsMixin):
         ------
         RuntimeError
             If the model is not trained.
+        DivergenceError
+            As for :meth:`write_results`; the selection is then as it was.
         ValueError
             If the rule is unknown, or ``sparsity`` given with another, if it needs held-out cells and there are none, if no strength is
             sparse enough, or if the key cannot take results.
@@ -139,9 +141,6 @@ class RegularizationMixin(ResultsMixin):
         _checks.choice("rule", rule, _RULES)
         if sparsity is not None and rule != "sparsity":
             raise ValueError(f"Expected `sparsity` with `rule='sparsity'` only, found {sparsity!r} with {rule!r}.")
-        key = self.key_added_ if isinstance(key_added, EllipsisType) else key_added
-        if key is not None and self.adata is not None:
-            self._check_target(self.adata, self._origin(self.adata, None), key)
         table = self.get_regularization_path().drop(index=self.given_up_)
         by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
         if rule == "sparsity":
@@ -172,9 +171,14 @@ class RegularizationMixin(ResultsMixin):
             _warn_at_an_end(by_strength.index, strength)
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
-        self.selected_ = int(rows.index[int(rows[column].argmin())])
+        before, self.selected_ = self.selected_, int(rows.index[int(rows[column].argmin())])
+        key = self.key_added_ if isinstance(key_added, EllipsisType) else key_added
         if key is not None and self.adata is not None:
-            self.write_results(key_added=key)
+            try:
+                self._write(self._cells(), None, key)
+            except Exception:
+                self.selected_ = before  # results that are there are of that one
+                raise
         return self.get_regularization_path().iloc[self.selected_]
 
     @torch.no_grad()

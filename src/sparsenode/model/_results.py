@@ -72,9 +72,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         With MuData they go to the modality of the expression. Where two modalities were fitted together, each gets its own part of
         ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp``, over the variables of all modalities.
 
-        With more than 2e8 entries (cells × genes) the dense results are left out, with a warning. So is what needs trajectories,
-        ``.obsm``, ``.layers`` and scores, where no trajectories were fitted and the solution of the equation leaves the finite numbers,
-        as after transport it may: the network is written all the same.
+        With more than 2e8 entries (cells × genes) the dense results are left out, with a warning. So is what needs trajectories
+        (``.obsm``, scores, and velocities in second order or with a skip after the integration) where none were fitted and the solution
+        of the equation leaves the finite numbers, as after transport it may: the network is written all the same.
 
         Raises
         ------
@@ -97,43 +97,49 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         self._require_trained()
         if isinstance(adata, MuData) and adata.is_view:
             raise ValueError("Expected `adata` to be no view of a MuData, which cannot be written to. Call `.copy()`.")
-        cells = self._cells(adata)
+        self._write(self._cells(adata), adata, key_added)
+
+    def _write(self, cells: Cells, adata: AnnData | MuData | None, key_added: str) -> None:
+        """Write results for some cells into the data that they are from; public methods call it, for the sake of warnings."""
         target = cells.adata
         origin = self._origin(target, adata)
         self._check_target(target, origin, key_added)
         order = np.argsort(gene_positions(target, list(self.genes)))
+        fitted = None
         try:
             fitted = self._integrate(cells)
         except DivergenceError as error:
             if self.fitted_ == "trajectory":
                 raise
-            fitted = None
             warnings.warn(
-                f"The trajectories of this {self._objective_name} fit diverge: only its network was written, neither predictions, velocities "
-                f"nor scores. {error}",
+                f"The trajectories of this {self._objective_name} fit diverge: its network was written, but neither predictions nor scores. "
+                f"{error}",
                 UserWarning,
                 stacklevel=3,
             )
         networks, summary = self._networks(key_added), self._summary(cells, fitted, order)
-        remove_results(target, key_added)
-        for key, network in networks.items():
-            target.varp[key] = sparse.csr_matrix(network.to_numpy()[np.ix_(order, order)].astype(np.float32))
-        written = {"varp": list(networks)}
-        if fitted is not None and target.n_obs * target.n_vars <= MAX_DENSE:
-            written |= {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]}
-            target.obsm[_keys.trajectory(key_added)] = self._predict_cells(cells, fitted)[:, order]
-            target.layers[_keys.velocity(key_added)] = self._velocities(cells, np.arange(target.n_obs), self.selected_)[
-                :, order
-            ]
-        elif fitted is not None:
+        dense: dict[str, dict[str, np.ndarray]] = {}
+        if target.n_obs * target.n_vars <= MAX_DENSE:
+            if fitted is not None:
+                dense["obsm"] = {_keys.trajectory(key_added): self._predict_cells(cells, fitted)[:, order]}
+            if fitted is not None or not self._velocities_need_trajectories:
+                velocities = self._velocities(cells, np.arange(target.n_obs), self.selected_)
+                dense["layers"] = {_keys.velocity(key_added): velocities[:, order]}
+        else:
             warnings.warn(
                 f"{target.n_obs} cells × {target.n_vars} genes are too many to store predictions of every cell: "
                 "`.obsm` and `.layers` were not written. Use `predict` and `get_velocity` on subsets.",
                 UserWarning,
                 stacklevel=3,
             )
+        remove_results(target, key_added)
+        for key, network in networks.items():
+            target.varp[key] = sparse.csr_matrix(network.to_numpy()[np.ix_(order, order)].astype(np.float32))
+        for place, arrays in dense.items():
+            getattr(target, place).update(arrays)
+        written = {"varp": networks} | dense
         target.uns[key_added] = summary | {
-            WRITTEN: {place: np.asarray(keys, dtype=str) for place, keys in written.items()}
+            WRITTEN: {place: np.asarray(list(keys), dtype=str) for place, keys in written.items()}
         }
         if origin is not None:
             spread_results(target, origin, self._modalities, key_added)

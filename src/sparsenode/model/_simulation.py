@@ -122,7 +122,7 @@ class SimulationMixin(PredictionMixin):
         KeyError
             If a name is no gene of the model.
         TypeError
-            If ``x0`` is no dense array, data frame or series of numbers, or times, genes and values are no names and numbers.
+            If ``x0`` is no dense array, data frame or series of numbers, or velocities, times, genes and values are no names and numbers.
         ValueError
             If a gene or start is named twice, or a value, shape or time is out of range.
 
@@ -281,7 +281,7 @@ class SimulationMixin(PredictionMixin):
         if v0 is None:
             everywhere = self._on_device(self._encode(starts)).expand(module.n_replicates, -1, -1)
             return module.network_velocity(everywhere, lineages)[[replicate]]
-        given = np.atleast_2d(np.asarray(v0, dtype=np.float64))
+        given = np.atleast_2d(_checks.numbers("v0", v0))
         if given.shape != starts.shape or not np.isfinite(given).all():
             raise ValueError(
                 f"Expected `v0` to be finite, of the shape {starts.shape} of the starts, found {given.shape}."

@@ -221,7 +221,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             undo.pop_all()
         self.key_added_ = key_added
         if key_added is not None:
-            self.write_results(key_added=key_added)
+            self._write(self._cells(), None, key_added)
 
     def _check_arguments(
         self,

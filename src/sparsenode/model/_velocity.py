@@ -61,6 +61,11 @@ class VelocityMixin(PredictionMixin):
         cells, chosen = self._cells(adata), self._replicate(replicate)
         return self._velocities(cells, _checks.cell_indices(indices, len(cells.times)), chosen)
 
+    @property
+    def _velocities_need_trajectories(self) -> bool:
+        """Whether velocities are more than the field at the cells."""
+        return self.module.order == 2 or self.module.field.skip == "outer"
+
     @torch.no_grad()
     def _velocities(self, cells: Cells, wanted: np.ndarray, replicate: int) -> np.ndarray:
         """What :meth:`get_velocity` returns for some cells."""

@@ -28,6 +28,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
 
+# What to do where a fit has no trajectories
+DIVERGED = "the trajectories of this fit diverge. Fit them too, with `train(objective='trajectory')`."
+
 # Cells that no lineage claims
 SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
 

@@ -67,10 +67,7 @@ def skill(
     if isinstance(scores, AnnData):
         uns = _common.results(scores, key)
         if "scores" not in uns:
-            raise KeyError(
-                f"Expected scores in `adata.uns[{key!r}]`, found none: the trajectories of this fit diverge. Fit them too, with "
-                "`train(objective='trajectory')`."
-            )
+            raise KeyError(f"Expected scores in `adata.uns[{key!r}]`, found none: {_common.DIVERGED}")
         scores = pd.DataFrame(uns.get("held_out_scores", uns["scores"]))
     nulls = [column for column in scores if str(column).startswith("null_")]
     if "mse" not in scores or not nulls:

@@ -71,8 +71,7 @@ def trajectory(
     fit, setup = uns["trajectories"], uns["setup"]
     if "values" not in fit:
         raise KeyError(
-            f"Expected trajectories in `adata.uns[{key!r}]['trajectories']`, found their names alone: those of this fit diverge. Fit them "
-            "too, with `train(objective='trajectory')`."
+            f"Expected trajectories in `adata.uns[{key!r}]['trajectories']`, found their names alone: {_common.DIVERGED}"
         )
     model_genes = [str(gene) for gene in uns["genes"]]
     values = np.asarray(fit["values"])
