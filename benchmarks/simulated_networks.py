@@ -23,26 +23,25 @@ N_CELLS = 2000
 
 
 def networks() -> dict[str, boolean.BooleanNetwork]:
-    """All networks by name."""
-    return {
+    """All networks by name; of those that are drawn at random there are two of each size."""
+    result = {
         "chain, 7 genes": boolean.chain(7, 7.0),
         "chain, 12": boolean.chain(12, 9.0),
         "chain, 18": boolean.chain(18, 12.0),
         "ring, 6": boolean.cycle(6, 8.0),
         "bifurcation, 7": boolean.bifurcation(7, 6.0),
         "bifurcation, 10": boolean.bifurcation(10, 8.0),
-        "random, 8": boolean.random(8, 11, 8.0),
-        "random, 10": boolean.random(10, 12, 8.0),
-        "random, 14": boolean.random(14, 13, 8.0),
-        "random, 19": boolean.random(19, 14, 8.0),
-        "repression, 6": boolean.repressions(6, 21, 5.0),
-        "repression, 8": boolean.repressions(8, 22, 5.0),
-        "repression, 10": boolean.repressions(10, 23, 5.0),
-        "attractors, 8": boolean.attractors(8, 31, 6.0),
-        "attractors, 10": boolean.attractors(10, 32, 6.0),
-        "attractors, 12": boolean.attractors(12, 33, 6.0),
-        "myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0),
     }
+    drawn = (
+        ("random", boolean.random, 8.0, {8: (11, 51), 10: (12, 52), 14: (13, 53), 19: (14, 54)}),
+        ("repression", boolean.repressions, 5.0, {6: (21, 61), 8: (22, 62), 10: (23, 63)}),
+        ("attractors", boolean.attractors, 6.0, {8: (31, 71), 10: (32, 72), 12: (33, 73)}),
+    )
+    for family, draw, end, sizes in drawn:
+        for size, seeds in sizes.items():
+            for seed, which in zip(seeds, ("a", "b"), strict=True):
+                result[f"{family}, {size}{which}"] = draw(size, seed, end)
+    return result | {"myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0)}
 
 
 def run(name: str, network: boolean.BooleanNetwork, seed: int) -> list[dict]:
