@@ -523,5 +523,6 @@ def test_a_replicate_that_diverges_does_not_disturb_the_others(make_adata, fit, 
         np.testing.assert_array_equal(one, two)
     model.write_results()
     np.testing.assert_array_equal(adata.obsm["sparsenode_trajectory"], before[0])
-    with pytest.raises(sn.DivergenceError):
-        model.predict(replicate=0)
+    for which in (0, "mean"):
+        with pytest.raises(sn.DivergenceError, match="^Replicate 0 diverged"):
+            model.predict(replicate=which)

@@ -211,8 +211,8 @@ class PredictionMixin(MuDataMixin):
         """
         observed = self._observed(None) if observed is None else observed
         if replicate == "mean":
-            found = self._integrate_all(cells, end, observed)
-            return FittedTrajectories.mean([fitted for r, fitted in enumerate(found) if r not in self.given_up_])
+            kept = [r for r in range(self.module.n_replicates) if r not in self.given_up_]
+            return FittedTrajectories.mean([self._integrate_all(cells, end, observed, r)[0] for r in kept])
         return self._integrate_all(cells, end, observed, self._replicate(replicate))[0]
 
     @torch.no_grad()
@@ -245,7 +245,7 @@ class PredictionMixin(MuDataMixin):
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
         with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
             states, derivatives = self._solved(
-                self._effective(only), start, relative, lineages, grid, self._tight_solver, speed, reach=reach
+                only, self._effective(only), start, relative, lineages, grid, self._tight_solver, speed, reach=reach
             )
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
@@ -264,8 +264,8 @@ class PredictionMixin(MuDataMixin):
         solver = self.module.solver
         return Solver(solver.method, min(solver.rtol, _TOLERANCE), min(solver.atol, _TOLERANCE))
 
-    def _solved(self, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The trajectories of the module; says what to do where they diverge."""
+    def _solved(self, only: int | None, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """The trajectories of the module, of all replicates or of one; says what to do where they diverge."""
         try:
             return self.module.trajectories(*arguments, **keywords)
         except DivergenceError as error:
@@ -275,7 +275,8 @@ class PredictionMixin(MuDataMixin):
                 else f"No trajectories were fitted, only {self.fitted_}: read the network with `get_network`, or fit the trajectories "
                 "too with `train(objective='trajectory')`."
             )
-            raise DivergenceError(f"{error} {remedy}") from error
+            which = "" if only is None or self.module.n_replicates == 1 else f"Replicate {only} diverged. "
+            raise DivergenceError(f"{which}{error} {remedy}") from error
 
     def _initial_slopes(self, cells: Cells) -> np.ndarray:
         """Observed slopes at the start of the trajectories of some cells; of the model's, some cells alone do not tell."""

@@ -313,6 +313,7 @@ class SimulationMixin(PredictionMixin):
             speed = None if speed is None else speed * free
         grid = self._solver_times(times, clocks)
         states, derivatives = self._solved(
+            replicate,
             self._effective(replicate),
             self._on_device(self._encode(starts))[None],
             self._on_device(grid[-1] * clocks),
