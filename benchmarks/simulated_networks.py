@@ -9,6 +9,7 @@ shuffled within lineages: what it scores is static.
 from __future__ import annotations
 
 import time
+from itertools import product
 
 import _boolean_cells as boolean
 import _common
@@ -19,7 +20,7 @@ from _timing import silence
 from sparsenode import datasets, tl
 
 BASELINES = ("genie3", "partial_correlation", "pearson")
-N_CELLS = 2000
+N_CELLS = (2000, 500, 200)
 
 
 def networks() -> dict[str, boolean.BooleanNetwork]:
@@ -44,9 +45,9 @@ def networks() -> dict[str, boolean.BooleanNetwork]:
     return result | {"myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0)}
 
 
-def run(name: str, network: boolean.BooleanNetwork, seed: int) -> list[dict]:
+def run(name: str, network: boolean.BooleanNetwork, n_cells: int, seed: int) -> list[dict]:
     """Rows of one data set."""
-    adata, reference = boolean.cells(network, N_CELLS, seed), network.edges()
+    adata, reference = boolean.cells(network, n_cells, seed), network.edges()
     makers = {
         "sparsenode": lambda: beeline.infer(adata.copy()),
         "sparsenode, shuffled": lambda: beeline.infer(beeline.shuffled(adata, seed)),
@@ -58,22 +59,28 @@ def run(name: str, network: boolean.BooleanNetwork, seed: int) -> list[dict]:
         found = make()
         scores = beeline.score(found, reference, time.perf_counter() - start)
         lineages = adata.obsm["lineages"].shape[1]
-        rows.append({"network": name, "seed": seed, "lineages": lineages, "method": method, **scores})
+        about = {"network": name, "cells": n_cells, "seed": seed, "lineages": lineages}
+        rows.append({**about, "method": method, **scores})
     return rows
 
 
 def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, nargs="+", default=N_CELLS, help="numbers of cells")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the cells")
     options = parser.parse_args()
+    if options.quick:
+        options.cells, options.seeds = [200], options.seeds[:1]
     silence()
     rows = []
     for name, network in list(networks().items())[: 1 if options.quick else None]:
-        for seed in options.seeds[: 1 if options.quick else None]:
-            rows += run(name, network, seed)
+        for n_cells, seed in product(options.cells, options.seeds):
+            rows += run(name, network, n_cells, seed)
         print(f"done: {name}", flush=True)
     table = pd.DataFrame(rows)
-    shown = table.pivot_table(index="network", columns="method", values="auprc_ratio", aggfunc="median", sort=False)
+    shown = table.pivot_table(
+        index=["cells", "network"], columns="method", values="auprc_ratio", aggfunc="median", sort=False
+    )
     print(shown.round(2).to_string())
     _common.save("simulated_networks", rows, options)
 
