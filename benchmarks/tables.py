@@ -55,11 +55,8 @@ NETWORK_METHODS = {
     "pearson": "Pearson",
     "partial_correlation": "partial correlation",
 }
-RESTING = (
-    "repression",
-    "attractors",
-    "myeloid",
-)  # families of simulated networks whose cells come to rest in some states
+# Families of simulated networks whose cells come to rest in some states
+RESTING = ("repression", "attractors", "myeloid")
 OBJECTIVES = {
     "both": "**both**, the default",
     "trajectory": "trajectory",

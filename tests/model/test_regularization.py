@@ -344,3 +344,16 @@ def test_a_choice_whose_trajectories_diverge_is_taken_back(adata, fit):
     assert model.selected_ == 1
     assert adata.uns["sparsenode"] is before
     assert np.isfinite(model.predict()).all()
+
+
+def test_a_choice_that_is_interrupted_is_taken_back(adata, fit, monkeypatch):
+    model = fit(adata, regularizer=CNODE([0.01, 1.0]), n_seeds=1)
+    model.selected_ = 1
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.select("sparsity", sparsity=0.0)
+    assert model.selected_ == 1

@@ -176,7 +176,7 @@ class RegularizationMixin(ResultsMixin):
         if key is not None and self.adata is not None:
             try:
                 self._write(self._cells(), None, key)
-            except Exception:
+            except BaseException:  # an interruption too
                 self.selected_ = before  # results that are there are of that one
                 raise
         return self.get_regularization_path().iloc[self.selected_]
