@@ -211,9 +211,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         scores = {"scores": self._scores(cells, fitted, every, nulls)}
         held_out = self.validation_indices
         if self._is_training_data(cells) and held_out is not None and len(held_out) > 0:
-            own = (
-                cells if cells.adata is self.adata else self._cells()
-            )  # held-out positions are those in the model's own data
+            # Held-out positions are those in the model's own data.
+            own = cells if cells.adata is self.adata else self._cells()
             scores["held_out_scores"] = self._scores(own, fitted, np.isin(np.arange(len(own.times)), held_out), nulls)
         return scores
 
