@@ -716,13 +716,73 @@ def test_errors_are_held_out_where_most_trajectories_have_enough_cells(few, n_le
 
 
 def test_cells_are_coupled_in_their_principal_components(few):
-    model = sn.SparseNODE(few, objective=Transport(n_pcs=2), hidden=(4,))
+    model = sn.SparseNODE(few, objective=Transport(n_pcs=2, relaxation=0), hidden=(4,))
     splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, False, "transport")
     z = (few.X - few.X.mean(0)) / few.X.std(0)
     left, sizes, _ = np.linalg.svd(z, full_matrices=False)
     pairs = couple_cells(few.obs[["time"]].to_numpy(), np.ones((240, 1)), left[:, :2] * sizes[:2], Transport(n_pcs=2))
     expected = pair_batch([pairs], z, model._cells(), np.ones(1), None)[0]["slope"].numpy()
     np.testing.assert_allclose(splitter.train_tensors["slope"], expected, rtol=1e-3, atol=1e-3)
+
+
+N_RESTING = 2000
+
+
+@pytest.fixture(scope="module")
+def resting() -> AnnData:
+    """Stationary cells of a reversible process with four edges among six genes; time tells nothing."""
+    rng = np.random.default_rng(0)
+    drift = -np.eye(6)
+    drift[0, 1] = drift[1, 0] = 0.6
+    drift[2, 3] = drift[3, 2] = -0.6
+    x = rng.multivariate_normal(np.zeros(6), np.linalg.inv(-drift) / 2, N_RESTING)
+    obs = pd.DataFrame({"time": rng.uniform(size=N_RESTING)}, map(str, range(N_RESTING)))
+    adata = AnnData(x, obs=obs)
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    return adata
+
+
+def test_cells_at_rest_have_the_edges_of_what_keeps_them_there(resting):
+    edges = []
+    for relaxation in (0.0, 0.8):
+        model = sn.SparseNODE(resting, objective=Transport(relaxation=relaxation))
+        model.train(train_size=1.0, max_epochs=20, key_added=None, **QUIET)
+        edges.append(model.get_adjacency(weights="standardised").to_numpy())
+    true = [(0, 1), (1, 0), (2, 3), (3, 2)]
+    others = [(i, j) for i in range(6) for j in range(6) if i != j and (i, j) not in true]
+    without, found = (np.array([abs(matrix[pair]) for pair in true]) for matrix in edges)
+    assert (found > 1.5 * without).all()
+    assert found.min() > 2 * max(abs(edges[1][pair]) for pair in others)
+    assert edges[1][0, 1] > 0 > edges[1][2, 3]
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_held_out_cells_relax_as_those_that_were_trained_on(resting, halves):
+    """What is added is linear in deviations from windows, here nearly those from the mean, and halves have matrices of their own."""
+    rows = np.arange(N_RESTING)
+    split = rows[rows % 3 > 0], rows[rows % 3 == 0], rows[:0]
+
+    def prepare(relaxation: float) -> dict[str, dict[str, np.ndarray]]:
+        model = sn.SparseNODE(resting, objective=Transport(relaxation=relaxation), hidden=(4,), n_seeds=2)
+        splitter = model._prepare(split, 1, halves, "transport")
+        names = ("train", "full", "validation")
+        return {name: {k: v.numpy() for k, v in getattr(splitter, f"{name}_tensors").items()} for name in names}
+
+    without, relaxed = prepare(0.0), prepare(0.8)
+    matrices = {}
+    for name, tensors in relaxed.items():
+        np.testing.assert_array_equal(tensors["state"], without[name]["state"])
+        for sample, weight in enumerate(tensors["weight"]):
+            own = weight > 0
+            added = (tensors["slope"] - without[name]["slope"])[sample]
+            assert (added[~own] == 0).all()
+            matrices[name, sample] = np.linalg.lstsq(tensors["state"][own], added[own], rcond=None)[0]
+    assert np.abs(matrices["full", 0]).max() > 0.05
+    np.testing.assert_allclose(matrices["validation", 0], matrices["full", 0], atol=0.02)
+    if halves:
+        assert np.abs(matrices["train", 0] - matrices["train", 1]).max() > 0.005
+    else:
+        np.testing.assert_array_equal(matrices["train", 0], matrices["full", 0])
 
 
 def test_trajectories_start_from_early_training_cells(few):

@@ -20,9 +20,11 @@ from sparsenode.objectives import (
     StreamedData,
     TrajectoryStatistics,
     Transport,
+    WindowMeans,
     early_cells,
     initial_weights,
     local_weights,
+    relax,
     stream,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
@@ -345,8 +347,7 @@ def pair_batch(
     ``lineage``, where n counts every cell once in each of its trajectories; and the rate.
     """
     keys = [pairs.trajectory * len(z) + pairs.start for pairs in samples]
-    rows = np.unique(np.concatenate(keys))
-    start, trajectory = rows % len(z), rows // len(z)
+    rows, start, trajectory = _pair_rows(samples, len(z))
     slopes = np.empty((len(samples), len(rows), z.shape[1]), dtype=np.float32)
     weights = np.empty((len(samples), len(rows)))
     unit = np.ones(z.shape[1]) if rate is None else rate
@@ -363,6 +364,52 @@ def pair_batch(
     arrays = {"state": z.astype(np.float32)[start], "slope": slopes, "weight": weights}
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
     return tensors | {"lineage": torch.as_tensor(np.asarray(cells.lineages)[trajectory])}, unit
+
+
+def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys of the rows of a batch of pairs, and the cell and the trajectory of each."""
+    rows = np.unique(np.concatenate([pairs.trajectory * n_cells + pairs.start for pairs in samples]))
+    return rows, rows % n_cells, rows // n_cells
+
+
+def relax_batch(
+    batch: dict[str, torch.Tensor],
+    samples: Sequence[Pairs],
+    embedding: np.ndarray,
+    cells: Cells,
+    regulators: Sequence[int] | None,
+    transport: Transport,
+    matrix: np.ndarray | None = None,
+) -> np.ndarray:
+    """Add the drift that diffusion balances to the slopes of a batch, in place; every sample sees its own cells alone.
+
+    Parameters
+    ----------
+    batch, samples
+        Result of :func:`pair_batch`, and what it was made of.
+    embedding
+        Coordinates in which cells were coupled, cells × dimensions.
+    cells
+        Their times and weights.
+    regulators
+        Genes that may regulate; all by default.
+    transport
+        Windows and strength.
+    matrix
+        What was returned for the training cells; by default it is found on the cells of each sample.
+
+    Returns
+    -------
+    What :func:`relax` returned for the last sample, genes × genes.
+    """
+    _, start, trajectory = _pair_rows(samples, len(embedding))
+    times, masses = cells.times[start, trajectory], cells.weights[start, trajectory]
+    state, chosen = batch["state"].numpy(), None if regulators is None else np.asarray(regulators)
+    found = np.empty(0)
+    for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
+        means = WindowMeans.arrange(times, trajectory, masses * (weight > 0), transport)
+        found = relax(slope, weight, state, embedding[start], means, chosen, transport.relaxation, matrix)
+    return found
 
 
 def _displacements(

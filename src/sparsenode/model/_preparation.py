@@ -15,6 +15,7 @@ from sparsenode.model._data import (
     full_batch,
     pair_batch,
     relative_spans,
+    relax_batch,
     standardisation,
     warn_of_ties,
 )
@@ -178,8 +179,15 @@ class PreparationMixin(OwnCellsMixin):
             )
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
-            pairs = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
-            held_out, _ = pair_batch([pairs], z, cells, spans, rate)
+            unseen = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
+            held_out, _ = pair_batch([unseen], z, cells, spans, rate)
+        if transport.relaxation > 0:
+            known = (embedding, cells, self._regulators, transport)
+            matrix = relax_batch(full, [pairs], *known)
+            if half_samples:
+                relax_batch(batch, of_halves, *known)
+            if held_out is not None:
+                relax_batch(held_out, [unseen], *known, matrix)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
             weights = cells.weights[:, columns].sum(1) * training

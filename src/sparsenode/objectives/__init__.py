@@ -4,6 +4,7 @@ from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
 from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import NullModels
+from sparsenode.objectives._relaxation import WindowMeans, relax
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
 from sparsenode.objectives._transport import Pairs, Transport, couple_cells, noise_to_signal
 
@@ -16,11 +17,13 @@ __all__ = [
     "StreamedData",
     "TrajectoryStatistics",
     "Transport",
+    "WindowMeans",
     "couple_cells",
     "early_cells",
     "initial_weights",
     "local_weights",
     "noise_to_signal",
+    "relax",
     "smooth",
     "stream",
 ]
