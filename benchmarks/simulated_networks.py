@@ -1,4 +1,4 @@
-"""Networks of simulated cells that no setting was chosen on, beside baselines.
+"""Networks of simulated cells, beside baselines; no setting was chosen on those with a *c*.
 
 Stochastic mRNA and protein kinetics of Boolean networks (``_boolean_cells.py``): chains, a ring, bifurcations, mutual repression,
 networks with several attractors, random networks, and the myeloid network of Krumsiek et al. (2011). Everything is
@@ -24,7 +24,7 @@ N_CELLS = (2000, 500, 200)
 
 
 def networks() -> dict[str, boolean.BooleanNetwork]:
-    """All networks by name; of those that are drawn at random there are two of each size."""
+    """All networks by name; of those that are drawn at random there are three of each size."""
     result = {
         "chain, 7 genes": boolean.chain(7, 7.0),
         "chain, 12": boolean.chain(12, 9.0),
@@ -34,13 +34,13 @@ def networks() -> dict[str, boolean.BooleanNetwork]:
         "bifurcation, 10": boolean.bifurcation(10, 8.0),
     }
     drawn = (
-        ("random", boolean.random, 8.0, {8: (11, 51), 10: (12, 52), 14: (13, 53), 19: (14, 54)}),
-        ("repression", boolean.repressions, 5.0, {6: (21, 61), 8: (22, 62), 10: (23, 63)}),
-        ("attractors", boolean.attractors, 6.0, {8: (31, 71), 10: (32, 72), 12: (33, 73)}),
+        ("random", boolean.random, 8.0, {8: (11, 51, 501), 10: (12, 52, 502), 14: (13, 53, 503), 19: (14, 54, 504)}),
+        ("repression", boolean.repressions, 5.0, {6: (21, 61, 505), 8: (22, 62, 506), 10: (23, 63, 507)}),
+        ("attractors", boolean.attractors, 6.0, {8: (31, 71, 508), 10: (32, 72, 509), 12: (33, 73, 510)}),
     )
     for family, draw, end, sizes in drawn:
         for size, seeds in sizes.items():
-            for seed, which in zip(seeds, ("a", "b"), strict=True):
+            for seed, which in zip(seeds, ("a", "b", "c"), strict=True):
                 result[f"{family}, {size}{which}"] = draw(size, seed, end)
     return result | {"myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0)}
 

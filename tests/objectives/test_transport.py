@@ -197,7 +197,15 @@ def test_cells_receive_mass_in_proportion_to_their_memberships():
 def test_defaults():
     """Published results were made with these."""
     assert Transport() == Transport(
-        windows=60, lags=(2, 3, 4), overlap=4, entropy=0.05, min_cells=6, n_pcs=30, batch_size=1024, ridge=0.5
+        windows=60,
+        lags=(2, 3, 4),
+        overlap=4,
+        entropy=0.05,
+        min_cells=6,
+        n_pcs=30,
+        batch_size=1024,
+        ridge=0.5,
+        relaxation=0.8,
     )
 
 
@@ -263,6 +271,7 @@ def test_too_few_cells(line):
         ({"batch_size": 0}, "`batch_size`"),
         ({"ridge": -0.5}, "`ridge`.*found -0.5"),
         ({"ridge": float("inf")}, "`ridge`.*found inf"),
+        ({"relaxation": -0.8}, "`relaxation`.*found -0.8"),
     ],
 )
 def test_wrong_settings(settings, message):
