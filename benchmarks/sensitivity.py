@@ -36,7 +36,7 @@ def variants() -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield "entropy", entropy, {"objective": Transport(entropy=entropy)}
     for ridge in (0.0, 0.25, 1.0, 2.0):
         yield "ridge", ridge, {"objective": Transport(ridge=ridge)}
-    for relaxation in (0.0, 0.4, 1.6):
+    for relaxation in (0.0, 0.2, 0.8):
         yield "relaxation", relaxation, {"objective": Transport(relaxation=relaxation)}
     for strength in (0.05, 0.07, 0.14, 0.2):
         yield "strength", strength, {"regularizer": CNODE(strength)}

@@ -205,7 +205,7 @@ def test_defaults():
         n_pcs=30,
         batch_size=1024,
         ridge=0.5,
-        relaxation=0.8,
+        relaxation=0.4,
     )
 
 

@@ -32,6 +32,7 @@ from sparsenode.objectives._transport import count_windows
 
 _UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
+_RELAXATION_CELLS = 1000  # number of cells that the relaxation is meant for
 _FEWEST_TIMES = 3  # of a trajectory that is smoothed: the penalty leaves quadratics free
 
 
@@ -408,7 +409,9 @@ def relax_batch(
     found = np.empty(0)
     for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
         means = WindowMeans.arrange(times, trajectory, masses * (weight > 0), transport)
-        found = relax(slope, weight, state, embedding[start], means, chosen, transport.relaxation, matrix)
+        # Chance in what displacements tell shrinks with the root of the number of cells.
+        strength = transport.relaxation * np.sqrt(_RELAXATION_CELLS / len(np.unique(start[weight > 0])))
+        found = relax(slope, weight, state, embedding[start], means, chosen, strength, matrix)
     return found
 
 

@@ -49,10 +49,10 @@ class Transport:
     this is a drift towards what a regression of a gene on the other regulators predicts. The part of the regulators is added to
     the displacement,
 
-    .. math:: \lambda q \sum_{j \neq i} \beta_{ij} u_j, \qquad q = \min \bigl( 1, \max ( 0, 4 \varrho - 3 ) \bigr),
+    .. math:: \lambda \sqrt{1000 / n} \, q \sum_{j \neq i} \beta_{ij} u_j, \qquad q = \min \bigl( 1, \max ( 0, 4 \varrho - 3 ) \bigr),
 
     where :math:`u` is the deviation of a cell from the mean of the window around it, which it leaves as it is, :math:`\beta` are coefficients of a
-    ridge regression on such deviations, and :math:`\varrho` is the share of the displacements' variance in a lineage that deviations explain, relative to what
+    ridge regression on such deviations, :math:`n` is the number of cells, with which displacements become less a matter of chance, and :math:`\varrho` is the share of the displacements' variance in a lineage that deviations explain, relative to what
     states do. Where it is less than 0.75 cells move on, and nothing is added.
 
     Parameters
@@ -81,8 +81,8 @@ class Transport:
         noise-to-signal ratio that it is multiplied by is measured on the pairs: about 0.1 in simulated
         expression, 4 in single cells of the bone marrow.
     relaxation
-        :math:`\lambda` above, how fast a gene follows its regulators where cells rest, in standard deviations of its displacement for one of
-        the gene itself; 0 for displacements alone.
+        :math:`\lambda` above, how fast a gene follows its regulators where a thousand cells rest, in standard deviations of its
+        displacement for one of the gene itself; 0 for displacements alone.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class Transport:
     n_pcs: int = 30
     batch_size: int = 1024
     ridge: float = 0.5
-    relaxation: float = 0.8
+    relaxation: float = 0.4
 
     def __post_init__(self) -> None:
         for name in ("windows", "lags"):
