@@ -452,7 +452,8 @@ def test_other_training_cells_are_brought_into_the_units_of_the_model(few):
     """States are those of the cells, and slopes of the same size as in a new model, which has units of its own."""
     rows = np.arange(240)
     split = rows[rows % 3 > 0], rows[rows % 3 == 0], np.arange(0)
-    trained, new = (sn.SparseNODE(few, objective="transport", hidden=(4,)) for _ in range(2))
+    displaced = Transport(relaxation=0)  # what it adds is in units of the rate, which is another one here
+    trained, new = (sn.SparseNODE(few, objective=displaced, hidden=(4,)) for _ in range(2))
     trained.train(max_epochs=1, key_added=None, **QUIET)
     trained.module.rate *= torch.tensor([0.5, 1.0, 2.0, 4.0])
     sizes = []
