@@ -24,7 +24,8 @@ from sparsenode.objectives import (
     early_cells,
     initial_weights,
     local_weights,
-    relax,
+    regression_within,
+    share_at_rest,
     stream,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
@@ -373,46 +374,84 @@ def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[np.ndarray, np.n
     return rows, rows % n_cells, rows // n_cells
 
 
-def relax_batch(
+def relaxation_strength(
     batch: dict[str, torch.Tensor],
-    samples: Sequence[Pairs],
+    pairs: Pairs,
     embedding: np.ndarray,
     cells: Cells,
-    regulators: Sequence[int] | None,
     transport: Transport,
-    matrix: np.ndarray | None = None,
-) -> np.ndarray:
-    """Add the drift that diffusion balances to the slopes of a batch, in place; every sample sees its own cells alone.
+    noise_to_signal: float,
+) -> float:
+    """How fast genes follow their regulators, as far as cells rest and their deviations are signal.
 
     Parameters
     ----------
-    batch, samples
+    batch, pairs
         Result of :func:`pair_batch`, and what it was made of.
     embedding
         Coordinates in which cells were coupled, cells × dimensions.
     cells
         Their times and weights.
-    regulators
-        Genes that may regulate; all by default.
     transport
-        Windows and strength.
-    matrix
-        What was returned for the training cells; by default it is found on the cells of each sample.
+        Windows, and the strength for a thousand cells.
+    noise_to_signal
+        Ratio of variances, as in :func:`~sparsenode.objectives.noise_to_signal`.
+    """
+    if transport.relaxation == 0:
+        return 0.0
+    slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
+    _, start, _ = _pair_rows([pairs], len(embedding))
+    at_rest = share_at_rest(slope, weight, embedding[start], _window_means([pairs], weight, cells, transport))
+    # Chance in what displacements tell shrinks with the root of the number of cells.
+    by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(start)))
+    return float(transport.relaxation * at_rest * by_number / (1.0 + noise_to_signal))
+
+
+def relax_batch(
+    batch: dict[str, torch.Tensor],
+    samples: Sequence[Pairs],
+    cells: Cells,
+    regulators: np.ndarray,
+    strength: float,
+    transport: Transport,
+    coefficients: np.ndarray | None = None,
+) -> np.ndarray:
+    """Add what regulators contribute to the drift that diffusion balances to the slopes of a batch, in place.
+
+    Parameters
+    ----------
+    batch, samples
+        Result of :func:`pair_batch`, and what it was made of.
+    cells
+        Their times and weights.
+    regulators
+        Genes that may regulate.
+    strength
+        Result of :func:`relaxation_strength`.
+    transport
+        Windows.
+    coefficients
+        Those of the training cells; by default those of the cells of each sample, as if there were no others.
 
     Returns
     -------
-    What :func:`relax` returned for the last sample, genes × genes.
+    Coefficients of the last sample, genes × regulators.
     """
-    _, start, trajectory = _pair_rows(samples, len(embedding))
-    times, masses = cells.times[start, trajectory], cells.weights[start, trajectory]
-    state, chosen = batch["state"].numpy(), None if regulators is None else np.asarray(regulators)
-    found = np.empty(0)
+    state = batch["state"].numpy()
+    found = np.empty((0, 0))
     for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
-        means = WindowMeans.arrange(times, trajectory, masses * (weight > 0), transport)
-        # Chance in what displacements tell shrinks with the root of the number of cells.
-        strength = transport.relaxation * np.sqrt(_RELAXATION_CELLS / len(np.unique(start[weight > 0])))
-        found = relax(slope, weight, state, embedding[start], means, chosen, strength, matrix)
+        means = _window_means(samples, weight, cells, transport)
+        found = regression_within(state, weight, means, regulators) if coefficients is None else coefficients
+        for rows, deviation in means.deviations(state[:, regulators]):
+            slope[rows] += strength * deviation @ found.T
     return found
+
+
+def _window_means(samples: Sequence[Pairs], weight: np.ndarray, cells: Cells, transport: Transport) -> WindowMeans:
+    """Windows of the rows of a batch that a sample has."""
+    _, start, trajectory = _pair_rows(samples, len(cells.times))
+    masses = cells.weights[start, trajectory] * (weight > 0)
+    return WindowMeans.arrange(cells.times[start, trajectory], trajectory, masses, transport)
 
 
 def _displacements(

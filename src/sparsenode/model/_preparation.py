@@ -16,6 +16,7 @@ from sparsenode.model._data import (
     pair_batch,
     relative_spans,
     relax_batch,
+    relaxation_strength,
     standardisation,
     warn_of_ties,
 )
@@ -172,22 +173,22 @@ class PreparationMixin(OwnCellsMixin):
         pairs, *of_halves = self._couple(cells, training, embedding, transport, half_samples)
         full, rate = pair_batch([pairs], z, cells, spans, rate)
         batch = pair_batch(of_halves, z, cells, spans, rate)[0] if half_samples else full
+        regulators = np.arange(z.shape[1]) if self._regulators is None else np.asarray(self._regulators)
+        noise = noise_to_signal(pairs, z[:, regulators], cells.weights[pairs.start, pairs.trajectory])
         if transport.ridge > 0 and module.regularizer.weights_paths:
-            regulators = z if self._regulators is None else z[:, self._regulators]
-            module.ridge = transport.ridge * noise_to_signal(
-                pairs, regulators, cells.weights[pairs.start, pairs.trajectory]
-            )
+            module.ridge = transport.ridge * noise
         held_out = None
         if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
             unseen = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
             held_out, _ = pair_batch([unseen], z, cells, spans, rate)
-        if transport.relaxation > 0:
-            known = (embedding, cells, self._regulators, transport)
-            matrix = relax_batch(full, [pairs], *known)
+        strength = relaxation_strength(full, pairs, embedding, cells, transport, noise)
+        if strength > 0:
+            known = (cells, regulators, strength, transport)
+            coefficients = relax_batch(full, [pairs], *known)
             if half_samples:
                 relax_batch(batch, of_halves, *known)
             if held_out is not None:
-                relax_batch(held_out, [unseen], *known, matrix)
+                relax_batch(held_out, [unseen], *known, coefficients)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
             weights = cells.weights[:, columns].sum(1) * training

@@ -4,7 +4,7 @@ from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
 from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import NullModels
-from sparsenode.objectives._relaxation import WindowMeans, relax
+from sparsenode.objectives._relaxation import WindowMeans, regression_within, share_at_rest
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
 from sparsenode.objectives._transport import Pairs, Transport, couple_cells, noise_to_signal
 
@@ -23,7 +23,8 @@ __all__ = [
     "initial_weights",
     "local_weights",
     "noise_to_signal",
-    "relax",
+    "regression_within",
+    "share_at_rest",
     "smooth",
     "stream",
 ]

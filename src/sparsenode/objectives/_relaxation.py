@@ -10,6 +10,7 @@ import numpy as np
 from sparsenode.objectives._transport import Transport, count_windows
 
 _LEAST_HALF = 3  # cells on either side that a mean is taken over, at least
+_NEGLIGIBLE = 1e-9  # masses below it, relative to the largest of the trajectory, would be lost in running sums
 _RIDGE = 0.1  # of the regression within windows, relative to the variances
 _MOVING = 0.75  # share of what is explained below which cells are taken to move
 
@@ -36,10 +37,11 @@ class WindowMeans:
     def arrange(
         cls, times: np.ndarray, trajectory: np.ndarray, masses: np.ndarray, transport: Transport
     ) -> WindowMeans:
-        """Order cells by trajectory and time; those of weight zero take no part."""
+        """Order cells by trajectory and time; those of next to no weight take no part."""
         order, half = [], []
-        for m in np.unique(trajectory):
-            own = np.flatnonzero((trajectory == m) & (masses > 0))
+        for m in np.unique(trajectory[masses > 0]):
+            own = np.flatnonzero(trajectory == m)
+            own = own[masses[own] > _NEGLIGIBLE * masses[own].max()]
             n_windows = count_windows(len(own), int(np.max(transport.windows)), transport)
             order.append(own[np.argsort(times[own], kind="stable")])
             half.append(max(_LEAST_HALF, round(len(own) / max(n_windows, 1) / 2)))
@@ -55,96 +57,73 @@ class WindowMeans:
             yield rows, own - (sums[last] - sums[first]) / (total[last] - total[first])
 
 
-def relax(
-    slope: np.ndarray,
-    weight: np.ndarray,
-    state: np.ndarray,
-    embedding: np.ndarray,
-    means: WindowMeans,
-    regulators: np.ndarray | None,
-    strength: float,
-    matrix: np.ndarray | None = None,
-) -> np.ndarray:
-    r"""Add to the displacements what regulators contribute to the drift that diffusion balances, as far as cells rest.
-
-    Parameters
-    ----------
-    slope
-        Displacements per time in units of their deviation, cells × genes, changed in place.
-    weight
-        Weight of each cell in the regression.
-    state
-        Standardised expression, cells × genes.
-    embedding
-        The same in few dimensions, in which displacements are explained.
-    means
-        Windows of the cells.
-    regulators
-        Genes that may regulate; all by default.
-    strength
-        :math:`\lambda` of :class:`Transport`.
-    matrix
-        What was returned for other cells; by default it is found on these.
-
-    Returns
-    -------
-    Drift of each gene per deviation of each regulator from the mean of the window, genes × genes.
-    """
-    if matrix is None:
-        at_rest = share_at_rest(slope, weight, embedding, means)
-        matrix = strength * at_rest * _coefficients(_covariance(state, weight, means), regulators)
-    for rows, deviation in means.deviations(state):
-        slope[rows] += deviation @ matrix.T
-    return matrix
-
-
 def share_at_rest(slope: np.ndarray, weight: np.ndarray, embedding: np.ndarray, means: WindowMeans) -> float:
     """How far cells rest, from 0 to 1, where deviations within windows explain displacements as well as states do.
 
     Parameters
     ----------
-    slope, weight, embedding, means
-        As in :func:`relax`.
+    slope
+        Displacements per time, cells × genes.
+    weight
+        Weight of each cell in the regression.
+    embedding
+        State of each cell in few dimensions, cells × dimensions.
+    means
+        Windows of the cells.
     """
     within, whole, target = np.zeros_like(embedding), embedding.astype(np.float64), slope.astype(np.float64)
     for rows, deviation in means.deviations(embedding):
         within[rows] = deviation
         for values in (whole, target):  # how lineages differ is neither motion nor rest
             values[rows] -= np.average(values[rows], axis=0, weights=weight[rows])
-    root = np.sqrt(weight)[:, None]
-    by_state, by_deviation = _explained(root * whole, root * target), _explained(root * within, root * target)
+    rows = np.concatenate(means.order)
+    root = np.sqrt(weight[rows])[:, None]
+    target = root * target[rows]
+    n_free = len(rows) - len(means.order)
+    by_state, by_deviation = (_explained(root * x[rows], target, n_free) for x in (whole, within))
     if by_state <= 0:
         return 0.0
     return float(np.clip((by_deviation / by_state - _MOVING) / (1.0 - _MOVING), 0.0, 1.0))
 
 
-def _explained(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean over the columns of y of the share that a linear regression on x explains."""
-    total = np.sum(y**2, axis=0)
-    left = np.sum((y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) ** 2, axis=0)
+def _explained(x: np.ndarray, y: np.ndarray, n_free: int) -> float:
+    """Mean over the columns of y of the share that a linear regression on x explains, beyond what chance would."""
+    left, sizes, _ = np.linalg.svd(x, full_matrices=False)
+    left = left[:, sizes > len(x) * np.finfo(float).eps * sizes.max()]
+    n_left = n_free - left.shape[1]
+    total = np.einsum("ij,ij->j", y, y)
     varies = total > 0
-    return float(np.mean(1.0 - left[varies] / total[varies])) if varies.any() else 0.0
+    if n_left <= 0 or not varies.any():
+        return 0.0
+    explained = np.sum((left.T @ y[:, varies]) ** 2, axis=0) / total[varies]
+    return float(np.mean(1.0 - (1.0 - explained) * n_free / n_left))
 
 
-def _covariance(state: np.ndarray, weight: np.ndarray, means: WindowMeans) -> np.ndarray:
-    """Covariance of genes within windows."""
-    total = np.zeros((state.shape[1], state.shape[1]))
+def regression_within(state: np.ndarray, weight: np.ndarray, means: WindowMeans, regulators: np.ndarray) -> np.ndarray:
+    """Coefficients of a ridge regression of every gene on the other regulators within windows: genes × regulators.
+
+    Parameters
+    ----------
+    state
+        Standardised expression, cells × genes.
+    weight
+        Weight of each cell in the regression.
+    means
+        Windows of the cells.
+    regulators
+        Genes that may regulate.
+    """
+    covariance = np.zeros((len(regulators), state.shape[1]))
     for rows, deviation in means.deviations(state):
-        total += (weight[rows, None] * deviation).T @ deviation
-    return total / weight.sum()
-
-
-def _coefficients(covariance: np.ndarray, regulators: np.ndarray | None) -> np.ndarray:
-    """Coefficients of a ridge regression of every gene on the other regulators: genes × genes, zero on the diagonal."""
-    n = len(covariance)
-    chosen = np.arange(n) if regulators is None else regulators
-    variance = np.diag(covariance)
-    varies = chosen[variance[chosen] > 0]
-    result = np.zeros((n, n))
-    among = covariance[np.ix_(varies, varies)] + _RIDGE * np.diag(variance[varies])
-    precision = np.linalg.inv(among)
-    result[:, varies] = covariance[:, varies] @ precision
+        covariance += (weight[rows, None] * deviation[:, regulators]).T @ deviation
+    covariance /= weight.sum()
+    among = covariance[:, regulators]
+    variance = np.diag(among)
+    varies = np.flatnonzero(variance > 0)
+    precision = np.linalg.inv((among + _RIDGE * np.diag(variance))[np.ix_(varies, varies)])
+    result = np.zeros((state.shape[1], len(regulators)))
+    result[:, varies] = covariance[varies].T @ precision
     # Of a regulator on the others: rows of the precision over its diagonal.
-    result[np.ix_(varies, varies)] = -precision / np.diag(precision)[:, None]
-    np.fill_diagonal(result, 0.0)
+    result[np.ix_(regulators[varies], varies)] = -precision / np.diag(precision)[:, None]
+    result[regulators, np.arange(len(regulators))] = 0.0
     return result

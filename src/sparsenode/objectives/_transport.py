@@ -46,14 +46,14 @@ class Transport:
 
     Transport sees how the density :math:`p` of cells moves, and not what keeps it in place. Where cells rest, the field
     balances diffusion, :math:`f = \tfrac{1}{2} D \nabla \log p`, and displacements are chance. Within a window :math:`p` is about normal, and
-    this is a drift towards what a regression of a gene on the other regulators predicts. The part of the regulators is added to
-    the displacement,
+    this draws a gene to what a regression on the other regulators predicts. What these contribute is added to the displacement,
 
-    .. math:: \lambda \sqrt{1000 / n} \, q \sum_{j \neq i} \beta_{ij} u_j, \qquad q = \min \bigl( 1, \max ( 0, 4 \varrho - 3 ) \bigr),
+    .. math:: \lambda \sqrt{\frac{1000}{n}} \, r \, q \sum_{j \neq i} \beta_{ij} u_j, \qquad
+        q = \min \bigl( 1, \max ( 0, 4 \varrho - 3 ) \bigr),
 
-    where :math:`u` is the deviation of a cell from the mean of the window around it, which it leaves as it is, :math:`\beta` are coefficients of a
-    ridge regression on such deviations, :math:`n` is the number of cells, with which displacements become less a matter of chance, and :math:`\varrho` is the share of the displacements' variance in a lineage that deviations explain, relative to what
-    states do. Where it is less than 0.75 cells move on, and nothing is added.
+    with one rate for all genes, where :math:`u` is the deviation of a cell from the mean of the window around it, :math:`\beta` are coefficients of a
+    ridge regression on such deviations, :math:`n` is the number of cells, with which displacements become less a matter of chance, and :math:`\varrho` is
+    the share of the displacements within trajectories that deviations explain, relative to what states do. Where it is below 0.75 nothing is added.
 
     Parameters
     ----------
