@@ -757,14 +757,26 @@ def test_cells_at_rest_have_the_edges_of_what_keeps_them_there(resting):
     assert edges[1][0, 1] > 0 > edges[1][2, 3]
 
 
-@pytest.mark.parametrize("halves", [False, True])
-def test_held_out_cells_relax_as_those_that_were_trained_on(resting, halves):
+def test_halves_that_lack_a_lineage_relax_without_it(resting):
+    """Where its cells are too few to be coupled in one of them, which a warning says."""
+    adata, rows = resting.copy(), np.arange(N_RESTING)
+    adata.obs["side"] = pd.Categorical(np.where(rows < N_RESTING - 23, "left", "right"))
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="side")
+    model = sn.SparseNODE(adata, objective="transport", hidden=(4,), n_seeds=2)
+    with pytest.warns(UserWarning, match="right"):
+        splitter = model._prepare((rows, rows[:0], rows[:0]), 1, True, "transport")
+    assert np.isfinite(splitter.train_tensors["slope"].numpy()).all()
+
+
+@pytest.mark.parametrize(("halves", "regulators"), [(False, None), (True, None), (False, ["1", "2", "5"])])
+def test_held_out_cells_relax_as_those_that_were_trained_on(resting, halves, regulators):
     """What is added is linear in deviations from windows, here nearly those from the mean, and halves have matrices of their own."""
     rows = np.arange(N_RESTING)
     split = rows[rows % 3 > 0], rows[rows % 3 == 0], rows[:0]
 
     def prepare(relaxation: float) -> dict[str, dict[str, np.ndarray]]:
-        model = sn.SparseNODE(resting, objective=Transport(relaxation=relaxation), hidden=(4,), n_seeds=2)
+        objective = Transport(relaxation=relaxation)
+        model = sn.SparseNODE(resting, objective=objective, hidden=(4,), n_seeds=2, regulators=regulators)
         splitter = model._prepare(split, 1, halves, "transport")
         names = ("train", "full", "validation")
         return {name: {k: v.numpy() for k, v in getattr(splitter, f"{name}_tensors").items()} for name in names}
@@ -779,6 +791,8 @@ def test_held_out_cells_relax_as_those_that_were_trained_on(resting, halves):
             assert (added[~own] == 0).all()
             matrices[name, sample] = np.linalg.lstsq(tensors["state"][own], added[own], rcond=None)[0]
     assert np.abs(matrices["full", 0]).max() > 0.05
+    if regulators is not None:
+        assert np.abs(matrices["full", 0][[0, 3, 4]]).max() < 0.01
     np.testing.assert_allclose(matrices["validation", 0], matrices["full", 0], atol=0.02)
     if halves:
         assert np.abs(matrices["train", 0] - matrices["train", 1]).max() > 0.005
