@@ -53,7 +53,8 @@ class Transport:
 
     with one rate for all genes, where :math:`u` is the deviation of a cell from the mean of the window around it, :math:`\beta` are coefficients of a
     ridge regression on such deviations, :math:`n` is the number of cells, with which displacements become less a matter of chance, and :math:`\varrho` is
-    the share of the displacements within trajectories that deviations explain, relative to what states do. Where it is below 0.75 nothing is added.
+    the share of the displacements within trajectories that deviations explain, relative to what states do. Where it is below 0.75 nothing is added. Noise that is
+    larger than motion within a lag looks like rest, but then :math:`r` is smaller; a single lineage of a few hundred cells at rest looks like motion.
 
     Parameters
     ----------
