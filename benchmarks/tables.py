@@ -252,8 +252,12 @@ def simulated_cells() -> Rows:
     for n_cells in ratio.index.unique("cells"):
         own = ratio.loc[n_cells]
         rests, unseen = own.index.str.split(",").str[0].isin(RESTING), own.index.str.endswith("c")
-        groups = {"move on": ~rests, "draws *c* alone": ~rests & unseen, "rest in some states": rests}
-        for name, members in (groups | {"draws *c* alone ": rests & unseen}).items():
+        for name, members in (
+            ("move on", ~rests),
+            ("move on, draws *c* alone", ~rests & unseen),
+            ("rest in some states", rests),
+            ("rest, draws *c* alone", rests & unseen),
+        ):
             which = own[members]
             means = strongest(np.exp(np.log(which).mean()).to_dict())
             highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
