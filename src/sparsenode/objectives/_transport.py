@@ -95,8 +95,8 @@ class Transport:
     Time and memory grow with cells × genes, for every trajectory a cell is in. Windows of more than 200 cells are coupled in parts,
     of every second, third, … of their cells. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
     cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, on
-    expression that was imputed, or on a few hundred cells that rest in some states rather than move on, where partial correlations rank
-    edges better. Cells of the same time are taken in the order of the rows: with fewer distinct times than windows,
+    expression that was imputed, or without a comparison on a few hundred cells that rest in some states rather than move on, where partial
+    correlations rank edges better on every second network. Cells of the same time are taken in the order of the rows: with fewer distinct times than windows,
     where a warning says so, that order decides who is coupled with whom. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
     coupled with similar ones: compare with :func:`sparsenode.tl.shuffle_time`.
 
