@@ -261,14 +261,8 @@ def simulated_cells() -> Rows:
             which = own[members]
             means = strongest(np.exp(np.log(which).mean()).to_dict())
             highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
-            rows.append(
-                [
-                    str(n_cells),
-                    name.strip(),
-                    *(means[method] for method in NETWORK_METHODS),
-                    f"{highest} of {len(which)}",
-                ]
-            )
+            own_row = [str(n_cells), name, *(means[method] for method in NETWORK_METHODS)]
+            rows.append([*own_row, f"{highest} of {len(which)}"])
     return rows
 
 

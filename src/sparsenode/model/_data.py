@@ -348,8 +348,7 @@ def pair_batch(
     ``state``, n × genes, ``slope``, samples × n × genes, ``weight``, samples × n, zero where a sample has no such pair, and
     ``lineage``, where n counts every cell once in each of its trajectories; and the rate.
     """
-    keys = [pairs.trajectory * len(z) + pairs.start for pairs in samples]
-    rows, start, trajectory = _pair_rows(samples, len(z))
+    keys, rows, start, trajectory = _pair_rows(samples, len(z))
     slopes = np.empty((len(samples), len(rows), z.shape[1]), dtype=np.float32)
     weights = np.empty((len(samples), len(rows)))
     unit = np.ones(z.shape[1]) if rate is None else rate
@@ -368,10 +367,11 @@ def pair_batch(
     return tensors | {"lineage": torch.as_tensor(np.asarray(cells.lineages)[trajectory])}, unit
 
 
-def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys of the rows of a batch of pairs, and the cell and the trajectory of each."""
-    rows = np.unique(np.concatenate([pairs.trajectory * n_cells + pairs.start for pairs in samples]))
-    return rows, rows % n_cells, rows // n_cells
+def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Keys of the pairs of each sample, those of the rows of a batch, and the cell and the trajectory of each row."""
+    keys = [pairs.trajectory * n_cells + pairs.start for pairs in samples]
+    rows = np.unique(np.concatenate(keys))
+    return keys, rows, rows % n_cells, rows // n_cells
 
 
 def relaxation_strength(
@@ -400,10 +400,10 @@ def relaxation_strength(
     if transport.relaxation == 0:
         return 0.0
     slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
-    _, start, _ = _pair_rows([pairs], len(embedding))
+    _, _, start, _ = _pair_rows([pairs], len(embedding))
     at_rest = share_at_rest(slope, weight, embedding[start], _window_means([pairs], weight, cells, transport))
     # Chance in what displacements tell shrinks with the root of the number of cells.
-    by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(start)))
+    by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(pairs.start)))
     return float(transport.relaxation * at_rest * by_number / (1.0 + noise_to_signal))
 
 
@@ -449,7 +449,7 @@ def relax_batch(
 
 def _window_means(samples: Sequence[Pairs], weight: np.ndarray, cells: Cells, transport: Transport) -> WindowMeans:
     """Windows of the rows of a batch that a sample has."""
-    _, start, trajectory = _pair_rows(samples, len(cells.times))
+    _, _, start, trajectory = _pair_rows(samples, len(cells.times))
     masses = cells.weights[start, trajectory] * (weight > 0)
     return WindowMeans.arrange(cells.times[start, trajectory], trajectory, masses, transport)
 
