@@ -4,7 +4,7 @@ One network is inferred from all cells of a donor (log1p of normalised counts, t
 among the transcription factors and the targets of each lineage's reference, without self edges. Nothing is chosen per donor or
 lineage. ``sparsenode, shuffled`` has pseudotime shuffled within lineages: what it scores is co-expression, not dynamics. Methods with
 ``, lineage`` see the lineage: ours reads its network, ``get_network(lineage)``, out of the same fit, and the others are given its cells
-alone. The references were built from markers of cell types, which favours co-expression.
+alone. Rows ``sparsenode, ridge`` have another ridge than the default. The references were built from markers of cell types, which favours co-expression.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from _timing import silence
 from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from sparsenode import SparseNODE, tl
+from sparsenode.objectives import Transport
 
 DONORS = ("S1D2", "S1D1", "S2D1")
 LINEAGES = ("monocyte", "erythroid", "b_cell")
 BASELINES = ("pearson", "spearman", "genie3")
+RIDGES = (0.0, 2.0)
 KEYS = {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}
 
 
@@ -93,6 +95,10 @@ def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
     model = fit(adata.copy(), regulators)
     add("sparsenode", dict.fromkeys(lineages, model.get_network()), start)
     add("sparsenode, lineage", {name: model.get_network(name) for name in lineages}, start)
+    for ridge in RIDGES:
+        start = time.perf_counter()
+        other = fit(adata.copy(), regulators, objective=Transport(ridge=ridge))
+        add(f"sparsenode, ridge {ridge:g}", dict.fromkeys(lineages, other.get_network()), start)
     for seed in range(n_shuffles):
         copy, start = tl.shuffle_time(adata, seed=seed, **KEYS), time.perf_counter()
         add("sparsenode, shuffled", dict.fromkeys(lineages, fit(copy, regulators).get_network()), start, seed)

@@ -319,6 +319,20 @@ def real_networks() -> Rows:
     return rows
 
 
+def real_ridge() -> Rows:
+    """AUPRC ratios of the same networks with other ridges, three donors each."""
+    table = results("results/real_networks.csv").set_index(["method", "lineage", "donor"])["auprc_ratio"]
+    lineages = {"monocyte": "monocyte", "erythroid": "erythroid", "b_cell": "B cell"}
+    ridges = {"sparsenode, ridge 0": "0", "sparsenode": "**0.5**, the default", "sparsenode, ridge 2": "2"}
+    return [
+        ["ridge", *(f"{lineage}: {', '.join(DONORS)}" for lineage in lineages.values())],
+        *(
+            [label, *(" / ".join(f"{table[name, lineage, donor]:.2f}" for donor in DONORS) for lineage in lineages)]
+            for name, label in ridges.items()
+        ),
+    ]
+
+
 def recovery(kind: str, measure: str, digits: int, largest: bool) -> Rows:
     """One measure of every method against noise, regular / irregular times; the best of every column is bold."""
     table = results("results/recovery_summary.csv").query("kind == @kind")
@@ -467,6 +481,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "sensitivity": sensitivity,
     "stability": stability,
     "real_networks": real_networks,
+    "real_ridge": real_ridge,
     "recovery_support": lambda: recovery("linear", "support_exact", 2, largest=True),
     "recovery_coefficients": lambda: recovery("linear", "coefficient_error", 3, largest=False),
     "recovery_linear_extrapolation": lambda: recovery("linear", "extrapolation_error", 4, largest=False),

@@ -143,31 +143,30 @@ def _train_and_report(model: SparseNODE, key_added: str = "sparsenode", **train:
         model.train(enable_progress_bar=sys.stdout.isatty(), key_added=key_added, **train)
     print(f"trained in {time.perf_counter() - start:.0f} s")
     results = model.adata.uns[key_added]
-    skilled = "scores" in results and _report_scores(results["scores"], results["held_out_scores"])
+    if "scores" in results:  # there are none where trajectories diverge
+        _report_scores(results["scores"], results["held_out_scores"])
     sparsity = model.get_sparsity()
     print(
         f"\nExact zeros: {sparsity['feature']:.0%} of the lineages' adjacencies, {sparsity['weight']:.0%} of the weights"
     )
-    print(f"Strongest edges between different genes{'' if skilled else ', not to be interpreted without skill'}:")
+    print("Strongest edges between different genes; skill does not test them, a correlation does (tl.network_baselines):")
     # Self edges mix decay with self-regulation, and are often the strongest.
     edges = model.get_network().query("source != target").head(10)
     print(edges.to_string(index=False, float_format=lambda value: f"{value:+.3f}") if len(edges) else "none")
 
 
-def _report_scores(scores: pd.DataFrame, held_out: pd.DataFrame) -> bool:
-    """Print how well cells are fitted and predicted; whether there is skill on the held-out ones."""
+def _report_scores(scores: pd.DataFrame, held_out: pd.DataFrame) -> None:
+    """Print how well cells are fitted and predicted."""
     total = scores.loc["total"]
     print(f"{1 - total['mse'] / total['null_mean']:.0%} of the variance around the lineage means fitted\n")
     print("Mean squared error of held-out cells, beside trivial predictors (skill: 1 - mse / best of them):")
     print(held_out.to_string(float_format=lambda value: f"{value:.4f}"))
-    skilled = bool(held_out["skill"].iloc[-1] > 0)
-    if not skilled:
+    if not held_out["skill"].iloc[-1] > 0:
         print(
             "Skill is not positive: one of the trivial predictors does as well on these cells. The smoothed curve has seen\n"
             "their neighbours in time, so the fairer test is another donor (SparseNODE.evaluate). Without skill there, do\n"
-            "not interpret the network."
+            "not use the trajectories for forecasts or knock-outs."
         )
-    return skilled
 
 
 def _write(adata: AnnData, path: Path, figures: Path, key: str) -> None:

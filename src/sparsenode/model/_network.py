@@ -256,8 +256,8 @@ class NetworkMixin(VelocityMixin):
 
         Notes
         -----
-        Do not interpret it where :meth:`evaluate` reports no skill, or before :func:`sparsenode.tl.network_baselines` was
-        compared with it.
+        Do not interpret it before it was compared with :func:`sparsenode.tl.network_baselines`, and with the same fit after
+        :func:`sparsenode.tl.shuffle_time`. The skill of :meth:`evaluate` is that of the trajectories, and no test of it.
         """
         adjacency = self.get_adjacency(lineage, replicate=replicate, block=block)
         values = adjacency.to_numpy()

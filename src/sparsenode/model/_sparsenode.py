@@ -167,8 +167,9 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     Notes
     -----
     Do not use it without a pseudotime that you trust, for steady-state data, or with ``objective="trajectory"`` to rank edges:
-    mean trajectories hold little information on direction. ``evaluate`` says whether a fit beats trivial predictors; where it
-    does not, do not interpret the network.
+    mean trajectories hold little information on direction. ``evaluate`` says whether trajectories beat trivial predictors; where
+    they do not, do not use them for forecasts or knock-outs. It is no test of the network: compare that with
+    :func:`sparsenode.tl.network_baselines` and :func:`sparsenode.tl.shuffle_time`.
 
     Examples
     --------
