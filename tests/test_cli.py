@@ -230,7 +230,7 @@ def test_a_network_whose_trajectories_diverge_is_written(path, tmp_path, quick, 
         assert _cli.main(arguments) == 0
     text = capsys.readouterr().out
     assert "Exact zeros" in text
-    assert "skill does not test them" in text
+    assert "to be compared with those of correlations" in text
     assert "null_zero" not in text
     adata = anndata.read_h5ad(tmp_path / "out.h5ad")
     assert adata.varp["sparsenode_adjacency"].nnz > 0

@@ -149,7 +149,7 @@ def _train_and_report(model: SparseNODE, key_added: str = "sparsenode", **train:
     print(
         f"\nExact zeros: {sparsity['feature']:.0%} of the lineages' adjacencies, {sparsity['weight']:.0%} of the weights"
     )
-    print("Strongest edges between different genes; skill does not test them, a correlation does (tl.network_baselines):")
+    print("Strongest edges between different genes, to be compared with those of correlations (tl.network_baselines):")
     # Self edges mix decay with self-regulation, and are often the strongest.
     edges = model.get_network().query("source != target").head(10)
     print(edges.to_string(index=False, float_format=lambda value: f"{value:+.3f}") if len(edges) else "none")
