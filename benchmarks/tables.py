@@ -321,7 +321,7 @@ def real_networks() -> Rows:
 
 def real_ridge() -> Rows:
     """AUPRC ratios of the same networks with other ridges, three donors each."""
-    table = results("results/real_networks.csv").set_index(["method", "lineage", "donor"])["auprc_ratio"]
+    table = results("results/real_networks.csv").groupby(["method", "lineage", "donor"])["auprc_ratio"].median()
     lineages = {"monocyte": "monocyte", "erythroid": "erythroid", "b_cell": "B cell"}
     ridges = {"sparsenode, ridge 0": "0", "sparsenode": "**0.5**, the default", "sparsenode, ridge 2": "2"}
     return [

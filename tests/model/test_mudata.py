@@ -347,6 +347,16 @@ def test_writes_what_it_brings_into_the_log(mdata, caplog):
     with caplog.at_level(logging.INFO, "sparsenode"):
         sn.SparseNODE.setup_mudata(mdata, time_key="time", modalities={"layer": "rna"})
     assert "Wrote 'time' into the modality 'rna'" in caplog.text
+    assert "time" in mdata["rna"].obs
+
+
+def test_says_nothing_of_what_goes_into_the_joined_data(mdata, caplog):
+    mdata.obs["time"] = mdata["rna"].obs["dpt_pseudotime"].reindex(mdata.obs_names)
+    with caplog.at_level(logging.INFO, "sparsenode"):
+        sn.SparseNODE.setup_mudata(mdata, **JOINT | {"time_key": "time"})
+    assert "Wrote" not in caplog.text
+    assert "time" not in mdata["rna"].obs
+    assert "time" in sn.SparseNODE(mdata, objective="trajectory", hidden=(4,)).adata.obs
 
 
 def test_refuses_what_it_cannot_set_up(mdata, adata):

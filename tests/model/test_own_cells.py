@@ -6,6 +6,7 @@ import warnings
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from scipy import sparse
@@ -153,3 +154,79 @@ def test_a_model_that_is_loaded_with_changed_cells(cells, tmp_path):
     model = sn.SparseNODE.load(str(tmp_path / "model"), cells)
     with pytest.warns(UserWarning, match=CHANGED):
         model.evaluate()
+
+
+REARRANGED = "Times, lineages or batches of the cells are no longer those"
+
+
+def reverse_time(cells):
+    cells.obs["dpt_pseudotime"] = cells.obs["dpt_pseudotime"].max() - cells.obs["dpt_pseudotime"]
+
+
+def later(cells):
+    cells.obs["dpt_pseudotime"] += 1.0
+
+
+def swap_lineages(cells):
+    first, second = cells.obs["lineage"].cat.categories
+    cells.obs["lineage"] = cells.obs["lineage"].cat.rename_categories({first: second, second: first})
+
+
+def move_one_cell(cells):
+    inner = cells.obs["dpt_pseudotime"].rank().to_numpy().argsort()[100]
+    cells.obs.iloc[inner, cells.obs.columns.get_loc("dpt_pseudotime")] += 0.05
+
+
+@pytest.mark.parametrize("change", [reverse_time, later, swap_lineages, move_one_cell])
+@pytest.mark.parametrize("call", ["evaluate", "predict", "write_results"])
+def test_annotations_that_were_computed_anew(cells, change, call):
+    cells.obs["lineage"] = cells.obs["lineage"].astype("category")
+    model = fitted(cells)
+    change(cells)
+    with pytest.warns(UserWarning, match=REARRANGED):
+        getattr(model, call)()
+
+
+def test_training_with_other_times_takes_them(cells):
+    model = fitted(cells)
+    reverse_time(cells)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", f".*{REARRANGED}")
+        model.train(**QUICK)
+        model.evaluate()
+
+
+def test_annotations_in_other_types_are_the_same(make_adata, tmp_path):
+    cells = make_adata(n_obs=200)
+    model = fitted(cells)
+    model.save(str(tmp_path / "model"), save_anndata=True)
+    cells.obs["dpt_pseudotime"] = cells.obs["dpt_pseudotime"].astype(np.float32)
+    cells.obs["lineage"] = cells.obs["lineage"].astype("category")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", f".*{REARRANGED}")
+        model.evaluate()
+        sn.SparseNODE.load(str(tmp_path / "model")).evaluate()
+        sn.SparseNODE.load(str(tmp_path / "model"), cells).evaluate()
+        sn.SparseNODE.load(str(tmp_path / "model"), make_adata(n_obs=200, seed=5)).evaluate()
+        model.evaluate(make_adata(n_obs=200, seed=5))
+
+
+def test_a_model_that_is_given_other_cells(make_adata, cells, caplog):
+    model = fitted(cells)
+    other = make_adata(n_obs=150, seed=5)
+    expected = model.evaluate(other)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", f".*({CHANGED}|{REARRANGED})")
+        model.adata = other
+        assert "was given other cells" in caplog.text
+        pd.testing.assert_frame_equal(model.evaluate(), expected)
+    assert model.adata is other
+    assert len(model.validation_indices) == len(model.train_indices) == 0
+
+
+def test_a_model_that_is_given_its_cells_again(cells):
+    model = fitted(cells)
+    held_out, scores = model.validation_indices, model.evaluate()
+    model.adata = cells
+    np.testing.assert_array_equal(model.validation_indices, held_out)
+    pd.testing.assert_frame_equal(model.evaluate(), scores)

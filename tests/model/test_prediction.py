@@ -448,6 +448,19 @@ def test_bad_expression_at_query(fitted, make_adata, query):
         query(fitted, other)
 
 
+@pytest.mark.parametrize(
+    "numbers", [np.arange(8), pd.RangeIndex(8), np.linspace(0, 1, 8)], ids=["int", "range", "float"]
+)
+def test_numbers_as_names_of_genes(fitted, make_adata, query, numbers):
+    cells = make_adata()
+    cells.var.index = pd.Index(numbers)
+    for refuse in (sn.SparseNODE.setup_anndata, lambda other: query(fitted, other)):
+        with pytest.raises(TypeError, match=r"names of genes that are strings.*var_names.astype\(str\)"):
+            refuse(cells)
+    cells.var_names = cells.var_names.astype(str)
+    sn.SparseNODE.setup_anndata(cells)
+
+
 def test_repeated_genes_at_query(fitted, make_adata, query):
     other = make_adata(n_vars=9)
     other.var_names = [*(f"gene{i}" for i in range(8)), "gene0"]

@@ -136,7 +136,7 @@ def test_held_out_cells_of_other_data_are_not_known(fitted, folder, cells, make_
     loaded = sn.SparseNODE.load(folder, adata=make_adata(n_obs=100, seed=5))
     assert "`validation_indices` and `test_indices` are empty" in caplog.text
     assert len(loaded.train_indices) == len(loaded.validation_indices) == 0
-    with pytest.raises(ValueError, match="loaded with other cells"):
+    with pytest.raises(ValueError, match="given other cells"):
         loaded.evaluate(indices=loaded.validation_indices)
 
 

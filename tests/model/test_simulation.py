@@ -153,6 +153,18 @@ def test_a_gene_without_edges_has_no_effect(adata, fit):
     assert (model.simulate(clamp={"gene0": 2.0}).effects.loc[lambda t: ~t["held"], "peak"].abs() > 1e-4).any()
 
 
+def test_what_no_path_reaches_stays_as_it_is(adata, fit):
+    model = fit(adata, regularizer=sn.regularizers.CNODE(1.0), fields="shared", skip=True, train={"max_epochs": 60})
+    arrows = model.get_adjacency(weights="paths").to_numpy() != 0
+    reached = np.linalg.matrix_power((arrows | np.eye(len(arrows), dtype=bool)).astype(int), len(arrows)) > 0
+    assert 0.2 < reached.mean() < 0.9
+    for j, gene in enumerate(model.genes):
+        effects = model.simulate(clamp={gene: 2.0}).effects
+        peaks = effects["peak"].to_numpy().reshape(-1, len(arrows))
+        assert np.abs(peaks[:, ~reached[:, j]]).max(initial=0.0) < 1e-6  # rounding, and not the tolerance of the solver
+        assert (np.abs(peaks[:, reached[:, j]]).max(1) > 1e-2).all()
+
+
 def test_second_order_against_scipy(second_order):
     model, module = second_order, second_order.module
     effective = module.field.effective_weights()

@@ -456,13 +456,16 @@ def test_a_solver_that_is_given_is_the_one_that_solves(make_module, tight):
 def test_variables_that_are_not_free_stay_where_they_start(make_module, order):
     module = shake(make_module(order=order)).eval()
     start = module.initial_state.expand(1, -1, -1)
-    free = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    free = torch.ones(start.shape[1:], dtype=torch.float64)
+    free[1:, 1] = 0.0  # but in the first trajectory
     times = torch.linspace(0, 1, 5, dtype=torch.float64)
     with torch.no_grad():
         arguments = module.field.effective_weights(), start, module.relative_span, module.lineages, times
         states, slopes = module.trajectories(*arguments, free=free)
-    assert torch.equal(states[..., 1], start[:, :, None, 1].expand_as(states[..., 1]))
-    assert (slopes[..., 1 :: module.n_vars] == 0).all()
+    held = states[:, 1:, :, 1]
+    assert torch.equal(held, start[:, 1:, None, 1].expand_as(held))
+    assert (slopes[:, 1:, :, 1 :: module.n_vars] == 0).all()
+    assert (states[:, 0, -1, 1] != start[:, 0, 1]).all()
     assert ((states[:, :, -1] - states[:, :, 0]).abs().amax(1)[0, [0, 2, 3]] > 1e-3).all()
 
 

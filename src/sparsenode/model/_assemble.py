@@ -73,13 +73,14 @@ def assemble(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
     the boolean columns of both.
     """
     name = setup["modalities"][EXPRESSION]
-    adata = modality(mdata, name, "modalities")
-    if REGULATORS in setup["modalities"]:
-        adata = _join(mdata, setup)
+    joined = REGULATORS in setup["modalities"]
+    adata = _join(mdata, setup) if joined else modality(mdata, name, "modalities")
     for argument, attributes in _ANNOTATIONS.items():
         key = setup[argument]
         if key is not None:
-            _bring(mdata, adata, name, setup["modalities"].get(argument), key, argument, attributes)
+            brought = _bring(mdata, adata, name, setup["modalities"].get(argument), key, argument, attributes)
+            if brought and not joined:
+                logger.info("Wrote %r into the modality %r.", key, name)
     return adata
 
 
@@ -91,8 +92,8 @@ def _bring(
     key: str,
     argument: str,
     attributes: tuple[str, ...],
-) -> None:
-    """Write an annotation into the AnnData to fit, unless it is there."""
+) -> bool:
+    """Write an annotation into the AnnData to fit, unless it is there; whether it was written."""
     if source is None:
         values: Any = annotation(mdata, name, key, argument, attributes)
     else:
@@ -104,11 +105,11 @@ def _bring(
                 f"Expected `{argument}` of modality {source!r} not to differ from that of modality {name!r}, found {key!r} with other "
                 "values in both. Rename or remove one of them."
             )
-        return
+        return False
     if isinstance(values, pd.DataFrame):
         values = values.set_axis(adata.obs_names)
     held[key] = values.array if isinstance(values, pd.Series) else values
-    logger.info("Wrote %r into the modality %r.", key, name)
+    return True
 
 
 def _of_other(mdata: MuData, adata: AnnData, source: str, key: str, argument: str, attributes: tuple[str, ...]) -> Any:

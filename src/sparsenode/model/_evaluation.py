@@ -109,7 +109,7 @@ class EvaluationMixin(PredictionMixin):
         if not chosen.any():
             raise ValueError(
                 "Expected cells to evaluate, found none in `indices`. Those of held-out cells are empty where none were held out, and "
-                "in a model that was loaded with other cells than it was trained on."
+                "in a model that was given other cells than it was trained on."
             )
         if forecast:
             later = (cells.times > 1.0 + _LATER) & (cells.weights > 0) & chosen[:, None]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
+from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
 # Values in one chunk: 8 bytes each, so 64 MB.
@@ -26,11 +27,18 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
     ------
     KeyError
         If the layer does not exist.
+    TypeError
+        If names of genes or values are not of the right type.
     ValueError
         If there are no cells or genes, if gene names repeat, or if values are NaN or infinite.
     """
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"Expected cells and genes, found {adata.n_obs} cells × {adata.n_vars} genes.")
+    if is_numeric_dtype(adata.var_names.dtype):
+        raise TypeError(
+            f"Expected names of genes that are strings, found {adata.var_names.dtype}: {[*adata.var_names[:3]]}. Call "
+            "`adata.var_names = adata.var_names.astype(str)`."
+        )
     if not adata.var_names.is_unique:
         repeated = adata.var_names[adata.var_names.duplicated()].unique()
         raise ValueError(

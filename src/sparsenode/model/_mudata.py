@@ -65,7 +65,7 @@ class MuDataMixin(BaseModelClass):
         time_key, lineage_key, batch_key
             As in :meth:`setup_anndata`. Keys are looked up in the modality that ``modalities`` names for them; without one, in that
             of the expression and in ``mdata.obs`` and ``mdata.obsm``. What is found elsewhere is written into the modality of the
-            expression, under the same key.
+            expression, under the same key, or into the joined data where two modalities are fitted together.
         regulator_layer
             Layer of the second modality, its ``.X`` if ``None``. Without a modality for it, there is no second one.
         modalities
@@ -76,7 +76,8 @@ class MuDataMixin(BaseModelClass):
 
         Returns
         -------
-        Nothing, but registers the data, and writes annotations that lie elsewhere into the modality of the expression.
+        Nothing, but registers the data, and writes annotations that lie elsewhere into the modality of the expression, or into
+        the joined data.
 
         Raises
         ------

@@ -20,6 +20,7 @@ from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin
 
 _N_COMPARED = 64  # cells whose expression tells whether it was changed
+_N_SUMS = 8  # over the cells of a trajectory, which tell whether their times or weights were changed
 _ROUNDING = 1e-5  # what other precision may change, relative to all that is compared
 
 
@@ -28,16 +29,28 @@ class OwnCellsMixin(PredictionMixin):
 
     #: How the data were set up, as scvi-tools keeps it.
     registry_: dict[str, Any]
-    #: Positions of the cells that were trained on; empty in a model that was loaded with other cells or another order.
+    #: Positions of the cells that were trained on; empty in a model that was given other cells or another order.
     train_indices: Any
-    #: Positions of the held-out cells; empty in a model that was loaded with other cells or another order.
+    #: Positions of the held-out cells; empty in a model that was given other cells or another order.
     validation_indices: Any
-    #: Positions of all other cells; empty in a model that was loaded with other cells or another order.
+    #: Positions of all other cells; empty in a model that was given other cells or another order.
     test_indices: Any
     #: Digest of the names of the cells, in their order, when training last began; ``None`` before training.
     cells_digest_: str | None
     #: Expression of some of these cells, in a few numbers; ``None`` before training, with other cells, and where it is not in memory.
     fingerprints_: np.ndarray | None
+    #: Times and weights of these cells, in a few sums over each trajectory; ``None`` before training and with other cells.
+    arrangement_: np.ndarray | None
+
+    @property
+    def adata(self) -> Any:
+        """Cells of the model. Which of them were held out is forgotten where it is given others."""
+        return super().adata
+
+    @adata.setter
+    def adata(self, adata: AnnData) -> None:
+        super(OwnCellsMixin, type(self)).adata.fset(self, adata)
+        self._check_held_out()
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -71,31 +84,41 @@ class OwnCellsMixin(PredictionMixin):
     def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
         """As for :class:`PredictionMixin`; warns where the model's own cells were changed since training."""
         cells = super()._cells(adata, continued)
-        if cells.adata is self.adata and self._was_changed(cells):
+        if cells.adata is self.adata:
+            self._warn_of_other_expression(cells)
+            if self.arrangement_ is not None and _differ(self.arrangement_, self._arrangement(cells)):
+                warnings.warn(
+                    "Times, lineages or batches of the cells are no longer those that the model was trained on. It takes the present ones: if "
+                    "they are for another model, which was set up with the same keys, errors and predictions of cells are wrong. Give each "
+                    "model columns or an AnnData of its own.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return cells
+
+    def _warn_of_other_expression(self, cells: Cells) -> None:
+        """Warn where the expression of some of the model's cells is another than in training, as far as that is known."""
+        if self.fingerprints_ is not None and _differ(self.fingerprints_, _some_fingerprints(cells)):
             place = _expression.place(self.registry["setup_args"]["layer"])
             warnings.warn(
                 f"Cells or their expression in {place} are no longer those that the model was trained on. Predictions are in the units of "
                 "the training; errors, and what is computed from the cells, are wrong. Put them back, and keep what is changed in a copy "
                 "or in other layers.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return cells
 
-    def _was_changed(self, cells: Cells) -> bool:
-        """Whether the expression of some of the model's cells is another than in training, as far as that is known."""
-        known = self.fingerprints_
-        found = None if known is None else _some_fingerprints(cells)
-        if known is None or found is None:
-            return False
-        # Sums over genes may be near zero by chance: what counts is how large they are in general.
-        return found.shape != known.shape or bool(
-            (np.abs(found - known) > _ROUNDING * np.sqrt(np.mean(known**2))).any()
-        )
+    def _arrangement(self, cells: Cells) -> np.ndarray:
+        """Sums over the cells of each trajectory with random signs and sizes: of times in units of the model's range, and of weights."""
+        start, end = self.trajectories["start"].min(), self.trajectories["end"].max()
+        clock = (cells.trajectories["start"].to_numpy(float) + cells.times * cells.spans - start) / (end - start)
+        sums = np.random.default_rng(0).normal(size=(_N_SUMS, len(clock)))
+        return np.stack([sums @ np.where(cells.weights > 0, clock, 0.0), sums @ (cells.weights / cells.weights.max())])
 
     def _training_cells(self) -> Cells:
         """Cells of the model's data, in the trajectories that it was made for; their numbers and times may differ."""
-        cells = self._cells()
+        cells = super()._cells()
+        self._warn_of_other_expression(cells)
         known, found = (
             [f"{lineage}, {batch}" for lineage, batch in zip(table["lineage"], table["batch"], strict=True)]
             for table in (self.trajectories, cells.trajectories)
@@ -115,24 +138,24 @@ class OwnCellsMixin(PredictionMixin):
         """Take names, numbers and times of the cells that are trained on, which may differ from those that were set up."""
         self.cells_digest_ = _digest(self.adata.obs_names)
         self.fingerprints_ = _some_fingerprints(cells)
-        if cells.trajectories.equals(self.trajectories):
-            return
-        self.trajectories = cells.trajectories
-        self.registry_ = copy.deepcopy(self.registry_)  # other models may share it
-        state = self.registry_["field_registries"][TRAJECTORIES]["state_registry"]
-        state["trajectories"] = cells.trajectories.reset_index().to_dict("list")
+        if not cells.trajectories.equals(self.trajectories):
+            self.trajectories = cells.trajectories
+            self.registry_ = copy.deepcopy(self.registry_)  # other models may share it
+            state = self.registry_["field_registries"][TRAJECTORIES]["state_registry"]
+            state["trajectories"] = cells.trajectories.reset_index().to_dict("list")
+        self.arrangement_ = self._arrangement(cells)
 
     def _check_held_out(self) -> None:
-        """Forget which cells were held out if the model was loaded with other cells, or with them in another order."""
+        """Forget which cells were held out if the model was given other cells, or its own in another order."""
         if self.adata is None or self.train_indices is None:
             return
         if self.cells_digest_ == _digest(self.adata.obs_names) and self._is_training_data(super()._cells()):
             return
         self.train_indices = self.validation_indices = self.test_indices = np.arange(0)
-        self.fingerprints_ = None
+        self.fingerprints_ = self.arrangement_ = None
         logger.warning(
-            "The model was loaded with other cells than it was trained on, or with them in another order: `train_indices`, "
-            "`validation_indices` and `test_indices` are empty. If these are some of its cells, load it with all of them and pass "
+            "The model was given other cells than it was trained on, or its own in another order: `train_indices`, "
+            "`validation_indices` and `test_indices` are empty. If these are some of its cells, give it all of them and pass "
             "`indices`: now they count as another donor%s.",
             ", whose pseudotime is stretched to the whole length" if self._align_batches else "",
         )
@@ -145,6 +168,14 @@ def _some_fingerprints(cells: Cells) -> np.ndarray | None:
         return cells.fingerprints(_N_COMPARED) if isinstance(x, np.ndarray) or sparse.issparse(x) else None
     except (KeyError, ValueError):  # gone, or not finite: an error of what needs it, and not all does
         return None
+
+
+def _differ(known: np.ndarray, found: np.ndarray | None) -> bool:
+    """Whether sums differ by more than rounding; not if they are not known."""
+    if found is None:
+        return False
+    # A sum may be near zero by chance: what counts is how large they are in general.
+    return known.shape != found.shape or bool((np.abs(found - known) > _ROUNDING * np.sqrt(np.mean(known**2))).any())
 
 
 def _digest(names: pd.Index) -> str:

@@ -18,6 +18,7 @@ from sparsenode.model import _checks
 from sparsenode.model._assemble import WRITTEN, check_key, remove_results, spread_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
+from sparsenode.model._history import history_table
 from sparsenode.model._network import Block, NetworkMixin
 
 if TYPE_CHECKING:
@@ -224,12 +225,3 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         if self._regulators is not None:
             kept["regulators"] = np.asarray(self.genes[self._regulators], dtype=str)
         return kept | {"selected_replicate": self.selected_}
-
-
-def history_table(history: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per epoch, one column per metric, as floats."""
-    columns = [frame.iloc[:, 0].rename(name).astype(float) for name, frame in history.items()]
-    table = pd.concat(columns, axis=1)
-    table.index = table.index.astype(np.int64)
-    table.index.name = "epoch"
-    return table

@@ -146,9 +146,7 @@ class SimulationMixin(PredictionMixin):
         speed = self._start_velocities(v0, starts, lineages, clocks, chosen)
         if x0 is None and v0 is None and self.module.velocity_offset is not None:
             speed = cast("torch.Tensor", self.module.start_speed())[[chosen]][:, kept].detach()
-        unperturbed, perturbed = (
-            self._run(starts, speed, lineages, clocks, grid, values, chosen) for values in (None, held)
-        )
+        unperturbed, perturbed = self._runs(starts, speed, lineages, clocks, grid, held, chosen)
         self._warn_out_of_range(perturbed)
         return Simulation(grid, perturbed, unperturbed, held, self._effects(grid, perturbed - unperturbed, names, held))
 
@@ -292,35 +290,36 @@ class SimulationMixin(PredictionMixin):
         return torch.as_tensor(values, dtype=torch.float32, device=self.module.device)
 
     @torch.no_grad()
-    def _run(
+    def _runs(
         self,
         starts: np.ndarray,
         speed: torch.Tensor | None,
         lineages: list[int],
         clocks: np.ndarray,
         times: np.ndarray,
-        held: pd.Series | None,
+        held: pd.Series,
         replicate: int,
-    ) -> np.ndarray:
-        """States of a replicate, starts × times × genes, in the units of the data."""
-        module, free = self.module, None
-        if held is not None and len(held) > 0:
-            positions = self.genes.get_indexer(held.index)
-            starts = starts.copy()
-            starts[:, positions] = held.to_numpy()
-            free = torch.ones(len(self.genes), device=module.device)
-            free[torch.as_tensor(positions)] = 0.0
-            speed = None if speed is None else speed * free
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """States of a replicate without and with an intervention, starts × times × genes, in the units of the data.
+
+        Both are one solve with the same steps, so that what an intervention does not reach is the same up to rounding.
+        """
+        module, positions = self.module, self.genes.get_indexer(held.index)
+        both = np.concatenate([starts, starts])
+        both[len(starts) :, positions] = held.to_numpy()
+        free = torch.ones(both.shape, device=module.device)
+        free[len(starts) :, torch.as_tensor(positions)] = 0.0
+        clocks = np.concatenate([clocks, clocks])
         grid = self._solver_times(times, clocks)
         states, derivatives = self._solved(
             replicate,
             self._effective(replicate),
-            self._on_device(self._encode(starts))[None],
+            self._on_device(self._encode(both))[None],
             self._on_device(grid[-1] * clocks),
-            lineages,
+            lineages * 2,
             self._on_device(grid / grid[-1]),
             self._tight_solver,
-            speed,
+            None if speed is None else torch.cat([speed, speed], 1) * free,
             free,
         )
         offset, scale = self._units
@@ -330,7 +329,8 @@ class SimulationMixin(PredictionMixin):
             found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 1)
         else:
             found = found[:, len(grid) - len(times) :]
-        return found * scale + offset
+        unperturbed, perturbed = np.split(found * scale + offset, 2)
+        return unperturbed, perturbed
 
     def _solver_times(self, times: np.ndarray, clocks: np.ndarray) -> np.ndarray:
         """Times that the solver stops at: those wanted and the start, or the grid of predictions where each is a step."""

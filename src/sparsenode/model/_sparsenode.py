@@ -145,8 +145,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     n_knots
         Solver outputs per trajectory; cells are interpolated between them with cubic Hermite polynomials.
     solver
-        Method of :func:`torchdiffeq.odeint`: an adaptive one (``"dopri5"``, ``"dopri8"``, ``"bosh3"``, ``"fehlberg2"``,
-        ``"adaptive_heun"``) or one with a step per knot (``"euler"``, ``"midpoint"``, ``"heun3"``, ``"rk4"``).
+        Method of :func:`torchdiffeq.odeint`: an adaptive one (``"dopri5"``, ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"``) or one
+        with a step per knot (``"euler"``, ``"midpoint"``, ``"heun3"``, ``"rk4"``).
     rtol, atol
         Tolerances of the solver, relative to the standard deviation of the data.
     seed
@@ -341,6 +341,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.given_up_: list[int] = []
         self.cells_digest_: str | None = None
         self.fingerprints_: np.ndarray | None = None
+        self.arrangement_: np.ndarray | None = None
         self.fitted_: str | None = None
         self.key_added_: str | None = _keys.KEY_ADDED
 
@@ -382,7 +383,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         KeyError
             If a key is not there.
         TypeError
-            If ``adata`` is no AnnData, or pseudotime, memberships or expression are not numeric.
+            If ``adata`` is no AnnData, if pseudotime, memberships or expression are not numeric, or names of genes are numbers.
         ValueError
             If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing,
             negative, all zero or have fewer than 10 cells in a batch, or memberships that add up to fewer (in units of the largest);

@@ -15,6 +15,7 @@ from sparsenode._errors import DivergenceError
 from sparsenode._logging import logger
 from sparsenode.model import _checks
 from sparsenode.model._both import find_network
+from sparsenode.model._history import continued
 from sparsenode.model._preparation import PreparationMixin
 from sparsenode.model._regularization import RegularizationMixin
 from sparsenode.model._undo import snapshot
@@ -45,6 +46,8 @@ _NOT_OF_TRANSPORT = ("self", "objective", "refit", "key_added", "trainer_kwargs"
 class TrainingMixin(PreparationMixin, RegularizationMixin):
     """The method :meth:`train` of :class:`sparsenode.SparseNODE`, and what it needs."""
 
+    #: Metrics of all trainings by name, each a table with a row per epoch; ``None`` before training.
+    history_: dict[str, pd.DataFrame] | None
     _module_arguments: dict[str, Any]
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
@@ -200,12 +203,16 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 **trainer_kwargs,
             )
             self.fitted_ = fitted
+            earlier = self.history_ if self.is_trained_ else None
+            if earlier is not None:
+                self.history_ = {}
             try:
                 with limited_threads(sum(parameter.numel() for parameter in self.module.parameters())):
                     runner()
             except DivergenceError as error:
                 undo.pop_all()
                 self._restore(plan)
+                self.history_ = earlier
                 self.regularization_path_, self.sparsification_ = None, steps  # those before are of other weights
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
@@ -214,6 +221,9 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 ) from error
             finally:
                 self.module.fixed_gates = False
+            if earlier is not None:
+                later = getattr(self.trainer.logger, "history", None)
+                self.history_ = continued(earlier, later if isinstance(later, dict) else {})  # other loggers keep none
             if fitted == "transport" and iterative is None and not refit:
                 self._polish(splitter)
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps

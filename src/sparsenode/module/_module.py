@@ -220,7 +220,7 @@ class SparseNODEModule(BaseModuleClass):
         initial_velocity
             Initial velocities in the shape of ``start``, only in second order; for all replicates those of the learned network by default.
         free
-            One for each variable that moves, zero for those that are held where they start; all move by default.
+            One for each variable that moves, zero for those that are held where they start, trajectories × variables; all move by default.
         reach
             Lowest and highest states beyond which regulators saturate, networks × 1 × variables; none by default.
 
@@ -234,7 +234,7 @@ class SparseNODEModule(BaseModuleClass):
         if reach is not None:
             field = saturating(field, effective.decay, reach)
         if free is not None:
-            span = span * free.repeat(self.order)
+            span = span * layout.spread(free.repeat(1, self.order).expand(len(start), -1, -1))
         first = layout.spread(start)
         if self.initial_velocity is not None:
             speed = self.initial_velocity(first) if initial_velocity is None else layout.spread(initial_velocity)

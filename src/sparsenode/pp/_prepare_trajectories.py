@@ -87,7 +87,7 @@ def prepare_trajectories(
     - ``.obsm["X_pca"]``, ``.obsm["X_diffmap"]`` and the neighbour graph,
     - ``.var["highly_variable"]``: in any batch, and ``.var["kept"]``: listed in ``keep_genes``,
     - ``.uns["prepare_trajectories"]``: the report. ``cells`` counts cells by what became of them: ``kept``, ``unassigned``
-      (in no lineage) and ``unreachable`` (from the root); ``lineages`` counts the cells of each lineage; ``root`` is the
+      (in no lineage) and ``unreachable`` (from the root); ``lineages`` is a table with the number of cells, ``n_cells``, of each lineage; ``root`` is the
       name of the root cell; ``missing_genes`` lists genes of ``keep_genes`` that are not there.
 
     Columns of ``.obs`` and ``.var``, colours in ``.uns`` and other tables of ``.obsm``, such as a UMAP, are kept. Other layers, ``.varm``,
@@ -308,7 +308,9 @@ def _report(adata: AnnData, assigned: np.ndarray, reached: np.ndarray, root: str
     }
     adata.uns["prepare_trajectories"] = {
         "cells": cells,
-        "lineages": {str(name): int(count) for name, count in lineages.items()},
+        "lineages": lineages.rename("n_cells")
+        .rename_axis("lineage")
+        .to_frame(),  # names with a slash are no keys of a file
         "root": root,
         "missing_genes": np.asarray(list(missing), dtype=str),
     }
