@@ -304,7 +304,7 @@ def test_errors_of_systems(make, arguments, message):
         ({"n_times": 1}, "`n_times` to be an integer of at least 2, found 1"),
         ({"t_end": 0.0}, r"`t_end` to be a positive number, found 0\.0"),
         ({"t_end": float("inf")}, "`t_end`.*found inf"),
-        ({"noise": -0.1}, r"`noise` to be a number of at least 0, found -0\.1"),
+        ({"noise": -0.1}, r"`noise` to be non-negative and finite, found -0\.1"),
         ({"noise": "low"}, "`noise`.*found 'low'"),
         ({"noise": float("nan")}, "`noise`.*found nan"),
         ({"noise": float("inf")}, "`noise`.*found inf"),

@@ -59,6 +59,22 @@ def model(cells) -> sn.SparseNODE:
     return model
 
 
+@pytest.mark.parametrize("value", [0.1, 3.0])
+def test_a_constant_gene_has_no_edges(value):
+    """Also where the mean of as many equal numbers is another number."""
+    cells = simulate(240)
+    constant = np.full((cells.n_obs, 1), value)
+    cells = AnnData(np.hstack([cells.X.astype(np.float64), constant]), cells.obs)
+    sn.SparseNODE.setup_anndata(cells, time_key="time")
+    model = sn.SparseNODE(cells, objective="transport")
+    model.train(**QUIET)
+    assert float(model.module.scale[-1]) == float(model.module.rate[-1]) == 1.0
+    adjacency = model.get_adjacency().to_numpy()
+    assert (adjacency[-1, :-1] == 0).all()
+    assert (adjacency[:, -1] == 0).all()
+    assert (adjacency != 0).any()
+
+
 def test_signs_of_the_chain_and_the_gene_that_is_alone(model):
     effect = model.get_adjacency(weights="effect")
     assert effect.loc["gene1", "gene0"] > 0 > effect.loc["gene2", "gene1"]

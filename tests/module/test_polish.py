@@ -90,6 +90,28 @@ def test_no_change_of_the_linear_part_lowers_the_loss(make_module, pairs, fields
                     parameter -= step
 
 
+@pytest.mark.parametrize("heavy", [1.0, 1e4, 1e6])
+def test_one_heavy_path_does_not_keep_the_others_from_their_optimum(make_module, pairs, heavy):
+    """It is closed, and the others are those of an elastic net without that regulator."""
+    path_weights = torch.ones(4, 4)
+    path_weights[1, 2] = heavy
+    module = make_module(CNODE(0.1), fields="shared", skip=True, path_weights=path_weights).double()
+    module.ridge = 0.7
+    with torch.no_grad():
+        module.field.weights[-2].zero_()
+        module.field.raw_decay.fill_(-30.0)
+    polish(module, pairs)
+    state, (slope,), (weight,) = (pairs[name].numpy() for name in ("state", "slope", "weight"))
+    decay = module.field.decay[0, 0].detach().numpy()
+    for target in range(4):
+        inputs = [0, 1, 3] if target == 1 and heavy > 1 else [0, 1, 2, 3]
+        model = ElasticNet(0.75, l1_ratio=0.05 / 0.75, tol=1e-12, max_iter=10**5)
+        model.fit(state[:, inputs], slope[:, target] + decay[target] * state[:, target], sample_weight=weight)
+        expected = np.zeros(4)
+        expected[inputs] = model.coef_
+        np.testing.assert_allclose(module.field.weights[-1][0, target].detach(), expected, atol=1e-5)
+
+
 def _linear_part(module):
     field = module.field
     return [parameter.detach().clone() for parameter in (field.weights[-1], field.biases[-1], field.raw_decay)]

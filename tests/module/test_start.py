@@ -26,11 +26,12 @@ def _curves(n_samples, order=1, seed=0):
 @pytest.mark.parametrize("fields", ["lineage", "shared"])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("decay", [False, True])
 def test_the_linear_start_solves_the_normal_equations_of_each_seed_and_field(
-    make_module, problem, fields, order, noise
+    make_module, problem, fields, order, noise, decay
 ):
     """Errors of all variables at one time weigh the same; noise on the inputs is a ridge of its variance a point."""
-    options = {"order": order, "start_noise": noise, "inputs": [0, 3]}
+    options = {"order": order, "start_noise": noise, "inputs": [0, 3], "decay": decay}
     module = make_module(CNODE([0.1, 0.2]), seeds=(0, 1), fields=fields, skip=True, **options)
     module.rate.copy_(torch.tensor([0.5, 1.0, 2.0, 3.0]))
     curves = _curves(2, order)
@@ -39,9 +40,10 @@ def test_the_linear_start_solves_the_normal_equations_of_each_seed_and_field(
     for network in range(module.field.n_networks):
         replicate, field = divmod(network, module.n_fields)
         rows = [m for m, lineage in enumerate(problem.lineages) if module.n_fields == 1 or lineage == field]
-        rows += rows[:1] * (2 - len(rows)) if fields == "lineage" else []  # an unused place repeats the first one
         states, gained, precision = (curves[name][replicate % 2, rows].numpy() for name in curves)
         slopes = gained / (problem.relative_span[rows, None, None] * np.array([0.5, 1.0, 2.0, 3.0]))
+        if decay:
+            slopes = slopes + module.field.decay[network].detach().numpy() * states[..., -4:]
         x = np.concatenate([states[..., read], np.ones((*states.shape[:2], 1))], 2).reshape(-1, len(read) + 1)
         weight = precision.mean(2).reshape(-1, 1)
         gram = x.T @ (weight * x)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Protocol
 
 import numpy as np
@@ -195,8 +194,7 @@ def observe(
     if t_end is None:
         t_end = system.t_end
     _checks.positive("t_end", t_end)
-    if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= float(noise) < float("inf"):
-        raise ValueError(f"Expected `noise` to be a number of at least 0, found {noise!r}.")
+    _checks.non_negative("noise", noise)
     for_states, for_times, for_noise = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     times = _observation_times(for_times, n_trials, n_times, float(t_end), irregular)
     initial = system.draw_initial(for_states, n_trials)

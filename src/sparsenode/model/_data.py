@@ -231,11 +231,20 @@ def full_batch(
 
 
 def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Expression of all cells, and mean and standard deviation (one where constant) of every gene over the usable ones."""
+    """Expression of all cells, and mean and standard deviation of every gene over the usable ones.
+
+    Genes that do not vary but for rounding have a deviation of one, and exactly their mean in all cells that do not differ from it.
+    """
     x = np.concatenate([chunk for _, chunk in cells.chunks()])
     chosen = x[usable & (cells.weights.sum(1) > 0)]
-    deviation = chosen.std(0)
-    return x, chosen.mean(0), np.where(deviation > 0, deviation, 1.0)
+    mean, deviation = chosen.mean(0), chosen.std(0)
+    rounding = _expression.ROUNDING * np.abs(chosen).max(0)
+    constant = np.flatnonzero(deviation <= rounding)
+    x[:, constant] = np.where(
+        np.abs(x[:, constant] - mean[constant]) <= rounding[constant], mean[constant], x[:, constant]
+    )
+    deviation[constant] = 1.0
+    return x, mean, deviation
 
 
 def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None:

@@ -74,7 +74,7 @@ class EvaluationMixin(PredictionMixin):
 
         With ``forecast`` the null models are instead ``null_persistence``: the value at the end of the training trajectory,
         held; ``null_linear``: extrapolated with its slope there, both by local linear regression with a bandwidth of 0.05, or in second order
-        over the last four frames; and
+        over mostly the last four frames; and
         ``null_mean``: the mean of that trajectory.
 
         Raises

@@ -17,7 +17,7 @@ _CHUNK_VALUES = 8_000_000
 _SAMPLE, _HIGHEST = 1_000_000, 15
 _FEW_ZEROS = 0.05  # share of zeros that other data than expression of single cells do not exceed
 LOGGED = 20.0  # log counts are smaller than this, counts have larger values, divided by the library size or not
-_ROUNDING = 1e-6  # differences below it, relative to the value, are none
+ROUNDING = 1e-6  # differences below it, relative to the value, are none
 
 
 def check_expression(adata: AnnData, layer: str | None) -> None:
@@ -95,7 +95,7 @@ def constant_genes(adata: AnnData, layer: str | None) -> list[str]:
     first: np.ndarray | None = None
     for _, block in chunks(adata, layer, same.copy()):
         first = block[0] if first is None else first
-        same = same[(np.abs(block[:, same] - first[same]) <= _ROUNDING * np.abs(first[same])).all(0)]
+        same = same[(np.abs(block[:, same] - first[same]) <= ROUNDING * np.abs(first[same])).all(0)]
         if len(same) == 0:
             return []
     names = [str(name) for name in adata.var_names[same]]

@@ -93,7 +93,8 @@ class NetworkMixin(VelocityMixin):
         Returns
         -------
         Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime, unless
-        standardised; in second order those of the position block and of the union are per squared unit.
+        standardised; in second order those of the position block and of the union are per squared unit, and with ``"effect"`` those
+        of the velocity block, too.
 
         Raises
         ------

@@ -312,6 +312,8 @@ class RegularizationMixin(ResultsMixin):
         for _ in range(repeats):
             start = perf_counter()
             field.evaluate(x, effective)
+            if x.device.type == "cuda":  # which works on while Python goes on
+                torch.cuda.synchronize(x.device)
             seconds.append(perf_counter() - start)
         return sum(p.numel() for p in field.parameters()), float(np.median(seconds))
 

@@ -212,7 +212,6 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             except DivergenceError as error:
                 undo.pop_all()
                 self._restore(plan)
-                self.history_ = earlier
                 self.regularization_path_, self.sparsification_ = None, steps  # those before are of other weights
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
@@ -221,9 +220,11 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 ) from error
             finally:
                 self.module.fixed_gates = False
-            if earlier is not None:
-                later = getattr(self.trainer.logger, "history", None)
-                self.history_ = continued(earlier, later if isinstance(later, dict) else {})  # other loggers keep none
+                if earlier is not None:
+                    later = getattr(runner.trainer.logger, "history", None)
+                    self.history_ = continued(
+                        earlier, later if isinstance(later, dict) else {}
+                    )  # other loggers keep none
             if fitted == "transport" and iterative is None and not refit:
                 self._polish(splitter)
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps

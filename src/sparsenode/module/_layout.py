@@ -36,6 +36,11 @@ class Layout:
         """The same layout on another device."""
         return Layout(self.grid.to(device), self.place.to(device))
 
+    @property
+    def used(self) -> torch.Tensor:
+        """One where a place is that of a trajectory, zero where it repeats another: fields × places."""
+        return torch.zeros_like(self.grid).flatten().index_fill(0, self.place, 1).view_as(self.grid)
+
     def spread(self, x: torch.Tensor) -> torch.Tensor:
         """Replicates × trajectories × … to networks × places × …."""
         return x[:, self.grid].flatten(0, 1)

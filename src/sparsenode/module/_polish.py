@@ -78,12 +78,13 @@ def _solve(
     decay = None if effective.decay is None else effective.decay[0, 0].double().cpu()
     threshold = (strength + 2.0 * module.ridge * layers) * free / module.n_fields
     ridge = module.ridge * free / module.n_fields
-    lipschitz = 2.0 * float(torch.linalg.eigvalsh(gram)[-1] + own.max() + ridge.max())
+    lipschitz = 2.0 * float(torch.linalg.eigvalsh(gram)[-1] + own.max())
     x, g = skip.clone(), torch.zeros_like(own) if decay is None else decay.clone()
     ahead_x, ahead_g, momentum = x, g, 1.0
     for _ in range(_MAX_ITERATIONS):
-        step_x = ahead_x - 2.0 / lipschitz * (gram @ ahead_x - own_input * ahead_g - cross + ridge * ahead_x)
-        new_x = step_x - step_x.clamp(-threshold / lipschitz, threshold / lipschitz)
+        step_x = ahead_x - 2.0 / lipschitz * (gram @ ahead_x - own_input * ahead_g - cross)
+        # The ridge is part of the proximal step: in the gradient one heavy path would shorten the steps of all.
+        new_x = (step_x - step_x.clamp(-threshold / lipschitz, threshold / lipschitz)) / (1.0 + 2.0 * ridge / lipschitz)
         new_g = g
         if decay is not None:
             slope = own * ahead_g + own_slope - (own_input * ahead_x).sum(0)

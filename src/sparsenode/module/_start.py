@@ -21,7 +21,7 @@ _HALVINGS = 20  # of accelerations that lead nowhere; a millionth of them is nex
 def start_linear(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
     """Start a skip inside the field from the ridge regression of the derivatives of smoothed trajectories.
 
-    What is linear is then at its optimum before training, and the layers have to find the rest only.
+    What is linear is then at its optimum before training, given the decay, and the layers have to find the rest only.
     """
     if module.field.skip != "inner":
         return
@@ -31,6 +31,10 @@ def start_linear(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> 
         layout.spread(module._by_replicate(tensor).expand(module.n_replicates, -1, -1, -1)).flatten(1, 2).double()
         for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"])
     )
+    n_times = tensors["states"].shape[-2]
+    precision = precision * layout.used.repeat(module.n_replicates, 1).repeat_interleave(n_times, 1).unsqueeze(2)
+    if module.field.decay is not None:
+        slopes = slopes + module.field.decay * architecture.top(states)
     inputs = torch.cat([architecture.read(states), torch.ones_like(states[..., :1])], 2)
     weighted = inputs * precision.mean(2, keepdim=True)
     gram = weighted.mT @ inputs

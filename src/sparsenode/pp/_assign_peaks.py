@@ -14,7 +14,6 @@ from sparsenode._logging import logger
 from sparsenode.pp._annotation import check_annotation, check_intervals
 from sparsenode.pp._peaks import peak_coordinates
 
-REGIONS = ("promoter", "exon", "intron", "distal")
 PROMOTER = (1000, 100)
 MAX_DISTANCE = 200_000
 _INTERVAL = ["chrom", "start", "end"]

@@ -44,9 +44,9 @@ class TrainingPlan(pl.LightningModule):
     gate_lr
         Largest learning rate of the gate logits; ``train`` passes 1 with the collocation objective.
     weight_decay
-        Decoupled weight decay of Adam.
+        Decoupled weight decay of Adam, of all parameters.
     max_grad_norm
-        Gradients of each network are scaled down to this norm.
+        Gradients of each field's network are scaled down to this norm; those of initial velocities and offsets are not.
     schedule
         Iterative sparsification after ``dense_epochs`` epochs without penalty; ``None`` for the full strength from the
         start.
