@@ -82,8 +82,9 @@ class Transport:
         noise-to-signal ratio that it is multiplied by is measured on the pairs: about 0.1 in simulated
         expression, 4 in single cells of the bone marrow.
     relaxation
-        :math:`\lambda` above, how fast a gene follows its regulators where a thousand cells rest, in standard deviations of its
-        displacement for one of the gene itself; 0 for displacements alone.
+        :math:`\lambda` above, how fast a gene follows its regulators where a thousand cells are found to rest entirely, in standard
+        deviations of its displacement for one of the gene itself; 0 for displacements alone. A single lineage that rests is found to
+        do so in part: what is added there is 0.15 to 0.27 of it with a thousand cells, and nothing with a few hundred.
 
     Raises
     ------
