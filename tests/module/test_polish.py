@@ -112,6 +112,14 @@ def test_one_heavy_path_does_not_keep_the_others_from_their_optimum(make_module,
         np.testing.assert_allclose(module.field.weights[-1][0, target].detach(), expected, atol=1e-5)
 
 
+def test_where_nothing_varies_nothing_is_learned(make_module, pairs):
+    module = make_module(CNODE(0.1), fields="shared", skip=True).double()
+    module.ridge = 0.7
+    polish(module, pairs | {"state": torch.ones_like(pairs["state"]), "slope": torch.zeros_like(pairs["slope"])})
+    assert (module.field.weights[-1] == 0).all()
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
 def _linear_part(module):
     field = module.field
     return [parameter.detach().clone() for parameter in (field.weights[-1], field.biases[-1], field.raw_decay)]

@@ -20,7 +20,7 @@ from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin
 
 _N_COMPARED = 64  # cells whose expression tells whether it was changed
-_N_SUMS = 8  # over the cells of a trajectory, which tell whether their times or weights were changed
+_N_SUMS = 2  # over the cells of a trajectory, which tell whether their times or weights were changed
 _ROUNDING = 1e-5  # what other precision may change, relative to all that is compared
 
 

@@ -221,10 +221,10 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             finally:
                 self.module.fixed_gates = False
                 if earlier is not None:
-                    later = getattr(runner.trainer.logger, "history", None)
-                    self.history_ = continued(
-                        earlier, later if isinstance(later, dict) else {}
-                    )  # other loggers keep none
+                    later = getattr(
+                        runner.trainer.logger, "history", None
+                    )  # other loggers than that of scvi-tools keep none
+                    self.history_ = continued(earlier, later if isinstance(later, dict) else {})
             if fitted == "transport" and iterative is None and not refit:
                 self._polish(splitter)
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps

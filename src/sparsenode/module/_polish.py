@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-6  # change of an iteration, relative to the largest entry
 _LEAST_DECAY = 1e-4
+_LEAST_LIPSCHITZ = 1e-12  # where nothing varies
 _ROWS = 4096  # pairs that are held in double precision at once
 
 
@@ -78,7 +79,7 @@ def _solve(
     decay = None if effective.decay is None else effective.decay[0, 0].double().cpu()
     threshold = (strength + 2.0 * module.ridge * layers) * free / module.n_fields
     ridge = module.ridge * free / module.n_fields
-    lipschitz = 2.0 * float(torch.linalg.eigvalsh(gram)[-1] + own.max())
+    lipschitz = max(2.0 * float(torch.linalg.eigvalsh(gram)[-1] + own.max()), _LEAST_LIPSCHITZ)
     x, g = skip.clone(), torch.zeros_like(own) if decay is None else decay.clone()
     ahead_x, ahead_g, momentum = x, g, 1.0
     for _ in range(_MAX_ITERATIONS):
