@@ -71,7 +71,7 @@ def test_initial_state_of_the_first_five(cells):
     for m, name in enumerate(cells.trajectories.index):
         weight, times = expected_member(cells, name)
         order = np.argsort(np.where(weight > 0, times, np.inf))
-        worth = np.cumsum(weight[order]) / weight.max()
+        worth = np.cumsum(weight[order]) ** 2 / np.cumsum(weight[order] ** 2)
         first = order[: np.argmax(worth >= 5 - 1e-9) + 1]
         expected = np.average(cells.adata.X[first], axis=0, weights=weight[first])
         np.testing.assert_allclose(state[m], expected, rtol=1e-5)

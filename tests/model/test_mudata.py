@@ -400,3 +400,15 @@ def test_a_copy_that_is_set_up_leaves_the_original_set_up(mdata, tmp_path):
     assert sn.SparseNODE(mdata, **SMALL).mdata is mdata
     assert sn.SparseNODE(other, **SMALL).mdata is other
     np.testing.assert_array_equal(loaded.predict(), model.predict())
+
+
+def test_a_model_that_is_given_another_mudata(mdata):
+    sn.SparseNODE.setup_mudata(mdata, **JOINT)
+    model = sn.SparseNODE(mdata, objective="trajectory", hidden=(4,))
+    model.train(1, accelerator="cpu", enable_progress_bar=False, steps_per_epoch=2)
+    other = mdata.copy()
+    sn.SparseNODE.setup_mudata(other, **JOINT)
+    expected = model.evaluate(other)
+    model.adata = other
+    assert isinstance(model.adata, AnnData)
+    pd.testing.assert_frame_equal(model.evaluate(), expected)

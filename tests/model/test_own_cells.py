@@ -200,7 +200,9 @@ def test_annotations_in_other_types_are_the_same(make_adata, tmp_path):
     cells = make_adata(n_obs=200)
     model = fitted(cells)
     model.save(str(tmp_path / "model"), save_anndata=True)
+    expected = model.predict()
     cells.obs["dpt_pseudotime"] = cells.obs["dpt_pseudotime"].astype(np.float32)
+    np.testing.assert_allclose(model.predict(), expected, atol=1e-5)
     cells.obs["lineage"] = cells.obs["lineage"].astype("category")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", f".*{REARRANGED}")

@@ -449,7 +449,9 @@ def test_bad_expression_at_query(fitted, make_adata, query):
 
 
 @pytest.mark.parametrize(
-    "numbers", [np.arange(8), pd.RangeIndex(8), np.linspace(0, 1, 8)], ids=["int", "range", "float"]
+    "numbers",
+    [np.arange(8), pd.RangeIndex(8), np.linspace(0, 1, 8), pd.Index(range(8), dtype=object)],
+    ids=["int", "range", "float", "object"],
 )
 def test_numbers_as_names_of_genes(fitted, make_adata, query, numbers):
     cells = make_adata()

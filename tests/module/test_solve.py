@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicHermiteSpline
 from scipy.linalg import expm
+from torchdiffeq._impl.rk_common import RKAdaptiveStepsizeODESolver
 
 from sparsenode import DivergenceError
 from sparsenode.module._solve import ADAPTIVE, Solver, hermite_basis, integrate
@@ -42,6 +43,31 @@ def test_an_oscillation_with_the_tolerance_of_training(method):
     states = integrate(lambda x: torch.stack([x[..., 1], -9 * x[..., 0]], -1), start, times, Solver(method))[0, 0]
     exact = torch.stack([torch.cos(3 * times), -3 * torch.sin(3 * times)], -1)
     np.testing.assert_allclose(states, exact, atol=0.015)
+
+
+@pytest.mark.parametrize(
+    ("method", "tolerance", "n_times"), [("bosh3", 1e-5, 101), ("bosh3", 1e-3, 17), ("dopri8", 1e-5, 17)]
+)
+def test_steps_end_at_all_times_whatever_their_length(method, tolerance, n_times, monkeypatch):
+    """Among oscillations of many speeds there are steps that would end exactly at the next time."""
+    times, ends = torch.linspace(0, 1, n_times), []
+    solve = RKAdaptiveStepsizeODESolver._adaptive_step
+
+    def record(self, state):
+        found = solve(self, state)
+        ends.append(float(found.t1))
+        return found
+
+    monkeypatch.setattr(RKAdaptiveStepsizeODESolver, "_adaptive_step", record)
+    for speed in np.linspace(1.0, 10.0, 46):
+        ends.clear()
+        integrate(
+            lambda x, w=speed: w * torch.stack([x[..., 1], -x[..., 0]], -1),
+            torch.tensor([[[1.0, 0.0]]]),
+            times,
+            Solver(method, tolerance, tolerance),
+        )
+        assert np.abs(np.subtract.outer(times[1:].numpy(), ends)).min(1).max() < 1e-6
 
 
 def test_nonlinear_systems_agree_with_scipy():

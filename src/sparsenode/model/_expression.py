@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from anndata import AnnData
-from pandas.api.types import is_numeric_dtype
 from scipy import sparse
 
 # Values in one chunk: 8 bytes each, so 64 MB.
@@ -34,9 +33,10 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
     """
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"Expected cells and genes, found {adata.n_obs} cells × {adata.n_vars} genes.")
-    if is_numeric_dtype(adata.var_names.dtype):
+    others = [name for name in adata.var_names if not isinstance(name, str)]
+    if others:
         raise TypeError(
-            f"Expected names of genes that are strings, found {adata.var_names.dtype}: {[*adata.var_names[:3]]}. Call "
+            f"Expected names of genes that are strings, found {len(others)} others: {others[:3]}. Call "
             "`adata.var_names = adata.var_names.astype(str)`."
         )
     if not adata.var_names.is_unique:

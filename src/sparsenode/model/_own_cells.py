@@ -48,7 +48,9 @@ class OwnCellsMixin(PredictionMixin):
         return super().adata
 
     @adata.setter
-    def adata(self, adata: AnnData) -> None:
+    def adata(self, adata: AnnData | MuData) -> None:
+        if isinstance(adata, MuData):
+            adata = self._from_mudata(adata)
         super(OwnCellsMixin, type(self)).adata.fset(self, adata)
         self._check_held_out()
 

@@ -107,7 +107,8 @@ class SimulationMixin(PredictionMixin):
         A :class:`~sparsenode.model.Simulation`, which :func:`sparsenode.pl.intervention` draws, with
 
         - ``times``: times since the start, in units of pseudotime,
-        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data,
+        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data; both are one solve with the same
+          steps, so ``unperturbed`` differs between interventions by what the tolerance of the solver allows,
         - ``held``: value at which each gene of the intervention is held, by name,
         - ``effects``: a row per start and gene with the columns ``start``, ``gene``, ``held`` (whether the gene is part of
           the intervention), and the difference of the two runs at the last time (``final``), on average over time (``mean``)

@@ -92,6 +92,16 @@ class _Recorder:
         return basis @ columns
 
 
+def _step_ends(times: torch.Tensor) -> torch.Tensor:
+    """Where steps are to end: at the times after the first, but for a shift that makes each step shorter than the one before.
+
+    Where a step of the same length would end exactly at the next of these times, torchdiffeq forgets all that follow.
+    """
+    span = times[-1] - times[0]
+    share = (times[1:] - times[0]) / span
+    return times[1:] + torch.finfo(times.dtype).eps ** 0.5 * span * share * (1.0 - share)
+
+
 def integrate(
     velocity: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, times: torch.Tensor, solver: Solver
 ) -> torch.Tensor:
@@ -128,7 +138,7 @@ def integrate(
             "first_step": _FIRST_STEP * float(times[-1] - times[0]),
         }
         # Between steps torchdiffeq interpolates, far less accurately than the tolerance says: steps end at all times.
-        options |= {} if dense else {"step_t": times[1:].to(options["dtype"])}
+        options |= {} if dense else {"step_t": _step_ends(times.to(options["dtype"]))}
     recorder = _Recorder(velocity)
     try:
         states = odeint(

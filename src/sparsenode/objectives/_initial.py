@@ -26,7 +26,8 @@ def initial_weights(
         Mask over cells, usually the training cells.
     method
         ``"kernel"``: half a Gaussian of the given bandwidth, centred on the start. ``"first"``: the earliest
-        cells whose memberships add up to five of the largest, with those that tie with the last of them. The paper also drops values with a z score of 3 or more, which five values cannot reach.
+        cells whose memberships are worth five, the square of their sum over the sum of their squares, with those that tie with the
+        last of them. The paper also drops values with a z score of 3 or more, which five values cannot reach.
         ``"learned"``: the cells at the earliest time, where learning starts from.
     bandwidth
         Standard deviation of the kernel, as a share of the trajectory.
@@ -49,8 +50,9 @@ def initial_weights(
         for m in range(member.shape[1]):
             candidates = np.flatnonzero(member[:, m] > 0)
             candidates = candidates[np.argsort(times[candidates, m], kind="stable")]
-            worth = np.cumsum(member[candidates, m]) / member[:, m].max()
-            last = min(int(np.searchsorted(worth, N_FIRST - _ROUNDING)), len(candidates) - 1)
+            worth = np.cumsum(member[candidates, m]) ** 2 / np.cumsum(member[candidates, m] ** 2)
+            enough = np.flatnonzero(worth >= N_FIRST - _ROUNDING)  # a heavy cell after light ones makes it fall again
+            last = enough[0] if len(enough) else len(candidates) - 1
             chosen = candidates[times[candidates, m] <= times[candidates[last], m]]
             result[chosen, m] = member[chosen, m]
     return result / result.sum(0)
