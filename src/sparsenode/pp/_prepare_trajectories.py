@@ -87,8 +87,8 @@ def prepare_trajectories(
     - ``.obsm["X_pca"]``, ``.obsm["X_diffmap"]`` and the neighbour graph,
     - ``.var["highly_variable"]``: in any batch, and ``.var["kept"]``: listed in ``keep_genes``,
     - ``.uns["prepare_trajectories"]``: the report. ``cells`` counts cells by what became of them: ``kept``, ``unassigned``
-      (in no lineage) and ``unreachable`` (from the root); ``lineages`` is a table with the number of cells, ``n_cells``, of each lineage; ``root`` is the
-      name of the root cell; ``missing_genes`` lists genes of ``keep_genes`` that are not there.
+      (in no lineage) and ``unreachable`` (from the root); ``lineages`` is a table with the number of
+      cells, ``n_cells``, of each lineage; ``root`` is the name of the root cell; ``missing_genes`` lists genes of ``keep_genes`` that are not there.
 
     Columns of ``.obs`` and ``.var``, colours in ``.uns`` and other tables of ``.obsm``, such as a UMAP, are kept. Other layers, ``.varm``,
     graphs of cells and the rest of ``.uns`` are not: they are of other genes or of all cells.
@@ -294,7 +294,7 @@ def _root_position(adata: AnnData, root: str, groupby: str) -> int:
 def _report(adata: AnnData, assigned: np.ndarray, reached: np.ndarray, root: str, missing: Sequence[str]) -> None:
     """Say what became of the cells, in ``uns`` and in the log."""
     memberships = adata.obsm["lineages"].to_numpy() > 0
-    lineages = pd.Series(memberships.sum(0), index=adata.obsm["lineages"].columns)
+    lineages = pd.Series(memberships.sum(0), adata.obsm["lineages"].columns.rename("lineage"), name="n_cells")
     empty = [str(name) for name in lineages.index[lineages == 0]]
     if empty:
         raise ValueError(
@@ -308,9 +308,7 @@ def _report(adata: AnnData, assigned: np.ndarray, reached: np.ndarray, root: str
     }
     adata.uns["prepare_trajectories"] = {
         "cells": cells,
-        "lineages": lineages.rename("n_cells")
-        .rename_axis("lineage")
-        .to_frame(),  # names with a slash are no keys of a file
+        "lineages": lineages.to_frame(),  # names with a slash are no keys of a file
         "root": root,
         "missing_genes": np.asarray(list(missing), dtype=str),
     }
