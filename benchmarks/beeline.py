@@ -90,6 +90,11 @@ def read_table(path: Path) -> pd.DataFrame:
 def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
     """Pseudotime, cells x lineages, of lineages that are large enough and the cells in them; says what it leaves out."""
     times = read_table(run / "PseudoTime.csv")
+    twice = times.index[times.index.duplicated()].unique()
+    if len(twice):
+        raise ValueError(
+            f"Expected every cell once in PseudoTime.csv of {run}, found {len(twice)} more than once: {list(twice[:3])}."
+        )
     missing = cells.difference(times.index)
     if len(missing):
         raise ValueError(

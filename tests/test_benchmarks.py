@@ -123,6 +123,13 @@ def test_genes_that_the_expression_lacks_are_named(beeline, run, capsys):
         beeline.read(run)
 
 
+def test_a_cell_that_stands_twice_is_refused(beeline, run):
+    times = pd.read_csv(run / "PseudoTime.csv", index_col=0).sort_index()
+    pd.concat([times, times.iloc[:2]]).to_csv(run / "PseudoTime.csv")
+    with pytest.raises(ValueError, match=r"every cell once.*chain.*found 2 more than once: \['0', '1'\]"):
+        beeline.read(run)
+
+
 def test_folders_that_are_no_runs_are_found(beeline, run, tmp_path):
     for folder in (tmp_path / "deep" / "chain" / "7", tmp_path / "chain" / "8"):
         folder.mkdir(parents=True)

@@ -74,6 +74,16 @@ def test_raw_counts_are_warned_of(adata, convert, dtype):
         sn.SparseNODE.setup_anndata(adata, layer="counts")
 
 
+def test_the_fix_for_counts_is_that_of_their_layer(adata):
+    adata.layers["counts"] = np.random.default_rng(0).poisson(12, adata.shape).astype(np.float32)
+    before = adata.X.copy()
+    with pytest.warns(UserWarning, match="raw counts") as caught:
+        sn.SparseNODE.setup_anndata(adata, layer="counts")
+    exec(str(caught[0].message).split("`")[-2], {"adata": adata, "sc": sc})
+    np.testing.assert_array_equal(adata.X, before)
+    assert adata.layers["counts"].max() < 5
+
+
 @pytest.mark.parametrize(
     "change",
     [

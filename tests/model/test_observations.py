@@ -36,6 +36,25 @@ def test_non_numeric_pseudotime(adata, refused, dtype):
     refused(adata, TypeError, f"`adata.obs['{TIME}']`", "numeric", str(adata.obs[TIME].dtype), ".astype(float)")
 
 
+@pytest.mark.parametrize(
+    ("convert", "expected"),
+    [
+        (lambda days: "day" + days.astype(str), lambda days: days),
+        (lambda days: pd.Categorical("day " + days.astype(str) + ".5"), lambda days: days + 0.5),
+        (lambda days: days.astype(str), lambda days: days),
+        (lambda days: pd.to_timedelta(days, unit="D"), lambda days: days),
+        (lambda days: pd.Timestamp("2026-11-01") + pd.to_timedelta(days, unit="D"), lambda days: days),
+    ],
+    ids=["text", "categories", "digits", "durations", "dates"],
+)
+def test_the_fix_for_other_times_gives_numbers(adata, refused, convert, expected):
+    days = pd.Series(np.arange(120) % 8, adata.obs_names)
+    adata.obs["day"] = convert(days)
+    message = refused(adata, TypeError, "`adata.obs['day']` to be numeric", time_key="day")
+    exec(message.split("`")[-2], {"adata": adata})
+    np.testing.assert_allclose(read_observations(adata, "day", None, None).times, expected(days))
+
+
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "missing (NaN)"), (np.inf, "infinite"), (-np.inf, "infinite")])
 def test_pseudotime_that_is_not_finite_is_counted_and_the_fix_works(adata, refused, value, word):
     adata.obs.iloc[[3, 50, 51], adata.obs.columns.get_loc(TIME)] = value
@@ -55,7 +74,9 @@ def test_infinite_pseudotime_mentions_diffusion_pseudotime(adata, refused):
 def test_nullable_pseudotime_with_a_missing_value(adata, refused):
     adata.obs[TIME] = adata.obs[TIME].astype("Float64")
     adata.obs.iloc[7, adata.obs.columns.get_loc(TIME)] = pd.NA
-    refused(adata, ValueError, "found 1 of 120 cells missing (NaN)")
+    message = refused(adata, ValueError, "found 1 of 120 cells missing (NaN)")
+    fixed = eval(message.split("`")[-2].removeprefix("adata = "), {"adata": adata, "np": np})
+    assert fixed.n_obs == 119
 
 
 def test_constant_pseudotime(adata, refused):

@@ -166,9 +166,30 @@ def test_a_path_that_may_end_too_early_is_warned_of(choose, arguments, errors, s
 def test_nothing_is_weaker_than_no_penalty():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.0)
+        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.0, empty=False)
     with pytest.warns(UserWarning, match="strongest of 2 strengths was chosen, 0.1"):
-        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.1)
+        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.1, empty=False)
+
+
+def test_an_empty_network_is_no_reason_for_stronger_penalties(adata, fit):
+    model = fit(
+        adata,
+        objective="transport",
+        regularizer=sn.regularizers.CNODE([10, 30]),
+        train={"max_epochs": 10, "train_size": 0.6},
+    )
+    assert len(model.get_network().query("source != target")) == 0
+    with pytest.warns(UserWarning, match="no edge between different genes is left") as caught:
+        model.select()
+    assert not any("Stronger" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.filterwarnings("ignore:.*do not vary between cells")
+def test_without_regulators_no_zeros_are_spurious(adata, fit):
+    """A gene that does not vary regulates nothing, whatever the user said."""
+    adata.X[:, 2] = 1.0
+    assert fit(adata).get_regularization_path()["spurious_sparsity"].isna().all()
+    assert (fit(adata, regulators=["gene0"]).get_regularization_path()["spurious_sparsity"] == 1).all()
 
 
 def test_without_held_out_cells_only_the_sparsity_decides(choose):

@@ -124,6 +124,15 @@ def test_genes_in_another_order_are_matched_without_a_warning(fitted, folder, ce
     assert not [one for one in recwarn if "var_names" in str(one.message)]
 
 
+def test_without_cells_none_are_recognised(fitted, folder, cells, caplog):
+    loaded = sn.SparseNODE.load(folder, adata=False)
+    assert "Loaded without cells: all cells that it is given count as another donor" in caplog.text
+    some = cells[cells.obs["dpt_pseudotime"] < cells.obs["dpt_pseudotime"].median()].copy()
+    assert not np.allclose(loaded.predict(some), fitted.predict(some), atol=1e-3)
+    some.obs_names = "other " + some.obs_names
+    np.testing.assert_allclose(loaded.predict(some), fitted.predict(some), atol=1e-6)
+
+
 def test_some_of_the_cells_are_said_to_be_another_donor(folder, cells, caplog):
     sn.SparseNODE.load(folder, adata=cells[:40].copy())
     assert "pass `indices`: now they count as another donor, whose pseudotime is stretched" in caplog.text

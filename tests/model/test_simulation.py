@@ -50,6 +50,29 @@ def test_without_an_intervention_it_is_the_fitted_trajectory(fitted):
         np.testing.assert_allclose(simulation.unperturbed[m], fitted.predict(times=row["start"] + times)[m], atol=1e-3)
 
 
+def test_a_gene_without_targets_is_said_to_have_no_effect(adata, fit):
+    model = fit(adata, regulators=["gene0", "gene1"])
+    with pytest.warns(
+        UserWarning, match=r"No open path leads from \['gene5'\].* all effects are zero, by construction"
+    ):
+        found = model.simulate(knockout="gene5")
+    assert (found.effects.query("not held")["peak"].abs() < 1e-6).all()
+    with pytest.warns(
+        UserWarning, match=r"Of the held genes, no open path leads from \['gene5'\].* they have no effect"
+    ):
+        model.simulate(knockout=["gene5", "gene0"])
+    with warnings.catch_warnings(record=True) as caught:
+        model.simulate(knockout="gene0")
+    assert not any("open path" in str(warning.message) for warning in caught)
+
+
+def test_starts_that_are_not_finite_are_named(fitted):
+    x0 = np.ones((2, 8))
+    x0[1, [2, 5]] = np.nan
+    with pytest.raises(ValueError, match=r"finite, found 2 NaN or infinite values, of \['gene2', 'gene5'\]"):
+        fitted.simulate(x0, lineage=fitted.lineages[0])
+
+
 def test_times_need_not_begin_at_the_start(fitted):
     later, whole = fitted.simulate(times=[0.5, 1.0]), fitted.simulate(times=[0.0, 0.5, 1.0])
     np.testing.assert_allclose(later.perturbed, whole.perturbed[:, 1:], atol=1e-4)

@@ -85,8 +85,17 @@ def test_setting_up_again_replaces_the_set_up(adata):
 
 def test_copy_of_what_was_set_up(adata):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
-    with pytest.raises(ValueError, match="copy"):
+    with pytest.raises(
+        ValueError, match=r"a copy or a subset of one. Call `SparseNODE.setup_anndata\(adata, …\)` with it too"
+    ):
         sn.SparseNODE(adata.copy())
+
+
+def test_misspelt_arguments_of_the_set_up(adata):
+    with pytest.raises(
+        TypeError, match=r"among \['layer', 'time_key', 'lineage_key', 'batch_key'\], found \['lineages'\]"
+    ):
+        sn.SparseNODE.setup_anndata(adata, lineages="lineage")
 
 
 def test_a_copy_that_is_set_up_leaves_the_original_set_up(adata, tmp_path):

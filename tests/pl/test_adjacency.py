@@ -148,7 +148,7 @@ def test_columns_by_a_marker_in_var(cells):
 )
 def test_a_marker_that_is_not_boolean(cells, marker):
     cells.var["is_tf"] = pd.array(marker, dtype="boolean") if None in marker else marker
-    with pytest.raises(TypeError, match=r"`adata.var\['is_tf'\]` to be boolean without missing values"):
+    with pytest.raises(TypeError, match=r"`adata.var\['is_tf'\]` to be boolean"):
         sn.pl.adjacency(cells, regulators="is_tf", show=False)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from matplotlib.colors import to_rgb
+from mudata import MuData
 
 from sparsenode.pl import _common
 
@@ -32,6 +33,14 @@ def test_given_axes():
         _common.panels(grid, 1, 1, 1)
     with pytest.raises(ValueError, match="3 axes, one per panel, found 2"):
         _common.panels(grid, 3, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [pd.DataFrame(), MuData({"rna": AnnData(np.ones((2, 3)))})], ids=["table", "MuData"])
+def test_other_objects_are_told_what_to_pass(wrong):
+    with pytest.raises(
+        TypeError, match=rf"found {type(wrong).__name__}.*`model.adata`, of MuData the modality.*`mdata\['rna'\]`"
+    ):
+        _common.results(wrong, "sparsenode")
 
 
 def test_names():

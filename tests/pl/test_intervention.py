@@ -30,13 +30,13 @@ def simulation(n_genes: int = 6, trajectories: tuple[str, ...] = ("erythroid", "
 def test_structure():
     run = simulation()
     effects, *courses = sn.pl.intervention(run)
-    assert [label.get_text() for label in effects.get_yticklabels()] == ["g5", "g4", "g3", "g2", "g1", "g0"]
+    assert [label.get_text() for label in effects.get_yticklabels()] == ["g5", "g4", "g3", "g2", "g1"]
     dots = [line for line in effects.lines if line.get_marker() == "o"]
     low, high = effects.get_ylim()
     assert low > high  # the largest is the uppermost
     assert [to_hex(line.get_color()) for line in dots] == [PALETTE[0].lower(), PALETTE[1].lower()]
-    np.testing.assert_allclose(dots[0].get_xdata(), [-5, 4, -3, 2, -1, 0], atol=1e-12)
-    np.testing.assert_allclose(dots[1].get_xdata(), [-2.5, 2, -1.5, 1, -0.5, 0], atol=1e-12)
+    np.testing.assert_allclose(dots[0].get_xdata(), [-5, 4, -3, 2, -1], atol=1e-12)
+    np.testing.assert_allclose(dots[1].get_xdata(), [-2.5, 2, -1.5, 1, -0.5], atol=1e-12)
     assert [axis.get_title() for axis in courses] == ["g5", "g4", "g3"]
     for axis, gene in zip(courses, (5, 4, 3), strict=True):
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("time", "expression")
@@ -51,6 +51,14 @@ def test_structure():
                 assert to_hex(line.get_color()) == PALETTE[k].lower()
     (legend,) = effects.figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["intervention", "unperturbed", "erythroid", "monocyte"]
+
+
+def test_no_effects():
+    run = simulation()
+    run.perturbed = run.unperturbed
+    axes = sn.pl.intervention(run)
+    assert [text.get_text() for text in axes[0].texts] == ["no effects"]
+    assert not axes[0].lines
 
 
 def test_chosen_genes_and_trajectories():

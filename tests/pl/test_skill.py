@@ -111,6 +111,8 @@ def test_errors(scores, change, error, message):
 
 
 def test_more_errors(scores, adata):
+    with pytest.raises(TypeError, match=r"table of `model.evaluate\(\)`.*found str"):
+        sn.pl.skill("sparsenode")
     with pytest.raises(ValueError, match="found none"):
         sn.pl.skill(scores.iloc[:0])
     with pytest.raises(KeyError, match=r"adata.uns\['sparsenode'\]"):

@@ -25,11 +25,11 @@ with_knowledge = pytest.mark.parametrize(
 @pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])
 @pytest.mark.parametrize(
     "strength",
-    [-0.1, float("nan"), float("inf"), [], [0.1, -1.0], [[0.1]], None],
-    ids=["negative", "nan", "inf", "empty", "one negative", "nested", "None"],
+    [-0.1, float("nan"), float("inf"), [], [0.1, -1.0], [[0.1]], None, "a", [0.1, "x"], [[1], [2, 3]]],
+    ids=["negative", "nan", "inf", "empty", "one negative", "nested", "None", "text", "one text", "ragged"],
 )
 def test_invalid_strengths(cls, strength):
-    with pytest.raises(ValueError, match="strength"):
+    with pytest.raises(ValueError, match="Expected `strength` to be a non-negative number"):
         cls(strength)
 
 

@@ -32,10 +32,20 @@ def anndata(adata: object) -> None:
 def marked(adata: AnnData, name: str) -> np.ndarray:
     """Mask over genes from a column of ``adata.var``, after refusing anything but booleans."""
     column = adata.var[name]
-    if not pd.api.types.is_bool_dtype(column) or column.isna().any():
+    place, missing = f"adata.var[{name!r}]", int(column.isna().sum())
+    if missing:
         raise TypeError(
-            f"Expected `adata.var[{name!r}]` to be boolean without missing values, found {column.dtype}. "
-            f"`adata.var[{name!r}].astype(bool)` makes zeros and ones so."
+            f"Expected `{place}` to be boolean without missing values, found {missing} of {len(column)} missing. If these are False, "
+            f"`{place} = {place}.fillna(False).astype(bool)`."
+        )
+    if not pd.api.types.is_bool_dtype(column):
+        made = (
+            f"{place} = {place} == 1"
+            if pd.api.types.is_numeric_dtype(column)
+            else f"{place} = {place} == {column.iloc[0]!r}"
+        )
+        raise TypeError(
+            f"Expected `{place}` to be boolean, found {column.dtype}. Say which value marks a gene, for instance `{made}`."
         )
     return column.to_numpy(dtype=bool)
 
@@ -138,6 +148,18 @@ def cell_indices(indices: object, n_cells: int) -> np.ndarray:
     if chosen.size and (chosen.min() < -n_cells or chosen.max() >= n_cells):
         raise IndexError(f"Expected `indices` in [{-n_cells}, {n_cells - 1}], found {chosen.min()} to {chosen.max()}.")
     return np.where(chosen < 0, chosen + n_cells, chosen)
+
+
+def setup_arguments(given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse arguments that no setup has; scvi-tools passes some of its own together with ``source_registry``.
+
+    Raises
+    ------
+    TypeError
+        If there are any.
+    """
+    if given and "source_registry" not in given:
+        raise TypeError(f"Expected arguments among {list(known)}, found {list(given)}.")
 
 
 def trainer_arguments(names: Iterable[str]) -> None:

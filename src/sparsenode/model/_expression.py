@@ -66,12 +66,13 @@ def warn_of_counts(adata: AnnData, layer: str | None, fitted: bool = False) -> b
     highest = values.max()
     if values.min() < 0 or highest <= _HIGHEST:
         return False
+    where = "adata" if layer is None else f"adata, layer={layer!r}"
     if (values == np.floor(values)).all():
         looks = f"like raw counts: whole numbers up to {highest:.0f}"
-        remedy = "Normalise first: `sc.pp.normalize_total(adata); sc.pp.log1p(adata)`."
+        remedy = f"Normalise first: `sc.pp.normalize_total({where}); sc.pp.log1p({where})`."
     elif highest > LOGGED and _share_of_zeros(x, values) > _FEW_ZEROS:
         looks = f"normalised but not log-transformed: fractions up to {highest:.0f}"
-        remedy = f"Take logarithms first: `sc.pp.log1p({'adata' if layer is None else f'adata, layer={layer!r}'})`."
+        remedy = f"Take logarithms first: `sc.pp.log1p({where})`."
     else:
         return False
     consequence = (

@@ -16,6 +16,7 @@ from scvi.model.base import BaseModelClass
 from scvi.model.base._constants import SAVE_KEYS
 
 from sparsenode import _keys
+from sparsenode.model import _checks
 from sparsenode.model._assemble import EXPRESSION, REGULATORS, assemble, check_modalities
 from sparsenode.model._fields import ExpressionField, TrajectoryField
 
@@ -102,6 +103,9 @@ class MuDataMixin(BaseModelClass):
         >>> sn.SparseNODE.setup_mudata(mdata, time_key="simulation_time", lineage_key="lineage")
         >>> model = sn.SparseNODE(mdata)
         """
+        _checks.setup_arguments(
+            kwargs, ("layer", "time_key", "lineage_key", "batch_key", "regulator_layer", "modalities")
+        )
         modalities = check_modalities(mdata, modalities)
         if mdata.is_view:
             raise ValueError(

@@ -199,8 +199,8 @@ def _read_times(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
     column = adata.obs[key]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         raise TypeError(
-            f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}. "
-            f"Convert it, for instance with `adata.obs[{key!r}].astype(float)`."
+            f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}{_like(column)}. Make it so: "
+            f"`adata.obs[{key!r}] = {_as_numbers(column, key)}`."
         )
     times = column.to_numpy(dtype=np.float64, na_value=np.nan)
     for count, what, fix in (
@@ -214,13 +214,35 @@ def _read_times(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
         if count:
             raise ValueError(
                 f"Expected pseudotime `adata.obs[{key!r}]` to be finite, found {count} of {len(times)} cells "
-                f"{what}. {fix}: `adata = adata[np.isfinite(adata.obs[{key!r}])].copy()`."
+                f"{what}. {fix}: `adata = adata[np.isfinite(adata.obs[{key!r}].astype(float))].copy()`."
             )
     if times.min() == times.max() and not may_be_equal:
         raise ValueError(
             f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells."
         )
     return times
+
+
+def _like(column: pd.Series) -> str:
+    """How the values of a column of text look, for messages."""
+    values = [str(value) for value in column.dropna().unique()[:3]]
+    return (
+        ""
+        if pd.api.types.is_timedelta64_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)
+        else f" such as {values}"
+    )
+
+
+def _as_numbers(column: pd.Series, key: str) -> str:
+    """Code that makes numbers of a column."""
+    place = f"adata.obs[{key!r}]"
+    if pd.api.types.is_timedelta64_dtype(column):
+        return f"{place}.dt.total_seconds() / 86400"
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return f"({place} - {place}.min()).dt.total_seconds() / 86400"
+    if pd.api.types.is_bool_dtype(column) or pd.to_numeric(column.astype(object), errors="coerce").notna().all():
+        return f"{place}.astype(float)"
+    return f"{place}.astype(str).str.extract(r'(-?[0-9]+[.]?[0-9]*)')[0].astype(float)"
 
 
 def _read_memberships(adata: AnnData, key: str | None, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:

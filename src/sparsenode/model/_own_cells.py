@@ -64,7 +64,7 @@ class OwnCellsMixin(PredictionMixin):
             Folder that :meth:`save` wrote to.
         adata
             Cells of the model; by default those that were saved with it. Genes are matched by name, whatever their order. ``False``
-            loads the model without cells.
+            loads the model without cells; all that it is given then count as another donor, its own among them.
         *args, **kwargs
             Further arguments of that method.
 
@@ -81,7 +81,10 @@ class OwnCellsMixin(PredictionMixin):
         with warnings.catch_warnings():
             # Genes of the model that are missing are an error of its own.
             warnings.filterwarnings("ignore", "`?var_names`? for", UserWarning)
-            return super().load(dir_path, adata, *args, **kwargs)
+            model = super().load(dir_path, adata, *args, **kwargs)
+        if model.adata is None:
+            logger.info("Loaded without cells: all cells that it is given count as another donor, its own among them.")
+        return model
 
     def _cells(self, adata: AnnData | MuData | None = None, continued: bool = False) -> Cells:
         """As for :class:`PredictionMixin`; warns where the model's own cells were changed since training."""

@@ -29,8 +29,16 @@ _OBJECTIVE_CITATIONS = {
 }
 
 
-def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
-    """Say that the best strength may lie beyond those of the path."""
+def _warn_at_an_end(strengths: pd.Index, chosen: float, empty: bool) -> None:
+    """Say that the best strength may lie beyond those of the path, or that it leaves no edge."""
+    if empty and chosen > strengths.min():
+        warnings.warn(
+            f"At the strength that was chosen, {chosen:g} of {len(strengths)}, no edge between different genes is left: held-out cells are "
+            f"predicted as well without. For a network take `select('best')`, or fit a path of weaker ones, below {chosen:g}.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return
     if len(strengths) == 1 or strengths.min() < chosen < strengths.max() or chosen == 0:
         return  # nothing is weaker than no penalty
     weak = chosen == strengths.min()
@@ -168,7 +176,7 @@ class RegularizationMixin(ResultsMixin):
                 strength = by_strength.index[error <= limit].max()
             else:
                 strength = by_strength.index[best]
-            _warn_at_an_end(by_strength.index, strength)
+            _warn_at_an_end(by_strength.index, strength, self._is_empty(table.index[table["strength"] == strength]))
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
         before, self.selected_ = self.selected_, int(rows.index[int(rows[column].argmin())])
@@ -180,6 +188,12 @@ class RegularizationMixin(ResultsMixin):
                 self.selected_ = before  # results that are there are of that one
                 raise
         return self.get_regularization_path().iloc[self.selected_]
+
+    @torch.no_grad()
+    def _is_empty(self, replicates: pd.Index) -> bool:
+        """Whether these replicates have no edge between different genes."""
+        own = np.tile(np.eye(len(self.genes), dtype=bool), self.module.order)
+        return not any((self._paths(replicate).cpu().numpy() != 0)[:, ~own].any() for replicate in replicates)
 
     @torch.no_grad()
     def _make_path(self, splitter: StatisticsSplitter, regulators: list[int] | None) -> pd.DataFrame:

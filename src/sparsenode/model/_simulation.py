@@ -140,6 +140,7 @@ class SimulationMixin(PredictionMixin):
         held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
         self._warn_knockout(knockout)
         starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
+        self._warn_without_effect(held, lineage, chosen)
         kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
@@ -204,6 +205,24 @@ class SimulationMixin(PredictionMixin):
                 stacklevel=3,
             )
 
+    def _warn_without_effect(self, held: pd.Series, lineage: str | None, replicate: int) -> None:
+        """Warn of held genes that no open path leads from to a gene that is not held."""
+        columns = self.genes.get_indexer(held.index)
+        others = np.setdiff1d(np.arange(len(self.genes)), columns)
+        fields = slice(None) if lineage is None or self.module.n_fields == 1 else [self.lineages.index(lineage)]
+        paths = self.module.path_matrix(slice(replicate, replicate + 1))[0, fields].detach().cpu().numpy()
+        reached = (paths != 0).reshape(*paths.shape[:2], self.module.order, -1)[:, others][..., columns].any((0, 1, 2))
+        without = list(held.index[~reached])
+        if without:
+            warnings.warn(
+                f"{'No open path leads' if len(without) == len(held) else 'Of the held genes, no open path leads'} from {without[:5]}"
+                f"{' and more' if len(without) > 5 else ''} to any gene that is not held: "
+                f"{'all effects are zero, by construction' if len(without) == len(held) else 'they have no effect, by construction'}. That "
+                "says nothing of the cell: they are no `regulators` of the model, or the penalty closed their edges.",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _starts(
         self, x0: np.ndarray | pd.DataFrame | pd.Series | None, lineage: str | None, replicate: int
     ) -> tuple[np.ndarray, list[str], list[int], np.ndarray]:
@@ -242,9 +261,13 @@ class SimulationMixin(PredictionMixin):
         else:
             states = _states(x0)
             names = [str(row) for row in range(len(states))]
-        if states.ndim != 2 or states.shape[1] != len(self.genes) or not np.isfinite(states).all() or len(states) == 0:
+        if states.ndim != 2 or states.shape[1] != len(self.genes) or len(states) == 0:
+            raise ValueError(f"Expected `x0` to be of shape (starts, {len(self.genes)}), found shape {states.shape}.")
+        if not np.isfinite(states).all():
+            genes = [str(gene) for gene in self.genes[~np.isfinite(states).all(0)]]
             raise ValueError(
-                f"Expected `x0` to be finite, of shape (starts, {len(self.genes)}), found shape {states.shape}."
+                f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of {genes[:5]}"
+                f"{' and more' if len(genes) > 5 else ''}."
             )
         index = 0 if lineage is None else self.lineages.index(lineage)
         clock = np.full(len(states), 1.0 / float(self.module.time_unit))

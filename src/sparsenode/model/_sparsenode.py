@@ -245,6 +245,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._align_batches = options.align_batches
         self._seed = seed
         self._hard_prior = hard_prior
+        self._chosen_regulators = regulators is not None
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         known = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
         weights = path_weight_matrix(known, options.self_edges, self.genes)
@@ -285,9 +286,18 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         """The AnnData to fit, set up with defaults if it was not, with a warning."""
         if isinstance(adata, MuData):
             return self._registered(adata)
-        if adata is not None and not isinstance(adata, AnnData):
+        if adata is None:
+            return None
+        if not isinstance(adata, AnnData):
             raise TypeError(f"Expected `adata` to be an AnnData object, found {type(adata).__name__}.")
-        if adata is not None and self._get_most_recent_anndata_manager(adata) is None:
+        try:
+            manager = self._get_most_recent_anndata_manager(adata)
+        except ValueError as error:
+            raise ValueError(
+                "Expected an AnnData that was set up itself, found a copy or a subset of one. Call `SparseNODE.setup_anndata(adata, …)` "
+                "with it too."
+            ) from error
+        if manager is None:
             warnings.warn(
                 f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
                 "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
@@ -383,7 +393,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         KeyError
             If a key is not there.
         TypeError
-            If ``adata`` is no AnnData, if pseudotime, memberships or expression are not numeric, or names of genes are numbers.
+            If ``adata`` is no AnnData, an argument is unknown, if pseudotime, memberships or expression are not numeric, or names of genes are numbers.
         ValueError
             If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing,
             negative, all zero or have fewer than 10 cells in a batch, or memberships that add up to fewer (in units of the largest);
@@ -396,6 +406,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         in memory are read until every gene has varied. Do not register counts without a logarithm: the squared error would be that of a few
         abundant genes.
         """
+        _checks.setup_arguments(kwargs, ("layer", "time_key", "lineage_key", "batch_key"))
         if not isinstance(adata, AnnData):
             raise TypeError(
                 f"Expected `adata` to be an AnnData object, found {type(adata).__name__}. MuData has `setup_mudata`."

@@ -268,7 +268,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
 
     def _select_best(self, splitter: StatisticsSplitter) -> None:
         """Make the regularization path, and select the replicate with the smallest error on held-out cells, if there are any."""
-        self.regularization_path_ = self._make_path(splitter, self._regulators)
+        self.regularization_path_ = self._make_path(splitter, self._regulators if self._chosen_regulators else None)
         name = "train_error" if splitter.validation_tensors is None else "validation_error"
         self.selected_ = int(self.regularization_path_[name].argmin())
 

@@ -37,6 +37,11 @@ SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
 
 def results(adata: AnnData, key: str) -> dict[str, Any]:
     """``adata.uns[key]``, or an error that says how to get it."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"Expected `adata` to be an AnnData object with the results of a fit, found {type(adata).__name__}. Of a model pass "
+            "`model.adata`, of MuData the modality with the results, `mdata['rna']`."
+        )
     if key not in adata.uns or "trajectories" not in adata.uns[key]:
         raise KeyError(
             f"Expected results of a fit in `adata.uns[{key!r}]`, found none. Train a model with `key_added={key!r}`, or "

@@ -14,6 +14,7 @@ from sparsenode.pl import _common
 
 _N_DEFAULT = 3
 _MAX_NAMED = 10  # trajectories beyond which colours are not named
+_ROUNDING = 1e-5  # changes below it, relative to the gene's largest value, are none
 
 
 def intervention(
@@ -43,7 +44,7 @@ def intervention(
     trajectories
         Starts to show, all by default: trajectories of the model, or rows of ``x0``.
     n_top
-        Number of genes in the first panel, of those that are not held.
+        Number of genes in the first panel, of those that are not held. Genes that do not change are left out.
     colors
         Colour of a trajectory; by default those of the palette, or of a colour map for more than eight.
     ax
@@ -79,8 +80,10 @@ def intervention(
     effects = (states[:, -1] - baseline[:, -1])[rows]
     held = set(table["gene"][table["held"]].astype(str)) if "held" in table else set()
     order = _common.top_range(np.abs(effects).max(0), len(names))
-    top = np.array([i for i in order if names[i] not in held], dtype=np.int64)[:n_top]
-    wanted = [names[i] for i in top[:_N_DEFAULT]] if genes is None else _common.check_names(genes, names, "genes")
+    free = np.array([i for i in order if names[i] not in held], dtype=np.int64)
+    changed = np.abs(effects).max(0) > _ROUNDING * np.maximum(np.abs(states[rows]), np.abs(baseline[rows])).max((0, 1))
+    top = free[changed[free]][:n_top]
+    wanted = [names[i] for i in free[:_N_DEFAULT]] if genes is None else _common.check_names(genes, names, "genes")
     palette = dict(zip(known, _common.distinct_colors(len(known)), strict=True)) | (colors or {})
     figure, axes = _common.panels(ax, 1 + len(wanted), 3.2, max(2.8, 0.8 + 0.19 * len(top)))
     _draw_effects(axes[0], effects[:, top], [names[i] for i in top], [palette[name] for name in shown])
@@ -104,6 +107,10 @@ def intervention(
 
 def _draw_effects(axis: Axes, effects: np.ndarray, names: list[str], colors: list[str]) -> None:
     """Effects of trajectories × genes, a row per gene, the largest at the top."""
+    if not names:
+        axis.text(0.5, 0.5, "no effects", ha="center", va="center", transform=axis.transAxes)
+        axis.set_axis_off()
+        return
     places, size = np.arange(len(names)), 4 if len(effects) <= _MAX_NAMED else 2
     axis.axvline(0.0, color="0.5", linewidth=1, zorder=0)
     for i, (values, color) in enumerate(zip(effects, colors, strict=True)):

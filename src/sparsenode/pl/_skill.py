@@ -57,6 +57,8 @@ def skill(
     ------
     KeyError
         If there are no results under ``key``, or none with scores, or a column is missing from the table.
+    TypeError
+        If ``scores`` is neither a table nor AnnData.
     ValueError
         If an error is not a positive number.
 
@@ -69,6 +71,11 @@ def skill(
         if "scores" not in uns:
             raise KeyError(f"Expected scores in `adata.uns[{key!r}]`, found none: {_common.DIVERGED}")
         scores = pd.DataFrame(uns.get("held_out_scores", uns["scores"]))
+    if not isinstance(scores, pd.DataFrame):
+        raise TypeError(
+            f"Expected `scores` to be a table of `model.evaluate()`, or an AnnData object with results, found {type(scores).__name__}. "
+            "Of a model pass `model.adata`."
+        )
     nulls = [column for column in scores if str(column).startswith("null_")]
     if "mse" not in scores or not nulls:
         raise KeyError(

@@ -64,7 +64,10 @@ class Regularizer:
     citations: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, strength: ArrayLike) -> None:
-        values = np.atleast_1d(np.asarray(strength, dtype=np.float64))
+        try:
+            values = np.atleast_1d(np.asarray(strength, dtype=np.float64))
+        except (TypeError, ValueError):  # text, or sequences of several lengths
+            values = np.empty(0)
         if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)) or np.any(values < 0):
             raise ValueError(
                 f"Expected `strength` to be a non-negative number or a sequence of them, found {strength!r}."
