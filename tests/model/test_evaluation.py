@@ -178,6 +178,30 @@ def test_other_donor_against_numpy(fitted, make_adata):
     assert_same_table(fitted.evaluate(shuffled), expected)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_smoothed_curve_is_on_the_clock_that_batches_share(make_adata, fit, order):
+    """One donor has early cells only: stretched to the whole length its cells would be compared with late ones."""
+    adata = make_adata(n_obs=240, n_donors=2, seed=3)
+    start, end = adata.obs.groupby("lineage", observed=True)[TIME].agg(["min", "max"]).to_numpy().T
+    first = adata.obs["donor"] == adata.obs["donor"].iloc[0]
+    adata = adata[~first | (adata.obs[TIME] < np.mean(start + 0.6 * (end - start)))].copy()
+    model = fit(adata, {"lineage_key": "lineage", "batch_key": "donor"}, align_batches=False, order=order)
+    other = make_adata(n_obs=120, seed=7)
+    other = other[other.obs[TIME] < other.obs[TIME].median()].copy()
+    other.obs["donor"] = "new"
+    for cells, rows in ((adata, model.validation_indices), (other, np.arange(other.n_obs))):
+        squares = []
+        for lineage in model.lineages:
+            own = np.intersect1d(model.train_indices, np.flatnonzero(adata.obs["lineage"] == lineage))
+            wanted = np.intersect1d(rows, np.flatnonzero(cells.obs["lineage"] == lineage))
+            length = np.ptp(adata.obs[TIME][adata.obs["lineage"] == lineage])
+            apart = cells.obs[TIME].to_numpy()[wanted, None] - adata.obs[TIME].to_numpy()[own]
+            kernel = np.exp(-0.5 * (apart / length / 0.05) ** 2)
+            squares.append(np.square(cells.X[wanted] - kernel @ adata.X[own] / kernel.sum(1, keepdims=True)).mean(1))
+        found = model.evaluate(None if cells is adata else cells, indices=rows).loc["total", "null_smoothed"]
+        assert found == pytest.approx(np.concatenate(squares).mean(), rel=0.005)
+
+
 def test_total_is_over_cells_not_over_trajectories(make_adata, fit):
     adata = make_adata()
     first, second = (np.flatnonzero(adata.obs["lineage"] == name) for name in ("erythroid", "myeloid"))

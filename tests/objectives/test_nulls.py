@@ -71,6 +71,24 @@ def test_smoothed_curve_is_a_kernel_mean_of_the_cells(nulls, cells, training, li
     np.testing.assert_allclose(found, expected, atol=1e-2 * x.std(0).min())
 
 
+@pytest.mark.parametrize("lineage", [0, 1])
+def test_trajectories_are_pooled_on_the_clock_of_their_lineage(cells, training, lineage):
+    """One of them saw the first two fifths, another began after a quarter."""
+    times, weights, x = cells
+    clocks = np.array([[0.0, 0.4], [0.0, 1.0], [0.25, 1.0]])
+    edges = at_the_end(times, weights, training)
+    table = CellTable(times, weights, weights / weights.sum(0), [np.arange(5)] * 3, edges)
+    found = NullModels.fit(stream([(0, x)], table, training, ~training, 5, 3), LINEAGES, 2, clocks)
+    _, w, stacked = pooled(cells, training, lineage)
+    columns = np.flatnonzero(np.array(LINEAGES) == lineage)
+    t = np.concatenate([clocks[m, 0] + np.ptp(clocks[m]) * times[training, m] for m in columns])
+    at = np.array([0.013, 0.2, 0.4, 0.777, 0.99])
+    kernel = w * np.exp(-0.5 * ((at[:, None] - t) / BANDWIDTH) ** 2)
+    smoothed = found.predict(lineage, at, np.zeros(3))["null_smoothed"]
+    np.testing.assert_allclose(smoothed, kernel @ stacked / kernel.sum(1, keepdims=True), atol=1e-2 * x.std(0).min())
+    np.testing.assert_allclose(found.mean[lineage], w @ stacked / w.sum(), rtol=1e-10)
+
+
 def test_predictions_of_all_null_models(nulls):
     initial = np.array([1.0, 2.0, 3.0])
     found = nulls.predict(1, np.array([0.1, 0.9]), initial)

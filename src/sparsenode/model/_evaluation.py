@@ -67,7 +67,9 @@ class EvaluationMixin(PredictionMixin):
         - ``null_zero``: the same for the prediction zero,
         - ``null_initial``: for the initial state, held,
         - ``null_mean``: for the mean of the lineage in the training data,
-        - ``null_smoothed``: for the training cells of the lineage, smoothed over time with a Gaussian of bandwidth 0.05,
+        - ``null_smoothed``: for the training cells of the lineage, smoothed over time with a Gaussian of bandwidth 0.05 of its length;
+          over each batch's share of its own length with ``align_batches=True``, and over the common pseudotime otherwise, beyond whose
+          ends it is flat,
         - ``null_linear``, only in second order: for the initial state and the slope of the early cells, extrapolated,
         - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. It is positive if the model beats all of them,
           and negative infinity where one of them is exact, as in a lineage that does not vary.
@@ -132,9 +134,11 @@ class EvaluationMixin(PredictionMixin):
         if forecast:
             return nulls.forecast
         slopes = self._initial_slopes(cells) if self.module.order == 2 else None
+        clocks = self._lineage_clocks(cells)
 
         def predict(m: int, times: np.ndarray) -> dict[str, np.ndarray]:
-            found = nulls.predict(cells.lineages[m], times, fitted.initial_state[m])
+            start, end = clocks[m]
+            found = nulls.predict(cells.lineages[m], start + (end - start) * times, fitted.initial_state[m])
             if slopes is not None:
                 found["null_linear"] = fitted.initial_state[m] + times[:, None] * slopes[m]
             return found

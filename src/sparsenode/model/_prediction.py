@@ -187,6 +187,20 @@ class PredictionMixin(MuDataMixin):
                     stacklevel=4,
                 )
 
+    def _lineage_clocks(self, cells: Cells) -> np.ndarray:
+        """First and last time of the trajectories of some cells, trajectories × 2, where those of the model go from 0 to 1 in each lineage.
+
+        If batches are aligned, each is stretched to all of it.
+        """
+        ends = cells.trajectories[["start", "end"]].to_numpy(float)
+        if self._align_batches:
+            return np.tile([0.0, 1.0], (len(ends), 1))
+        known = (
+            self.trajectories.groupby("lineage").agg({"start": "min", "end": "max"}).loc[self.lineages].to_numpy(float)
+        )
+        start, end = known[cells.lineages].T
+        return (ends - start[:, None]) / (end - start)[:, None]
+
     def _is_training_data(self, cells: Cells) -> bool:
         """Whether these are the cells that the initial states were taken from."""
         found, known, ends = cells.trajectories, self.trajectories, ["start", "end"]

@@ -98,7 +98,7 @@ class PreparationMixin(OwnCellsMixin):
             module.time_unit.fill_(unit)
             module.relative_span.copy_(torch.as_tensor(spans))
         self.data_range_ = data.range
-        self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages))
+        self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages), self._lineage_clocks(cells))
         splitter: StatisticsSplitter | None = None
         if fitted == "transport" and isinstance(self.objective, Transport):
             masks = (training, validation)

@@ -21,7 +21,7 @@ class NullModels:
     mean
         Mean expression, lineages × variables.
     smoothed
-        Kernel-smoothed expression at the centres of equal time bins, lineages × bins × variables.
+        Kernel-smoothed expression at the centres of equal bins of the lineage's clock, lineages × bins × variables.
     trajectory_mean, last, last_slope
         Mean of every trajectory, its value at its end and its slope there per unit of its length, both by local linear
         regression: trajectories × variables.
@@ -34,7 +34,9 @@ class NullModels:
     last_slope: np.ndarray
 
     @classmethod
-    def fit(cls, data: StreamedData, lineages: Sequence[int], n_lineages: int) -> NullModels:
+    def fit(
+        cls, data: StreamedData, lineages: Sequence[int], n_lineages: int, clocks: np.ndarray | None = None
+    ) -> NullModels:
         """Pool the trajectories of each lineage.
 
         Parameters
@@ -45,21 +47,15 @@ class NullModels:
             Lineage of each trajectory.
         n_lineages
             Number of lineages.
+        clocks
+            First and last time of each trajectory on the clock of its lineage, which goes from 0 to 1: trajectories × 2. By default
+            each is stretched to all of it.
         """
-        member = (np.asarray(lineages)[None, :] == np.arange(n_lineages)[:, None]).astype(np.float64)
-        weight = member @ data.bin_weight
-        total = np.tensordot(member, data.bin_total, axes=1)
-        centres = (np.arange(N_BINS) + 0.5) / N_BINS
-        kernel = np.exp(-0.5 * ((centres[:, None] - centres[None, :]) / BANDWIDTH) ** 2)
-        # Far from every cell all kernel weights vanish: fall back on the lineage mean there.
-        floor = np.finfo(float).tiny
-        mean = total.sum(1) / weight.sum(1)[:, None]
-        smoothed = np.stack(
-            [
-                (kernel @ t + floor * m) / (kernel @ w + floor)[:, None]
-                for t, w, m in zip(total, weight, mean, strict=True)
-            ]
+        clocks = np.tile([0.0, 1.0], (len(lineages), 1)) if clocks is None else clocks
+        pooled = (
+            _smooth(data, np.flatnonzero(np.asarray(lineages) == lineage), clocks) for lineage in range(n_lineages)
         )
+        mean, smoothed = map(np.stack, zip(*pooled, strict=True))
         last, last_slope = data.edges["last"], data.edges["last_slope"]
         return cls(mean, smoothed, data.training.mean, last, last_slope)
 
@@ -92,7 +88,7 @@ class NullModels:
         lineage
             Index of the lineage.
         times
-            Times of the cells in units of the trajectory, n.
+            Times of the cells on the clock of the lineage, n.
         initial_state
             Initial state of the cells' own trajectory, d.
 
@@ -110,3 +106,19 @@ class NullModels:
             "null_mean": self.mean[lineage],
             "null_smoothed": (1 - share) * curve[left] + share * curve[left + 1],
         }
+
+
+def _smooth(data: StreamedData, trajectories: np.ndarray, clocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of some trajectories, variables, and their kernel-smoothed expression, bins × variables."""
+    centres = (np.arange(N_BINS) + 0.5) / N_BINS
+    weight, total = np.zeros(N_BINS), np.zeros((N_BINS, data.bin_total.shape[2]))
+    for clock in np.unique(clocks[trajectories], axis=0):
+        same = trajectories[(clocks[trajectories] == clock).all(1)]
+        places = clock[0] + (clock[1] - clock[0]) * centres
+        kernel = np.exp(-0.5 * ((centres[:, None] - places) / BANDWIDTH) ** 2)
+        weight += kernel @ data.bin_weight[same].sum(0)
+        total += kernel @ data.bin_total[same].sum(0)
+    mean = data.bin_total[trajectories].sum((0, 1)) / data.bin_weight[trajectories].sum()
+    # Far from every cell all kernel weights vanish: fall back on the mean there.
+    floor = np.finfo(float).tiny
+    return mean, (total + floor * mean) / (weight + floor)[:, None]
