@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from sklearn.linear_model import Ridge
 
 from sparsenode.model._data import (
     Cells,
     full_batch,
-    pair_batch,
     relative_spans,
-    relax_batch,
-    relaxation_strength,
 )
 from sparsenode.model._observations import read_observations
-from sparsenode.objectives import Transport, couple_cells
 
 
 @pytest.fixture
@@ -134,82 +126,6 @@ def test_full_batch_is_in_units_of_scale_and_null(cells):
     assert float(tensors["null"]) * scale**2 == pytest.approx(np.sum(residuals), rel=1e-5)
     np.testing.assert_allclose(tensors["early"].sum(1), 0, atol=1e-5)
     assert tensors["early_mask"].sum(1).tolist() == [len(rows) for rows in data.early]
-
-
-def couple(cells: Cells):
-    """Expression and the pairs of one lag."""
-    x = cells.adata.X.astype(float)
-    return x, couple_cells(cells.times, cells.weights, x, Transport(windows=5, lags=1, min_cells=3))
-
-
-def test_slopes_are_displacements_per_length_of_the_trajectory(cells):
-    """Twice the length, half the slope: here of the second lineage."""
-    x, pairs = couple(cells)
-    lengths = np.array([1.0, 1.2, 0.7, 0.8])
-    one, other = (pair_batch([pairs], x, cells, spans, np.ones(8))[0] for spans in (lengths, lengths * [1, 1, 2, 2]))
-    factor = torch.where(one["lineage"] == 1, 0.5, 1.0).view(1, -1, 1)
-    torch.testing.assert_close(other["slope"], factor * one["slope"])
-
-
-def test_pairs_count_by_the_membership_of_the_cell_they_start_from(cells):
-    x, pairs = couple(cells)
-    share = np.random.default_rng(0).uniform(0.1, 1.0, 120)
-    less = replace(cells, weights=cells.weights * share[:, None])
-    one, other = (pair_batch([pairs], x, of, np.ones(4), np.ones(8))[0] for of in (cells, less))
-    rows = np.unique(pairs.trajectory * 120 + pairs.start) % 120
-    expected = one["weight"][0] * torch.as_tensor(share[rows], dtype=torch.float32)
-    torch.testing.assert_close(other["weight"][0], expected / expected.mean())
-
-
-def test_regulators_of_the_same_window_are_added_to_slopes(cells):
-    """Every trajectory has windows of its own, where cells count by their membership; scikit-learn finds the coefficients."""
-    x, pairs = couple(cells)
-    share = np.random.default_rng(0).uniform(0.1, 1.0, 120)
-    cells = replace(cells, weights=cells.weights * share[:, None])
-    transport, chosen = Transport(windows=5, lags=1, min_cells=3), np.array([1, 4, 6])
-    batch, plain = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(2))
-    found = relax_batch(batch, [pairs], cells, chosen, 0.3, transport)
-    rows = np.unique(pairs.trajectory * 120 + pairs.start)
-    start, trajectory = rows % 120, rows // 120
-    deviation = np.empty((len(rows), 8))
-    for m in range(4):
-        own = np.flatnonzero(trajectory == m)
-        order = own[np.argsort(cells.times[start[own], m])]
-        half = max(3, round(len(own) / min(5, len(own) // 3) / 2))
-        for place, row in enumerate(order):
-            around = start[order[max(place - half, 0) : place + half + 1]]
-            deviation[row] = x[start[row]] - np.average(x[around], axis=0, weights=cells.weights[around, m])
-    weight = plain["weight"][0].numpy()
-    scale = np.sqrt(np.average(deviation**2, axis=0, weights=weight))
-    for target in range(8):
-        others = chosen[chosen != target]
-        ridge = Ridge(alpha=0.1 * weight.sum(), fit_intercept=False)
-        ridge.fit(deviation[:, others] / scale[others], deviation[:, target], sample_weight=weight)
-        np.testing.assert_allclose(found[target, chosen != target], ridge.coef_ / scale[others], atol=1e-5)
-        assert (found[target, chosen == target] == 0).all()
-    added = (batch["slope"] - plain["slope"])[0].numpy()
-    np.testing.assert_allclose(added, 0.3 * deviation[:, chosen] @ found.T, atol=1e-5)
-    other = relax_batch(plain, [pairs], cells, chosen, 0.3, transport, coefficients=2 * found)
-    np.testing.assert_allclose((plain["slope"] - batch["slope"])[0].numpy(), added, atol=1e-5)
-    np.testing.assert_array_equal(other, 2 * found)
-
-
-def test_relaxation_is_as_strong_as_cells_rest_are_few_and_signal(cells, monkeypatch):
-    x, pairs = couple(cells)
-    batch = pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0]
-    seen = []
-    monkeypatch.setattr("sparsenode.model._data.share_at_rest", lambda *given: seen.append(given) or 0.5)
-    transport = Transport(relaxation=0.6)
-    n_cells = len(np.unique(pairs.start))
-    assert n_cells < len(pairs.start)  # some are in two lineages
-    found = relaxation_strength(batch, pairs, x[:, :3], cells, transport, 2.0)
-    assert found == pytest.approx(0.6 * 0.5 * np.sqrt(1000 / n_cells) / 3.0)
-    ((slope, weight, embedding, _),) = seen
-    np.testing.assert_array_equal(slope, batch["slope"][0])
-    np.testing.assert_array_equal(weight, batch["weight"][0])
-    np.testing.assert_allclose(embedding, batch["state"][:, :3], rtol=1e-6)
-    assert relaxation_strength(batch, pairs, x, cells, replace(transport, relaxation=0), 2.0) == 0.0
-    assert len(seen) == 1
 
 
 def test_table_of_trajectories_is_sorted_by_lineage(cells):

@@ -93,7 +93,7 @@ def test_differences_are_taken_cell_by_cell(model):
     assert (table["difference_se"] < table["validation_se"]).any()
 
 
-def test_standard_errors_count_a_cell_in_each_of_its_trajectories_with_its_weight(fitted_donors):
+def test_standard_errors_count_a_cell_once_with_all_its_trajectories(fitted_donors):
     model = fitted_donors
     obs, memberships = model.adata.obs, model.adata.obsm["memberships"]
     for replicate, row in model.get_regularization_path().iterrows():
@@ -102,10 +102,35 @@ def test_standard_errors_count_a_cell_in_each_of_its_trajectories_with_its_weigh
             scores = model.evaluate(indices=[cell], replicate=replicate).drop(index="total")
             weight = [memberships.iloc[cell][name.split(", ")[0]] for name in scores.index]
             assert all(name.endswith(obs["donor"].iloc[cell]) for name in scores.index)
-            items += list(8 * scores["mse"] * weight)
-        assert len(items) > len(model.validation_indices)
+            items.append(8 * (scores["mse"] * weight).sum())
         expected = np.std(items, ddof=1) / np.sqrt(len(items)) / np.mean(items)
         assert row["validation_se"] / row["validation_error"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["trajectory", "transport"])
+def test_a_lineage_that_stands_twice_tells_nothing_new(adata, fit, objective):
+    """Two columns of the same memberships: the same cells with the same errors."""
+    tables = []
+    for n_columns in (1, 2):
+        adata.obsm["fates"] = pd.DataFrame(1.0, adata.obs_names, [f"fate{i}" for i in range(n_columns)])
+        train = {"train_size": 0.7, "key_added": None}
+        model = fit(adata, {"lineage_key": "fates"}, train, objective=objective, fields="shared")
+        tables.append(model.get_regularization_path().iloc[0])
+    one, two = tables
+    assert two["validation_se"] / two["validation_error"] == pytest.approx(
+        one["validation_se"] / one["validation_error"], rel=0.05
+    )
+
+
+def test_standard_errors_from_some_cells_are_those_of_all(make_adata, fit, monkeypatch):
+    adata = make_adata(n_obs=400, n_lineages=1)
+    train = {"train_size": 0.5, "key_added": None}
+    whole = fit(adata, train=train, regularizer=sn.regularizers.CNODE([0.1, 10.0])).get_regularization_path()
+    monkeypatch.setattr("sparsenode.model._regularization._MAX_ITEMS", 60)
+    some = fit(adata, train=train, regularizer=sn.regularizers.CNODE([0.1, 10.0])).get_regularization_path()
+    pd.testing.assert_series_equal(some["validation_error"], whole["validation_error"])
+    ratio = some[["validation_se", "difference_se"]].max() / whole[["validation_se", "difference_se"]].max()
+    assert ratio.between(0.6, 1.6).all()  # of 60 cells as if they were all there were, it would be 1.8
 
 
 def test_tables_are_written_and_survive_a_file(adata, fit, tmp_path):

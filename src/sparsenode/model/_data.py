@@ -16,20 +16,14 @@ from sparsenode.model._observations import Observations
 from sparsenode.objectives import (
     CellTable,
     InitialState,
-    Pairs,
     StreamedData,
     TrajectoryStatistics,
-    Transport,
-    WindowMeans,
     early_cells,
     initial_weights,
     local_weights,
-    regression_within,
-    share_at_rest,
     stream,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
-from sparsenode.objectives._transport import count_windows
 
 _UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
@@ -247,24 +241,6 @@ def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.nd
     return x, mean, deviation
 
 
-def warn_of_ties(cells: Cells, usable: np.ndarray, transport: Transport) -> None:
-    """Warn where windows cut through cells of one time, so that the order of the rows decides on the network."""
-    found = []
-    for m, name in enumerate(cells.trajectories.index):
-        times = cells.times[usable & (cells.weights[:, m] > 0), m]
-        n_times, n_windows = len(np.unique(times)), count_windows(len(times), int(np.max(transport.windows)), transport)
-        if n_times < n_windows:
-            found.append(f"{name!r} ({n_times} for {n_windows})")
-    if found:
-        warnings.warn(
-            f"Fewer distinct times than windows in {', '.join(found)}: windows of transport cut through cells of one time, and the "
-            "network depends on the order of the rows. Take a pseudotime that tells these cells apart, or at most as many windows as "
-            "times: `objective=Transport(windows=…, lags=…)`.",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
 def check_distinct_times(cells: Cells, usable: np.ndarray) -> None:
     """Refuse trajectories that cannot be smoothed: a curve with a slope that varies takes three points.
 
@@ -295,193 +271,3 @@ def warn_of_lengths(trajectories: pd.DataFrame) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def check_coupled(
-    cells: Cells, samples: Sequence[Pairs], transport: Transport, lineages: Sequence[str], own_fields: bool
-) -> None:
-    """Name the trajectories with too few cells for two windows; a lineage's own field cannot be fitted to nothing.
-
-    ``samples`` are couplings of all training cells, or of several halves of them.
-
-    Raises
-    ------
-    ValueError
-        If every lineage has its own field, and none of its trajectories has pairs.
-    """
-    coupled = set.intersection(*(set(np.unique(pairs.trajectory).tolist()) for pairs in samples))
-    left_out = [name for m, name in enumerate(cells.trajectories.index) if m not in coupled]
-    if not left_out:
-        return
-    fitted = {cells.lineages[m] for m in coupled}
-    missing = [name for lineage, name in enumerate(lineages) if lineage not in fitted]
-    half, every, full = (
-        (" in every half", " with every seed", ", or train without `half_samples`")
-        if len(samples) > 1
-        else ("", "", "")
-    )
-    needed = f"training cells for two windows of {transport.min_cells} or a few more{half}, found too few in"
-    if missing and own_fields:
-        raise ValueError(
-            f"Expected {needed} every trajectory of {missing}: their fields have nothing to be fitted to. Take `fields='shared'`, "
-            f"lower `objective=Transport(min_cells=…)`, or leave these lineages out{full}."
-        )
-    warnings.warn(
-        f"Transport needs {needed} {left_out}: these trajectories do not count for the network{every}. Lower "
-        f"`objective=Transport(min_cells=…)`, or merge them with others{full}.",
-        UserWarning,
-        stacklevel=2,
-    )
-
-
-def pair_batch(
-    samples: Sequence[Pairs], z: np.ndarray, cells: Cells, spans: np.ndarray, rate: np.ndarray | None
-) -> tuple[dict[str, torch.Tensor], np.ndarray]:
-    """Tensors of a transport fit, in module units, and the rate of every gene.
-
-    Parameters
-    ----------
-    samples
-        Coupled cells: of all, or of what each seed sees.
-    z
-        Standardised expression, cells × genes.
-    cells
-        Their weights and lineages.
-    spans
-        Length of every trajectory in units of the module.
-    rate
-        Slopes are divided by it; by default by the standard deviation of those of the first sample.
-
-    Returns
-    -------
-    ``state``, n × genes, ``slope``, samples × n × genes, ``weight``, samples × n, zero where a sample has no such pair, and
-    ``lineage``, where n counts every cell once in each of its trajectories; and the rate.
-    """
-    keys, rows, start, trajectory = _pair_rows(samples, len(z))
-    slopes = np.empty((len(samples), len(rows), z.shape[1]), dtype=np.float32)
-    weights = np.empty((len(samples), len(rows)))
-    unit = np.ones(z.shape[1]) if rate is None else rate
-    for sample, (pairs, own) in enumerate(zip(samples, keys, strict=True)):
-        slope, total = _displacements(pairs, np.searchsorted(rows, own), len(rows), z, spans)
-        weight = total * cells.weights[start, trajectory]
-        weight /= weight.mean()
-        if rate is None:
-            mean = np.average(slope, axis=0, weights=weight)
-            deviation = np.sqrt(np.average((slope - mean) ** 2, axis=0, weights=weight))
-            unit = rate = np.where(deviation > 0, deviation, 1.0)
-        slope /= unit
-        slopes[sample], weights[sample] = slope, weight
-    arrays = {"state": z.astype(np.float32)[start], "slope": slopes, "weight": weights}
-    tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
-    return tensors | {"lineage": torch.as_tensor(np.asarray(cells.lineages)[trajectory])}, unit
-
-
-def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Keys of the pairs of each sample, those of the rows of a batch, and the cell and the trajectory of each row."""
-    keys = [pairs.trajectory * n_cells + pairs.start for pairs in samples]
-    rows = np.unique(np.concatenate(keys))
-    return keys, rows, rows % n_cells, rows // n_cells
-
-
-def relaxation_strength(
-    batch: dict[str, torch.Tensor],
-    pairs: Pairs,
-    embedding: np.ndarray,
-    cells: Cells,
-    transport: Transport,
-    noise_to_signal: float,
-) -> float:
-    """How fast genes follow their regulators, as far as cells rest and their deviations are signal.
-
-    Parameters
-    ----------
-    batch, pairs
-        Result of :func:`pair_batch`, and what it was made of.
-    embedding
-        Coordinates in which cells were coupled, cells × dimensions.
-    cells
-        Their times and weights.
-    transport
-        Windows, and the strength for a thousand cells.
-    noise_to_signal
-        Ratio of variances, as in :func:`~sparsenode.objectives.noise_to_signal`.
-    """
-    if transport.relaxation == 0:
-        return 0.0
-    slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
-    _, _, start, _ = _pair_rows([pairs], len(embedding))
-    at_rest = share_at_rest(slope, weight, embedding[start], _window_means([pairs], weight, cells, transport))
-    # Chance in what displacements tell shrinks with the root of the number of cells.
-    by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(pairs.start)))
-    return float(transport.relaxation * at_rest * by_number / (1.0 + noise_to_signal))
-
-
-def relax_batch(
-    batch: dict[str, torch.Tensor],
-    samples: Sequence[Pairs],
-    cells: Cells,
-    regulators: np.ndarray,
-    strength: float,
-    transport: Transport,
-    coefficients: np.ndarray | None = None,
-) -> np.ndarray:
-    """Add what regulators contribute to the drift that diffusion balances to the slopes of a batch, in place.
-
-    Parameters
-    ----------
-    batch, samples
-        Result of :func:`pair_batch`, and what it was made of.
-    cells
-        Their times and weights.
-    regulators
-        Genes that may regulate.
-    strength
-        Result of :func:`relaxation_strength`.
-    transport
-        Windows.
-    coefficients
-        Those of the training cells; by default those of the cells of each sample, as if there were no others.
-
-    Returns
-    -------
-    Coefficients of the last sample, genes × regulators.
-    """
-    state = batch["state"].numpy()
-    found = np.empty((0, 0))
-    for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
-        means = _window_means(samples, weight, cells, transport)
-        found = regression_within(state, weight, means, regulators) if coefficients is None else coefficients
-        for rows, deviation in means.deviations(state[:, regulators]):
-            slope[rows] += strength * deviation @ found.T
-    return found
-
-
-def _window_means(samples: Sequence[Pairs], weight: np.ndarray, cells: Cells, transport: Transport) -> WindowMeans:
-    """Windows of the rows of a batch that a sample has."""
-    _, _, start, trajectory = _pair_rows(samples, len(cells.times))
-    masses = cells.weights[start, trajectory] * (weight > 0)
-    return WindowMeans.arrange(cells.times[start, trajectory], trajectory, masses, transport)
-
-
-def _displacements(
-    pairs: Pairs, place: np.ndarray, n_rows: int, z: np.ndarray, spans: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Displacements per time of cells at the places of their pairs, rows × genes, and the weight of every row.
-
-    Those of a cell over several lags and windows become their mean, weighted by the inverse of their variance: the squared error to the
-    mean differs from that to all of them by a constant.
-    """
-    slope, total = np.zeros((n_rows, z.shape[1])), np.zeros(n_rows)
-    for kind in np.unique(pairs.kind):
-        own = np.flatnonzero(pairs.kind == kind)
-        # In place, as these tables are the largest that there are.
-        moved = pairs.coupling[own] @ z
-        moved -= z[pairs.start[own]]
-        moved /= (pairs.duration[own] * spans[pairs.trajectory[own]])[:, None]
-        # Displacements over short lags are mostly noise.
-        share = 1.0 / max(float(moved.var(0).mean()), np.finfo(float).tiny)
-        moved *= share
-        slope[place[own]] += moved  # a cell starts one pair of a kind in a trajectory
-        total[place[own]] += share
-    slope /= np.where(total > 0, total, 1.0)[:, None]
-    return slope, total

@@ -8,19 +8,16 @@ import numpy as np
 import torch
 from scanpy.pp import pca
 
-from sparsenode.model._data import (
-    Cells,
+from sparsenode.model._data import Cells, check_distinct_times, full_batch, relative_spans, standardisation
+from sparsenode.model._own_cells import OwnCellsMixin
+from sparsenode.model._pairs import (
     check_coupled,
-    check_distinct_times,
-    full_batch,
     pair_batch,
-    relative_spans,
     relax_batch,
     relaxation_strength,
-    standardisation,
+    rows_of,
     warn_of_ties,
 )
-from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.module import N_REFERENCE
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import (
@@ -178,9 +175,10 @@ class PreparationMixin(OwnCellsMixin):
         if transport.ridge > 0 and module.regularizer.weights_paths:
             module.ridge = transport.ridge * noise
         held_out = None
-        if np.median((cells.weights[validation] > 0).sum(0)) >= 2 * transport.min_cells:
-            unseen = couple_cells(cells.times, cells.weights * validation[:, None], embedding, transport)
-            held_out, _ = pair_batch([unseen], z, cells, spans, rate)
+        if validation.any():  # by themselves they have few windows, whose lags are long
+            used = cells.weights * (training | validation)[:, None]
+            everyone = couple_cells(cells.times, used, embedding, transport)
+            held_out, _ = pair_batch([everyone], z, cells, spans, rate)
         strength = relaxation_strength(full, pairs, embedding, cells, transport, noise)
         if strength > 0:
             known = (cells, regulators, strength, transport)
@@ -188,7 +186,8 @@ class PreparationMixin(OwnCellsMixin):
             if half_samples:
                 relax_batch(batch, of_halves, *known)
             if held_out is not None:
-                relax_batch(held_out, [unseen], *known, coefficients)
+                relax_batch(held_out, [everyone], *known, coefficients)
+        held_out = None if held_out is None else rows_of(held_out, validation)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
             weights = cells.weights[:, columns].sum(1) * training

@@ -15,7 +15,6 @@ from sparsenode.model import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
 from sparsenode.module._solve import hermite_basis
-from sparsenode.objectives import Transport
 from sparsenode.training import StatisticsSplitter
 
 Rule = Literal["best", "one_standard_error", "sparsity"]
@@ -73,7 +72,8 @@ class RegularizationMixin(ResultsMixin):
         - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means
           (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation), with the gates of
           test time; ``validation_error`` is ``NaN`` where no cell was held out,
-        - ``validation_se``: standard error of it over the held-out cells,
+        - ``validation_se``: standard error of it over the held-out cells, each with all its trajectories; beyond 5000 cells estimated
+          from as many,
         - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and
           that of the best one, both means over seeds,
         - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights,
@@ -166,8 +166,6 @@ class RegularizationMixin(ResultsMixin):
                 advice = "Lower `train_size`."
                 if self.fitted_ == "collocation":
                     advice = "Collocation has none: refit first, `train(objective='trajectory', refit=True)`."
-                elif isinstance(self.objective, Transport):
-                    advice = f"Transport needs {2 * self.objective.min_cells} held-out cells in the median trajectory. {advice}"
                 raise ValueError(f"Expected a held-out error for the rule {rule!r}, found none. {advice}")
             best = int(np.nanargmin(error.to_numpy()))
             if rule == "one_standard_error":
@@ -207,7 +205,7 @@ class RegularizationMixin(ResultsMixin):
                 _, output = module({key: value.to(module.device) for key, value in tensors.items()})
                 errors[name] = output.extra_metrics["error"].double().cpu().numpy()
             errors[name][self.given_up_] = np.inf
-        items = self._held_out_errors(splitter, errors["validation"])
+        items, n_cells = self._held_out_errors(splitter, errors["validation"])
         sparsities = module.sparsity()
         spurious = np.full(module.n_replicates, np.nan)
         if regulators is not None and len(regulators) < len(self.genes):
@@ -221,8 +219,8 @@ class RegularizationMixin(ResultsMixin):
                 "seed": np.tile(module.seeds, len(module.regularizer.strength)),
                 "train_error": errors["train"],
                 "validation_error": errors["validation"],
-                "validation_se": _standard_error(items),
-                "difference_se": _standard_error(self._differences(items)),
+                "validation_se": items.std(1, ddof=1) / np.sqrt(n_cells),
+                "difference_se": self._differences(items, errors["validation"]).std(1, ddof=1) / np.sqrt(n_cells),
                 "feature_sparsity": sparsities[:, 0],
                 "weight_sparsity": sparsities[:, 1],
                 "spurious_sparsity": spurious,
@@ -230,50 +228,58 @@ class RegularizationMixin(ResultsMixin):
             index=pd.RangeIndex(module.n_replicates, name="replicate"),
         )
 
-    def _differences(self, items: np.ndarray) -> np.ndarray:
-        """Held-out errors less those of the best strength, both means over seeds: replicates × cells."""
+    def _differences(self, items: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Held-out errors of cells less those of the strength with the smallest error, both means over seeds: replicates × cells."""
         n_seeds = len(self.module.seeds)
         # Replicates that were given up have no errors.
-        mean = np.ma.masked_invalid(items.reshape(-1, n_seeds, items.shape[1])).mean(1).filled(np.nan)
-        total = mean.mean(1)
+        mean, total = (
+            np.ma.masked_invalid(values.reshape(-1, n_seeds, *values.shape[1:])).mean(1).filled(np.nan)
+            for values in (items, errors)
+        )
         if np.isnan(total).all():
             return np.full_like(items, np.nan)
         return np.repeat(mean - mean[np.nanargmin(total)], n_seeds, axis=0)
 
-    def _held_out_errors(self, splitter: StatisticsSplitter, mean: np.ndarray) -> np.ndarray:
-        """Errors of single held-out cells in units of the held-out error, which is their mean: replicates × cells."""
-        items = self._held_out_squares(splitter)
-        if items is None:
-            return np.full((self.module.n_replicates, 2), np.nan)
+    def _held_out_errors(self, splitter: StatisticsSplitter, mean: np.ndarray) -> tuple[np.ndarray, int]:
+        """Errors of single held-out cells, replicates × cells, whose mean is the held-out error, and the number of these cells.
+
+        They are of some cells where there are many.
+        """
+        items, n_cells = self._held_out_squares(splitter)
+        if n_cells < 2:
+            return np.full((self.module.n_replicates, 2), np.nan), 2
         items = items * (mean / items.mean(1))[:, None]
         items[self.given_up_] = np.nan
-        return items
+        return items, n_cells
 
-    def _held_out_squares(self, splitter: StatisticsSplitter) -> np.ndarray | None:
-        """Squared errors of single held-out cells, replicates × cells; ``None`` if there are not two of them."""
+    def _held_out_squares(self, splitter: StatisticsSplitter) -> tuple[np.ndarray, int]:
+        """Squared errors of some held-out cells, each the sum over its trajectories: replicates × cells; and the number of all."""
         held_out, tensors = splitter.val_idx, splitter.validation_tensors
-        if tensors is None or len(held_out) < 2:
-            return None
+        if tensors is None:
+            return np.empty((self.module.n_replicates, 0)), 0
         if "slope" in tensors:
             on_device = {key: value.to(self.module.device) for key, value in tensors.items()}
-            errors = self.module.pair_errors(self.module.field.effective_weights(), on_device)
-            return errors.double().cpu().numpy()
-        if len(held_out) > _MAX_ITEMS:
+            errors = self.module.pair_errors(self.module.field.effective_weights(), on_device).double().cpu().numpy()
+            known, place = np.unique(tensors["cell"].numpy(), return_inverse=True)
+            return np.stack([np.bincount(place, row, len(known)).astype(float) for row in errors]), len(known)
+        n_cells = len(held_out)
+        if n_cells > _MAX_ITEMS:
             held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))
         cells, fitted = self._cells(), self._integrate_all(None)
         chosen = np.zeros(len(cells.times), dtype=bool)
         chosen[held_out] = True
-        found: list[np.ndarray] = []
+        squares = np.zeros((self.module.n_replicates, len(chosen)))
         for first, x in cells.chunks():
             rows = slice(first, first + len(x))
             for m in range(cells.weights.shape[1]):
                 members = (cells.weights[rows, m] > 0) & chosen[rows]
                 if members.any():
                     basis = hermite_basis(np.clip(cells.times[rows, m][members], 0, 1), fitted[0].states.shape[1])
-                    knots = (np.concatenate([f.states[m], f.derivatives[m]]) for f in fitted)
-                    squares = [np.square(x[members] - basis @ k).sum(1) for k in knots]
-                    found.append(np.array(squares) * cells.weights[rows, m][members])
-        return np.concatenate(found, 1)
+                    for replicate, one in enumerate(fitted):
+                        predicted = basis @ np.concatenate([one.states[m], one.derivatives[m]])
+                        own = np.square(x[members] - predicted).sum(1) * cells.weights[rows, m][members]
+                        squares[replicate, first + np.flatnonzero(members)] += own
+        return squares[:, held_out], n_cells
 
     def prune(self) -> pd.Series:
         """Remove hidden units and regulators that no open path goes through, for good.
@@ -359,11 +365,6 @@ class RegularizationMixin(ResultsMixin):
                 f"found {unknown}. Put the whole entries there, which begin with '@'."
             )
         return "\n\n".join(entries.get(key, key) for key in dict.fromkeys(keys))
-
-
-def _standard_error(items: np.ndarray) -> np.ndarray:
-    """Standard error of the mean of every row."""
-    return items.std(1, ddof=1) / np.sqrt(items.shape[1])
 
 
 def bibliography() -> dict[str, str]:

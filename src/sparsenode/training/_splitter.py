@@ -8,7 +8,7 @@ import torch
 from scvi.dataloaders._data_splitting import validate_data_split
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 
-_BY_SAMPLE = ("slope", "weight")  # tensors of pairs whose first axis is that of samples
+BY_SAMPLE = ("slope", "weight")  # tensors of pairs whose first axis is that of samples
 
 
 def split_cells(
@@ -113,7 +113,7 @@ class _Pairs(Dataset):
 
     def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
         index = torch.as_tensor(rows)
-        return {name: t[:, index] if name in _BY_SAMPLE else t[index] for name, t in self.tensors.items()}
+        return {name: t[:, index] if name in BY_SAMPLE else t[index] for name, t in self.tensors.items()}
 
 
 class PairsSplitter(StatisticsSplitter):
