@@ -62,6 +62,24 @@ def test_separate_moves_nothing_that_is_apart():
     np.testing.assert_array_equal(separate(points, np.full((3, 2), 25.0)), points)
 
 
+@settings(max_examples=30)
+@given(seed=st.integers(0, 1000), n=st.integers(2, 25), width=st.sampled_from([30.0, 90.0, 160.0]))
+def test_edges_are_seen_between_long_names(seed, n, width):
+    generator = np.random.default_rng(seed)
+    graph = nx.DiGraph()
+    for gene in range(n):
+        graph.add_edge(f"g{gene}", f"g{(gene + generator.integers(1, n)) % n}")
+    boxes = np.tile([width, 22.0], (len(graph), 1))
+    centres, _ = arrange(graph, "spring", boxes)
+    index = {name: i for i, name in enumerate(graph)}
+    for one, other in graph.edges:
+        points = np.linspace(centres[index[one]], centres[index[other]], 2001)
+        outside = np.ones(2001, dtype=bool)
+        for end in (one, other):
+            outside &= (np.abs(points - centres[index[end]]) > boxes[0] / 2).any(1)
+        assert outside.mean() * np.linalg.norm(points[-1] - points[0]) > 10
+
+
 def test_separate_coinciding_points():
     points = separate(np.zeros((6, 2)), np.full((6, 2), 10.0))
     assert overlaps(points, np.full((6, 2), 10.0)) == 0

@@ -70,7 +70,8 @@ class NetworkMixin(VelocityMixin):
             cells in a field that all share, as with transport: Jacobians are averaged over its cells, and regulators count by how
             much they vary among these.
         signed
-            Give entries the sign of the mean Jacobian: along the fitted trajectories, or over cells for a transport fit.
+            Give entries the sign of the mean Jacobian: along the fitted trajectories, or for a transport fit over cells, and for
+            collocation along the smoothed trajectories, each at up to 256 states that are drawn.
         replicate
             Replicate to use; the selected one by default.
         weights
@@ -94,7 +95,7 @@ class NetworkMixin(VelocityMixin):
         -------
         Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime, unless
         standardised; in second order those of the position block and of the union are per squared unit, and with ``"effect"`` those
-        of the velocity block, too.
+        of the velocity block, too, which are per one unit of velocity for all genes.
 
         Raises
         ------

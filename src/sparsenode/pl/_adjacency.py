@@ -22,6 +22,7 @@ from sparsenode.model._network import Block
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
+_LABEL = 8.0  # height of a label with its margin, in points
 _STRIP = 5  # colours of groups stand this far from the heat map, in points
 
 
@@ -53,9 +54,9 @@ def adjacency(
         Cells with the results of a fit.
     regulators
         Columns to show: names, or a boolean column of ``adata.var`` that marks the transcription factors. Of them, or of
-        all genes, the ``n_top`` with the strongest edges are shown.
+        all genes, the ``n_top`` with the strongest edges are shown; those without any only where they are named.
     targets
-        Rows to show; by default the ``n_top`` with the strongest edges.
+        Rows to show; by default the ``n_top`` with the strongest edges among those that have some.
     lineage
         Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
     block
@@ -100,9 +101,10 @@ def adjacency(
     np.fill_diagonal(matrix, 0.0)
     columns = _common.regulator_columns(adata, regulators)
     rows = np.arange(adata.n_vars) if targets is None else _common.gene_positions(adata, targets, "targets")
-    columns = columns[np.sort(_common.top_range(np.abs(matrix[np.ix_(rows, columns)]).sum(0), n_top))]
+    named = not (regulators is None or isinstance(regulators, str) and regulators in adata.var)
+    columns = columns[_strongest(np.abs(matrix[np.ix_(rows, columns)]).sum(0), n_top, named)]
     if targets is None:
-        rows = np.sort(_common.top_range(np.abs(matrix[:, columns]).sum(1), n_top))
+        rows = _strongest(np.abs(matrix[:, columns]).sum(1), n_top)
     magnitudes = np.abs(matrix[np.ix_(rows, columns)])
     groups = _Groups(adata, groupby)
     row_order = groups.order(rows, magnitudes, cluster)
@@ -114,6 +116,12 @@ def adjacency(
     _draw(axes[0], figure, matrix[shown], self_edges[shown], adata.var_names[rows], adata.var_names[columns])
     groups.draw(axes[0], rows, columns)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _strongest(sums: np.ndarray, n_top: int, named: bool = False) -> np.ndarray:
+    """Positions of the largest sums, in their order; without zeros among them, unless all are zero or they were asked for by name."""
+    n_top = n_top if named or not sums.any() else min(n_top, int((sums > 0).sum()))
+    return np.sort(_common.top_range(sums, n_top))
 
 
 class _Groups:
@@ -203,8 +211,11 @@ def _draw(
         shown, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, -limit, limit), aspect="auto", interpolation="nearest"
     )
     axis.set(xlabel="regulator", ylabel="target")
-    for setter, names, rotation in ((axis.set_xticks, columns, 90), (axis.set_yticks, rows, 0)):
-        step = -(-len(names) // _MAX_LABELS)
+    frame = axis.get_window_extent()
+    sides = ((axis.set_xticks, columns, 90, frame.width), (axis.set_yticks, rows, 0, frame.height))
+    for setter, names, rotation, length in sides:
+        n_labels = min(_MAX_LABELS, max(1, int(length * 72 / axis.figure.dpi / _LABEL)))
+        step = -(-len(names) // n_labels)
         setter(np.arange(0, len(names), step), list(names)[::step], rotation=rotation, fontsize=7, parse_math=False)
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))

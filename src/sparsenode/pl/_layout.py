@@ -14,6 +14,7 @@ LAYOUTS: dict[str, Callable[[nx.Graph], dict[str, np.ndarray]]] = {
 _DISTANCE = 55.0  # of the median node to its nearest, before boxes are moved apart
 _ROOM = 5.0  # area over that of all boxes, at most, before boxes are moved apart
 _GAP = 14.0  # between components
+_VISIBLE = 14.0  # length of an edge outside of the boxes that it connects, at least
 _EMPTY = 45.0  # widest empty strip across a component
 _ASPECT = 1.5  # width over height of all components
 _MAX_PASSES = 1000
@@ -61,7 +62,9 @@ def _component(graph: nx.Graph, layout: str, names: list[str], boxes: np.ndarray
     width, height = np.ptp(points, axis=0)
     area = width * max(height, width / 2)  # long ones count as if they were less so
     scale = min(_DISTANCE / nearest, np.sqrt(_ROOM * boxes.prod(1).sum() / area))
-    points = _close_strips(separate(points * scale, boxes), boxes)
+    index = {name: i for i, name in enumerate(names)}
+    edges = np.array([(index[a], index[b]) for a, b in part.edges if a != b], dtype=np.int64).reshape(-1, 2)
+    points = _close_strips(separate(points * scale, boxes, edges), boxes)
     low = (points - boxes / 2).min(0)
     return points - low, (points + boxes / 2).max(0) - low
 
@@ -74,8 +77,8 @@ def _turn(points: np.ndarray) -> np.ndarray:
     return centred @ np.array([axis, [-axis[1], axis[0]]]).T
 
 
-def separate(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Move centres of boxes apart, as little as it takes, until no two boxes overlap.
+def separate(points: np.ndarray, boxes: np.ndarray, edges: np.ndarray | None = None) -> np.ndarray:
+    """Move centres of boxes apart, as little as it takes, until no two boxes overlap and edges are seen between them.
 
     Parameters
     ----------
@@ -83,19 +86,39 @@ def separate(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         Centres, n × 2.
     boxes
         Width and height, n × 2.
+    edges
+        Pairs of boxes that are connected, m × 2.
     """
     points, needed = points.copy(), (boxes[:, None] + boxes[None]) / 2
+    edges = np.empty((0, 2), dtype=np.int64) if edges is None else edges
     for _ in range(_MAX_PASSES):
         difference = points[:, None] - points[None]
         overlap = needed - np.abs(difference)
         clash = (overlap > 0.01).all(2)
         np.fill_diagonal(clash, False)
-        if not clash.any():
+        longer = _lengthen(points, boxes, edges)
+        if not clash.any() and not longer.any():
             break
         along_x = overlap[..., 0] < overlap[..., 1]
         push = np.where(np.stack([along_x, ~along_x], 2) & clash[..., None], overlap, 0.0)
-        points += 0.5 * (push * _sign(difference)).sum(1) / np.maximum(clash.sum(1), 1)[:, None]
+        points += 0.5 * (push * _sign(difference)).sum(1) / np.maximum(clash.sum(1), 1)[:, None] + longer
     return points
+
+
+def _lengthen(points: np.ndarray, boxes: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Where to move centres so that enough of every edge lies outside of the boxes at its ends, n × 2."""
+    moves, counts = np.zeros_like(points), np.zeros(len(points))
+    along = points[edges[:, 1]] - points[edges[:, 0]]
+    length = np.linalg.norm(along, axis=1)
+    # Share of the edge within the box of either end
+    within = (boxes[edges] / 2 / np.maximum(np.abs(along), 1e-9)[:, None]).min(2).sum(1)
+    lack = _VISIBLE - length * (1.0 - within)
+    short = (lack > 0.5) & (length > 0)
+    step = (0.25 * lack / np.maximum(length, 1e-9))[short, None] * along[short]
+    for end, sign in ((0, -1.0), (1, 1.0)):
+        np.add.at(moves, edges[short, end], sign * step)
+        np.add.at(counts, edges[short, end], 1.0)
+    return moves / np.maximum(counts, 1.0)[:, None]
 
 
 def _sign(difference: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def network_baselines(
     - ``"partial_correlation"``: correlation that remains given all other ``genes``, in ``[-1, 1]``, from a correlation
       matrix with the shrinkage of :cite:t:`ledoit2004well`. An edge and its reverse weigh the same.
     - ``"genie3"``: importance of the regulator in a random forest that predicts the target from all regulators
-      :cite:p:`huynhthu2010inferring`, as a share of the target's variance, in ``[0, 1]``. It has a direction but no sign:
+      :cite:p:`huynhthu2010inferring`, as a share of the target's variance, from 0 to about 1. It has a direction but no sign:
       do not compare its sign accuracy.
 
     Do not read these as causes: genes that one regulator drives correlate with each other. Do not use
