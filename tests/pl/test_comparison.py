@@ -159,3 +159,11 @@ def test_show(runs, shown):
     assert shown() == 0
     assert sn.pl.comparison(runs, "mse", show=True) is None
     assert shown() == 1
+
+
+def test_long_names_leave_room_for_the_panels():
+    names = ["sparsenode, trained on two donors of bone marrow", "b"]
+    axes = sn.pl.comparison(pd.DataFrame({"method": names, "mse": [1.0, 0.8], "auroc": [0.5, 0.6]}), ["mse", "auroc"])
+    figure = axes[0].figure
+    figure.canvas.draw()
+    assert all(axis.get_window_extent().width / figure.dpi > 1.5 for axis in axes)

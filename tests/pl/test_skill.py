@@ -64,6 +64,25 @@ def test_far_null_models_stand_at_the_edge(scores):
     np.testing.assert_allclose(points(sn.pl.skill(scores))["zero"], [2.0, 9.0, 2.0])  # the model is further
 
 
+def test_null_models_at_the_edge_stand_above_each_other(scores):
+    scores["null_mean"], scores["null_zero"], scores["mse"] = 1.0, 50.0, 0.9
+    scores["null_other"] = 70.0
+    axis = sn.pl.skill(scores)
+    zero, other = (next(line for line in axis.lines if line.get_label() == name) for name in ("zero", "other"))
+    np.testing.assert_array_equal(zero.get_xdata(), other.get_xdata())
+    np.testing.assert_allclose(other.get_ydata() - zero.get_ydata(), 0.22)
+    np.testing.assert_allclose((other.get_ydata() + zero.get_ydata()) / 2, [2.0, 1.0, 0.0], atol=1e-12)
+
+
+def test_very_large_errors_are_legible(scores):
+    scores["mse"] = [1.0, 2e6, 3e12]
+    axis = sn.pl.skill(scores)
+    axis.figure.canvas.draw()
+    texts = [text for text in axis.texts if text.get_text() not in ("→", "error", "skill")]
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
 def test_any_null_models(scores):
     scores["null_persistence"] = scores["null_linear"] = 0.1
     found = points(sn.pl.skill(scores))

@@ -156,13 +156,23 @@ def test_numbers_have_a_colour_bar(embedded, dtype):
     np.testing.assert_array_equal(points.get_array(), np.arange(embedded.n_obs))
 
 
+@pytest.mark.parametrize("convert", [np.array, lambda values: pd.array(values, dtype="Float64")])
+def test_cells_without_a_number_are_grey(embedded, convert):
+    embedded.obs["depth"] = convert(np.where(np.arange(120) % 3 == 0, np.nan, np.arange(120.0)))
+    axis = sn.pl.velocity(embedded, color="depth")
+    grey, points = (c for c in axis.collections if isinstance(c, PathCollection))
+    assert (len(grey.get_offsets()), len(points.get_offsets())) == (40, 80)
+    assert {to_hex(color) for color in grey.get_facecolor()} == {"#cccccc"}
+    assert axis.figure.axes[1].get_ylabel() == "depth (grey: missing)"
+
+
 def test_cells_without_a_value_are_grey_and_not_of_several_lineages(embedded):
     embedded.obs["kind"] = pd.Categorical([None, "a", "b"] * 40)
     axis = sn.pl.velocity(embedded, color="kind")
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b", "missing"]
     points = next(c for c in axis.collections if isinstance(c, PathCollection))
     assert [to_hex(color) for color in points.get_facecolor()[:3]] == [
-        "#999999",
+        "#cccccc",
         PALETTE[0].lower(),
         PALETTE[1].lower(),
     ]

@@ -22,6 +22,7 @@ from sparsenode.model._network import Block
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
+_WIDE = 0.5  # width of a letter over its height
 _LABEL = 8.0  # height of a label with its margin, in points
 _STRIP = 5  # colours of groups stand this far from the heat map, in points
 
@@ -220,4 +221,5 @@ def _draw(
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
     label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")
-    figure.colorbar(image, ax=axis, label=label, shrink=0.6, extend="both")
+    bar = figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
+    bar.set_label(label, size=min(10.0, max(6.0, frame.height * 72 / figure.dpi / len(label) / _WIDE)))

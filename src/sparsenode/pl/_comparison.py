@@ -15,6 +15,7 @@ from sparsenode.pl import _common
 
 _ROW = 0.3  # height of a method, in inches
 _GROUP = 0.16  # and of a group within it
+_SHORT = 14  # characters of a method's name, beyond which the figure is wider
 _SPREAD = 0.7  # share of a method's height that its groups take
 
 
@@ -86,7 +87,8 @@ def comparison(
         raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
     colors = _common.distinct_colors(len(groups))
     height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods) + 0.25 * (groupby is not None)
-    figure, axes = _common.panels(ax, len(wanted), 3.2, height)
+    longer = max(0, max(map(len, methods)) - _SHORT) * _common.CHARACTER
+    figure, axes = _common.panels(ax, len(wanted), 3.2 + longer / min(4, len(wanted)), height)
     for i, (axis, measure) in enumerate(zip(axes, wanted, strict=True)):
         for g, group in enumerate(groups):
             rows = table if groupby is None else table[table[groupby].astype(str) == group]

@@ -312,7 +312,7 @@ def _legend_arrow(*, width: float, height: float, orig_handle: FancyArrowPatch, 
         (0, height / 2),
         (width, height / 2),
         arrowstyle=orig_handle.get_arrowstyle(),
-        mutation_scale=10,
+        mutation_scale=orig_handle.get_mutation_scale(),
         shrinkA=0,
         shrinkB=0,
     )

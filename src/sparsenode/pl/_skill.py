@@ -15,6 +15,8 @@ _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _ROW = 0.28  # height of a row, in inches
 _SHORT = 20  # characters of a row's name, beyond which the figure is wider
 _FAR = 4.0  # null models further from the best one stand at the edge
+_APART = 0.22  # between null models at the edge, in rows
+_HUGE = 1000.0  # ratio of errors from which the skill is written in powers of ten
 _MAX_TEXT = 40  # rows beyond which nothing is written beside them
 
 
@@ -97,10 +99,14 @@ def skill(
     axis = axes[0]
     axis.axvline(1.0, color="0.5", linewidth=1, zorder=0)
     axis.hlines(places, ratios[:, 0], 1.0, color=_common.PALETTE[0], linewidth=2, zorder=1)
+    beyond = ratios[:, 1:] > high
+    spread = _APART * (
+        beyond.cumsum(1) - (beyond.sum(1, keepdims=True) + 1) / 2
+    )  # those at the edge stand above each other
     for i, name in enumerate(nulls):
         axis.plot(
             np.minimum(ratios[:, 1 + i], high),
-            places,
+            places + np.where(beyond[:, i], spread[:, i], 0.0),
             linestyle="",
             marker=_MARKERS[i % len(_MARKERS)],
             color="none",
@@ -112,7 +118,18 @@ def skill(
         )
     # A ring, so that a null model at the same place is seen within.
     blue = _common.PALETTE[0]
-    axis.plot(ratios[:, 0], places, "o", color=blue, mfc="white", mew=2.5, markersize=11, label="model", zorder=3)
+    axis.plot(
+        ratios[:, 0],
+        places,
+        "o",
+        color=blue,
+        mfc="white",
+        mew=2.5,
+        markersize=11,
+        label="model",
+        zorder=3,
+        clip_on=False,
+    )
     axis.set_xscale("log", base=2)
     axis.set_xlim(low, high)
     _label(axis, scores, errors, ratios, places)
@@ -143,11 +160,11 @@ def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndar
         axis.tick_params(axis="y", labelsize=7)
         return
     rows = [
-        (place, f"{error:#.2g}", f"{1 - ratio:+.2f}")
+        (place, f"{error:#.2g}", f"{1 - ratio:+.2f}" if ratio < _HUGE else f"{1 - ratio:+.0e}")
         for place, error, ratio in zip(places, errors[:, 0], ratios[:, 0], strict=True)
     ]
     for place, *texts in [(len(places) - 0.3, "error", "skill"), *rows]:
-        for text, right in zip(texts, (50, 85), strict=True):
+        for text, right in zip(texts, (52, 92), strict=True):
             axis.annotate(
                 text,
                 (1.0, place),

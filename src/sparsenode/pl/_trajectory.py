@@ -114,8 +114,8 @@ def trajectory(
                     label=fit["name"][m],
                 )
         axis.set_title(gene, parse_math=False)
-        axis.set_xlabel(f"pseudotime ({setup['time_key']})", parse_math=False)
-        axis.set_ylabel("expression")
+        axis.set_xlabel(setup["time_key"], parse_math=False)
+        axis.set_ylabel("expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value")  # second order is for motion
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
     if handles:

@@ -20,6 +20,7 @@ from sparsenode.pl import _common
 from sparsenode.pl._projection import on_grid, project
 
 _MAX_CELLS = 5000
+_MISSING, _MISSING_COLOR = "missing", "0.8"
 _ROWS = 16  # of a legend beside the axes
 _SHARE = 0.4  # of the height of given axes, which the legend takes at most
 
@@ -158,19 +159,20 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
         return []
     title = str(shades.name)
     if shades.dtype.kind in "fiu":
-        points = axis.scatter(
-            places[:, 0], places[:, 1], c=shades.to_numpy(dtype=float), cmap="viridis", alpha=0.6, **looks
-        )
-        axis.figure.colorbar(points, ax=axis, shrink=0.6).set_label(title, parse_math=False)
+        values, missing = shades.to_numpy(dtype=float, na_value=np.nan), shades.isna().to_numpy()
+        if missing.any():
+            axis.scatter(places[missing, 0], places[missing, 1], color=_MISSING_COLOR, **looks)
+            places, values = places[~missing], values[~missing]
+        points = axis.scatter(places[:, 0], places[:, 1], c=values, cmap="viridis", alpha=0.6, **looks)
+        label = title + (" (grey: missing)" if missing.any() else "")
+        axis.figure.colorbar(points, ax=axis, shrink=0.6).set_label(label, parse_math=False)
         return []
     names = [str(name) for name in shades.astype("category").cat.categories]
     colors = _common.category_colors(adata, title, adata.obs, names)
-    values = [colors.get(str(name), _common.SEVERAL_COLOR) for name in shades.astype(object)]
-    axis.scatter(places[:, 0], places[:, 1], c=values, alpha=0.5, **looks)
-    handles = [_common.dot(name, colors[name]) for name in names]
-    if title not in adata.obs and shades.isna().any():
-        handles.append(_common.dot(_common.SEVERAL, _common.SEVERAL_COLOR))
-    return handles
+    none = (_MISSING, _MISSING_COLOR) if title in adata.obs else (_common.SEVERAL, _common.SEVERAL_COLOR)
+    shown = [none[1] if missing else colors[str(name)] for name, missing in zip(shades, shades.isna(), strict=True)]
+    axis.scatter(places[:, 0], places[:, 1], c=shown, alpha=0.5, **looks)
+    return [_common.dot(name, colors[name]) for name in names] + [_common.dot(*none)] * bool(shades.isna().any())
 
 
 def _legend_beside(figure: Figure, axis: Axes, handles: list[Line2D], title: str) -> None:
