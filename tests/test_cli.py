@@ -315,3 +315,10 @@ def test_demo_where_it_cannot_write(adata, tmp_path, quick, capsys, monkeypatch)
     (tmp_path / "file").write_text("")
     assert _cli.main(["demo", "--out", str(tmp_path / "file" / "demo")]) == 1
     failure(capsys)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        _cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"sparsenode {sn.__version__}"

@@ -66,6 +66,12 @@ def test_a_gene_without_targets_is_said_to_have_no_effect(adata, fit):
     assert not any("open path" in str(warning.message) for warning in caught)
 
 
+def test_text_of_a_simulation(fitted):
+    text = repr(fitted.simulate(knockout="gene1", clamp={"gene2": 0.25}))
+    assert text == "Simulation of 2 starts × 101 times × 8 genes that holds gene1 at 0, gene2 at 0.25"
+    assert repr(fitted.simulate()).endswith("that holds nothing")
+
+
 def test_starts_that_are_not_finite_are_named(fitted):
     x0 = np.ones((2, 8))
     x0[1, [2, 5]] = np.nan

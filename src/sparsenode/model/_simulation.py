@@ -25,7 +25,7 @@ _N_TIMES = 101
 _ROUNDING = 1e-9  # of a step, by which the last time may lie beyond it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Simulation:
     """Trajectories with and without an intervention, from the same starts.
 
@@ -48,6 +48,11 @@ class Simulation:
     unperturbed: np.ndarray
     held: pd.Series
     effects: pd.DataFrame
+
+    def __repr__(self) -> str:
+        starts, times, genes = self.perturbed.shape
+        held = ", ".join(f"{gene} at {value:.4g}" for gene, value in self.held.items()) or "nothing"
+        return f"Simulation of {starts} starts × {times} times × {genes} genes that holds {held}"
 
 
 class SimulationMixin(PredictionMixin):

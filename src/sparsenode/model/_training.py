@@ -28,6 +28,7 @@ from sparsenode.training import (
     limited_threads,
     n_rounds,
     split_cells,
+    without_noise,
 )
 
 _STEPS_PER_EPOCH = 10
@@ -182,7 +183,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         if isinstance(trainer_kwargs.get("callbacks"), Sequence):
             trainer_kwargs["callbacks"] = list(trainer_kwargs["callbacks"])  # scvi-tools appends its own
         steps = self.sparsification_ if both else None
-        with ExitStack() as undo:
+        with ExitStack() as undo, without_noise():
             undo.callback(snapshot(self))
             if needs_network:
                 steps = find_network(self, given | trainer_kwargs)
@@ -316,7 +317,7 @@ def _set_validation(
     if early_stopping and not held_out:
         raise ValueError(
             f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
-            "collocation smooths the training cells, and transport needs enough held-out cells for two windows."
+            "collocation smooths the training cells, and with transport none of the held-out cells moves on to others."
         )
     if held_out:
         trainer_kwargs.setdefault("check_val_every_n_epoch", 1)

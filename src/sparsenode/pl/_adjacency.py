@@ -91,7 +91,7 @@ def adjacency(
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     TypeError
-        If the column that ``regulators`` names is not boolean.
+        If ``adata`` is no AnnData, or the column that ``regulators`` names is not boolean.
     ValueError
         If a gene is unknown or in no group, there is no such block, or ``n_top`` is no positive integer.
     """

@@ -49,6 +49,8 @@ def history(
     ------
     KeyError
         If there is no history under ``key``.
+    TypeError
+        If ``adata`` is no AnnData.
     ValueError
         If the number of axes is not two, or four where a network was fitted first.
     """

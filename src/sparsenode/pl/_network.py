@@ -128,7 +128,7 @@ def network(
     KeyError
         If there are no results under ``key``, or none for ``lineage``.
     TypeError
-        If the column that ``regulators`` names is not boolean.
+        If ``adata`` is no AnnData, or the column that ``regulators`` names is not boolean.
     ValueError
         If a gene or layout is unknown, there is no such block, or ``n_edges`` is not positive.
     """

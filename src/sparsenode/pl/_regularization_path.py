@@ -52,6 +52,8 @@ def regularization_path(
     ------
     KeyError
         If there is no regularization path under ``key``.
+    TypeError
+        If ``adata`` is no AnnData.
     ValueError
         If there is only one strength, or the number of axes is not two.
     """

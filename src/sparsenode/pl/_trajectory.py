@@ -64,6 +64,8 @@ def trajectory(
     ------
     KeyError
         If there are no results under ``key``, or none with trajectories.
+    TypeError
+        If ``adata`` is no AnnData.
     ValueError
         If a gene or lineage is unknown, if ``adata`` has no gene of the fit, or if the number of axes is wrong.
     """
@@ -115,7 +117,9 @@ def trajectory(
                 )
         axis.set_title(gene, parse_math=False)
         axis.set_xlabel(setup["time_key"], parse_math=False)
-        axis.set_ylabel("expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value")  # second order is for motion
+        axis.set_ylabel(
+            "expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value"
+        )  # second order is for motion
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
     if handles:

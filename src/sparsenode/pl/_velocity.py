@@ -72,6 +72,8 @@ def velocity(
     ------
     KeyError
         If there are no results under ``key``, no velocities among them, no such embedding or column.
+    TypeError
+        If ``adata`` is no AnnData.
     ValueError
         If ``n_neighbors`` is no positive integer, there are fewer than three cells, or the embedding has one dimension or values that are not finite.
     """

@@ -100,7 +100,8 @@ def prepare_trajectories(
     TypeError
         If ``adata`` is no AnnData.
     ValueError
-        If values are no counts, or backed by a file; if cell types are missing; if fewer than 20 cells are left; if no gene of
+        If values are negative, fractions so small that they look log-transformed, or backed by a file (fractions as of corrected counts,
+        or of counts divided by the library size, are taken); if cell types are missing; if fewer than 20 cells are left; if no gene of
         ``keep_genes`` is in the data; if a lineage loses all cells; or if an argument is out of range.
 
     Examples

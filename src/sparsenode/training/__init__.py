@@ -1,5 +1,6 @@
 """Training plan and data splitter for full-batch steps on accumulated statistics."""
 
+from sparsenode.training._messages import without_noise
 from sparsenode.training._plan import TrainingPlan, n_rounds
 from sparsenode.training._schedule import IterativeSparsification
 from sparsenode.training._splitter import PairsSplitter, StatisticsSplitter, split_cells
@@ -13,4 +14,5 @@ __all__ = [
     "limited_threads",
     "n_rounds",
     "split_cells",
+    "without_noise",
 ]
