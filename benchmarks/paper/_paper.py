@@ -133,4 +133,5 @@ def skills(error: float, nulls: Mapping[str, float], prefix: str) -> dict[str, f
 def save_figure(figure: Any, name: str, options: Any) -> None:
     """Write a figure beside the table, unless ``--quick``."""
     if not options.quick:
+        options.output.mkdir(parents=True, exist_ok=True)
         figure.savefig(options.output / f"{name}.png", dpi=110, bbox_inches="tight")

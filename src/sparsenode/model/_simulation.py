@@ -219,11 +219,11 @@ class SimulationMixin(PredictionMixin):
         reached = (paths != 0).reshape(*paths.shape[:2], self.module.order, -1)[:, others][..., columns].any((0, 1, 2))
         without = list(held.index[~reached])
         if without:
+            alone = len(without) == len(held)
             warnings.warn(
-                f"{'No open path leads' if len(without) == len(held) else 'Of the held genes, no open path leads'} from {without[:5]}"
-                f"{' and more' if len(without) > 5 else ''} to any gene that is not held: "
-                f"{'all effects are zero, by construction' if len(without) == len(held) else 'they have no effect, by construction'}. That "
-                "says nothing of the cell: they are no `regulators` of the model, or the penalty closed their edges.",
+                f"{'No open path leads' if alone else 'Of the held genes, no open path leads'} from {without[:5]}"
+                f"{' and more' if len(without) > 5 else ''} to a gene that is not held: {'all effects are zero' if alone else 'they have no effect'} "
+                "in this fit, by construction, which says nothing of the cell.",
                 UserWarning,
                 stacklevel=3,
             )
