@@ -55,9 +55,9 @@ def adjacency(
         Cells with the results of a fit.
     regulators
         Columns to show: names, or a boolean column of ``adata.var`` that marks the transcription factors. Of them, or of
-        all genes, the ``n_top`` with the strongest edges are shown; those without any only where they are named.
+        all genes, the ``n_top`` with the strongest edges are shown. Where there are more, those without any edge only if they are named.
     targets
-        Rows to show; by default the ``n_top`` with the strongest edges among those that have some.
+        Rows to show; by default the ``n_top`` with the strongest edges, where there are more without those that have none.
     lineage
         Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
     block
@@ -120,8 +120,9 @@ def adjacency(
 
 
 def _strongest(sums: np.ndarray, n_top: int, named: bool = False) -> np.ndarray:
-    """Positions of the largest sums, in their order; without zeros among them, unless all are zero or they were asked for by name."""
-    n_top = n_top if named or not sums.any() else min(n_top, int((sums > 0).sum()))
+    """Positions of the largest sums, in their order; where some are left out, so are zeros, unless they were asked for by name."""
+    if not named and len(sums) > n_top:
+        n_top = min(n_top, max(1, int((sums > 0).sum())))
     return np.sort(_common.top_range(sums, n_top))
 
 
