@@ -232,3 +232,12 @@ def test_a_model_that_is_given_its_cells_again(cells):
     model.adata = cells
     np.testing.assert_array_equal(model.validation_indices, held_out)
     pd.testing.assert_frame_equal(model.evaluate(), scores)
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.3])
+def test_a_model_that_is_given_its_cells_at_other_times(cells, caplog, shift):
+    model = fitted(cells)
+    cells.obs["dpt_pseudotime"] += shift
+    model.adata = cells
+    assert "was given other cells" in caplog.text
+    assert len(model.validation_indices) == 0

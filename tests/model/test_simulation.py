@@ -318,6 +318,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
         ({"overexpress": {"gene1": -1.0}}, ValueError, "fold"),
         ({"x0": np.zeros(8)}, ValueError, "lineage"),
         ({"x0": np.zeros(3), "lineage": "myeloid"}, ValueError, "shape"),
+        ({"x0": np.full(8, np.nan), "lineage": "myeloid"}, ValueError, "finite"),
         ({"x0": pd.DataFrame([[1.0]], columns=["gene0"]), "lineage": "myeloid"}, ValueError, "missing"),
         ({"lineage": "other"}, ValueError, "lineage"),
         ({"times": [1.0, 0.5]}, ValueError, "increasing"),

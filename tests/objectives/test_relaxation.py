@@ -174,3 +174,10 @@ def test_constant_genes_have_no_coefficients():
     assert np.isfinite(found).all()
     assert (found[[0, 2], 1] == 0).all()
     assert (found[1] == 0).all()
+
+
+def test_cells_of_one_time_stay_in_their_order():
+    """As Python sorts them: other orders would hang on the machine."""
+    times = np.random.default_rng(7).integers(0, 4, 300) / 4
+    (order,) = everything(300, times).order
+    assert order.tolist() == sorted(range(300), key=times.__getitem__)

@@ -128,6 +128,10 @@ def test_refuses_what_it_cannot_scan(genome):
         pp.scan_motifs(peaks, "nowhere.fa", {"F": counts})
     with pytest.raises(ValueError, match=r"\['chrX'\]; the FASTA has \['chr1', 'chr2'\]"):
         pp.scan_motifs(AnnData(np.zeros((1, 1)), var=pd.DataFrame(index=["chrX:5-10"])), path, {"F": counts})
+    with pytest.raises(ValueError, match=r"1 peaks are on others: \['chrX'\]"):
+        pp.scan_motifs(
+            AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["chr1:5-10", "chrX:5-10"])), path, {"F": counts}
+        )
     with pytest.raises(ValueError, match="chr1:2990-3010 of 3000 bases"):
         pp.scan_motifs(AnnData(np.zeros((1, 1)), var=pd.DataFrame(index=["chr1:2990-3010"])), path, {"F": counts})
     with pytest.raises(ValueError, match="positions × 4, found"):

@@ -67,6 +67,13 @@ def test_late_starts_are_the_ends_of_their_trials(frames):
     np.testing.assert_array_equal(late.obs["time"], own.obs["time"])
 
 
+def test_frames_are_named_after_their_runs(frames):
+    made = pp.prepare_motion(frames, n_components=2, start_every=1.0)
+    assert list(made.obs_names) == [
+        f"{frame}|{trial}" for trial, n in made.obs["trial"].value_counts(sort=False).items() for frame in range(n)
+    ]
+
+
 def test_new_trials_are_projected_on_the_components_of_a_reference(frames):
     made = pp.prepare_motion(frames, n_components=2)
     new = frames[frames.obs["trial"] == "a"].copy()

@@ -126,12 +126,14 @@ def test_gradient_and_prox_share_the_penalty_between_them(make_for, sampled, reg
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
 
 
-def test_path_norm_is_the_mean_over_targets_of_all_path_products(make_field, paths):
-    field = make_field()
+@pytest.mark.parametrize("per_target", [False, True])
+def test_path_norm_is_the_mean_over_targets_of_all_path_products(make_field, paths, per_target):
+    field = make_field(per_target=per_target)
     found = path_norm(field.effective_weights()).detach()
     for network in range(2):
-        products = paths([w[network].abs() for w in field.weights])
-        assert float(found[network]) == pytest.approx(sum(products.values()) / 3, rel=1e-10)
+        small = range(3 * network, 3 * network + 3) if per_target else [network]  # those of the targets in turn
+        total = sum(sum(paths([w[k].abs() for w in field.weights]).values()) for k in small)
+        assert float(found[network]) == pytest.approx(total / 3, rel=1e-10)
 
 
 @with_knowledge

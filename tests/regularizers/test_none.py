@@ -6,8 +6,9 @@ import torch
 from sparsenode.regularizers import NoRegularizer
 
 
-def test_penalty_is_zero_for_every_network(make_field):
-    field = make_field(n_networks=3)
+@pytest.mark.parametrize("hidden", [(), (4, 2)], ids=str)
+def test_penalty_is_zero_for_every_network(make_field, hidden):
+    field = make_field(n_networks=3, hidden=hidden)
     penalty = NoRegularizer().penalty(field, field.effective_weights())
     assert torch.equal(penalty, torch.zeros(3, dtype=torch.float64))
 

@@ -67,6 +67,7 @@ def test_plain_types():
         evidence=pd.Categorical(["chip", None, "motif", "chip"]),
         score=[np.nan, np.inf, 1.0, -np.inf],
         nullable=pd.array([1, None, 2, 3], dtype="Int64"),
+        share=pd.array([0.5, None, np.inf, 1.0], dtype="Float64"),
     )
     graph = sn.tl.to_networkx(network)
     assert all(type(gene) is str for gene in graph)
@@ -78,6 +79,7 @@ def test_plain_types():
         "known": bool,
         "evidence": str,
         "nullable": int,
+        "share": float,
         "sign": str,
     }
     assert set(second) == {"weight", "frequency", "count", "known", "sign"}  # missing and infinite values are left out
