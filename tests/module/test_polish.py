@@ -9,7 +9,7 @@ from sklearn.linear_model import ElasticNet
 
 from sparsenode.module import _polish
 from sparsenode.module._polish import polish
-from sparsenode.regularizers import CNODE
+from sparsenode.regularizers import CNODE, path_norm
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,48 @@ def test_no_change_of_the_linear_part_lowers_the_loss(make_module, pairs, fields
                     parameter -= step
 
 
+def test_the_decay_is_that_of_least_squares(make_module, pairs):
+    """Of variables that are no inputs: where they are, a self-edge can do the same."""
+    module = make_module(CNODE(0.0), fields="shared", skip=True, inputs=[0, 3]).double()
+    with torch.no_grad():
+        module.field.weights[-2].zero_()
+    polish(module, pairs | {"slope": pairs["slope"] - 3.0 * pairs["state"]})
+    state, (slope,), (weight,) = (pairs[name].numpy() for name in ("state", "slope", "weight"))
+    root = np.sqrt(weight)[:, None]
+    for target in (1, 2):
+        known = np.column_stack([state[:, [0, 3]], -state[:, target], np.ones(150)])
+        wanted = slope[:, [target]] - 3.0 * state[:, [target]]
+        expected = np.linalg.lstsq(root * known, root * wanted, rcond=None)[0][:, 0]
+        assert expected[2] > 0.5
+        linear = (module.field.weights[-1][0, target], module.field.decay[0, 0, [target]])
+        found = torch.cat([*linear, module.field.biases[-1][0, 0, [target]]])
+        np.testing.assert_allclose(found.detach(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("fields", ["shared", "lineage"])
+@pytest.mark.parametrize("decay", [False, True])
+def test_the_loss_has_no_slope_in_what_is_not_zero(make_module, pairs, fields, decay):
+    """With layers, a decay that no self-edge can replace for free, path weights and a ridge."""
+    path_weights = torch.linspace(0.2, 2.0, 16).view(4, 4)
+    module = make_module(CNODE([0.05, 0.4]), fields=fields, decay=decay, skip=True, path_weights=path_weights).double()
+    module.ridge = 0.3
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.field.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    tensors = pairs | {"slope": pairs["slope"] - 3.0 * pairs["state"]}
+    polish(module, tensors)
+    module.eval()
+    effective, output = module(tensors)
+    penalties = path_norm(effective), module.field.path_squares(effective)
+    norm, squares = (penalty.view(2, -1).mean(1) for penalty in penalties)  # over the fields of a replicate
+    loss = output.extra_metrics["error"] + module.strength * norm + 0.3 * squares
+    linear = [module.field.weights[-1], module.field.biases[-1], *([module.field.raw_decay] if decay else [])]
+    assert 0 < int((linear[0] == 0).sum()) < linear[0].numel()
+    for parameter, slope in zip(linear, torch.autograd.grad(loss.sum(), linear), strict=True):
+        assert float(slope[parameter != 0].abs().max()) < 2e-5
+
+
 @pytest.mark.parametrize("heavy", [1.0, 1e4, 1e6])
 def test_one_heavy_path_does_not_keep_the_others_from_their_optimum(make_module, pairs, heavy):
     """It is closed, and the others are those of an elastic net without that regulator."""
@@ -148,3 +190,13 @@ def test_where_only_the_decay_is_left_it_is_that_of_least_squares(make_module, p
     torch.testing.assert_close(found, rates.clamp_min(1e-4), rtol=1e-3, atol=1e-5)
     bias = module.field.biases[-1][0, 0].detach()
     torch.testing.assert_close(bias[[1, 3]], torch.full((2,), 0.7, dtype=torch.float64), rtol=1e-3, atol=1e-3)
+
+
+def test_a_lineage_without_pairs_keeps_its_biases(make_module, pairs):
+    module = make_module(CNODE(0.1), fields="lineage", skip=True).double()
+    with torch.no_grad():
+        module.field.biases[-1].fill_(0.7)
+    polish(module, pairs | {"lineage": torch.zeros(150, dtype=torch.long)})
+    assert (module.field.biases[-1][1] == 0.7).all()
+    assert (module.field.biases[-1][0] != 0.7).all()
+    assert all(torch.isfinite(parameter).all() for parameter in module.field.parameters())
