@@ -42,10 +42,12 @@ def test_non_numeric_pseudotime(adata, refused, dtype):
         (lambda days: "day" + days.astype(str), lambda days: days),
         (lambda days: pd.Categorical("day " + days.astype(str) + ".5"), lambda days: days + 0.5),
         (lambda days: days.astype(str), lambda days: days),
+        (lambda days: "day-" + days.astype(str), lambda days: days),
+        (lambda days: (days + 1).astype(str) + "e-05", lambda days: (days + 1) * 1e-5),
         (lambda days: pd.to_timedelta(days, unit="D"), lambda days: days),
         (lambda days: pd.Timestamp("2026-11-01") + pd.to_timedelta(days, unit="D"), lambda days: days),
     ],
-    ids=["text", "categories", "digits", "durations", "dates"],
+    ids=["text", "categories", "digits", "hyphens", "exponents", "durations", "dates"],
 )
 def test_the_fix_for_other_times_gives_numbers(adata, refused, convert, expected):
     days = pd.Series(np.arange(120) % 8, adata.obs_names)
@@ -53,6 +55,20 @@ def test_the_fix_for_other_times_gives_numbers(adata, refused, convert, expected
     message = refused(adata, TypeError, "`adata.obs['day']` to be numeric", time_key="day")
     exec(message.split("`")[-2], {"adata": adata})
     np.testing.assert_allclose(read_observations(adata, "day", None, None).times, expected(days))
+
+
+@pytest.mark.parametrize("values", [["E11.5", "P2"], ["0,5", "1,5"], ["day -1", "day 1"], ["early", "late"]], ids=str)
+def test_text_that_does_not_say_which_number_is_left_to_the_user(adata, refused, values):
+    adata.obs["day"] = values * 60
+    refused(adata, TypeError, f".map({{{values[0]!r}: …, {values[1]!r}: …}}).astype(float)`", time_key="day")
+
+
+def test_numbers_in_text_with_missing_ones(adata, refused):
+    adata.obs["day"] = [None, "1e-05", "2e-04"] * 40
+    message = refused(adata, TypeError, "to be numeric", time_key="day")
+    exec(message.split("`")[-2], {"adata": adata, "pd": pd})
+    np.testing.assert_allclose(adata.obs["day"].to_numpy()[1:3], [1e-5, 2e-4])
+    assert adata.obs["day"].isna().sum() == 40
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "missing (NaN)"), (np.inf, "infinite"), (-np.inf, "infinite")])

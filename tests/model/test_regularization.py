@@ -191,21 +191,26 @@ def test_a_path_that_may_end_too_early_is_warned_of(choose, arguments, errors, s
 def test_nothing_is_weaker_than_no_penalty():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.0, empty=False)
+        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.0)
     with pytest.warns(UserWarning, match="strongest of 2 strengths was chosen, 0.1"):
-        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.1, empty=False)
+        _warn_at_an_end(pd.Index([0.0, 0.1]), 0.1)
 
 
-def test_an_empty_network_is_no_reason_for_stronger_penalties(adata, fit):
-    model = fit(
-        adata,
-        objective="transport",
-        regularizer=sn.regularizers.CNODE([10, 30]),
-        train={"max_epochs": 10, "train_size": 0.6},
-    )
-    assert len(model.get_network().query("source != target")) == 0
-    with pytest.warns(UserWarning, match="no edge between different genes is left") as caught:
-        model.select()
+@pytest.mark.parametrize(
+    ("strengths", "advice"),
+    [
+        ([10, 30], "Fit a path of weaker ones, below"),
+        ([1e-3, 10], r"strongest with edges is 0.001: `get_network\(replicate=0\)`"),
+    ],
+    ids=["all", "some"],
+)
+def test_an_empty_network_is_no_reason_for_stronger_penalties(adata, fit, strengths, advice):
+    train = {"max_epochs": 10, "train_size": 0.6, "key_added": None}
+    model = fit(adata, objective="transport", regularizer=sn.regularizers.CNODE(strengths), train=train)
+    assert len(model.get_network(replicate=1).query("source != target")) == 0
+    model.regularization_path_["validation_error"] = [0.6, 0.5]  # whatever held-out cells say here
+    with pytest.warns(UserWarning, match=f"No edge between different genes is left.*{advice}") as caught:
+        model.select("best")
     assert not any("Stronger" in str(warning.message) for warning in caught)
 
 

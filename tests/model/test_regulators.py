@@ -59,22 +59,32 @@ def test_a_column_of_the_genes_is_the_list_of_its_names(adata, fit, same_state, 
 
 @pytest.mark.parametrize(
     "values",
-    [["yes", "no"] * 4, [1.0, 0.0] * 4, pd.array([True, None] * 4, dtype="boolean"), [True, np.nan] * 4],
-    ids=["text", "numbers", "nullable", "missing"],
+    [
+        ["yes", "no"] * 4,
+        ["no", "yes"] * 4,
+        pd.Categorical(["TF", None] * 4),
+        pd.array(["yes", None] * 4, dtype="string"),
+        [1.0, 0.0] * 4,
+        pd.Categorical([0, 1] * 4),
+        pd.array([True, None] * 4, dtype="boolean"),
+        [True, np.nan] * 4,
+    ],
+    ids=["text", "text, first no", "categories", "strings", "numbers", "numbers as categories", "nullable", "missing"],
 )
 def test_the_fix_for_other_columns_marks_the_same_genes(adata, values):
     adata.var["tf"] = values
     with pytest.raises(TypeError, match="to be boolean") as caught:
         regulator_positions("tf", adata.var_names, adata)
     exec(str(caught.value).split("`")[-2], {"adata": adata})
-    assert regulator_positions("tf", adata.var_names, adata) == [0, 2, 4, 6]
+    marks = [str(value).lower() in ("yes", "tf", "1", "1.0", "true") for value in values]
+    assert regulator_positions("tf", adata.var_names, adata) == list(np.flatnonzero(marks))
 
 
 @pytest.mark.parametrize(
     ("regulators", "error", "message"),
     [
         ("tf", KeyError, "column of `adata.var`, found 'tf'"),
-        ("length", TypeError, r"`adata.var\['length'\]` to be boolean, found int"),
+        ("length", TypeError, r"`adata.var\['length'\]` to be boolean without missing values, found int"),
         (["SOX2", "PAX6"], ValueError, r"none of 2 names is among its 8 genes.*gene0.*SOX2"),
         ([], ValueError, "none of 0 names"),
         ("nothing", ValueError, r"`adata.var\['nothing'\]` to mark regulators, found none"),

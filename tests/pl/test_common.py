@@ -29,6 +29,8 @@ def test_given_axes():
     figure, grid = plt.subplots(1, 2)
     assert _common.panels(grid, 2, 1, 1) == (figure, list(grid))
     assert _common.panels(grid[1], 1, 1, 1) == (figure, [grid[1]])
+    mosaic = plt.figure().subplot_mosaic("ab")
+    assert _common.panels(mosaic.values(), 2, 1, 1)[1] == list(mosaic.values())
     square, axes = plt.subplots(2, 2)
     assert _common.panels(axes, 4, 1, 1) == (square, list(axes.ravel()))
     with pytest.raises(ValueError, match="Expected 1 axes, one per panel, found 2"):

@@ -302,7 +302,7 @@ def test_global_random_state_is_left_alone(cells):
         (
             {"genes": "length"},
             TypeError,
-            r"`adata.var\['length'\]` to be boolean, found float64",
+            r"`adata.var\['length'\]` to be boolean without missing values, found float64",
         ),
         ({"genes": ["a"]}, ValueError, "two genes, found 60 cells × 1 genes"),
         ({"regulators": ["SOX2"]}, ValueError, "none of 1 names is among its 6 genes"),

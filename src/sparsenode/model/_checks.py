@@ -14,6 +14,9 @@ from anndata import AnnData
 from lightning.pytorch import Trainer as LightningTrainer
 from scvi.train import Trainer
 
+# What a column may hold of genes that it does not mark, in small letters
+_UNMARKED = ("", "0", "0.0", "false", "no", "n", "none", "other")
+
 
 def choice(name: str, value: object, valid: Sequence[str]) -> None:
     """Refuse anything but the valid values."""
@@ -31,23 +34,19 @@ def anndata(adata: object) -> None:
 
 def marked(adata: AnnData, name: str) -> np.ndarray:
     """Mask over genes from a column of ``adata.var``, after refusing anything but booleans."""
-    column = adata.var[name]
-    place, missing = f"adata.var[{name!r}]", int(column.isna().sum())
-    if missing:
-        raise TypeError(
-            f"Expected `{place}` to be boolean without missing values, found {missing} of {len(column)} missing. If these are False, "
-            f"`{place} = {place}.fillna(False).astype(bool)`."
-        )
-    if not pd.api.types.is_bool_dtype(column):
-        made = (
-            f"{place} = {place} == 1"
-            if pd.api.types.is_numeric_dtype(column)
-            else f"{place} = {place} == {column.iloc[0]!r}"
-        )
-        raise TypeError(
-            f"Expected `{place}` to be boolean, found {column.dtype}. Say which value marks a gene, for instance `{made}`."
-        )
-    return column.to_numpy(dtype=bool)
+    column, place = adata.var[name], f"adata.var[{name!r}]"
+    missing = int(column.isna().sum())
+    if not missing and pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(dtype=bool)
+    values = [getattr(value, "item", lambda value=value: value)() for value in column.dropna().unique()]
+    mark = next((value for value in values if str(value).lower() not in _UNMARKED), True)
+    equal = f"{place} == {mark!r}"
+    if (column == mark).isna().any():  # nullable types
+        equal = f"({equal}).fillna(False).astype(bool)"
+    found = f"{column.dtype}, {missing} of {len(column)} missing" if missing else f"{column.dtype}"
+    raise TypeError(
+        f"Expected `{place}` to be boolean without missing values, found {found}. Say which value marks a gene, for instance `{place} = {equal}`."
+    )
 
 
 def booleans(**values: object) -> None:

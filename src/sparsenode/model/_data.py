@@ -27,7 +27,6 @@ from sparsenode.objectives._nulls import BANDWIDTH
 
 _UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
-_RELAXATION_CELLS = 1000  # number of cells that the relaxation is meant for
 _FEWEST_TIMES = 3  # of a trajectory that is smoothed: the penalty leaves quadratics free
 
 

@@ -15,6 +15,7 @@ from sparsenode import _keys
 MIN_CELLS = 10
 SINGLE_LINEAGE = "all"
 SINGLE_BATCH = "all"
+_NUMBER = "[0-9]+(?:[.][0-9]+)?"  # in text; a hyphen before it may be none of its own
 TOTAL = "total"  # the last row of tables of scores
 
 
@@ -234,15 +235,25 @@ def _like(column: pd.Series) -> str:
 
 
 def _as_numbers(column: pd.Series, key: str) -> str:
-    """Code that makes numbers of a column."""
+    """Code that makes numbers of a column, for the user to fill in where text does not say which."""
     place = f"adata.obs[{key!r}]"
     if pd.api.types.is_timedelta64_dtype(column):
         return f"{place}.dt.total_seconds() / 86400"
     if pd.api.types.is_datetime64_any_dtype(column):
         return f"({place} - {place}.min()).dt.total_seconds() / 86400"
-    if pd.api.types.is_bool_dtype(column) or pd.to_numeric(column.astype(object), errors="coerce").notna().all():
-        return f"{place}.astype(float)"
-    return f"{place}.astype(str).str.extract(r'(-?[0-9]+[.]?[0-9]*)')[0].astype(float)"
+    values = column.dropna().astype(object)
+    if pd.to_numeric(values, errors="coerce").notna().all():
+        return (
+            f"{place}.astype(float)"
+            if len(values) == len(column)
+            else f"pd.to_numeric({place}.astype(object), errors='coerce')"
+        )
+    text = values.astype(str)
+    around = text.str.replace(_NUMBER, "", n=1, regex=True).unique()
+    if len(around) == 1 and text.str.contains(_NUMBER).all() and not set(around[0]) & set("0123456789,.+"):
+        return f"{place}.astype(str).str.extract(r'({_NUMBER})')[0].astype(float)"
+    filled = ", ".join(f"{value!r}: …" for value in text.unique()[:3])
+    return f"{place}.map({{{filled}}}).astype(float)"
 
 
 def _read_memberships(adata: AnnData, key: str | None, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:

@@ -28,16 +28,8 @@ _OBJECTIVE_CITATIONS = {
 }
 
 
-def _warn_at_an_end(strengths: pd.Index, chosen: float, empty: bool) -> None:
-    """Say that the best strength may lie beyond those of the path, or that it leaves no edge."""
-    if empty and chosen > strengths.min():
-        warnings.warn(
-            f"At the strength that was chosen, {chosen:g} of {len(strengths)}, no edge between different genes is left: held-out cells are "
-            f"predicted as well without. For a network take `select('best')`, or fit a path of weaker ones, below {chosen:g}.",
-            UserWarning,
-            stacklevel=3,
-        )
-        return
+def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
+    """Say that the best strength may lie beyond those of the path."""
     if len(strengths) == 1 or strengths.min() < chosen < strengths.max() or chosen == 0:
         return  # nothing is weaker than no penalty
     weak = chosen == strengths.min()
@@ -174,7 +166,10 @@ class RegularizationMixin(ResultsMixin):
                 strength = by_strength.index[error <= limit].max()
             else:
                 strength = by_strength.index[best]
-            _warn_at_an_end(by_strength.index, strength, self._is_empty(table.index[table["strength"] == strength]))
+            if self._is_empty(table.index[table["strength"] == strength]):
+                self._warn_of_no_edges(table, strength)
+            else:
+                _warn_at_an_end(by_strength.index, strength)
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
         before, self.selected_ = self.selected_, int(rows.index[int(rows[column].argmin())])
@@ -186,6 +181,21 @@ class RegularizationMixin(ResultsMixin):
                 self.selected_ = before  # results that are there are of that one
                 raise
         return self.get_regularization_path().iloc[self.selected_]
+
+    def _warn_of_no_edges(self, table: pd.DataFrame, chosen: float) -> None:
+        """Say that the best strength leaves no edge, and which one does."""
+        advice = f"Fit a path of weaker ones, below {chosen:g}."
+        for strength in sorted(table["strength"][table["strength"] < chosen].unique(), reverse=True):
+            replicates = table.index[table["strength"] == strength]
+            if not self._is_empty(replicates):
+                advice = f"The strongest with edges is {strength:g}: `get_network(replicate={replicates[0]})` is one of its networks."
+                break
+        warnings.warn(
+            f"No edge between different genes is left at the strength that was chosen, {chosen:g}: held-out cells are predicted as well "
+            f"without. {advice}",
+            UserWarning,
+            stacklevel=3,
+        )
 
     @torch.no_grad()
     def _is_empty(self, replicates: pd.Index) -> bool:

@@ -166,7 +166,7 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Axes for ``n`` panels: the given ones, or a new grid of at most so many columns."""
     if ax is not None:
-        axes = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+        axes = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(list(ax), dtype=object)))
         if len(axes) != n:
             raise ValueError(f"Expected {n} axes, one per panel, found {len(axes)}.")
         figure = axes[0].get_figure()
