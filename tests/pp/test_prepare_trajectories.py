@@ -76,11 +76,20 @@ def test_report(prepared):
 @pytest.mark.filterwarnings("ignore:.*slash:FutureWarning")
 def test_the_report_survives_a_file_whatever_lineages_are_called(counts, tmp_path):
     types = counts.uns["lineages"]
-    lineages = {"MEP/Ery": types["erythroid"], "B": types["myeloid"]}
+    lineages = {"MEP → Ery, 1.": types["erythroid"], "B": types["myeloid"]}
     pp.prepare_trajectories(counts["rna"], "stem", lineages).write_h5ad(tmp_path / "found.h5ad")
     found = anndata.read_h5ad(tmp_path / "found.h5ad")
     report = found.uns["prepare_trajectories"]["lineages"]["n_cells"]
     assert report.to_dict() == {name: found.obs["cell_type"].isin(own).sum() for name, own in lineages.items()}
+
+
+def test_slashes_in_names_of_lineages_are_refused(counts):
+    """Files could not be written, or would hold a group instead of a column."""
+    rna, types = counts["rna"].copy(), counts.uns["lineages"]
+    rna.obsm["fates"] = pd.DataFrame(1.0, rna.obs_names, ["A/B", "C"])
+    for lineages, name in (({"MEP/Ery": types["erythroid"]}, "MEP/Ery"), ("fates", "A/B")):
+        with pytest.raises(ValueError, match=rf"without a slash.*found \['{name}'\]. Rename"):
+            pp.prepare_trajectories(rna, "stem", lineages)
 
 
 def test_fits_and_survives_a_file(prepared, tmp_path):

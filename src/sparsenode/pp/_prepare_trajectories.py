@@ -102,7 +102,7 @@ def prepare_trajectories(
     ValueError
         If values are negative, fractions so small that they look log-transformed, or backed by a file (fractions as of corrected counts,
         or of counts divided by the library size, are taken); if cell types are missing; if fewer than 20 cells are left; if no gene of
-        ``keep_genes`` is in the data; if a lineage loses all cells; or if an argument is out of range.
+        ``keep_genes`` is in the data; if a lineage loses all cells, or has a slash in its name; or if an argument is out of range.
 
     Examples
     --------
@@ -234,9 +234,18 @@ def _listed_genes(adata: AnnData, keep_genes: Sequence[str]) -> tuple[list[str],
 def _memberships(adata: AnnData, lineages: Mapping[str, Sequence[str]] | str | None, groupby: str) -> pd.DataFrame:
     if lineages is None:
         return pd.DataFrame({SINGLE_LINEAGE: np.ones(adata.n_obs, dtype=bool)}, index=adata.obs_names)
-    if isinstance(lineages, str):
-        return lineages_of_fates(adata, lineages)
-    return lineages_of_cell_types(adata.obs[groupby], lineages, groupby)
+    table = (
+        lineages_of_fates(adata, lineages)
+        if isinstance(lineages, str)
+        else lineages_of_cell_types(adata.obs[groupby], lineages, groupby)
+    )
+    slashes = [name for name in table if "/" in name]
+    if slashes:
+        raise ValueError(
+            f"Expected names of lineages without a slash, which files read as a group, found {slashes}. Rename them in `lineages`; fate "
+            "probabilities may be a data frame, whose columns have other names."
+        )
+    return table
 
 
 def _normalised(adata: AnnData, assigned: np.ndarray, layer: str | None, memberships: pd.DataFrame) -> AnnData:
