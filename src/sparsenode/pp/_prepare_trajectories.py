@@ -239,7 +239,7 @@ def _memberships(adata: AnnData, lineages: Mapping[str, Sequence[str]] | str | N
         if isinstance(lineages, str)
         else lineages_of_cell_types(adata.obs[groupby], lineages, groupby)
     )
-    slashes = [name for name in table if "/" in name]
+    slashes = [str(name) for name in table if "/" in str(name)]
     if slashes:
         raise ValueError(
             f"Expected names of lineages without a slash, which files read as a group, found {slashes}. Rename them in `lineages`; fate "
