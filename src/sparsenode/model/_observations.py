@@ -199,8 +199,9 @@ def _read_times(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
         raise _missing(key, "obs", "time_key", adata.obs.columns)
     column = adata.obs[key]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        shown = [str(value) for value in column.dropna().unique()[:3]]
         raise TypeError(
-            f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}{_like(column)}. Make it so: "
+            f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}, such as {shown}. Make it so: "
             f"`adata.obs[{key!r}] = {_as_numbers(column, key)}`."
         )
     times = column.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -222,16 +223,6 @@ def _read_times(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
             f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells."
         )
     return times
-
-
-def _like(column: pd.Series) -> str:
-    """How the values of a column of text look, for messages."""
-    values = [str(value) for value in column.dropna().unique()[:3]]
-    return (
-        ""
-        if pd.api.types.is_timedelta64_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)
-        else f" such as {values}"
-    )
 
 
 def _as_numbers(column: pd.Series, key: str) -> str:

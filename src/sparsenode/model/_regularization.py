@@ -271,7 +271,7 @@ class RegularizationMixin(ResultsMixin):
             on_device = {key: value.to(self.module.device) for key, value in tensors.items()}
             errors = self.module.pair_errors(self.module.field.effective_weights(), on_device).double().cpu().numpy()
             known, place = np.unique(tensors["cell"].numpy(), return_inverse=True)
-            return np.stack([np.bincount(place, row, len(known)).astype(float) for row in errors]), len(known)
+            return np.stack([np.bincount(place, row, len(known)) for row in errors]), len(known)
         n_cells = len(held_out)
         if n_cells > _MAX_ITEMS:
             held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))

@@ -318,7 +318,7 @@ def _report(adata: AnnData, assigned: np.ndarray, reached: np.ndarray, root: str
     }
     adata.uns["prepare_trajectories"] = {
         "cells": cells,
-        "lineages": lineages.to_frame(),  # names with a slash are no keys of a file
+        "lineages": lineages.to_frame(),
         "root": root,
         "missing_genes": np.asarray(list(missing), dtype=str),
     }
