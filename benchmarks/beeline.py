@@ -69,11 +69,9 @@ def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     if lacking:
         print(f"{label(run)}: not in the expression are {lacking}, whose edges count as not predicted")
     times = read_times(run, expression.index)
-    # A cell of several lineages has one pseudotime: the mean, where they differ.
-    obs = pd.DataFrame({"pseudotime": times.mean(axis=1)}, index=times.index)
     values = expression.loc[times.index].to_numpy(np.float32)
-    adata = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=genes))
-    adata.obsm["lineages"] = times.notna()
+    adata = anndata.AnnData(values, obs=pd.DataFrame(index=times.index), var=pd.DataFrame(index=genes))
+    adata.obsm["pseudotime"], adata.obsm["lineages"] = times, times.notna()
     return adata, reference
 
 

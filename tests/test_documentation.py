@@ -61,6 +61,8 @@ def test_code_blocks_run(page, cells, short_training, tmp_path, monkeypatch, req
     blocks = FENCE.findall((REPOSITORY / page).read_text())
     if page == "docs/user_guide/multiome.md":
         blocks = _with_activity(blocks)
+    if page == "docs/user_guide/input.md":
+        blocks = _with_times_of_slingshot(blocks)
     if page == "docs/user_guide/motion.md":
         monkeypatch.setenv("SPARSENODE_DATA", str(request.getfixturevalue("data_dir")))
     if page == "docs/user_guide/comparison.md":
@@ -91,6 +93,15 @@ def _with_activity(blocks: list[str]) -> list[str]:
     """The page leaves open where activities come from: here, from expression."""
     given = 'activity = rna[:, rna.var_names[:3]].copy()\nactivity.X = activity.X.toarray() if hasattr(activity.X, "toarray") else activity.X\n'
     return [given + block if "regulator_layer" in block else block for block in blocks]
+
+
+def _with_times_of_slingshot(blocks: list[str]) -> list[str]:
+    """The page reads a file that R wrote: here, from the lineages before it."""
+    given = (
+        'times = adata.obsm["lineages"].where(adata.obsm["lineages"] > 0).mul(adata.obs["dpt_pseudotime"], axis=0)\n'
+        'times.to_csv("slingshot.csv", na_rep="NA")\n'
+    )
+    return [given + block if "slingshot.csv" in block else block for block in blocks]
 
 
 def test_tables_are_those_of_the_results():

@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="fit an h5ad file and write the results into another")
     fit.add_argument("input", type=Path, metavar="IN.h5ad")
     fit.add_argument("output", type=Path, metavar="OUT.h5ad")
-    fit.add_argument("--time", default="dpt_pseudotime", help="column of .obs with the pseudotime (%(default)s)")
+    fit.add_argument(
+        "--time", default="dpt_pseudotime", help="column of .obs, or table in .obsm, with the pseudotime (%(default)s)"
+    )
     fit.add_argument("--lineages", help="column of .obs, or table in .obsm, with the lineages")
     fit.add_argument("--batch", help="column of .obs with the batch")
     fit.add_argument("--layer", help="layer with the expression (.X)")

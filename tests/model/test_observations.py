@@ -1,4 +1,4 @@
-"""Pseudotime, lineages and batches: what is read, and what is refused before anything is trained."""
+"""Lineages and batches: what is read, and what is refused before anything is trained."""
 
 from __future__ import annotations
 
@@ -20,97 +20,6 @@ class NamedArray(np.ndarray):
     """Like CellRank's ``Lineage``: an array that carries the names of its columns."""
 
     names = ["erythroid", "myeloid"]
-
-
-# Pseudotime
-
-
-def test_missing_pseudotime_names_argument_and_columns(adata, refused):
-    del adata.obs[TIME]
-    refused(adata, KeyError, "`time_key`", "adata.obs", TIME, "'lineage'", "'donor'")
-
-
-@pytest.mark.parametrize("dtype", ["str", "category", "bool"])
-def test_non_numeric_pseudotime(adata, refused, dtype):
-    adata.obs[TIME] = adata.obs[TIME].astype(dtype)
-    refused(adata, TypeError, f"`adata.obs['{TIME}']`", "numeric", str(adata.obs[TIME].dtype), ".astype(float)")
-
-
-@pytest.mark.parametrize(
-    ("convert", "expected"),
-    [
-        (lambda days: "day" + days.astype(str), lambda days: days),
-        (lambda days: pd.Categorical("day " + days.astype(str) + ".5"), lambda days: days + 0.5),
-        (lambda days: days.astype(str), lambda days: days),
-        (lambda days: "day-" + days.astype(str), lambda days: days),
-        (lambda days: (days + 1).astype(str) + "e-05", lambda days: (days + 1) * 1e-5),
-        (lambda days: pd.to_timedelta(days, unit="D"), lambda days: days),
-        (lambda days: pd.Timestamp("2026-11-01") + pd.to_timedelta(days, unit="D"), lambda days: days),
-    ],
-    ids=["text", "categories", "digits", "hyphens", "exponents", "durations", "dates"],
-)
-def test_the_fix_for_other_times_gives_numbers(adata, refused, convert, expected):
-    days = pd.Series(np.arange(120) % 8, adata.obs_names)
-    adata.obs["day"] = convert(days)
-    message = refused(adata, TypeError, "`adata.obs['day']` to be numeric", time_key="day")
-    exec(message.split("`")[-2], {"adata": adata})
-    np.testing.assert_allclose(read_observations(adata, "day", None, None).times, expected(days))
-
-
-@pytest.mark.parametrize("values", [["E11.5", "P2"], ["0,5", "1,5"], ["day -1", "day 1"], ["early", "late"]], ids=str)
-def test_text_that_does_not_say_which_number_is_left_to_the_user(adata, refused, values):
-    adata.obs["day"] = values * 60
-    refused(adata, TypeError, f".map({{{values[0]!r}: …, {values[1]!r}: …}}).astype(float)`", time_key="day")
-
-
-def test_numbers_in_text_with_missing_ones(adata, refused):
-    adata.obs["day"] = [None, "1e-05", "2e-04"] * 40
-    message = refused(adata, TypeError, "to be numeric", time_key="day")
-    exec(message.split("`")[-2], {"adata": adata, "pd": pd})
-    np.testing.assert_allclose(adata.obs["day"].to_numpy()[1:3], [1e-5, 2e-4])
-    assert adata.obs["day"].isna().sum() == 40
-
-
-@pytest.mark.parametrize(("value", "word"), [(np.nan, "missing (NaN)"), (np.inf, "infinite"), (-np.inf, "infinite")])
-def test_pseudotime_that_is_not_finite_is_counted_and_the_fix_works(adata, refused, value, word):
-    adata.obs.iloc[[3, 50, 51], adata.obs.columns.get_loc(TIME)] = value
-    message = refused(adata, ValueError, f"`adata.obs['{TIME}']`", "found 3 of 120 cells", word)
-    fix = message.split("`")[-2]
-    assert fix.startswith("adata = ")
-    fixed = eval(fix.removeprefix("adata = "), {"adata": adata, "np": np})
-    sn.SparseNODE.setup_anndata(fixed)
-    assert fixed.n_obs == 117
-
-
-def test_infinite_pseudotime_mentions_diffusion_pseudotime(adata, refused):
-    adata.obs.iloc[0, adata.obs.columns.get_loc(TIME)] = np.inf
-    refused(adata, ValueError, "found 1 of 120 cells", "root cannot reach")
-
-
-def test_nullable_pseudotime_with_a_missing_value(adata, refused):
-    adata.obs[TIME] = adata.obs[TIME].astype("Float64")
-    adata.obs.iloc[7, adata.obs.columns.get_loc(TIME)] = pd.NA
-    message = refused(adata, ValueError, "found 1 of 120 cells missing (NaN)")
-    fixed = eval(message.split("`")[-2].removeprefix("adata = "), {"adata": adata, "np": np})
-    assert fixed.n_obs == 119
-
-
-def test_constant_pseudotime(adata, refused):
-    adata.obs[TIME] = 0.25
-    refused(adata, ValueError, f"`adata.obs['{TIME}']`", "to vary", "0.25", "all 120 cells")
-
-
-def test_constant_pseudotime_within_a_lineage(adata, refused):
-    adata.obs.loc[adata.obs["lineage"] == "myeloid", TIME] = 1.5
-    refused(adata, ValueError, "1.5 in all 60 cells of 'myeloid'", "time_key", lineage_key="lineage")
-
-
-@pytest.mark.parametrize("dtype", ["float32", "int64", "Float64"])
-def test_any_numeric_pseudotime_is_read(adata, dtype):
-    adata.obs[TIME] = (adata.obs[TIME] * 100).round().astype(dtype)
-    times = read_observations(adata, TIME, None, None).times
-    assert times.dtype == np.float64
-    np.testing.assert_array_equal(times, adata.obs[TIME].to_numpy(dtype=float))
 
 
 # Lineages as a column

@@ -175,6 +175,22 @@ def test_cells_of_several_lineages_are_grey_and_drawn_once(fitted_donors):
     assert [len(p) for p in points(axis)] == [((table[:, 1] > 0) & ~own).sum(), own.sum()]
 
 
+def test_cells_stand_at_their_pseudotime_in_the_lineage(fitted_donors):
+    """Those of several lineages at the mean of theirs."""
+    adata = fitted_donors.adata.copy()
+    table = adata.obsm["memberships"]
+    table.iloc[:30] = [0.6, 0.4]
+    times = pd.DataFrame({"erythroid": adata.obs["dpt_pseudotime"], "myeloid": adata.obs["dpt_pseudotime"] + 1.0})
+    adata.obsm["times"] = times.where(table > 0)
+    adata.uns["sparsenode"]["setup"]["time_key"] = "times"
+    axis = sn.pl.trajectory(adata, "gene1")
+    assert axis.get_xlabel() == "times"
+    several, *own = (found[:, 0] for found in points(axis))
+    np.testing.assert_allclose(several, adata.obs["dpt_pseudotime"][:30] + 0.4)
+    for name, shown in zip(table, own, strict=True):
+        np.testing.assert_allclose(shown, times[name][table[name] > 2 / 3])
+
+
 def test_one_of_several_lineages_of_two_donors(fitted_donors):
     axis = sn.pl.trajectory(fitted_donors.adata.copy(), "gene1", lineages="myeloid")
     assert {to_hex(line.get_color()) for line in axis.lines} == {PALETTE[1].lower()}

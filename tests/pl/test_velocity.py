@@ -198,6 +198,26 @@ def test_reads_the_layer_of_the_fit_and_the_first_two_dimensions(embedded, monke
     assert n_neighbors == 7
 
 
+def test_pseudotimes_of_the_lineages_colour_cells_by_lineage(fitted_donors):
+    adata = fitted_donors.adata.copy()
+    adata.obsm["pca"] = np.asarray(adata.X)[:, :3]
+    own = adata.obs["lineage"] == "erythroid"
+    times = {"erythroid": adata.obs["dpt_pseudotime"].where(own), "myeloid": adata.obs["dpt_pseudotime"].where(~own)}
+    adata.obsm["times"] = pd.DataFrame(times)
+    adata.obsm["times"].iloc[:30] = 0.5
+    setup = adata.uns["sparsenode"]["setup"]
+    setup["time_key"] = "times"
+    del setup["lineage_key"]
+    axis = sn.pl.velocity(adata, basis="pca")
+    points = next(c for c in axis.collections if isinstance(c, PathCollection))
+    expected = np.where(own, PALETTE[0].lower(), PALETTE[1].lower())
+    expected[:30] = "#999999"
+    assert [to_hex(color) for color in points.get_facecolor()] == list(expected)
+    legend = axis.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["erythroid", "myeloid", "several lineages"]
+    assert legend.get_title().get_text() == "times"
+
+
 def test_memberships_colour_cells_by_the_largest(fitted_donors):
     adata = fitted_donors.adata.copy()
     adata.obsm["memberships"].iloc[:30] = [0.6, 0.4]
@@ -233,7 +253,7 @@ def test_many_cells_are_thinned(monkeypatch):
         pd.DataFrame(index=np.arange(n).astype(str)),
         obsm={"X_umap": np.random.default_rng(0).normal(size=(n, 2))},
         layers={"sparsenode_velocity": np.zeros((n, 3), dtype=np.float32)},
-        uns={"sparsenode": {"setup": {}, "trajectories": {}}},
+        uns={"sparsenode": {"setup": {}, "trajectories": {"lineage": np.array(["all"])}}},
     )
     seen = []
 
@@ -291,7 +311,7 @@ def test_the_legend_of_a_new_figure_takes_nothing_from_the_axes(names):
 
     adata = of_lineages(names)
     plain = adata.copy()
-    plain.uns["sparsenode"] = {"setup": {}, "trajectories": {}}
+    plain.uns["sparsenode"] = {"setup": {}, "trajectories": {"lineage": np.array(["all"])}}
     figure = sn.pl.velocity(adata, return_fig=True)
     np.testing.assert_allclose(
         axes_inches(figure), axes_inches(sn.pl.velocity(plain, return_fig=True)), rtol=0.05, atol=0

@@ -74,6 +74,30 @@ def test_memberships_of_one_lineage_are_categories(adata):
     )
 
 
+def test_a_table_is_permuted_within_each_lineage_and_batch(make_adata):
+    """Whatever cells lineages share: each has its own times."""
+    adata = make_adata(n_obs=400, n_donors=2)
+    member = adata.obsm["memberships"] > 0
+    times = pd.DataFrame({"myeloid": 1.5 * adata.obs["dpt_pseudotime"], "erythroid": adata.obs["dpt_pseudotime"]})
+    adata.obsm["times"] = times.where(member)
+    before = adata.copy()
+    shuffled = sn.tl.shuffle_time(adata, time_key="times", batch_key="donor")
+    pd.testing.assert_frame_equal(adata.obsm["times"], before.obsm["times"])
+    pd.testing.assert_frame_equal(shuffled.obs, before.obs)
+    after = shuffled.obsm["times"]
+    pd.testing.assert_frame_equal(after.isna(), ~member[list(after)])
+    for name in times:
+        for donor in ("donor0", "donor1"):
+            own = member[name] & (adata.obs["donor"] == donor)
+            assert sorted(after[name][own]) == sorted(times[name][own])
+            assert abs(np.corrcoef(after[name][own], times[name][own])[0, 1]) < 0.3
+    both = member.all(axis=1)
+    assert abs(np.corrcoef(after[both].to_numpy().T)[0, 1]) < 0.5
+    some = sn.tl.shuffle_time(adata, "times", "lineage", "donor").obsm["times"]  # others of the table are no members
+    left = (adata.obs["lineage"] == "myeloid") & member["erythroid"]
+    np.testing.assert_array_equal(some["erythroid"][left], times["erythroid"][left])
+
+
 def test_seed(adata):
     first, same, other = (sn.tl.shuffle_time(adata, seed=seed).obs["dpt_pseudotime"] for seed in (0, 0, 1))
     assert first.equals(same)

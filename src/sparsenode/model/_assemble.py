@@ -17,7 +17,7 @@ from sparsenode.model._expression import expression
 from sparsenode.model._modalities import annotation, modality, same_values
 
 EXPRESSION, REGULATORS = "layer", "regulator_layer"
-_ANNOTATIONS = {"time_key": ("obs",), "lineage_key": ("obs", "obsm"), "batch_key": ("obs",)}
+_ANNOTATIONS = {"time_key": ("obs", "obsm"), "lineage_key": ("obs", "obsm"), "batch_key": ("obs",)}
 _ARGUMENTS = (EXPRESSION, REGULATORS, *_ANNOTATIONS)
 _UNEVEN = 10.0  # ratio of variances beyond which one modality is most of the error
 MODALITY, FEATURE = "modality", "feature"

@@ -24,6 +24,12 @@ def choice(name: str, value: object, valid: Sequence[str]) -> None:
         raise ValueError(f"Expected `{name}` to be one of {list(valid)}, found {value!r}.")
 
 
+def missing(key: str, place: str, argument: str, available: Iterable[object]) -> KeyError:
+    """The error for a key that names nothing there."""
+    shown = [str(name) for name in available][:20]
+    return KeyError(f"Expected `{argument}` to name a column of `adata.{place}`, found {key!r}. Available: {shown}.")
+
+
 def anndata(adata: object) -> None:
     """Refuse anything but AnnData, such as MuData, of which it takes one modality."""
     if not isinstance(adata, AnnData):

@@ -77,7 +77,7 @@ class Cells:
         in_batch = observations.batches[:, None] == batches[None, :]
         weights = observations.memberships[:, lineages] * in_batch
         start, end = table["start"].to_numpy(float), table["end"].to_numpy(float)
-        times = (observations.times[:, None] - start) / (end - start)
+        times = (observations.times[:, lineages] - start) / (end - start)
         return cls(adata, layer, genes, table, lineages, times, weights, own)
 
     @property

@@ -11,6 +11,7 @@ from scvi.data.fields import BaseAnnDataField, LayerField
 
 from sparsenode.model import _expression
 from sparsenode.model._observations import Observations, read_observations
+from sparsenode.model._pseudotime import holds_table
 
 TRAJECTORIES = "trajectories"
 CONSTANT_GENES = "constant_genes"
@@ -47,8 +48,9 @@ class ExpressionField(LayerField):
 class TrajectoryField(BaseAnnDataField):
     """Pseudotime, lineages and batches, summarised as a table of trajectories."""
 
-    def __init__(self, time_key: str, lineage_key: str | None, batch_key: str | None) -> None:
+    def __init__(self, adata: AnnData, time_key: str, lineage_key: str | None, batch_key: str | None) -> None:
         super().__init__()
+        self.place = "obsm" if holds_table(adata, time_key) else "obs"
         self.keys = {"time_key": time_key, "lineage_key": lineage_key, "batch_key": batch_key}
 
     @property
@@ -58,12 +60,12 @@ class TrajectoryField(BaseAnnDataField):
 
     @property
     def attr_name(self) -> str:
-        """The field is found through its pseudotime."""
-        return "obs"
+        """The field is found through its pseudotime, a column or a table."""
+        return self.place
 
     @property
     def attr_key(self) -> str | None:
-        """Column of the pseudotime."""
+        """Key of the pseudotime."""
         return self.keys["time_key"]
 
     @property

@@ -116,7 +116,10 @@ class MuDataMixin(BaseModelClass):
         setup_method_args = cls._get_setup_method_args(**locals())
         adata = assemble(mdata, setup_method_args["setup_args"])
         manager = MuDataManager(
-            fields=[ExpressionField(REGISTRY_KEYS.X_KEY, layer), TrajectoryField(time_key, lineage_key, batch_key)],
+            fields=[
+                ExpressionField(REGISTRY_KEYS.X_KEY, layer),
+                TrajectoryField(adata, time_key, lineage_key, batch_key),
+            ],
             setup_method_args=setup_method_args,
         )
         cls._tell_from_original(adata)

@@ -1,4 +1,4 @@
-"""Pseudotime, lineages and batches of the cells: read from AnnData, checked, and turned into arrays."""
+"""Lineages and batches of the cells, with their pseudotime: read from AnnData, checked, and turned into arrays."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _keys
+from sparsenode.model import _checks
+from sparsenode.model._pseudotime import by_lineage, read_members, read_pseudotime
 
 MIN_CELLS = 10
 SINGLE_LINEAGE = "all"
 SINGLE_BATCH = "all"
-_NUMBER = "[0-9]+(?:[.][0-9]+)?"  # in text; a hyphen before it may be none of its own
 TOTAL = "total"  # the last row of tables of scores
 
 
@@ -26,7 +27,7 @@ class Observations:
     Parameters
     ----------
     times
-        Pseudotime of each cell, n.
+        Pseudotime of each cell in each lineage, n × lineages; any number where the cell is no member.
     memberships
         Weight of each cell in each lineage, n × lineages.
     batches
@@ -70,7 +71,7 @@ class Observations:
                         f"the lineage, found {mass:.3g} in the {member.sum()} cells of {name!r}: a few cells would decide. Merge it "
                         "with another lineage or batch, or leave it out."
                     )
-                times = self.times[member]
+                times = self.times[member, lineage]
                 if times.min() == times.max():
                     raise ValueError(
                         f"Expected pseudotime to vary within every trajectory, found {times.min():g} in all "
@@ -115,8 +116,11 @@ def read_observations(
     ValueError
         If a value cannot be used; the message names column, count and fix.
     """
-    times = _read_times(adata, time_key, may_be_equal=lineage_names is not None)
-    memberships, names = _read_memberships(adata, lineage_key, lineage_names)
+    times = read_pseudotime(adata, time_key, may_be_equal=lineage_names is not None)
+    if lineage_key is None and isinstance(times, pd.DataFrame):
+        memberships, names, lineage_key = *read_members(times, time_key, lineage_names), time_key
+    else:
+        memberships, names = _read_memberships(adata, lineage_key, lineage_names)
     if lineage_names is not None:
         _check_known(names, lineage_names, lineage_key)
         memberships = (
@@ -126,7 +130,7 @@ def read_observations(
     else:
         _check_names(names, lineage_key)
     batches, batch_names = _read_batches(adata, batch_key)
-    return Observations(times, memberships, batches, names, batch_names)
+    return Observations(by_lineage(times, memberships, names, time_key), memberships, batches, names, batch_names)
 
 
 def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) -> None:
@@ -189,64 +193,6 @@ def _check_names(names: Sequence[str], key: str | None) -> None:
         taken[result] = name
 
 
-def _missing(key: str, place: str, argument: str, available: Sequence[str]) -> KeyError:
-    shown = [str(name) for name in available][:20]
-    return KeyError(f"Expected `{argument}` to name a column of `adata.{place}`, found {key!r}. Available: {shown}.")
-
-
-def _read_times(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
-    if key not in adata.obs:
-        raise _missing(key, "obs", "time_key", adata.obs.columns)
-    column = adata.obs[key]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        shown = [str(value) for value in column.dropna().unique()[:3]]
-        raise TypeError(
-            f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}, such as {shown}. Make it so: "
-            f"`adata.obs[{key!r}] = {_as_numbers(column, key)}`."
-        )
-    times = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    for count, what, fix in (
-        (np.isnan(times).sum(), "missing (NaN)", "Remove these cells"),
-        (
-            np.isinf(times).sum(),
-            "infinite",
-            "Diffusion pseudotime is infinite in cells that the root cannot reach; remove them",
-        ),
-    ):
-        if count:
-            raise ValueError(
-                f"Expected pseudotime `adata.obs[{key!r}]` to be finite, found {count} of {len(times)} cells "
-                f"{what}. {fix}: `adata = adata[np.isfinite(adata.obs[{key!r}].astype(float))].copy()`."
-            )
-    if times.min() == times.max() and not may_be_equal:
-        raise ValueError(
-            f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells."
-        )
-    return times
-
-
-def _as_numbers(column: pd.Series, key: str) -> str:
-    """Code that makes numbers of a column, for the user to fill in where text does not say which."""
-    place = f"adata.obs[{key!r}]"
-    if pd.api.types.is_timedelta64_dtype(column):
-        return f"{place}.dt.total_seconds() / 86400"
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return f"({place} - {place}.min()).dt.total_seconds() / 86400"
-    values = column.dropna().astype(object)
-    if pd.to_numeric(values, errors="coerce").notna().all():
-        return (
-            f"{place}.astype(float)"
-            if len(values) == len(column)
-            else f"pd.to_numeric({place}.astype(object), errors='coerce')"
-        )
-    text = values.astype(str)
-    around = text.str.replace(_NUMBER, "", n=1, regex=True).unique()
-    if len(around) == 1 and text.str.contains(_NUMBER).all() and not set(around[0]) & set("0123456789,.+"):
-        return f"{place}.astype(str).str.extract(r'({_NUMBER})')[0].astype(float)"
-    filled = ", ".join(f"{value!r}: …" for value in text.unique()[:3])
-    return f"{place}.map({{{filled}}}).astype(float)"
-
-
 def _read_memberships(adata: AnnData, key: str | None, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
     if key is None:
         return np.ones((adata.n_obs, 1)), [SINGLE_LINEAGE]
@@ -258,7 +204,7 @@ def _read_memberships(adata: AnnData, key: str | None, known: Sequence[str] | No
         return _one_hot(adata.obs[key], key)
     if key in adata.obsm:
         return _membership_table(adata, key, known)
-    raise _missing(key, "obs` or `adata.obsm", "lineage_key", [*adata.obs.columns, *adata.obsm.keys()])
+    raise _checks.missing(key, "obs` or `adata.obsm", "lineage_key", [*adata.obs.columns, *adata.obsm.keys()])
 
 
 def _one_hot(column: pd.Series, key: str) -> tuple[np.ndarray, list[str]]:
@@ -332,7 +278,7 @@ def _read_batches(adata: AnnData, key: str | None) -> tuple[np.ndarray, list[str
     if key is None:
         return np.zeros(adata.n_obs, dtype=np.int64), [SINGLE_BATCH]
     if key not in adata.obs:
-        raise _missing(key, "obs", "batch_key", adata.obs.columns)
+        raise _checks.missing(key, "obs", "batch_key", adata.obs.columns)
     column = adata.obs[key]
     if column.isna().any():
         raise ValueError(

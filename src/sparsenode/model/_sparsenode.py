@@ -374,11 +374,12 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         layer
             Layer with the expression, ``adata.X`` if ``None``.
         time_key
-            Column of ``adata.obs`` with the pseudotime, finite numbers.
+            Column of ``adata.obs`` with the pseudotime, finite numbers. Or a data frame in ``adata.obsm`` with a column per lineage, which
+            holds the pseudotime of each cell in that lineage and is missing (NaN) where the cell is in another, as slingshot returns it.
         lineage_key
             A categorical column of ``adata.obs``, or a table in ``adata.obsm`` with a column per lineage that holds
             memberships or fate probabilities. They weight the cells, so a stem cell may belong to all lineages. Without
-            it, all cells are one lineage.
+            it, all cells are one lineage, or, where pseudotime is a table, cells are in the lineages for which they have one.
         batch_key
             Column of ``adata.obs`` with the donor, sample or trial.
         **kwargs
@@ -395,7 +396,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         TypeError
             If ``adata`` is no AnnData, an argument is unknown, if pseudotime, memberships or expression are not numeric, or names of genes are numbers.
         ValueError
-            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant; if lineages are missing,
+            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant, or a table of it does not have the
+            lineages as columns; if lineages are missing,
             negative, all zero or have fewer than 10 cells in a batch, or memberships that add up to fewer (in units of the largest);
             if a lineage is named ``total``, or the results of two would get the same key; if gene names repeat; if expression is
             NaN or infinite; if there are no cells.
@@ -421,7 +423,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         manager = AnnDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),
-                TrajectoryField(time_key, lineage_key, batch_key),
+                TrajectoryField(adata, time_key, lineage_key, batch_key),
             ],
             setup_method_args=setup_method_args,
         )

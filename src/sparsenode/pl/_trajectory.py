@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from sparsenode import _keys
 from sparsenode.model._expression import expression
-from sparsenode.model._observations import read_observations
+from sparsenode.model._observations import Observations, read_observations
 from sparsenode.pl import _common
 
 _N_DEFAULT = 4
@@ -97,7 +97,7 @@ def trajectory(
         for lineage, members in groups.items():
             batches = [observations.batch_names[batch] for batch in observations.batches[members]]
             axis.scatter(
-                observations.times[members],
+                _times(observations, names, lineage)[members],
                 cells[members],
                 s=6,
                 color=[looks.color(lineage, batch) for batch in batches],
@@ -125,6 +125,13 @@ def trajectory(
     if handles:
         _common.legend(figure, axes[0], handles, beneath=ax is None, title=title)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _times(observations: Observations, names: list[str], lineage: str) -> np.ndarray:
+    """Pseudotime of the cells in a lineage, or its mean over the lineages of each cell."""
+    if lineage in names:
+        return observations.times[:, names.index(lineage)]
+    return np.average(observations.times, axis=1, weights=observations.memberships)
 
 
 def _groups(memberships: np.ndarray, names: list[str], shown: list[str]) -> dict[str, np.ndarray]:

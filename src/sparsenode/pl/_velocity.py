@@ -138,14 +138,16 @@ def _dense(values: Any) -> np.ndarray:
 def _lineages(adata: AnnData, uns: dict[str, Any]) -> pd.Series | None:
     """Lineage of every cell, missing where it is of several; nothing where there is one lineage."""
     setup = uns["setup"]
-    if setup.get("lineage_key") is None:
-        return None
-    if setup["lineage_key"] in adata.obs:
-        return adata.obs[setup["lineage_key"]]
+    lineage_key = setup.get("lineage_key")
+    if lineage_key in adata.obs:
+        return adata.obs[lineage_key]
     names = list(dict.fromkeys(map(str, uns["trajectories"]["lineage"])))
-    observations = read_observations(adata, setup["time_key"], setup["lineage_key"], setup.get("batch_key"), names)
+    if lineage_key is None and len(names) == 1:
+        return None
+    observations = read_observations(adata, setup["time_key"], lineage_key, setup.get("batch_key"), names)
     main = np.array([*names, None], dtype=object)[_common.main_lineages(observations.memberships)]
-    return pd.Series(pd.Categorical(main, categories=names), index=adata.obs_names, name=setup["lineage_key"])
+    title = lineage_key or setup["time_key"]  # a table of pseudotimes says which cells are in which lineage
+    return pd.Series(pd.Categorical(main, categories=names), index=adata.obs_names, name=title)
 
 
 def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Series | None) -> list[Line2D]:

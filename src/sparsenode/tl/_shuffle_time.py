@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy.sparse.csgraph import connected_components
 
 from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._observations import Observations, read_observations
+from sparsenode.model._pseudotime import holds_table
 
 
 def shuffle_time(
@@ -24,8 +26,9 @@ def shuffle_time(
     compare the scores. Each lineage keeps its cells, and its pseudotimes where it shares no cells with others, but not which
     cell has which, so a network that scores as well after shuffling did not come from dynamics. Permute with several seeds: one
     permutation is one draw. Lineages of one batch that share cells, such as stem cells, are permuted together: no other way is free
-    of order, as a cell has one pseudotime, and stem cells would stay early. Such a lineage then has times of the others too, and is
-    as long as the longest: compare networks, not forecasts.
+    of order where a cell has one pseudotime, and stem cells would stay early. Such a lineage then has times of the others too, and is
+    as long as the longest: compare networks, not forecasts. Where a cell has a pseudotime for each lineage, in a table of ``.obsm``, each
+    lineage is permuted by itself.
 
     Do not use it to test whether lineages or batches differ: they still do.
 
@@ -40,8 +43,8 @@ def shuffle_time(
 
     Returns
     -------
-    A copy in memory, not set up for any model, whose ``.obs[time_key]`` is permuted. Results of earlier fits are copied
-    with the rest and belong to the original order.
+    A copy in memory, not set up for any model, whose ``.obs[time_key]``, or ``.obsm[time_key]``, is permuted. Results of earlier fits
+    are copied with the rest and belong to the original order.
 
     Raises
     ------
@@ -62,12 +65,26 @@ def shuffle_time(
     _checks.anndata(adata)
     _checks.at_least("seed", seed, 0)
     observations = read_observations(adata, time_key, lineage_key, batch_key)
-    order = _permutation(observations, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
     shuffled = adata.to_memory() if adata.isbacked else adata.copy()
-    shuffled.obs[time_key] = adata.obs[time_key].to_numpy()[order]
+    if holds_table(adata, time_key):
+        shuffled.obsm[time_key] = _permuted_table(shuffled.obsm[time_key], observations, generator)
+    else:
+        shuffled.obs[time_key] = adata.obs[time_key].to_numpy()[_permutation(observations, generator)]
     for key in [key for key in shuffled.uns if str(key).startswith("_scvi")]:
         del shuffled.uns[key]  # scvi-tools would take the copy for the original
     return shuffled
+
+
+def _permuted_table(table: pd.DataFrame, observations: Observations, generator: np.random.Generator) -> pd.DataFrame:
+    """Pseudotimes, permuted among the cells of each lineage and batch."""
+    table = table.copy()
+    for column, name in enumerate(map(str, table.columns)):
+        member = observations.memberships[:, observations.lineage_names.index(name)] > 0
+        for batch in np.unique(observations.batches):
+            own = np.flatnonzero(member & (observations.batches == batch))
+            table.iloc[own, column] = table.iloc[generator.permutation(own), column].to_numpy()
+    return table
 
 
 def _permutation(observations: Observations, generator: np.random.Generator) -> np.ndarray:
