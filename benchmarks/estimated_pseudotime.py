@@ -3,7 +3,7 @@
 The networks and cells of ``simulated_networks.py``, 2000 cells each. Pseudotime is *true*, up to an error of 2 to 5 % as there; of
 *diffusion*, one for each cell; or of *curves* in the manner of slingshot, one for each lineage, or their *mean*. Lineages are estimated as well, by
 the clusters of the curves; networks without branches have one, and no curves. Everything is ``SparseNODE(adata, objective="transport")`` with its
-defaults; no setting was chosen on this.
+defaults, but *not centred*, which leaves what the cells of a window have in common in displacements. That it is taken out, and where, was chosen on seed 0.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from anndata import AnnData
 from scipy.stats import spearmanr
 
 from sparsenode import tl
+from sparsenode.objectives import Transport
 
 BASELINES = ("genie3", "partial_correlation")
 N_CELLS = 2000
@@ -52,8 +53,11 @@ def run(name: str, network: boolean.BooleanNetwork, seed: int) -> list[dict]:
         cells.obsm["pseudotime"], cells.obsm["lineages"] = times[members], times[members].notna()
         del cells.obs["pseudotime"]
         rank = [spearmanr(own.dropna(), time[own.notna()]).statistic for _, own in times.items()]
-        row = about | {"method": method, "rank_correlation": float(np.mean(rank))}
-        rows.append(row | score(beeline.infer(cells), reference))
+        row = about | {"rank_correlation": float(np.mean(rank))}
+        rows.append(row | {"method": method} | score(beeline.infer(cells.copy()), reference))
+        if method != "curves, mean":
+            plain = beeline.infer(cells, objective=Transport(centring=False))
+            rows.append(row | {"method": f"{method}, not centred"} | score(plain, reference))
     for method in BASELINES:
         rows.append(about | {"method": method} | score(tl.network_baselines(adata, [method])[method], reference))
     return rows

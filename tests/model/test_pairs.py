@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from sparsenode.model._data import Cells
 from sparsenode.model._observations import read_observations
-from sparsenode.model._pairs import pair_batch, relax_batch, relaxation_strength, rows_of
+from sparsenode.model._pairs import centre_batch, chance_of_order, pair_batch, relax_batch, relaxation_strength, rows_of
 from sparsenode.objectives import Transport, couple_cells
 
 
@@ -86,6 +86,44 @@ def test_coefficients_of_others(cells):
     torch.testing.assert_close(
         others["slope"] - plain["slope"], 2 * (own["slope"] - plain["slope"]), atol=1e-5, rtol=1e-4
     )
+
+
+def test_windows_of_each_trajectory_are_centred(cells):
+    """What is left of the means of windows are those of trajectories; the rest of a slope stays."""
+    x, pairs = couple(cells)
+    transport = Transport(windows=5, lags=1, min_cells=3)
+    batch, plain = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(2))
+    centre_batch(batch, [pairs], cells, 0.4, transport)
+    rows = np.unique(pairs.trajectory * 120 + pairs.start)
+    start, trajectory = rows % 120, rows // 120
+    slope, weight = plain["slope"][0].double().numpy(), plain["weight"][0].double().numpy()
+    expected = slope.copy()
+    for m in range(4):
+        own = np.flatnonzero(trajectory == m)
+        order = own[np.argsort(cells.times[start[own], m])]
+        half = max(3, round(len(own) / min(5, len(own) // 3) / 2))
+        mean = np.average(slope[own], axis=0, weights=weight[own])
+        for place, row in enumerate(order):
+            around = order[max(place - half, 0) : place + half + 1]
+            of_window = np.average(slope[around], axis=0, weights=cells.weights[start[around], m])
+            expected[row] -= 0.4 * (of_window - mean)
+    np.testing.assert_allclose(batch["slope"][0], expected, atol=1e-5)
+    for name in ("state", "weight", "lineage", "cell"):
+        torch.testing.assert_close(batch[name], plain[name])
+
+
+def test_chance_is_asked_for_the_cells_that_pairs_start_from(cells, monkeypatch):
+    x, pairs = couple(cells)
+    batch = pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0]
+    seen = []
+    monkeypatch.setattr("sparsenode.model._pairs.share_by_chance", lambda *given: seen.append(given) or 0.5)
+    assert chance_of_order(batch, pairs, x[:, :3], cells, Transport()) == 0.5
+    ((slope, weight, embedding, _),) = seen
+    np.testing.assert_array_equal(slope, batch["slope"][0])
+    np.testing.assert_array_equal(weight, batch["weight"][0])
+    np.testing.assert_allclose(embedding, batch["state"][:, :3], rtol=1e-6)
+    assert chance_of_order(batch, pairs, x, cells, Transport(centring=False)) == 0.0
+    assert len(seen) == 1
 
 
 def test_rows_of_some_cells(cells):

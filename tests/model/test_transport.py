@@ -790,6 +790,57 @@ def test_cells_at_rest_have_the_edges_of_what_keeps_them_there(resting):
     assert edges[1][0, 1] > 0 > edges[1][2, 3]
 
 
+@pytest.fixture(scope="module")
+def by_chance() -> AnnData:
+    """Stationary cells of a reversible chain of four genes, ordered along the way that they scatter most."""
+    rng, drift = np.random.default_rng(0), -np.eye(4)
+    for one, other, weight in ((0, 1, 0.55), (1, 2, -0.55), (2, 3, 0.55)):
+        drift[one, other] = drift[other, one] = weight
+    x = rng.multivariate_normal(np.zeros(4), np.linalg.inv(-drift) / 2, N_RESTING)
+    slowest = np.linalg.eigh(drift)[1][:, -1]
+    adata = AnnData(x, obs=pd.DataFrame({"time": x @ slowest}, map(str, range(N_RESTING))))
+    sn.SparseNODE.setup_anndata(adata, time_key="time")
+    return adata
+
+
+def test_an_order_by_chance_makes_edges(by_chance, caplog):
+    """Of genes that are two and three steps apart, until what windows have in common is taken out, which a message says."""
+    genes = np.arange(4)
+    steps = np.abs(genes[:, None] - genes)
+    for centring in (False, True):
+        caplog.clear()
+        model = sn.SparseNODE(by_chance, objective=Transport(centring=centring))
+        model.train(train_size=1.0, max_epochs=20, key_added=None, **QUIET)
+        assert ("taken out of displacements" in caplog.text) is centring
+        found = model.get_adjacency(weights="standardised").abs().to_numpy()
+        if centring:
+            assert found[steps == 1].min() > 2 * found[steps > 1].max()
+        else:
+            assert found[steps == 1].min() < found[steps > 1].max()
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_held_out_cells_and_halves_are_centred_alike(by_chance, halves):
+    """By the share that all training cells tell, each in windows of its own."""
+    rows = np.arange(N_RESTING)
+    split = rows[rows % 3 > 0], rows[rows % 3 == 0], rows[:0]
+    prepared = []
+    for centring in (False, True):
+        objective = Transport(relaxation=0, centring=centring)
+        model = sn.SparseNODE(by_chance, objective=objective, hidden=(4,), n_seeds=2)
+        prepared.append(model._prepare(split, 1, halves, "transport"))
+    for name in ("train", "full", "validation"):
+        plain, centred = ({k: v.double().numpy() for k, v in getattr(p, f"{name}_tensors").items()} for p in prepared)
+        np.testing.assert_array_equal(plain["state"], centred["state"])
+        taken = plain["slope"] - centred["slope"]
+        for sample, weight in enumerate(plain["weight"]):
+            own = weight > 0
+            assert (taken[sample][~own] == 0).all()
+            left = np.average(taken[sample][own], axis=0, weights=weight[own])
+            assert 0.1 < taken[sample][own].std() < plain["slope"][sample][own].std()
+            assert np.abs(left).max() < 0.1 * taken[sample][own].std()
+
+
 def test_halves_that_lack_a_lineage_relax_without_it(resting):
     """Where its cells are too few to be coupled in one of them, which a warning says."""
     adata, rows = resting.copy(), np.arange(N_RESTING)

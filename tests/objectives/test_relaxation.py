@@ -20,51 +20,6 @@ def displacements(times: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndar
     return pairs.start, moved / moved.std(0)
 
 
-def test_deviations_are_from_the_weighted_mean_of_the_cells_around():
-    rng = np.random.default_rng(0)
-    n = 150
-    times, masses, x = rng.uniform(size=n), rng.uniform(0.1, 2.0, n), rng.normal(size=(n, 3)) + 50.0
-    trajectory = (np.arange(n) >= 60).astype(int)
-    masses[::10] = 0.0
-    means = WindowMeans.arrange(times, trajectory, masses, Transport(windows=(4, 8), lags=1, min_cells=6))
-    found = np.full_like(x, np.nan)
-    for rows, deviation in means.deviations(x):
-        found[rows] = deviation
-    for m, n_cells in ((0, 54), (1, 81)):
-        own = np.flatnonzero((trajectory == m) & (masses > 0))
-        assert len(own) == n_cells
-        half = round(n_cells / 8 / 2)
-        order = own[np.argsort(times[own])]
-        for place, cell in enumerate(order):
-            around = order[max(place - half, 0) : place + half + 1]
-            np.testing.assert_allclose(found[cell], x[cell] - np.average(x[around], axis=0, weights=masses[around]))
-    assert np.isnan(found[masses == 0]).all()
-
-
-@pytest.mark.parametrize("n_cells", [1, 2, 11, 13])
-def test_a_few_cells_are_one_window_or_two(n_cells):
-    x = np.random.default_rng(0).normal(size=(n_cells, 2))
-    ((rows, deviation),) = everything(n_cells, np.arange(n_cells)).deviations(x)
-    assert len(rows) == n_cells
-    if n_cells < 5:
-        np.testing.assert_allclose(deviation, x - x.mean(0), atol=1e-12)
-    assert np.isfinite(deviation).all()
-
-
-def test_cells_of_next_to_no_mass_have_no_windows():
-    """Fate probabilities that vanish: their running sums would be lost to rounding. Trajectories without cells are left out."""
-    rng = np.random.default_rng(0)
-    n = 200
-    times, x = np.sort(rng.uniform(size=n)), rng.normal(size=(n, 2))
-    masses = np.where(times < 0.5, 0.5, 1e-15)
-    trajectory = np.where(np.arange(n) < 10, 0, 1)
-    masses[trajectory == 0] = 0.0
-    means = WindowMeans.arrange(times, trajectory, masses, Transport())
-    ((rows, deviation),) = means.deviations(x)
-    np.testing.assert_array_equal(rows, np.flatnonzero(masses == 0.5))
-    assert np.isfinite(deviation).all()
-
-
 @pytest.mark.parametrize("regulators", [None, [0, 2, 3]])
 def test_coefficients_are_those_of_a_ridge_regression(regulators):
     """Of every gene on the others, as scikit-learn finds it, with a penalty of a tenth of the variance of each."""
@@ -174,10 +129,3 @@ def test_constant_genes_have_no_coefficients():
     assert np.isfinite(found).all()
     assert (found[[0, 2], 1] == 0).all()
     assert (found[1] == 0).all()
-
-
-def test_cells_of_one_time_stay_in_their_order():
-    """As Python sorts them: other orders would hang on the machine."""
-    times = np.random.default_rng(7).integers(0, 4, 300) / 4
-    (order,) = everything(300, times).order
-    assert order.tolist() == sorted(range(300), key=times.__getitem__)

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from sparsenode.model._data import Cells
-from sparsenode.objectives import Pairs, Transport, WindowMeans, regression_within, share_at_rest
+from sparsenode.objectives import (
+    Pairs,
+    Transport,
+    WindowMeans,
+    regression_within,
+    share_at_rest,
+    share_by_chance,
+    take_out,
+)
 from sparsenode.objectives._transport import count_windows
 from sparsenode.training._splitter import BY_SAMPLE
 
@@ -119,6 +127,40 @@ def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[list[np.ndarray]
     keys = [pairs.trajectory * n_cells + pairs.start for pairs in samples]
     rows = np.unique(np.concatenate(keys))
     return keys, rows, rows % n_cells, rows // n_cells
+
+
+def chance_of_order(
+    batch: dict[str, torch.Tensor], pairs: Pairs, embedding: np.ndarray, cells: Cells, transport: Transport
+) -> float:
+    """How far the order of the cells is one of chance, from 0 to 1; 0 where transport is not to ask.
+
+    Parameters
+    ----------
+    batch, pairs
+        Result of :func:`pair_batch`, and what it was made of.
+    embedding
+        Coordinates in which cells were coupled, cells × dimensions.
+    cells
+        Their times and weights.
+    transport
+        Windows, and whether to ask.
+    """
+    if not transport.centring:
+        return 0.0
+    slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
+    _, _, start, _ = _pair_rows([pairs], len(embedding))
+    return share_by_chance(slope, weight, embedding[start], _window_means([pairs], weight, cells, transport))
+
+
+def centre_batch(
+    batch: dict[str, torch.Tensor], samples: Sequence[Pairs], cells: Cells, share: float, transport: Transport
+) -> None:
+    """Take a share of what the cells of a window have in common out of the slopes of a batch, in place.
+
+    ``samples`` are what the batch was made of by :func:`pair_batch`.
+    """
+    for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
+        take_out(slope, weight, _window_means(samples, weight, cells, transport), share)
 
 
 def relaxation_strength(

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from scanpy.pp import pca
 
+from sparsenode._logging import logger
 from sparsenode.model._data import Cells, check_distinct_times, full_batch, relative_spans, standardisation
 from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.model._pairs import (
+    centre_batch,
+    chance_of_order,
     check_coupled,
     pair_batch,
     relax_batch,
@@ -179,6 +182,18 @@ class PreparationMixin(OwnCellsMixin):
             used = cells.weights * (training | validation)[:, None]
             everyone = couple_cells(cells.times, used, embedding, transport)
             held_out, _ = pair_batch([everyone], z, cells, spans, rate)
+        by_chance = chance_of_order(full, pairs, embedding, cells, transport)
+        if by_chance > 0:
+            logger.info(
+                "How windows move is in part not explained by states, as where pseudotime orders cells at rest by chance: %.0f%% of what "
+                "the cells of a window have in common is taken out of displacements (`Transport(centring=…)`).",
+                100 * by_chance,
+            )
+            centre_batch(full, [pairs], cells, by_chance, transport)
+            if half_samples:
+                centre_batch(batch, of_halves, cells, by_chance, transport)
+            if held_out is not None:
+                centre_batch(held_out, [everyone], cells, by_chance, transport)
         strength = relaxation_strength(full, pairs, embedding, cells, transport, noise)
         if strength > 0:
             known = (cells, regulators, strength, transport)

@@ -1,12 +1,14 @@
 """Objectives turn registered cells into tensors and a loss; plain arrays only."""
 
 from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
+from sparsenode.objectives._common_motion import share_by_chance, take_out
 from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
 from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import NullModels
-from sparsenode.objectives._relaxation import WindowMeans, regression_within, share_at_rest
+from sparsenode.objectives._relaxation import regression_within, share_at_rest
 from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
 from sparsenode.objectives._transport import Pairs, Transport, couple_cells, noise_to_signal
+from sparsenode.objectives._window_means import WindowMeans
 
 __all__ = [
     "CellTable",
@@ -25,6 +27,8 @@ __all__ = [
     "noise_to_signal",
     "regression_within",
     "share_at_rest",
+    "share_by_chance",
     "smooth",
     "stream",
+    "take_out",
 ]

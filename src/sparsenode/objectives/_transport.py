@@ -56,6 +56,18 @@ class Transport:
     the share of the displacements within trajectories that deviations explain, relative to what states do. Where it is below 0.75 nothing is added. Noise that is
     larger than motion within a lag looks like rest, but then :math:`r` is smaller; a single lineage of a few hundred cells at rest looks like motion.
 
+    A pseudotime that was computed from the expression orders cells also where they rest, along whatever way they happen to scatter. All cells
+    of a window then seem to move alike, though nothing drives them. Such motion is told by windows that hold states of their own, which do not
+    say how windows move. Displacements :math:`y` are moved from the mean :math:`\bar y_w` of the window around the cell towards that of the
+    trajectory, :math:`y - \theta (\bar y_w - \bar y)`, by the share
+
+    .. math:: \theta = \min \bigl( 1, \max ( 0, \tfrac{s - 0.5}{0.2} ) \bigr) \,
+        \min \bigl( 1, \max ( 0, \tfrac{0.6 - R^2}{0.35} ) \bigr),
+
+    where :math:`s` is the share of the variance of states within trajectories that is between windows, and :math:`R^2` is the share of the
+    variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains, both the mean over dimensions. This comes before
+    what is added at rest. Where windows hold few or noisy cells, :math:`s` is small and nothing is taken out.
+
     Parameters
     ----------
     windows
@@ -86,10 +98,15 @@ class Transport:
         deviations of its displacement for one of the gene itself; 0 for displacements alone. A single lineage that rests is found to
         do so in part: what is added there is 0.15 to 0.27 of it with a thousand cells, and nothing with a few hundred.
 
+    centring
+        Whether to take out of displacements what the cells of a window have in common, by the share :math:`\theta` above.
+
     Raises
     ------
+    TypeError
+        If ``centring`` is not True or False.
     ValueError
-        If an argument is out of range.
+        If another argument is out of range.
 
     Notes
     -----
@@ -119,6 +136,7 @@ class Transport:
     batch_size: int = 1024
     ridge: float = 0.5
     relaxation: float = 0.4
+    centring: bool = True
 
     def __post_init__(self) -> None:
         for name in ("windows", "lags"):
@@ -139,6 +157,8 @@ class Transport:
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
                 raise ValueError(f"Expected `{name}` to be finite and at least 0, found {value!r}.")
+        if not isinstance(self.centring, bool | np.bool_):
+            raise TypeError(f"Expected `centring` to be True or False, found {self.centring!r}.")
 
 
 @dataclass(frozen=True)
