@@ -38,6 +38,7 @@ def variants() -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield "ridge", ridge, {"objective": Transport(ridge=ridge)}
     for relaxation in (0.0, 0.2, 0.8):
         yield "relaxation", relaxation, {"objective": Transport(relaxation=relaxation)}
+    yield "centring", False, {"objective": Transport(centring=False)}
     for strength in (0.05, 0.07, 0.14, 0.2):
         yield "strength", strength, {"regularizer": CNODE(strength)}
     for width in (16, 64):
