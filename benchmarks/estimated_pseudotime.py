@@ -3,7 +3,7 @@
 The networks and cells of ``simulated_networks.py``, 2000 cells each. Pseudotime is *true*, up to an error of 2 to 5 % as there; of
 *diffusion*, one for each cell; or of *curves* in the manner of slingshot, one for each lineage, or their *mean*. Lineages are estimated as well, by
 the clusters of the curves; networks without branches have one, and no curves. Everything is ``SparseNODE(adata, objective="transport")`` with its
-defaults, but *not centred*, which leaves what the cells of a window have in common in displacements. That it is taken out, and where, was chosen on seed 0.
+defaults, but *not centred*, which leaves what the cells of a window have in common in displacements. That it is taken out, and where, was chosen on seeds 0 and 1.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
 
 def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the cells")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3], help="seeds of the cells")
     options = parser.parse_args()
     if options.quick:
         options.seeds = options.seeds[:1]
