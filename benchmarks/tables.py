@@ -57,6 +57,25 @@ NETWORK_METHODS = {
 }
 # Families of simulated networks whose cells come to rest in some states
 RESTING = ("repression", "attractors", "myeloid")
+TIMES = {
+    "true": "true",
+    "diffusion": "diffusion",
+    "diffusion, not centred": "the same, not centred",
+    "curves": "curves, one for each lineage",
+    "curves, not centred": "the same, not centred",
+    "curves, mean": "curves, mean over lineages",
+    "genie3": "GENIE3",
+    "partial_correlation": "partial correlation",
+}
+FAMILIES = {
+    "chain": "chains",
+    "ring": "ring",
+    "bifurcation": "bifurcations",
+    "random": "random",
+    "repression": "repression",
+    "attractors": "attractors",
+    "myeloid": "myeloid",
+}
 OBJECTIVES = {
     "both": "**both**, the default",
     "trajectory": "trajectory",
@@ -263,6 +282,19 @@ def simulated_cells() -> Rows:
             highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
             own_row = [str(n_cells), name, *(means[method] for method in NETWORK_METHODS)]
             rows.append([*own_row, f"{highest} of {len(which)}"])
+    return rows
+
+
+def estimated_pseudotime() -> Rows:
+    """Geometric means of AUPRC ratios over families of simulated networks, by what their pseudotime is."""
+    table = results("results/estimated_pseudotime.csv")
+    ratio = table.groupby(["network", "method"], sort=False)["auprc_ratio"].median().unstack()[list(TIMES)]
+    family = ratio.index.str.split(",").str[0].map(FAMILIES)
+    rows = [["networks", *TIMES.values()]]
+    for name in dict.fromkeys(family):
+        own = ratio[family == name]
+        means = strongest(np.exp(np.log(own.dropna(axis=1)).mean()).to_dict())
+        rows.append([f"{name} ({len(own)})", *(means.get(method, "") for method in TIMES)])
     return rows
 
 
@@ -478,6 +510,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "beeline": beeline,
     "simulated_networks": simulated_networks,
     "simulated_cells": simulated_cells,
+    "estimated_pseudotime": estimated_pseudotime,
     "sensitivity": sensitivity,
     "stability": stability,
     "real_networks": real_networks,

@@ -146,7 +146,7 @@ def test_the_same_seed_writes_the_same(path, tmp_path, quick):
     [
         (
             [],
-            "`time_key` to name a column of `adata.obs` or `adata.obsm`, found 'dpt_pseudotime'. Available: ['lineage', 'donor', 'age', 'memberships']",
+            "`time_key` to be in `adata.obs` or `adata.obsm`, found 'dpt_pseudotime'. Available: ['lineage', 'donor', 'age'] in",
         ),
         (["--time", "lineage"], "`adata.obs['lineage']` to be numeric"),
         (["--time", "age", "--lineages", "clusters"], "`lineage_key`"),

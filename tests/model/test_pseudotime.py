@@ -29,7 +29,8 @@ def table(adata) -> pd.DataFrame:
 
 def test_missing_pseudotime_names_argument_and_columns(adata, refused):
     del adata.obs[TIME]
-    refused(adata, KeyError, "`time_key`", "adata.obs", TIME, "'lineage'", "'donor'")
+    parts = ("`adata.obs` or `adata.obsm`", TIME, "'lineage'", "'donor'", "['memberships'] in `adata.obsm`")
+    refused(adata, KeyError, "`time_key`", *parts)
 
 
 @pytest.mark.parametrize("dtype", ["str", "category", "bool"])
@@ -212,6 +213,18 @@ def test_other_cells_need_the_lineages_that_they_have(adata, table, make_adata):
     assert list(model.evaluate(other).index) == ["myeloid", "total"]
     other.obsm[TABLE]["erythroid"] = np.nan
     assert list(model.evaluate(other).index) == ["myeloid", "total"]
+    other.obsm[TABLE]["none"] = np.nan
+    assert list(model.evaluate(other).index) == ["myeloid", "total"]
+    other.obsm[TABLE] = table.set_axis([0, 1], axis=1)
+    with pytest.raises(ValueError, match="no column names") as caught:
+        model.evaluate(other)
+    exec(str(caught.value).split("`")[-2], {"adata": other, "pd": pd, "np": np})
+    assert list(model.evaluate(other).index) == ["erythroid", "myeloid", "total"]
+    del other.obsm[TABLE]
+    other.obs[TABLE] = other.obs[TIME]
+    with pytest.raises(ValueError, match=r"a table .* with the columns \['erythroid', 'myeloid'\], found a column"):
+        model.evaluate(other)
+    del other.obs[TABLE]
     other.obsm[TABLE] = pd.DataFrame({"lymphoid": other.obs[TIME]})
     with pytest.raises(ValueError, match=r"new ones in 'slingshot': \['lymphoid'\]"):
         model.evaluate(other)
@@ -224,6 +237,8 @@ def test_a_fit_with_a_table_is_saved_written_and_plotted(adata, table, tmp_path)
     model = sn.SparseNODE(adata, objective="trajectory")
     model.train(1, accelerator="cpu", enable_progress_bar=False)
     model.view_anndata_setup()
+    place = model.adata_manager.data_registry["trajectories"]
+    assert (place["attr_name"], place["attr_key"]) == ("obsm", TABLE)
     model.save(str(tmp_path / "model"))
     adata.write_h5ad(tmp_path / "cells.h5ad")
     cells = read_h5ad(tmp_path / "cells.h5ad")
@@ -231,6 +246,42 @@ def test_a_fit_with_a_table_is_saved_written_and_plotted(adata, table, tmp_path)
     loaded = sn.SparseNODE.load(str(tmp_path / "model"), cells)
     np.testing.assert_array_equal(loaded.predict(), model.predict())
     pd.testing.assert_frame_equal(loaded.evaluate(), model.evaluate())
+
+
+def test_other_cells_with_a_table_where_the_model_has_a_column(adata, table):
+    sn.SparseNODE.setup_anndata(adata)
+    model = sn.SparseNODE(adata, objective="trajectory")
+    model.train(1, accelerator="cpu", enable_progress_bar=False)
+    other = adata.copy()
+    del other.obs[TIME]
+    other.obsm[TIME] = table
+    with pytest.raises(ValueError, match=f"a column `adata.obs.'{TIME}'.`, found a table"):
+        model.evaluate(other)
+
+
+def test_a_table_of_numbers_that_may_be_missing(adata, table):
+    expected = read_observations(adata, TABLE, None, None)
+    adata.obsm[TABLE] = table.astype("Float64")
+    assert adata.obsm[TABLE].isna().any(axis=None)
+    found = read_observations(adata, TABLE, None, None)
+    np.testing.assert_array_equal(found.times, expected.times)
+    np.testing.assert_array_equal(found.memberships, expected.memberships)
+
+
+@pytest.mark.parametrize("kind", ["float64", "Float64"])
+def test_a_table_in_mudata_must_be_that_of_the_modality(adata, table, kind):
+    whole = table.astype(kind)
+    mdata = MuData({"rna": adata})
+    mdata.obsm[TABLE], adata.obsm[TABLE] = whole, whole.copy()
+    sn.SparseNODE.setup_mudata(mdata, time_key=TABLE)
+    for change in (whole + 1.0, whole.rename(columns={"erythroid": "Ery"}), whole.fillna(0.0)):
+        mdata.obsm[TABLE] = change
+        with pytest.raises(ValueError, match="different values") as caught:
+            sn.SparseNODE.setup_mudata(mdata, time_key=TABLE)
+    exec(str(caught.value).split("`")[-2], {"mdata": mdata})
+    sn.SparseNODE.setup_mudata(mdata, time_key=TABLE)
+    with pytest.raises(KeyError, match="memberships"):
+        sn.SparseNODE.setup_mudata(mdata, time_key="slingshots")
 
 
 def test_a_table_in_mudata(adata, table):
@@ -249,7 +300,9 @@ def test_a_table_in_mudata(adata, table):
 
 def test_one_key_in_both_places(adata, table, refused):
     adata.obs[TABLE] = adata.obs[TIME]
-    refused(adata, ValueError, "`time_key`", "'slingshot' in both", "Rename one", time_key=TABLE)
+    message = refused(adata, ValueError, "`time_key`", "'slingshot' in both", "Rename one", time_key=TABLE)
+    exec(message.split("`")[-2], {"adata": adata})
+    sn.SparseNODE.setup_anndata(adata, time_key=TABLE)
 
 
 def test_an_array_has_no_names_and_the_fix_works(adata, table, refused):
@@ -265,7 +318,12 @@ def test_an_array_has_no_names_and_the_fix_works(adata, table, refused):
 )
 def test_tables_of_text_or_booleans(adata, table, refused, convert):
     adata.obsm[TABLE] = convert(table)
-    refused(adata, TypeError, "`adata.obsm['slingshot']` to be numeric", time_key=TABLE)
+    message = refused(
+        adata, TypeError, "`adata.obsm['slingshot']` to be numeric", "['erythroid', 'myeloid']", time_key=TABLE
+    )
+    if pd.api.types.is_string_dtype(adata.obsm[TABLE]["erythroid"]):
+        exec(message.split("`")[-2], {"adata": adata, "pd": pd})
+        pd.testing.assert_frame_equal(read_pseudotime(adata, TABLE, False), table)
 
 
 def test_columns_that_read_the_same(adata, table, refused):
@@ -273,15 +331,27 @@ def test_columns_that_read_the_same(adata, table, refused):
     refused(adata, ValueError, "unique column names, found ['1', '1']", time_key=TABLE)
 
 
-def test_infinite_times_are_counted_and_the_fix_works(adata, table, refused):
-    adata.obsm[TABLE].iloc[:3, 0] = np.inf
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_times_are_counted_and_the_fix_works(adata, table, refused, value):
+    adata.obsm[TABLE].iloc[:3] = value
     message = refused(adata, ValueError, "infinite ones in 3 of 120 cells", time_key=TABLE)
     exec(message.split("`")[-2], {"adata": adata, "np": np})
-    assert np.isnan(adata.obsm[TABLE].iloc[:3, 0]).all()
+    assert np.isnan(adata.obsm[TABLE].iloc[:3]).all(axis=None)
 
 
-def test_cells_without_a_time_are_counted_and_the_fix_works(adata, table, refused):
+def test_complex_numbers_and_tables_without_columns(adata, table, refused):
+    adata.obsm[TABLE] = table.assign(myeloid=1j)
+    refused(adata, TypeError, "to be numeric", "others in ['myeloid']", time_key=TABLE)
+    adata.obsm[TABLE] = table[[]]
+    refused(adata, ValueError, "a column per lineage", "found none", time_key=TABLE)
+
+
+@pytest.mark.parametrize("kind", ["float64", "Float64"])
+def test_cells_without_a_time_are_counted_and_the_fix_works(adata, table, refused, kind):
     adata.obsm[TABLE].iloc[:4] = np.nan
+    if kind == "Float64":  # numbers that are NaN, and not missing as pandas has it
+        adata.obsm[TABLE] = adata.obsm[TABLE].fillna(0.0).astype(kind) / adata.obsm[TABLE].notna().astype(kind)
+        assert adata.obsm[TABLE].notna().all(axis=None)
     message = refused(adata, ValueError, "`adata.obsm['slingshot']` for 4 of 120 cells", time_key=TABLE)
     fixed = eval(message.split("`")[-2].removeprefix("adata = "), {"adata": adata})
     sn.SparseNODE.setup_anndata(fixed, time_key=TABLE)
@@ -301,14 +371,29 @@ def test_members_without_a_time(adata, table, refused):
     missing = int(adata.obsm[TABLE]["erythroid"].isna().sum())
     parts = (f"for {missing} of the 120 cells of 'erythroid'", "leave out `lineage_key`")
     refused(adata, ValueError, *parts, time_key=TABLE, lineage_key="memberships")
+    adata.obsm["memberships"]["erythroid"] = np.where(np.arange(120) < 30, 0.1, 0.0)
+    missing = int(adata.obsm[TABLE]["erythroid"][:30].isna().sum())
+    assert 0 < missing < 30
+    parts = (f"for {missing} of the 30 cells of 'erythroid'",)
+    adata.obsm["memberships"]["myeloid"] = 1.0 - adata.obsm["memberships"]["erythroid"]
+    refused(adata, ValueError, *parts, time_key=TABLE, lineage_key="memberships")
 
 
 def test_columns_are_the_lineages(adata, table, refused):
     keys = {"time_key": TABLE, "lineage_key": "memberships"}
     adata.obsm[TABLE] = table.rename(columns={"myeloid": "Myeloid"})
-    refused(adata, ValueError, "['erythroid', 'myeloid']", "none for ['myeloid']", **keys)
+    refused(adata, ValueError, "['erythroid', 'myeloid']", "none for ['myeloid']", "'Myeloid']", **keys)
     adata.obsm[TABLE] = table.assign(lymphoid=1.0)
-    refused(adata, ValueError, "found ['lymphoid'] beside them", **keys)
+    message = refused(adata, ValueError, "found ['lymphoid']", **keys)
+    exec(message.split("`")[-2], {"adata": adata})
+    pd.testing.assert_frame_equal(adata.obsm[TABLE], table)
+    adata.obsm[TABLE] = table.assign(lymphoid=np.nan)  # a subset of cells has no more
+    assert read_observations(adata, TABLE, "memberships", None).lineage_names == ["erythroid", "myeloid"]
+
+
+def test_pseudotimes_are_no_memberships(adata, table, refused):
+    adata.obsm[TABLE] = table.fillna(0.0)
+    refused(adata, ValueError, "`lineage_key`", "for both keys", time_key=TABLE, lineage_key=TABLE)
 
 
 def test_a_constant_time_in_one_lineage(adata, table, refused):

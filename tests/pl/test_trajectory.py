@@ -189,6 +189,9 @@ def test_cells_stand_at_their_pseudotime_in_the_lineage(fitted_donors):
     np.testing.assert_allclose(several, adata.obs["dpt_pseudotime"][:30] + 0.4)
     for name, shown in zip(table, own, strict=True):
         np.testing.assert_allclose(shown, times[name][table[name] > 2 / 3])
+    several, _ = (found[:, 0] for found in points(sn.pl.trajectory(adata, "gene1", lineages="myeloid")))
+    of_others = (table["myeloid"] > 0) & (table["myeloid"] < 2 / 3)
+    np.testing.assert_allclose(several, times["myeloid"][of_others])
 
 
 def test_one_of_several_lineages_of_two_donors(fitted_donors):

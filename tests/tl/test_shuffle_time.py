@@ -93,6 +93,13 @@ def test_a_table_is_permuted_within_each_lineage_and_batch(make_adata):
             assert abs(np.corrcoef(after[name][own], times[name][own])[0, 1]) < 0.3
     both = member.all(axis=1)
     assert abs(np.corrcoef(after[both].to_numpy().T)[0, 1]) < 0.5
+    for kind in ("Float64", pd.SparseDtype(float)):
+        adata.obsm["times"] = before.obsm["times"].astype(kind).set_axis([1, 2], axis=1)
+        other = sn.tl.shuffle_time(adata, time_key="times", batch_key="donor").obsm["times"]
+        pd.testing.assert_frame_equal(other.astype(float).set_axis(list(after), axis=1), after)
+    adata.obsm["times"] = before.obsm["times"].assign(none=np.nan)
+    other = sn.tl.shuffle_time(adata, "times", "memberships", "donor").obsm["times"]
+    pd.testing.assert_frame_equal(other, after.assign(none=np.nan))
     some = sn.tl.shuffle_time(adata, "times", "lineage", "donor").obsm["times"]  # others of the table are no members
     left = (adata.obs["lineage"] == "myeloid") & member["erythroid"]
     np.testing.assert_array_equal(some["erythroid"][left], times["erythroid"][left])

@@ -62,15 +62,16 @@ def annotation(mdata: MuData, name: str, key: str, argument: str, attributes: tu
         if key in getattr(mdata, attribute) and not (attribute == "obsm" and key in mdata.mod)
     ]
     if own and shared and not same_values(own[0], shared[0]):
+        place = next(place for place in attributes if key in getattr(mdata, place))
         raise ValueError(
             f"Expected one {key!r} for `{argument}`, found different values in modality {name!r} and in `mdata`. Remove one, "
-            f"for instance `del mdata.obs[{key!r}]`."
+            f"for instance `del mdata.{place}[{key!r}]`."
         )
     found = own + shared
     if not found:
         places = " or ".join(f"`.{attribute}`" for attribute in attributes)
         available = [str(column) for attribute in attributes for column in [*getattr(adata, attribute)]][:20]
-        everywhere = [str(column) for column in mdata.obs.columns][:20]
+        everywhere = [str(column) for attribute in attributes for column in [*getattr(mdata, attribute)]][:20]
         raise KeyError(
             f"Expected `{argument}` to be in {places} of modality {name!r} or of `mdata`, found {key!r} in neither. "
             f"The modality has {available}, `mdata` has {everywhere}."
@@ -87,10 +88,13 @@ def _rows(mdata: MuData, adata: AnnData, values: object) -> object:
 
 
 def same_values(one: object, other: object) -> bool:
-    """Whether two columns or tables hold the same, missing values included."""
+    """Whether two columns or tables hold the same, missing values and names of columns included."""
+    if isinstance(one, pd.DataFrame) and isinstance(other, pd.DataFrame) and [*map(str, one)] != [*map(str, other)]:
+        return False
     if type(one) is not type(other) and not (hasattr(one, "shape") and hasattr(other, "shape")):
         return False
     first, second = (np.asarray(value.toarray() if hasattr(value, "toarray") else value) for value in (one, other))
     if first.shape != second.shape:
         return False
-    return bool(((first == second) | (pd.isna(first) & pd.isna(second))).all())
+    missing = pd.isna(first)
+    return bool((missing == pd.isna(second)).all() and (first[~missing] == second[~missing]).all())

@@ -117,6 +117,13 @@ def read_observations(
         If a value cannot be used; the message names column, count and fix.
     """
     times = read_pseudotime(adata, time_key, may_be_equal=lineage_names is not None)
+    if isinstance(times, pd.DataFrame) and lineage_key == time_key:
+        raise ValueError(
+            f"Expected memberships in `lineage_key`, found {time_key!r}, the pseudotimes, for both keys. Leave out `lineage_key`: then the "
+            "cells with a time are those of the lineage."
+        )
+    if lineage_key is None and lineage_names is not None:
+        _check_place(isinstance(times, pd.DataFrame), time_key, lineage_names)
     if lineage_key is None and isinstance(times, pd.DataFrame):
         memberships, names, lineage_key = *read_members(times, time_key, lineage_names), time_key
     else:
@@ -133,6 +140,17 @@ def read_observations(
     return Observations(by_lineage(times, memberships, names, time_key), memberships, batches, names, batch_names)
 
 
+def _check_place(is_table: bool, key: str, known: Sequence[str]) -> None:
+    """Refuse a column of pseudotime where the model has a table, whose columns are its lineages, and the other way round."""
+    single = list(known) == [SINGLE_LINEAGE]
+    if is_table == single:
+        column, table = f"a column `adata.obs[{key!r}]`", f"a table `adata.obsm[{key!r}]`"
+        raise ValueError(
+            f"Expected pseudotime as in the data of the model, {column if single else f'{table} with the columns {list(known)}'}, found "
+            f"{table if is_table else column}. Bring it into that form."
+        )
+
+
 def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) -> None:
     """Refuse lineages that the model does not know."""
     unknown = [name for name in names if name not in known]
@@ -142,7 +160,8 @@ def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) ->
     if list(names) == _numbers(len(known)):
         advice = (
             f"The table has no column names, as when it was written and read: make it a data frame, "
-            f"`adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, {list(known)})`, with the columns in their order."
+            f"`adata.obsm[{key!r}] = pd.DataFrame(np.asarray(adata.obsm[{key!r}]), adata.obs_names, {list(known)})`, with the columns in "
+            "their order."
         )
     raise ValueError(
         f"Expected the lineages of the fitted model, {list(known)}, found new ones in {key!r}: {unknown}. {advice}"
@@ -204,7 +223,7 @@ def _read_memberships(adata: AnnData, key: str | None, known: Sequence[str] | No
         return _one_hot(adata.obs[key], key)
     if key in adata.obsm:
         return _membership_table(adata, key, known)
-    raise _checks.missing(key, "obs` or `adata.obsm", "lineage_key", [*adata.obs.columns, *adata.obsm.keys()])
+    raise _checks.missing(adata, key, "lineage_key", ("obs", "obsm"))
 
 
 def _one_hot(column: pd.Series, key: str) -> tuple[np.ndarray, list[str]]:
@@ -278,7 +297,7 @@ def _read_batches(adata: AnnData, key: str | None) -> tuple[np.ndarray, list[str
     if key is None:
         return np.zeros(adata.n_obs, dtype=np.int64), [SINGLE_BATCH]
     if key not in adata.obs:
-        raise _checks.missing(key, "obs", "batch_key", adata.obs.columns)
+        raise _checks.missing(adata, key, "batch_key", ("obs",))
     column = adata.obs[key]
     if column.isna().any():
         raise ValueError(

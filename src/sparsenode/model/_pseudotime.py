@@ -26,10 +26,11 @@ def holds_table(adata: AnnData, key: str) -> bool:
     places = [place for place, names in (("obs", adata.obs), ("obsm", adata.obsm)) if key in names]
     if len(places) == 2:
         raise ValueError(
-            f"Expected `time_key` to be in one of `adata.obs` and `adata.obsm`, found {key!r} in both. Rename one."
+            f"Expected `time_key` to be in one of `adata.obs` and `adata.obsm`, found {key!r} in both. Rename one, for instance "
+            f"`adata.obsm[{key + '_of_lineages'!r}] = adata.obsm.pop({key!r})`."
         )
     if not places:
-        raise _checks.missing(key, "obs` or `adata.obsm", "time_key", [*adata.obs.columns, *adata.obsm.keys()])
+        raise _checks.missing(adata, key, "time_key", ("obs", "obsm"))
     return places == ["obsm"]
 
 
@@ -53,7 +54,7 @@ def read_pseudotime(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray 
 def read_members(table: pd.DataFrame, key: str, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
     """Memberships that a table of pseudotimes implies, cells × lineages, one where there is a time, and the lineages.
 
-    Lineages may be without cells where those of a model are ``known``.
+    Where those of a model are ``known`` lineages may be without cells, and others that are do not count.
 
     Raises
     ------
@@ -61,19 +62,21 @@ def read_members(table: pd.DataFrame, key: str, known: Sequence[str] | None) -> 
         If a cell has no time at all, or a lineage no cell.
     """
     members = table.notna()
+    if known is not None:
+        members = members.loc[:, members.any(axis=0) | members.columns.isin(known)]
     outside = int((~members.any(axis=1)).sum())
     if outside:
         raise ValueError(
             f"Expected every cell to have a pseudotime in some lineage, found none in `adata.obsm[{key!r}]` for {outside} of {len(table)} "
-            f"cells. Remove them: `adata = adata[adata.obsm[{key!r}].notna().any(axis=1)].copy()`."
+            f"cells. Remove them: `adata = adata[adata.obsm[{key!r}].astype(float).notna().any(axis=1)].copy()`."
         )
-    empty = list(table.columns[~members.any(axis=0)])
+    empty = list(members.columns[~members.any(axis=0)])
     if empty and known is None:
         raise ValueError(
             f"Expected every lineage to have cells, found only missing values for {empty} in `adata.obsm[{key!r}]`. Drop these columns: "
-            f"`adata.obsm[{key!r}] = adata.obsm[{key!r}].dropna(axis=1, how='all')`."
+            f"`adata.obsm[{key!r}] = adata.obsm[{key!r}].astype(float).dropna(axis=1, how='all')`."
         )
-    return members.to_numpy(dtype=np.float64), list(table.columns)
+    return members.to_numpy(dtype=np.float64), list(members.columns)
 
 
 def by_lineage(times: np.ndarray | pd.DataFrame, memberships: np.ndarray, names: Sequence[str], key: str) -> np.ndarray:
@@ -86,12 +89,19 @@ def by_lineage(times: np.ndarray | pd.DataFrame, memberships: np.ndarray, names:
     """
     if not isinstance(times, pd.DataFrame):
         return np.broadcast_to(times[:, None], memberships.shape)
-    new = [name for name in times if name not in names]
+    place = f"adata.obsm[{key!r}]"
     lacking = [name for name, own in zip(names, memberships.T, strict=True) if name not in times.columns and own.any()]
-    if new or lacking:
+    if lacking:
         raise ValueError(
-            f"Expected a column of pseudotime in `adata.obsm[{key!r}]` for each of the lineages, {list(names)}, and no other, found "
-            f"{'none for ' + str(lacking) if lacking else str(new) + ' beside them'}. Name, add or drop columns."
+            f"Expected a column of pseudotime in `{place}` for each of the lineages, {list(names)}, found none for {lacking}: it has "
+            f"{list(times.columns)}. Give the columns the names of the lineages, for instance `{place} = {place}.rename(columns={{…}})`, "
+            "or the lineages those of the columns."
+        )
+    new = [name for name in times if name not in names and times[name].notna().any()]
+    if new:
+        raise ValueError(
+            f"Expected no columns of pseudotime in `{place}` but those of the lineages, {list(names)}, found {new}. Drop them: "
+            f"`{place} = {place}.loc[:, {place}.columns.astype(str).isin({list(names)})]`."
         )
     table = times.reindex(columns=list(names))
     for name, own in zip(names, memberships.T, strict=True):
@@ -109,11 +119,17 @@ def _read_table(adata: AnnData, key: str) -> pd.DataFrame:
     table, place = adata.obsm[key], f"adata.obsm[{key!r}]"
     if not isinstance(table, pd.DataFrame):
         raise TypeError(
-            f"Expected pseudotimes `{place}` to be a data frame with a column per lineage, found {type(table).__name__}. Make it one: "
-            f"`{place} = pd.DataFrame({place}, adata.obs_names, [names of the lineages])`."
+            f"Expected pseudotimes `{place}` to be a data frame with a column per lineage, NaN where a cell is in another, found "
+            f"{type(table).__name__}. Make it one: `{place} = pd.DataFrame({place}, adata.obs_names, [names of the lineages])`."
         )
-    if any(not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind) for kind in table.dtypes):
-        raise TypeError(f"Expected pseudotimes `{place}` to be numeric, found {sorted(set(map(str, table.dtypes)))}.")
+    if table.shape[1] == 0:
+        raise ValueError(f"Expected a column per lineage in pseudotimes `{place}`, found none.")
+    wrong = [str(name) for name, column in table.items() if not _is_real(column)]
+    if wrong:
+        raise TypeError(
+            f"Expected pseudotimes `{place}` to be numeric, found {sorted({str(kind) for kind in table.dtypes})}, others in {wrong}. Text "
+            f"becomes numbers by `{place} = {place}.apply(pd.to_numeric, errors='coerce')`."
+        )
     result = pd.DataFrame(table.to_numpy(dtype=np.float64, na_value=np.nan), table.index, [str(c) for c in table])
     if not result.columns.is_unique:
         raise ValueError(f"Expected `{place}` to have unique column names, found {list(result.columns)}.")
@@ -124,6 +140,12 @@ def _read_table(adata: AnnData, key: str) -> pd.DataFrame:
             f"of {len(result)} cells. Remove them, or make them missing: `{place} = {place}.replace([np.inf, -np.inf], np.nan)`."
         )
     return result
+
+
+def _is_real(column: pd.Series) -> bool:
+    """Whether a column holds real numbers, by its type."""
+    types = pd.api.types
+    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column)
 
 
 def _read_column(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:

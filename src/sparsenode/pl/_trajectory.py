@@ -58,7 +58,7 @@ def trajectory(
     Axes, or a list of them if there are several genes. Points are cells, in the units of the data; at most 3000 of each
     lineage are drawn, spread evenly. Lines are fitted trajectories. Colours are lineages and line styles batches; if there is
     one lineage only, colours are batches. A cell takes the colour of the lineage that holds two thirds or more of its
-    membership; others are drawn once, in grey, and called "several lineages".
+    membership; others are drawn once, in grey, and called "several lineages", at the mean of their pseudotimes in the lineages shown.
 
     Raises
     ------
@@ -91,13 +91,14 @@ def trajectory(
     observations = read_observations(adata, setup["time_key"], setup.get("lineage_key"), setup.get("batch_key"), names)
     looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
     groups = _groups(observations.memberships, names, shown)
+    times = {lineage: _times(observations, names, shown, lineage) for lineage in groups}
     figure, axes = _common.panels(ax, len(wanted), 3.4, 2.8)
     for axis, gene in zip(axes, wanted, strict=True):
         cells = _gene(adata, setup.get("layer"), gene)
         for lineage, members in groups.items():
             batches = [observations.batch_names[batch] for batch in observations.batches[members]]
             axis.scatter(
-                _times(observations, names, lineage)[members],
+                times[lineage][members],
                 cells[members],
                 s=6,
                 color=[looks.color(lineage, batch) for batch in batches],
@@ -127,11 +128,14 @@ def trajectory(
     return _common.finish(figure, axes, show, return_fig)
 
 
-def _times(observations: Observations, names: list[str], lineage: str) -> np.ndarray:
-    """Pseudotime of the cells in a lineage, or its mean over the lineages of each cell."""
+def _times(observations: Observations, names: list[str], shown: list[str], lineage: str) -> np.ndarray:
+    """Pseudotime of the cells in a lineage, or its mean over those of the lineages of each cell that are shown."""
     if lineage in names:
         return observations.times[:, names.index(lineage)]
-    return np.average(observations.times, axis=1, weights=observations.memberships)
+    positions = [names.index(name) for name in shown]
+    weights = observations.memberships[:, positions]
+    total = np.sum(observations.times[:, positions] * weights, axis=1)
+    return total / np.where(weights.any(1), weights.sum(1), 1.0)
 
 
 def _groups(memberships: np.ndarray, names: list[str], shown: list[str]) -> dict[str, np.ndarray]:

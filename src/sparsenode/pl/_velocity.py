@@ -50,8 +50,8 @@ def velocity(
     basis
         Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown.
     color
-        Column of ``adata.obs`` that colours the cells; by default the lineages. Where these are memberships, a cell takes
-        the colour of the largest one, if that is two thirds or more of them, and grey otherwise.
+        Column of ``adata.obs`` that colours the cells; by default the lineages. Where these are memberships, or columns of
+        a table of pseudotimes, a cell takes the colour of the largest one, if that is two thirds or more of them, and grey otherwise.
     n_neighbors
         Number of nearest cells that a velocity may point to.
     key

@@ -78,13 +78,15 @@ def shuffle_time(
 
 def _permuted_table(table: pd.DataFrame, observations: Observations, generator: np.random.Generator) -> pd.DataFrame:
     """Pseudotimes, permuted among the cells of each lineage and batch."""
-    table = table.copy()
-    for column, name in enumerate(map(str, table.columns)):
-        member = observations.memberships[:, observations.lineage_names.index(name)] > 0
+    members = dict(zip(observations.lineage_names, observations.memberships.T > 0, strict=True))
+    columns = []
+    for position, name in enumerate(map(str, table.columns)):
+        order = np.arange(len(table))
         for batch in np.unique(observations.batches):
-            own = np.flatnonzero(member & (observations.batches == batch))
-            table.iloc[own, column] = table.iloc[generator.permutation(own), column].to_numpy()
-    return table
+            own = np.flatnonzero(members.get(name, False) & (observations.batches == batch))
+            order[own] = generator.permutation(own)
+        columns.append(pd.Series(table.iloc[:, position].array[order], table.index))
+    return pd.concat(columns, axis=1).set_axis(table.columns, axis=1)
 
 
 def _permutation(observations: Observations, generator: np.random.Generator) -> np.ndarray:
