@@ -49,7 +49,7 @@ def test_cells_that_follow_an_equation(noise):
 def test_it_is_that_of_a_regression_between_windows():
     """As scikit-learn explains the means of windows of a twelfth of the cells, less those of trajectories, by weighted regression."""
     rng = np.random.default_rng(3)
-    n, trajectory = 1200, np.repeat([0, 1], [600, 600])
+    n, trajectory, half = 1320, np.repeat([0, 1], [600, 720]), np.array([25, 30])
     times, weight = rng.uniform(size=n), rng.uniform(0.1, 2.0, n)
     x = np.sin(6 * times[:, None] + [0.0, 1.0, 3.0]) + 0.5 * rng.normal(size=(n, 3)) + 5.0 * trajectory[:, None]
     drift = np.sin(18 * times)[:, None] * [0.8, -0.6, 0.9]
@@ -63,16 +63,17 @@ def test_it_is_that_of_a_regression_between_windows():
             own = own[np.argsort(times[own])]
             whole[own] = values[own] - np.average(values[own], axis=0, weights=weight[own])
             for place, cell in enumerate(own):
-                of_windows[cell] = whole[own[max(place - 25, 0) : place + 26]].mean(0)
+                of_windows[cell] = whole[own[max(place - half[m], 0) : place + half[m] + 1]].mean(0)
         parts.append((whole, of_windows))
     (state, states), (_, motion) = parts
     predicted = LinearRegression(fit_intercept=False).fit(states, motion, sample_weight=weight).predict(states)
     explained = np.mean(1 - (weight @ (motion - predicted) ** 2) / (weight @ motion**2))
-    apart = (np.mean((weight @ states**2) / (weight @ state**2)) - 1 / 51) / (1 - 1 / 51)
+    by_few = np.average(1 / (2 * half + 1)[trajectory], weights=weight)
+    apart = (np.mean((weight @ states**2) / (weight @ state**2)) - by_few) / (1 - by_few)
     assert 0.25 < explained < 0.6
     assert 0.5 < apart < 0.7
     expected = (apart - 0.5) / 0.2 * (0.6 - explained) / 0.35
-    assert share_by_chance(slope, weight, x, means) == pytest.approx(expected)
+    assert share_by_chance(slope, weight, x, means) == pytest.approx(expected, rel=1e-9)
     assert share_by_chance(1e3 * slope - 7.0, weight, 1e-3 * x + 2.0, means) == pytest.approx(expected)
 
 
