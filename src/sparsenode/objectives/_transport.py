@@ -65,8 +65,9 @@ class Transport:
         \min \bigl( 1, \max ( 0, \tfrac{0.6 - R^2}{0.35} ) \bigr),
 
     where :math:`s` is the share of the variance of states within trajectories that is between windows, and :math:`R^2` is the share of the
-    variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains, both the mean over dimensions. This comes before
-    what is added at rest. Where windows hold few or noisy cells, :math:`s` is small and nothing is taken out.
+    variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains, both the mean over dimensions, for windows five times as large as
+    those of the coupling and less what so few cells have by chance in :math:`s`. This comes before what is added at rest. Where cells are
+    noisy :math:`s` is small and nothing is taken out, and few windows leave little unexplained.
 
     Parameters
     ----------
