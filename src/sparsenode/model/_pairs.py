@@ -147,9 +147,7 @@ def chance_of_order(
     """
     if not transport.centring:
         return 0.0
-    slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
-    _, _, start, _ = _pair_rows([pairs], len(embedding))
-    return share_by_chance(slope, weight, embedding[start], _window_means([pairs], weight, cells, transport))
+    return share_by_chance(*_whole(batch, pairs, embedding, cells, transport))
 
 
 def centre_batch(
@@ -188,9 +186,7 @@ def relaxation_strength(
     """
     if transport.relaxation == 0:
         return 0.0
-    slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
-    _, _, start, _ = _pair_rows([pairs], len(embedding))
-    at_rest = share_at_rest(slope, weight, embedding[start], _window_means([pairs], weight, cells, transport))
+    at_rest = share_at_rest(*_whole(batch, pairs, embedding, cells, transport))
     # Chance in what displacements tell shrinks with the root of the number of cells.
     by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(pairs.start)))
     return float(transport.relaxation * at_rest * by_number / (1.0 + noise_to_signal))
@@ -243,6 +239,15 @@ def rows_of(batch: dict[str, torch.Tensor], chosen: np.ndarray) -> dict[str, tor
         return None
     kept = {name: t[:, rows] if name in BY_SAMPLE else t[rows] for name, t in batch.items()}
     return kept | {"weight": kept["weight"] / kept["weight"].mean()}
+
+
+def _whole(
+    batch: dict[str, torch.Tensor], pairs: Pairs, embedding: np.ndarray, cells: Cells, transport: Transport
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, WindowMeans]:
+    """Displacements of all training cells with their weights, places and windows, by which a share of them is measured."""
+    slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
+    _, _, start, _ = _pair_rows([pairs], len(embedding))
+    return slope, weight, embedding[start], _window_means([pairs], weight, cells, transport)
 
 
 def _window_means(samples: Sequence[Pairs], weight: np.ndarray, cells: Cells, transport: Transport) -> WindowMeans:

@@ -189,11 +189,10 @@ class PreparationMixin(OwnCellsMixin):
                 "the cells of a window have in common is taken out of displacements (`Transport(centring=…)`).",
                 100 * by_chance,
             )
-            centre_batch(full, [pairs], cells, by_chance, transport)
-            if half_samples:
-                centre_batch(batch, of_halves, cells, by_chance, transport)
-            if held_out is not None:
-                centre_batch(held_out, [everyone], cells, by_chance, transport)
+            parts = [(full, [pairs])] + [(batch, of_halves)] * half_samples
+            parts += [] if held_out is None else [(held_out, [everyone])]
+            for tensors, samples in parts:
+                centre_batch(tensors, samples, cells, by_chance, transport)
         strength = relaxation_strength(full, pairs, embedding, cells, transport, noise)
         if strength > 0:
             known = (cells, regulators, strength, transport)
