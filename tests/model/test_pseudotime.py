@@ -259,6 +259,15 @@ def test_other_cells_with_a_table_where_the_model_has_a_column(adata, table):
         model.evaluate(other)
 
 
+@pytest.mark.parametrize("names", [["all"], ["all", "some"]])
+def test_a_lineage_of_a_table_that_is_named_as_that_of_a_column(adata, names):
+    adata.obsm[TABLE] = pd.DataFrame(dict.fromkeys(names, adata.obs[TIME]))
+    sn.SparseNODE.setup_anndata(adata, time_key=TABLE)
+    model = sn.SparseNODE(adata, objective="trajectory")
+    model.train(1, accelerator="cpu", enable_progress_bar=False)
+    assert list(model.evaluate(adata.copy()).index) == [*names, "total"]
+
+
 def test_a_table_of_numbers_that_may_be_missing(adata, table):
     expected = read_observations(adata, TABLE, None, None)
     adata.obsm[TABLE] = table.astype("Float64")

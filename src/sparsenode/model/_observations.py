@@ -122,8 +122,9 @@ def read_observations(
             f"Expected memberships in `lineage_key`, found {time_key!r}, the pseudotimes, for both keys. Leave out `lineage_key`: then the "
             "cells with a time are those of the lineage."
         )
-    if lineage_key is None and lineage_names is not None:
-        _check_place(isinstance(times, pd.DataFrame), time_key, lineage_names)
+    is_table = isinstance(times, pd.DataFrame)
+    if lineage_key is None and lineage_names is not None and not (is_table and SINGLE_LINEAGE in times):
+        _check_place(is_table, time_key, lineage_names)
     if lineage_key is None and isinstance(times, pd.DataFrame):
         memberships, names, lineage_key = *read_members(times, time_key, lineage_names), time_key
     else:

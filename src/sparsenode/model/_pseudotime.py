@@ -150,7 +150,7 @@ def _is_real(column: pd.Series) -> bool:
 
 def _read_column(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
     column = adata.obs[key]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    if not _is_real(column):
         shown = [str(value) for value in column.dropna().unique()[:3]]
         raise TypeError(
             f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}, such as {shown}. Make it so: "
