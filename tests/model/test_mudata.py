@@ -350,6 +350,45 @@ def test_writes_what_it_brings_into_the_log(mdata, caplog):
     assert "time" in mdata["rna"].obs
 
 
+@pytest.mark.parametrize("wrong", ["time", "lineage", "elsewhere"])
+def test_what_cannot_be_used_is_not_left_in_the_modality(mdata, wrong):
+    """So that it can be put right where it is: the modality would hold the old values, and the two would differ."""
+    rna = mdata["rna"]
+    mdata.obs["time"] = rna.obs["dpt_pseudotime"].reindex(mdata.obs_names)
+    mdata.obs["fate"] = rna.obs.pop("lineage").astype(str).reindex(mdata.obs_names)
+    mdata.update()
+    right = {key: mdata.obs[key].copy() for key in ("time", "fate")}
+    broken = {
+        "time": ("time", right["time"].where(np.arange(mdata.n_obs) > 2), "found 3 of 120 cells missing"),
+        "lineage": ("fate", right["fate"].where(np.arange(mdata.n_obs) > 2, "few"), "found 3 in 'few'"),
+        "elsewhere": ("fate", None, "found 'fate' in neither"),
+    }
+    key, values, message = broken[wrong]
+    mdata.obs[key] = values
+    if values is None:
+        del mdata.obs[key]
+    setup = {"time_key": "time", "lineage_key": "fate", "modalities": {"layer": "rna"}}
+    with pytest.raises((ValueError, KeyError), match=message):
+        sn.SparseNODE.setup_mudata(mdata, **setup)
+    assert not {"time", "fate"} & {*rna.obs}
+    mdata.obs[key] = right[key]
+    sn.SparseNODE.setup_mudata(mdata, **setup)
+    assert {"time", "fate"} <= {*rna.obs}
+
+
+def test_what_a_model_cannot_use_is_not_left_in_the_modality_of_others(make_adata):
+    mdata, other = bundle(make_adata()), bundle(make_adata(seed=1))
+    for one in (mdata, other):
+        one.obs["fate"] = one["rna"].obs.pop("lineage").astype(str).reindex(one.obs_names)
+    model = train(mdata, SETUP | {"lineage_key": "fate"})
+    right = other.obs["fate"].copy()
+    other.obs["fate"] = right.where(np.arange(other.n_obs) > 20, "new")
+    with pytest.raises(ValueError, match=r"found new ones in 'fate': \['new'\]"):
+        model.predict(other)
+    other.obs["fate"] = right
+    model.predict(other)
+
+
 def test_says_nothing_of_what_goes_into_the_joined_data(mdata, caplog):
     mdata.obs["time"] = mdata["rna"].obs["dpt_pseudotime"].reindex(mdata.obs_names)
     with caplog.at_level(logging.INFO, "sparsenode"):

@@ -15,6 +15,7 @@ from scipy import sparse
 from sparsenode._logging import logger
 from sparsenode.model._expression import expression
 from sparsenode.model._modalities import annotation, modality, same_values
+from sparsenode.model._observations import read_observations
 
 EXPRESSION, REGULATORS = "layer", "regulator_layer"
 _ANNOTATIONS = {"time_key": ("obs", "obsm"), "lineage_key": ("obs", "obsm"), "batch_key": ("obs",)}
@@ -56,7 +57,7 @@ def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dic
     return named
 
 
-def assemble(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
+def assemble(mdata: MuData, setup: Mapping[str, Any], lineages: Sequence[str] | None = None) -> AnnData:
     """The AnnData to fit: the modality of the expression itself, or a new one that joins it with another.
 
     Parameters
@@ -65,35 +66,45 @@ def assemble(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
         Modalities.
     setup
         Arguments of :meth:`sparsenode.SparseNODE.setup_mudata`, checked.
+    lineages
+        Those of the fitted model; ``None`` before there is one.
 
     Returns
     -------
     Cells in the order of the modality of the expression. Annotations that lie elsewhere are brought into its ``obs`` and
-    ``obsm``. Joined variables are named ``modality:name``, ``.var`` holds both parts, a boolean column for each modality, and
-    the boolean columns of both.
+    ``obsm``, if they can be used. Joined variables are named ``modality:name``, ``.var`` holds both parts, a boolean column for each
+    modality, and the boolean columns of both.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        As :func:`read_observations`, or if an annotation is not there or lies in two places with different values.
     """
     name = setup["modalities"][EXPRESSION]
     joined = REGULATORS in setup["modalities"]
     adata = _join(mdata, setup) if joined else modality(mdata, name, "modalities")
-    for argument, attributes in _ANNOTATIONS.items():
-        key = setup[argument]
-        if key is not None:
-            brought = _bring(mdata, adata, name, setup["modalities"].get(argument), key, argument, attributes)
-            if brought and not joined:
-                logger.info("Wrote %r into the modality %r.", key, name)
+    keys = {argument: setup[argument] for argument in _ANNOTATIONS}
+    brought: dict[str, Any] = {}
+    try:
+        for argument, key in keys.items():
+            if key is not None:
+                held = _bring(mdata, adata, name, setup["modalities"].get(argument), key, argument)
+                brought |= {} if held is None else {key: held}
+        observations = read_observations(adata, **keys, lineage_names=lineages)
+        if lineages is None:
+            observations.trajectories()
+    except Exception:
+        for key, held in brought.items():  # what is put right in its place would differ from what was left here
+            del held[key]
+        raise
+    if brought and not joined:
+        logger.info("Wrote %s into the modality %r.", ", ".join(map(repr, brought)), name)
     return adata
 
 
-def _bring(
-    mdata: MuData,
-    adata: AnnData,
-    name: str,
-    source: str | None,
-    key: str,
-    argument: str,
-    attributes: tuple[str, ...],
-) -> bool:
-    """Write an annotation into the AnnData to fit, unless it is there; whether it was written."""
+def _bring(mdata: MuData, adata: AnnData, name: str, source: str | None, key: str, argument: str) -> Any:
+    """Write an annotation into the AnnData to fit, unless it is there; the ``obs`` or ``obsm`` it was written into, or ``None``."""
+    attributes = _ANNOTATIONS[argument]
     if source is None:
         values: Any = annotation(mdata, name, key, argument, attributes)
     else:
@@ -105,11 +116,11 @@ def _bring(
                 f"Expected `{argument}` of modality {source!r} not to differ from that of modality {name!r}, found {key!r} with other "
                 "values in both. Rename or remove one of them."
             )
-        return False
+        return None
     if isinstance(values, pd.DataFrame):
         values = values.set_axis(adata.obs_names)
     held[key] = values.array if isinstance(values, pd.Series) else values
-    return True
+    return held
 
 
 def _of_other(mdata: MuData, adata: AnnData, source: str, key: str, argument: str, attributes: tuple[str, ...]) -> Any:

@@ -170,7 +170,7 @@ class MuDataMixin(BaseModelClass):
             )
         setup = self.registry["setup_args"]
         check_modalities(mdata, setup["modalities"])
-        return assemble(mdata.copy() if mdata.is_view else mdata, setup)
+        return assemble(mdata.copy() if mdata.is_view else mdata, setup, self.lineages)
 
     def _validate_anndata(self, adata: AnnData | MuData | None = None, *args: Any, **kwargs: Any) -> AnnData:
         """Used by :meth:`load`, which passes what it was given."""
