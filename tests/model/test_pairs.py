@@ -47,14 +47,18 @@ def test_pairs_count_by_the_membership_of_the_cell_they_start_from(cells):
     torch.testing.assert_close(other["weight"][0], expected / expected.mean())
 
 
-def test_regulators_of_the_same_window_are_added_to_slopes(cells):
-    """Every trajectory has windows of its own, where cells count by their membership; scikit-learn finds the coefficients."""
+@pytest.mark.parametrize("by_chance", [0.0, 0.4, 1.0])
+def test_regulators_of_the_same_window_are_added_to_slopes(cells, by_chance):
+    """Every trajectory has windows of its own, where cells count by their membership; scikit-learn finds the coefficients.
+
+    As far as the order of cells is one of chance, the whole trajectory is their window.
+    """
     x, pairs = couple(cells)
     share = np.random.default_rng(0).uniform(0.1, 1.0, 120)
     cells = replace(cells, weights=cells.weights * share[:, None])
     transport, chosen = Transport(windows=5, lags=1, min_cells=3), np.array([1, 4, 6])
     batch, plain = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(2))
-    found = relax_batch(batch, [pairs], cells, chosen, 0.3, transport)
+    found = relax_batch(batch, [pairs], cells, chosen, 0.3, by_chance, transport)
     rows = np.unique(pairs.trajectory * 120 + pairs.start)
     start, trajectory = rows % 120, rows // 120
     deviation = np.empty((len(rows), 8))
@@ -62,9 +66,11 @@ def test_regulators_of_the_same_window_are_added_to_slopes(cells):
         own = np.flatnonzero(trajectory == m)
         order = own[np.argsort(cells.times[start[own], m])]
         half = max(3, round(len(own) / min(5, len(own) // 3) / 2))
+        of_all = np.average(x[start[own]], axis=0, weights=cells.weights[start[own], m])
         for place, row in enumerate(order):
             around = start[order[max(place - half, 0) : place + half + 1]]
-            deviation[row] = x[start[row]] - np.average(x[around], axis=0, weights=cells.weights[around, m])
+            of_window = np.average(x[around], axis=0, weights=cells.weights[around, m])
+            deviation[row] = x[start[row]] - (1 - by_chance) * of_window - by_chance * of_all
     weight = plain["weight"][0].numpy()
     scale = np.sqrt(np.average(deviation**2, axis=0, weights=weight))
     for target in range(8):
@@ -81,8 +87,10 @@ def test_coefficients_of_others(cells):
     x, pairs = couple(cells)
     transport, chosen = Transport(windows=5, lags=1, min_cells=3), np.array([1, 4, 6])
     plain, own, others = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(3))
-    found = relax_batch(own, [pairs], cells, chosen, 0.3, transport)
-    np.testing.assert_array_equal(relax_batch(others, [pairs], cells, chosen, 0.3, transport, 2 * found), 2 * found)
+    found = relax_batch(own, [pairs], cells, chosen, 0.3, 0.2, transport)
+    np.testing.assert_array_equal(
+        relax_batch(others, [pairs], cells, chosen, 0.3, 0.2, transport, 2 * found), 2 * found
+    )
     torch.testing.assert_close(
         others["slope"] - plain["slope"], 2 * (own["slope"] - plain["slope"]), atol=1e-5, rtol=1e-4
     )

@@ -198,6 +198,7 @@ def relax_batch(
     cells: Cells,
     regulators: np.ndarray,
     strength: float,
+    by_chance: float,
     transport: Transport,
     coefficients: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -213,6 +214,8 @@ def relax_batch(
         Genes that may regulate.
     strength
         Result of :func:`relaxation_strength`.
+    by_chance
+        Result of :func:`chance_of_order`.
     transport
         Windows.
     coefficients
@@ -226,8 +229,8 @@ def relax_batch(
     found = np.empty((0, 0))
     for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
         means = _window_means(samples, weight, cells, transport)
-        found = regression_within(state, weight, means, regulators) if coefficients is None else coefficients
-        for rows, deviation in means.deviations(state[:, regulators]):
+        found = regression_within(state, weight, means, regulators, by_chance) if coefficients is None else coefficients
+        for rows, deviation in means.deviations(state[:, regulators], by_chance):
             slope[rows] += strength * deviation @ found.T
     return found
 

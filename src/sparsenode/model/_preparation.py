@@ -195,7 +195,7 @@ class PreparationMixin(OwnCellsMixin):
                 centre_batch(tensors, samples, cells, by_chance, transport)
         strength = relaxation_strength(full, pairs, embedding, cells, transport, noise)
         if strength > 0:
-            known = (cells, regulators, strength, transport)
+            known = (cells, regulators, strength, by_chance, transport)
             coefficients = relax_batch(full, [pairs], *known)
             if half_samples:
                 relax_batch(batch, of_halves, *known)

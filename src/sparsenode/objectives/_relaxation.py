@@ -46,7 +46,9 @@ def _beyond_chance(x: np.ndarray, y: np.ndarray, n_free: int) -> float:
     return float(np.mean(1.0 - (1.0 - shares) * n_free / n_left)) if n_left > 0 and len(shares) else 0.0
 
 
-def regression_within(state: np.ndarray, weight: np.ndarray, means: WindowMeans, regulators: np.ndarray) -> np.ndarray:
+def regression_within(
+    state: np.ndarray, weight: np.ndarray, means: WindowMeans, regulators: np.ndarray, by_chance: float = 0.0
+) -> np.ndarray:
     """Coefficients of a ridge regression of every gene on the other regulators within windows: genes × regulators.
 
     Parameters
@@ -59,9 +61,11 @@ def regression_within(state: np.ndarray, weight: np.ndarray, means: WindowMeans,
         Windows of the cells.
     regulators
         Genes that may regulate.
+    by_chance
+        How far windows are those of an order by chance, from 0 to 1: deviations are from the mean of the trajectory so far.
     """
     covariance = np.zeros((len(regulators), state.shape[1]))
-    for rows, deviation in means.deviations(state):
+    for rows, deviation in means.deviations(state, by_chance):
         covariance += (weight[rows, None] * deviation[:, regulators]).T @ deviation
     covariance /= weight.sum()
     among = covariance[:, regulators]

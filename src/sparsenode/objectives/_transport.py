@@ -98,7 +98,6 @@ class Transport:
         :math:`\lambda` above, how fast a gene follows its regulators where a thousand cells are found to rest entirely, in standard
         deviations of its displacement for one of the gene itself; 0 for displacements alone. A single lineage that rests is found to
         do so in part: what is added there is 0.15 to 0.27 of it with a thousand cells, and nothing with a few hundred.
-
     centring
         Whether to take out of displacements what the cells of a window have in common, by the share :math:`\theta` above.
 

@@ -49,14 +49,15 @@ class WindowMeans:
         """The same cells with windows so many times as large."""
         return WindowMeans(self.order, [times * half for half in self.half], self.masses)
 
-    def deviations(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Cells of each trajectory, and their deviations from the mean of their window."""
+    def deviations(self, values: np.ndarray, share: float = 0.0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Cells of each trajectory, and their deviations from a mean that lies a share of the way from that of their window to that of all."""
         for rows, half in zip(self.order, self.half, strict=True):
             own, mass = values[rows].astype(np.float64), self.masses[rows, None]
             total, sums = (np.concatenate([np.zeros_like(a[:1]), np.cumsum(a, axis=0)]) for a in (mass, mass * own))
             place = np.arange(len(rows))
             first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(rows))
-            yield rows, own - (sums[last] - sums[first]) / (total[last] - total[first])
+            of_window, of_all = (sums[last] - sums[first]) / (total[last] - total[first]), sums[-1] / total[-1]
+            yield rows, own - of_window - share * (of_all - of_window)
 
 
 def explained(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, int]:
