@@ -13,7 +13,8 @@ def everything(n_cells: int, times: np.ndarray, **settings) -> WindowMeans:
     return WindowMeans.arrange(times, np.zeros(n_cells, dtype=int), np.ones(n_cells), Transport(**settings))
 
 
-def test_deviations_are_from_the_weighted_mean_of_the_cells_around():
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_deviations_are_from_the_weighted_mean_of_the_cells_around(share):
     rng = np.random.default_rng(0)
     n = 150
     times, masses, x = rng.uniform(size=n), rng.uniform(0.1, 2.0, n), rng.normal(size=(n, 3)) + 50.0
@@ -21,16 +22,18 @@ def test_deviations_are_from_the_weighted_mean_of_the_cells_around():
     masses[::10] = 0.0
     means = WindowMeans.arrange(times, trajectory, masses, Transport(windows=(4, 8), lags=1, min_cells=6))
     found = np.full_like(x, np.nan)
-    for rows, deviation in means.deviations(x):
+    for rows, deviation in means.deviations(x, share):
         found[rows] = deviation
     for m, n_cells in ((0, 54), (1, 81)):
         own = np.flatnonzero((trajectory == m) & (masses > 0))
         assert len(own) == n_cells
         half = round(n_cells / 8 / 2)
         order = own[np.argsort(times[own])]
+        of_all = np.average(x[own], axis=0, weights=masses[own])
         for place, cell in enumerate(order):
             around = order[max(place - half, 0) : place + half + 1]
-            np.testing.assert_allclose(found[cell], x[cell] - np.average(x[around], axis=0, weights=masses[around]))
+            of_window = np.average(x[around], axis=0, weights=masses[around])
+            np.testing.assert_allclose(found[cell], x[cell] - (1 - share) * of_window - share * of_all)
     assert np.isnan(found[masses == 0]).all()
 
 
