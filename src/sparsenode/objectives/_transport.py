@@ -66,8 +66,9 @@ class Transport:
 
     where :math:`s` is the share of the variance of states within trajectories that is between windows, and :math:`R^2` is the share of the
     variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains, both the mean over dimensions, for windows five times as large as
-    those of the coupling and less what so few cells have by chance in :math:`s`. This comes before what is added at rest. Where cells are
-    noisy :math:`s` is small and nothing is taken out, and few windows leave little unexplained.
+    those of the coupling and less what so few cells have by chance in :math:`s`. This comes before what is added at rest, whose
+    deviations are then from a mean that lies the share :math:`\theta` of the way from that of the window to that of the trajectory, since windows are
+    slices of cells at rest. Where cells are noisy :math:`s` is small and nothing is taken out, and few windows leave little unexplained.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ class Transport:
         deviations of its displacement for one of the gene itself; 0 for displacements alone. A single lineage that rests is found to
         do so in part: what is added there is 0.15 to 0.27 of it with a thousand cells, and nothing with a few hundred.
     centring
-        Whether to take out of displacements what the cells of a window have in common, by the share :math:`\theta` above.
+        Whether to take out of displacements what the cells of a window have in common, by the share :math:`\theta` above; without it that is 0.
 
     Raises
     ------
