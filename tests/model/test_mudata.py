@@ -389,6 +389,19 @@ def test_what_a_model_cannot_use_is_not_left_in_the_modality_of_others(make_adat
     model.predict(other)
 
 
+def test_a_model_is_loaded_with_cells_that_lack_a_lineage(make_adata, tmp_path):
+    rna = make_adata()
+    rna.obsm["fates"] = pd.get_dummies(rna.obs["lineage"]).astype(float)
+    setup = SETUP | {"lineage_key": "fates"}
+    model = train(bundle(rna), setup)
+    model.save(tmp_path / "model")
+    first = bundle(rna[rna.obsm["fates"].iloc[:, 0] > 0].copy())
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=first)
+    assert loaded.lineages == model.lineages
+    without_cells = sn.SparseNODE.load(tmp_path / "model", adata=False)  # cells of others, as for the loaded one
+    np.testing.assert_array_equal(loaded.predict(), without_cells.predict(first))
+
+
 def test_says_nothing_of_what_goes_into_the_joined_data(mdata, caplog):
     mdata.obs["time"] = mdata["rna"].obs["dpt_pseudotime"].reindex(mdata.obs_names)
     with caplog.at_level(logging.INFO, "sparsenode"):

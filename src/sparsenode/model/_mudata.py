@@ -18,7 +18,7 @@ from scvi.model.base._constants import SAVE_KEYS
 from sparsenode import _keys
 from sparsenode.model import _checks
 from sparsenode.model._assemble import EXPRESSION, REGULATORS, assemble, check_modalities
-from sparsenode.model._fields import ExpressionField, TrajectoryField
+from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +114,9 @@ class MuDataMixin(BaseModelClass):
         if regulator_layer is not None and REGULATORS not in modalities:
             raise ValueError("Expected a modality for `regulator_layer` in `modalities`, found none.")
         setup_method_args = cls._get_setup_method_args(**locals())
-        adata = assemble(mdata, setup_method_args["setup_args"])
+        saved = kwargs.get("source_registry")  # other cells of a model that is loaded may lack a lineage
+        known = None if saved is None else saved["field_registries"][TRAJECTORIES]["state_registry"]["lineages"]
+        adata = assemble(mdata, setup_method_args["setup_args"], known)
         manager = MuDataManager(
             fields=[
                 ExpressionField(REGISTRY_KEYS.X_KEY, layer),
