@@ -134,6 +134,22 @@ def test_regulators_and_prior(path, tmp_path, quick, monkeypatch, form):
     np.testing.assert_allclose(quick["model"].module.field.path_weights, weights)
 
 
+def test_names_in_files_are_read_as_they_are(path, tmp_path, quick, monkeypatch):
+    """With the mark that some programs put before text, and genes that are called NA or nan."""
+    adata = anndata.read_h5ad(path)
+    adata.var_names = ["NA", "nan", *adata.var_names[2:]]
+    adata.write_h5ad(path)
+    (tmp_path / "tfs.txt").write_text("nan\ngene5\n", encoding="utf-8-sig")
+    (tmp_path / "prior.csv").write_text("source,target,weight\nnan,NA,0.5\n", encoding="utf-8-sig")
+    options = ["--time", "age", "--regularizer", "cnode", "--regulators", str(tmp_path / "tfs.txt")]
+    monkeypatch.setattr(_cli, "_write", lambda *_: None)
+    files = [str(path), str(tmp_path / "out.h5ad")]
+    assert _cli.main(["fit", *files, *options, "--prior", str(tmp_path / "prior.csv")]) == 0
+    model = quick["model"]
+    assert [model.genes[k] for k in model._regulators] == ["nan", "gene5"]
+    assert model.module.field.path_weights[0, 0] == pytest.approx(0.55)
+
+
 def test_the_same_seed_writes_the_same(path, tmp_path, quick):
     for name in ("a", "b"):
         assert _cli.main(["fit", str(path), str(tmp_path / f"{name}.h5ad"), "--time", "age", "--seed", "3"]) == 0

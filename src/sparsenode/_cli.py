@@ -93,7 +93,6 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     import anndata
-    import pandas as pd
 
     from sparsenode import SparseNODE
 
@@ -115,7 +114,7 @@ def _fit(options: argparse.Namespace) -> None:
         objective=options.objective,
         fields=options.fields,
         regulators=None if options.regulators is None else _regulators(options.regulators, adata),
-        prior=None if options.prior is None else pd.read_csv(options.prior),
+        prior=None if options.prior is None else _prior(options.prior),
         seed=options.seed,
     )
     print(f"objective {model._objective_name!r}, {model.module.regularizer!r}")
@@ -130,13 +129,21 @@ def _fit(options: argparse.Namespace) -> None:
 def _regulators(given: str, adata: AnnData) -> str | list[str]:
     """Names in a file, or the column of ``.var``."""
     if Path(given).is_file():
-        return [line.strip() for line in Path(given).read_text().splitlines() if line.strip()]
+        return [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if given not in adata.var:
         raise ValueError(
             f"Expected `--regulators` to be a file with a name a line or a column of .var, found {given!r}. Columns: "
             f"{list(adata.var)}."
         )
     return given
+
+
+def _prior(path: Path) -> pd.DataFrame:
+    """Table of edges, whose genes may be called NA or nan."""
+    import pandas as pd
+
+    missing = {"source": [""], "target": [""], "weight": ["", "NA", "NaN", "nan"]}
+    return pd.read_csv(path, keep_default_na=False, na_values=missing, encoding="utf-8-sig")
 
 
 def _train_and_report(model: SparseNODE, key_added: str = "sparsenode", **train: Any) -> None:

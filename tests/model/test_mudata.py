@@ -176,10 +176,10 @@ def test_views_can_be_read_and_not_written(make_adata):
 def test_two_modalities_are_one_state(make_adata, fit):
     mdata = bundle(make_adata())
     rna, atac = mdata["rna"], mdata["atac"]
+    cells = rna.copy()
     model = train(mdata, JOINT)
     names = [*(f"rna:{n}" for n in rna.var_names), *(f"atac:{n}" for n in atac.var_names)]
     assert list(model.genes) == names
-    cells = rna.copy()
     both = AnnData(
         np.hstack([rna.X, atac[rna.obs_names].X]), obs=cells.obs, var=pd.DataFrame(index=names), obsm=dict(cells.obsm)
     )
@@ -331,6 +331,21 @@ def test_a_key_of_the_mudata_that_holds_something_else_is_found_before_training(
         model.train(max_epochs=1, accelerator="cpu")
     assert not model.is_trained_
     assert "sparsenode" not in model.adata.uns
+
+
+@pytest.mark.parametrize("place", ["varp", "obsm", "layers"])
+def test_what_users_have_under_these_keys_is_not_overwritten(mdata, place):
+    holder = mdata if place == "varp" else mdata["atac"]
+    key = {"varp": "sparsenode_adjacency", "obsm": "sparsenode_trajectory", "layers": "sparsenode_velocity"}[place]
+    kept = np.zeros({"varp": (mdata.n_vars, mdata.n_vars)}.get(place, mdata["atac"].shape))
+    getattr(holder, place)[key] = kept
+    with pytest.raises(ValueError, match=rf"`{place}\['{key}'\]`, which no fit"):
+        train(mdata, JOINT)
+    assert getattr(holder, place)[key] is kept
+    assert "sparsenode" not in mdata.uns
+    del getattr(holder, place)[key]
+    train(mdata, JOINT)
+    train(mdata, JOINT)  # those of a fit are replaced
 
 
 def test_variances_of_integers_do_not_overflow(mdata):

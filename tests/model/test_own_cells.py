@@ -113,6 +113,24 @@ def test_expression_in_single_precision_is_the_same(form):
         model.predict()
 
 
+def test_cells_in_single_precision_are_recognised():
+    """As some of those that were trained on, and not as another donor; the same holds for expression in small units."""
+    rng = np.random.default_rng(2)
+    time = rng.uniform(size=300)
+    x = 2 + np.sin(3 * time[:, None] + rng.uniform(0, 6, 300)) + 0.5 * rng.normal(size=(300, 300))
+    for unit in (1.0, 1e-8):
+        obs = pd.DataFrame({"dpt_pseudotime": time, "lineage": "a"}, [f"c{k}" for k in range(300)])
+        cells = anndata.AnnData(unit * x, obs)
+        model = fitted(cells)
+        early = cells[time < 0.4].copy()
+        expected = model.predict(cells)[time < 0.4]
+        for dtype in (np.float64, np.float32):
+            early.X = early.X.astype(dtype)
+            np.testing.assert_allclose(model.predict(early), expected, rtol=1e-5)
+        early.X = 1.001 * early.X
+        assert np.abs(model.predict(early) - expected).max() > 1e-3 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("gone", ["layer", "value", "gene"])
 def test_what_needs_no_expression_does_not_read_it(make_adata, gone):
     cells = make_adata(n_obs=200)

@@ -58,6 +58,11 @@ def test_self_edges_of_a_hard_prior_cost_less_by_their_weight():
     ("prior", "error", "message"),
     [
         ([("a", "b")], TypeError, "found list"),
+        (
+            pd.DataFrame({"source": ["a", None], "target": ["b", "c"]}),
+            ValueError,
+            "every row of the column 'source' of `prior`, found none in row 1 and 1 such rows",
+        ),
         (pd.DataFrame({"source": ["a"]}), KeyError, "'target'.*not found"),
         (
             pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [2.0]}),

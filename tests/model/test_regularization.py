@@ -93,6 +93,24 @@ def test_differences_are_taken_cell_by_cell(model):
     assert (table["difference_se"] < table["validation_se"]).any()
 
 
+def test_standard_errors_of_trajectories_after_transport_are_in_units_of_each_gene(make_adata, fit):
+    """One gene varies a hundred times as much as the others, and counts no more."""
+    adata = make_adata(n_obs=400, n_lineages=1)
+    adata.X[:, 0] *= 100
+    train = {"train_size": 0.7, "key_added": None}
+    model = fit(adata, train=train, objective="transport", regularizer=sn.regularizers.CNODE([0.03, 0.3, 0.6]))
+    model.train(2, objective="trajectory", refit=True, accelerator="cpu", enable_progress_bar=False, **train)
+    held_out, x = model.validation_indices, adata.X.astype(float)
+    scale = x[model.train_indices].std(0)
+    table = model.get_regularization_path()
+    items = np.array([np.square((x - model.predict(replicate=r)) / scale)[held_out].sum(1) for r in table.index])
+    items *= (table["validation_error"].to_numpy() / items.mean(1))[:, None]
+    difference = items - items[table["validation_error"].argmin()]
+    for column, values in (("validation_se", items), ("difference_se", difference)):
+        expected = values.std(1, ddof=1) / np.sqrt(len(held_out))
+        np.testing.assert_allclose(table[column], expected, rtol=1e-2, atol=1e-12)
+
+
 def test_standard_errors_count_a_cell_once_with_all_its_trajectories(fitted_donors):
     model = fitted_donors
     obs, memberships = model.adata.obs, model.adata.obsm["memberships"]

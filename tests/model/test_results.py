@@ -291,6 +291,40 @@ def test_what_is_not_of_a_fit_is_not_overwritten(adata, fit, other):
         fit(adata, train={"key_added": None}).write_results(key_added="pca")
 
 
+def test_data_of_users_are_not_overwritten(adata, fit):
+    """Among them what the model reads. Found before training, and all that are taken at once."""
+    adata.layers["rna_velocity"] = adata.X.copy()
+    adata.obsm["rna_trajectory"] = np.zeros((adata.n_obs, 2))
+    adata.varp["rna_adjacency_myeloid"] = np.eye(adata.n_vars)
+    model = fit(
+        adata, setup={"layer": "rna_velocity", "lineage_key": "lineage"}, fields="lineage", train={"key_added": None}
+    )
+    before = written(adata)
+    taken = r"`varp\['rna_adjacency_myeloid'\]`, `obsm\['rna_trajectory'\]`, `layers\['rna_velocity'\]`, which no fit"
+    for call in (model.write_results, lambda key_added: model.train(1, key_added=key_added)):
+        with pytest.raises(ValueError, match=taken):
+            call(key_added="rna")
+    assert written(adata) == before
+    np.testing.assert_array_equal(adata.layers["rna_velocity"], adata.X)
+    del adata.obsm["rna_trajectory"], adata.layers["rna_velocity"]
+    with pytest.raises(ValueError, match=r"remove them: `del adata.varp\['rna_adjacency_myeloid'\]`"):
+        model.write_results(adata, key_added="rna")
+
+
+def test_results_of_a_fit_under_another_key_are_not_overwritten(adata, fit):
+    model = fit(adata)
+    adata.varp["sparsenode_adjacency_adjacency"] = adata.varp["sparsenode_adjacency"].copy()
+    with pytest.raises(ValueError, match=r"`varp\['sparsenode_adjacency_adjacency'\]`"):
+        model.write_results(key_added="sparsenode_adjacency")
+    model.write_results()
+
+
+@pytest.mark.parametrize("options", [{}, {"fields": "shared", "n_seeds": 2}, {"order": 2}])
+def test_keys_that_are_checked_are_those_that_are_written(adata, fit, options):
+    model = fit(adata, train={"max_epochs": 1}, **options)
+    assert sorted(adata.uns["sparsenode"]["written"]["varp"]) == sorted(model._network_keys("sparsenode"))
+
+
 def test_data_that_cannot_take_results_are_found_before_training(fitted, make_adata, tmp_path):
     fitted.save(tmp_path / "model")
     wider = make_adata(n_vars=9)

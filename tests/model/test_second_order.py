@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData, concat
 from scipy import sparse
 from scipy.integrate import solve_ivp
@@ -15,6 +16,7 @@ from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 
 import sparsenode as sn
+from sparsenode.objectives import smooth
 
 OMEGA = 2 * np.pi / 3.0  # a period of three units of time
 PHASES = np.array([0.0, 0.8, 1.6])
@@ -418,9 +420,57 @@ def test_accelerations_are_fitted_with_their_own_precision(several_speeds):
     clock = (spans * rate)[:, None, None]
     np.testing.assert_allclose(batch["states"][..., 1:], curves.derivatives / scale / clock, rtol=1e-5)
     np.testing.assert_allclose(batch["derivatives"], curves.curvatures / scale / clock, rtol=1e-5)
-    share = batch["precision"] / curves.curvature_precision
+    share = batch["precision"] / (curves.curvature_precision * clock**2)  # of a velocity's change over the trajectory
     np.testing.assert_allclose(share, np.full_like(share, share[0, 0, 0]), rtol=1e-5)
     np.testing.assert_allclose((batch["precision"] * batch["derivatives"] ** 2).sum(), 1.0, rtol=1e-5)
+
+
+def test_the_error_of_accelerations_is_per_time_where_trials_differ_in_length():
+    """The documented sum over knots, of accelerations in the units of the data."""
+    train = {"train_size": 1.0, "key_added": None}
+    model = fit_second(
+        of_lengths(5.0, 1.0), epochs=2, regularizer="none", objective="collocation", n_knots=17, train=train
+    )
+    module, cells, everything = model.module, model._cells(), np.ones(model.adata.n_obs, dtype=bool)
+    data = cells.stream(everything, ~everything, 17, model._initial_state, model._initial_bandwidth, 0)
+    curves, (offset, scale) = smooth(data.training), model._units
+    unit = float(module.time_unit)
+    squares = np.zeros(2)
+    for m, span in enumerate(cells.spans):
+        z = np.hstack([(curves.states[m] - offset) / scale, curves.derivatives[m] / span / model._velocity_unit * unit])
+        z = torch.as_tensor(z[None], dtype=torch.float32)
+        found = module.field.evaluate(z, module.field.effective_weights())[0].detach().numpy()
+        found = found * scale * (module.rate.numpy() / unit) ** 2
+        observed, precision = curves.curvatures[m] / span**2, curves.curvature_precision[m] * span**4
+        squares += (precision * (observed - found) ** 2).sum(), (precision * observed**2).sum()
+    assert model.get_regularization_path()["train_error"][0] == pytest.approx(squares[0] / squares[1], rel=1e-3)
+
+
+def test_velocities_of_a_collocation_fit_are_the_slopes_of_the_smoothed_trajectories():
+    times = np.linspace(0.0, 1.0, 60)
+    states = np.stack([[np.cos((6 + k) * times), np.sin((6 + k) * times)] for k in range(4)]).transpose(0, 2, 1)
+    noise = np.random.default_rng(0).normal(0, 0.15, states.shape)
+    options = {"objective": "collocation", "initial_velocity": "observed", "n_knots": 17, "regularizer": "none"}
+    model = fit_second(trials(states + noise, times), epochs=2, train={"train_size": 1.0, "key_added": None}, **options)
+    everything = np.ones(240, dtype=bool)
+    data = model._cells().stream(everything, ~everything, 17, model._initial_state, model._initial_bandwidth, 0)
+    for _ in range(2):
+        found = model.get_velocity(indices=[0, 60, 120, 180])
+        np.testing.assert_allclose(found, smooth(data.training).derivatives[:, 0], rtol=1e-3)
+        model.train(1, train_size=1.0, key_added=None, accelerator="cpu", enable_progress_bar=False)
+
+
+def test_own_cells_may_start_with_the_velocities_of_the_network(several_speeds):
+    """All trials start in one position, from which the network gives one velocity."""
+    model, times = several_speeds, np.linspace(0.0, 3.0, 40)
+    along = model.predict(times=times, initial_velocity="network")
+    np.testing.assert_allclose(np.ptp(along[:, 1] - along[:, 0]), 0.0, atol=0.01)
+    found = model.predict(model.adata, initial_velocity="network").reshape(4, 40)
+    np.testing.assert_allclose(found, along[..., 0], atol=1e-5)
+    error = np.square(found.ravel() - model.adata.X[:, 0]).mean()
+    assert model.evaluate(initial_velocity="network").loc["total", "mse"] == pytest.approx(error, rel=1e-3)
+    assert error > 10 * model.evaluate().loc["total", "mse"]
+    assert np.abs(along - model.predict(times=times)).max() > 0.3
 
 
 def test_velocities_that_are_given_are_taken_before_those_that_were_learned(several_speeds):

@@ -316,9 +316,24 @@ def test_jacobians_are_averaged_over_training_cells(few):
     model = sn.SparseNODE(few, objective="transport", hidden=(4,))
     model.train(max_epochs=1, train_size=0.8, key_added=None, **QUIET)
     module = model.module
-    states = (module.reference[0] * module.scale + module.centre).numpy()
+    kept = module.reference[0][module.reference_weight[0] > 0]
+    assert len(kept) == len(model.train_indices) == 192
+    states = (kept * module.scale + module.centre).numpy()
     distances = np.abs(states[:, None] - few.X[model.train_indices]).max(2).min(1)
     assert distances.max() < 1e-5
+
+
+def test_jacobians_of_few_cells_are_averaged_over_all_of_them(few):
+    """By their memberships."""
+    cells = few.copy()
+    cells.obsm["fates"] = pd.DataFrame({"a": np.linspace(0, 1, 240), "b": np.linspace(1, 0, 240)}, few.obs_names)
+    sn.SparseNODE.setup_anndata(cells, time_key="time", lineage_key="fates")
+    model = sn.SparseNODE(cells, "none", objective="transport", hidden=(4,))
+    model.train(max_epochs=2, train_size=1.0, key_added=None, **QUIET)
+    single = model.get_jacobian(range(240))
+    for lineage in "ab":
+        expected = np.average(single, axis=0, weights=cells.obsm["fates"][lineage])
+        np.testing.assert_allclose(model.get_adjacency(lineage, weights="jacobian"), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_noise_is_that_of_the_regulators():

@@ -118,6 +118,11 @@ def test_jacobian_is_the_mean_of_autodiff_jacobians(make_field, hidden, gates):
         expected = torch.stack([torch.autograd.functional.jacobian(single, point) for point in x]).mean(0)
         found = field.jacobian(x, effective, network).detach()
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        # points with weights, as often as these say
+        weight = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 0.0], dtype=torch.float64)
+        found = field.jacobian(x, effective, network, weight).detach()
+        repeated = field.jacobian(x[[1, 2, 2, 4]], effective, network).detach()
+        np.testing.assert_allclose(found, repeated, rtol=1e-9, atol=1e-12)
 
 
 def close_some(field: Field, regularizer, generator: torch.Generator) -> None:

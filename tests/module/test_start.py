@@ -45,7 +45,8 @@ def test_the_linear_start_solves_the_normal_equations_of_each_seed_and_field(
         if decay:
             slopes = slopes + module.field.decay[network].detach().numpy() * states[..., -4:]
         x = np.concatenate([states[..., read], np.ones((*states.shape[:2], 1))], 2).reshape(-1, len(read) + 1)
-        weight = precision.mean(2).reshape(-1, 1)
+        clock = problem.relative_span[rows, None, None] * np.array([0.5, 1.0, 2.0, 3.0])
+        weight = (precision * clock**2).mean(2).reshape(-1, 1)  # of a slope
         gram = x.T @ (weight * x)
         ridge = 1e-4 * np.diag(gram).mean() + noise**2 * weight.sum()
         expected = np.linalg.solve(gram + ridge * np.eye(len(gram)), x.T @ (weight * slopes.reshape(-1, 4)))

@@ -92,6 +92,24 @@ def test_the_minimum_is_that_of_the_penalised_error():
     np.testing.assert_allclose(found.precision[0, :, 0], best[2] / best[2].mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_knots", [9, 33, 129, 301])
+def test_precision_of_curves_that_are_all_but_parabolas_is_that_of_a_regression(n_knots):
+    """The strongest smoothing leaves parabolas; rounding must not grow with the number of knots."""
+    rng = np.random.default_rng(0)
+    times = rng.uniform(size=400)
+    times[:2] = 0, 1
+    x = (times * (1 - times))[:, None] + rng.normal(0, 1, (400, 40))
+    found = smooth(_statistics([times], [x], n_knots=n_knots))
+    flat = np.ptp(found.curvatures[0], axis=0) < 1e-3 * np.abs(found.curvatures[0]).max(0)
+    assert flat.any()
+    knots = np.linspace(0, 1, n_knots)
+    inverse = np.linalg.inv(np.vander(times, 3, increasing=True).T @ np.vander(times, 3, increasing=True))
+    slope = np.column_stack([np.zeros(n_knots), np.ones(n_knots), 2 * knots])
+    expected = 1 / np.einsum("ki,ij,kj->k", slope, inverse, slope)
+    for gene in np.flatnonzero(flat):
+        np.testing.assert_allclose(found.precision[0, :, gene], expected / expected.mean(), rtol=0.05)
+
+
 def test_noise_is_smoothed_as_well_as_by_scipy():
     rng = np.random.default_rng(2)
     t = np.sort(rng.uniform(size=150))

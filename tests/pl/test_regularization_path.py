@@ -53,6 +53,19 @@ def seeds() -> AnnData:
     return adata
 
 
+def test_replicates_that_were_given_up_are_left_out(seeds):
+    """As when a strength is chosen: their errors are infinite, and nothing is open in them."""
+    table = seeds.uns["sparsenode"]["regularization_path"]
+    table.loc[1, ["train_error", "validation_error"]] = np.inf
+    means = table.drop(index=1).groupby("strength").mean()
+    for axis in sn.pl.regularization_path(seeds):
+        for container in axis.containers:
+            name = {"training cells": "train_error", "held-out cells": "validation_error"}.get(container.get_label())
+            name = name or {"adjacency": "feature_sparsity", "weights": "weight_sparsity"}.get(container.get_label())
+            if name is not None:
+                np.testing.assert_allclose(container.lines[0].get_xydata()[:, 1], means[name])
+
+
 def test_points_are_replicates_and_lines_means_over_seeds(seeds):
     table = seeds.uns["sparsenode"]["regularization_path"]
     means = table.groupby("strength").mean()

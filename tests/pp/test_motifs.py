@@ -71,6 +71,37 @@ def test_as_word_by_word(genome):
         assert list(hits.index) == list(peaks.var_names)
 
 
+@pytest.mark.parametrize("length", [6, 8])
+def test_any_motif_as_all_words(tmp_path, length):
+    """Scores that lie close together: the share of all words that score as high, counted one by one."""
+    rng = np.random.default_rng(length)
+    code = rng.integers(0, 4, 60_000)
+    path = tmp_path / "g.fa"
+    path.write_text(">c\n" + "".join(BASES[base] for base in code) + "\n")
+    names = [f"c:{start}-{start + 300}" for start in range(0, 60_000, 300)]
+    peaks = AnnData(np.zeros((1, 200)), var=pd.DataFrame(index=names))
+    motifs = {f"F{k}": rng.integers(0, 20, (length, 4)) + 1.0 for k in range(12)}
+    pvalue, clear = 4.5 / 4**length, 0
+    hits = pp.scan_motifs(peaks, path, motifs, pvalue=pvalue)
+    for name, counts in motifs.items():
+        odds = np.log2(4 * (counts + 0.1) / (counts + 0.1).sum(1, keepdims=True))
+        every = odds[0]
+        for position in odds[1:]:
+            every = (every[:, None] + position).ravel()
+        windows = np.lib.stride_tricks.sliding_window_view(code, length)
+        forward, backward = (odds[np.arange(length), one].sum(1) for one in (windows, 3 - windows[:, ::-1]))
+        score = np.maximum(forward, backward)
+        within = length * _motifs._BIN  # what a score and those it is counted among are rounded by together, at most
+        found = []
+        for itself, moved in ((0, -within), (1, within)):
+            share = (len(every) - np.searchsorted(np.sort(every), score + moved) + itself) / len(every)
+            found.append(np.array([(share[i : i + 301 - length] <= pvalue).any() for i in range(0, 60_000, 300)]))
+        clear += (found[0] == found[1]).all()
+        assert (hits[name] >= found[0]).all()
+        assert (hits[name] <= found[1]).all()
+    assert clear >= 6
+
+
 def test_factors_that_share_a_motif(genome):
     path, peaks, _ = genome
     one, two = 20 * np.eye(4)[[0, 1, 2, 3]], 20 * np.eye(4)[[3, 3, 1, 1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -209,11 +209,25 @@ def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
 
 def check_key(data: AnnData | MuData, key_added: str) -> None:
     """Refuse a key of ``uns`` that holds anything but results of an earlier fit."""
-    earlier = data.uns.get(key_added, {WRITTEN: {}})
-    if not isinstance(earlier, Mapping) or WRITTEN not in earlier:
+    if key_added in data.uns and not _is_fit(data.uns[key_added]):
         raise ValueError(
             f"Expected `uns[{key_added!r}]` to be free or to hold results of an earlier fit, found something else. Choose another "
             "`key_added`, or remove it."
+        )
+
+
+def check_free(
+    data: AnnData | MuData, key_added: str, keys: Mapping[str, Iterable[str]], others: Sequence[AnnData | MuData] = ()
+) -> None:
+    """Refuse keys that hold anything but results of an earlier fit under ``key_added``, which ``data`` or ``others`` list."""
+    taken = []
+    for place, names in keys.items():
+        listed = [str(key) for one in (data, *others) for key in _written(one, key_added).get(place, ())]
+        taken += [f"{place}[{name!r}]" for name in names if name in getattr(data, place) and name not in listed]
+    if taken:
+        raise ValueError(
+            f"Expected keys that are free for results, found {', '.join(f'`{key}`' for key in taken)}, which no fit that is in "
+            f"`uns[{key_added!r}]` wrote. Choose another `key_added`, or remove them: `del {', '.join(f'adata.{key}' for key in taken)}`."
         )
 
 
@@ -222,14 +236,23 @@ def remove_results(data: AnnData | MuData, key_added: str, parts: Sequence[AnnDa
 
     Those of a joint fit lie in the MuData where they concern all variables, and otherwise in the ``parts``.
     """
-    earlier = data.uns.get(key_added)
-    if not isinstance(earlier, Mapping) or WRITTEN not in earlier:
-        return
-    for place, keys in earlier[WRITTEN].items():
+    for place, keys in _written(data, key_added).items():
         for holder in [data] if place == "varp" or not parts else parts:
             for key in keys:
                 getattr(holder, place).pop(str(key), None)
-    del data.uns[key_added]
+    if _is_fit(data.uns.get(key_added)):
+        del data.uns[key_added]
+
+
+def _is_fit(results: Any) -> bool:
+    """Whether an entry of ``uns`` holds results of a fit."""
+    return isinstance(results, Mapping) and WRITTEN in results
+
+
+def _written(data: AnnData | MuData, key_added: str) -> Mapping[str, Sequence[str]]:
+    """Keys that an earlier fit under this key wrote, by place."""
+    earlier = data.uns.get(key_added)
+    return earlier[WRITTEN] if _is_fit(earlier) else {}
 
 
 def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:

@@ -27,6 +27,7 @@ from sparsenode.objectives._nulls import BANDWIDTH
 
 _UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by
+_ROUNDING = 1e-5  # what other precision may change in sums, relative to all that are compared
 _FEWEST_TIMES = 3  # of a trajectory that is smoothed: the penalty leaves quadratics free
 
 
@@ -270,3 +271,11 @@ def warn_of_lengths(trajectories: pd.DataFrame) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def sums_differ(known: np.ndarray, found: np.ndarray | None) -> bool:
+    """Whether sums of many numbers, such as fingerprints, differ by more than rounding; not if they are not known."""
+    if found is None:
+        return False
+    # A sum may be near zero by chance: what counts is how large they are in general.
+    return known.shape != found.shape or bool((np.abs(found - known) > _ROUNDING * np.sqrt(np.mean(known**2))).any())

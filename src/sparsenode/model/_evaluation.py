@@ -121,7 +121,7 @@ class EvaluationMixin(PredictionMixin):
                     f"{self.trajectories['end'].max():g} or before."
                 )
             cells = replace(cells, weights=np.where(later, cells.weights, 0.0))
-            fitted = self._integrate(None, float(cells.times[later].max()), replicate)
+            fitted = self._integrate(None, float(cells.times[later].max()), replicate, observed)
         else:
             fitted = self._integrate(cells, replicate=replicate, observed=observed)
         return self._scores(cells, fitted, chosen, self._nulls(cells, fitted, forecast))

@@ -71,7 +71,7 @@ class NetworkMixin(VelocityMixin):
             much they vary among these.
         signed
             Give entries the sign of the mean Jacobian: along the fitted trajectories, or for a transport fit over cells, and for
-            collocation along the smoothed trajectories, each at up to 256 states that are drawn.
+            collocation along the smoothed trajectories, each at all states, or at 256 that are drawn if there are more.
         replicate
             Replicate to use; the selected one by default.
         weights
@@ -485,8 +485,8 @@ class NetworkMixin(VelocityMixin):
         for index in read:
             points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)
             network = chosen * module.n_fields + (index if module.n_fields > 1 else 0)
-            jacobian = module.field.jacobian(points.to(module.device), effective, network)
-            total += jacobian.cpu().numpy()
+            weight = module.reference_weight[index] if transported else None
+            total += module.field.jacobian(points.to(module.device), effective, network, weight).cpu().numpy()
         return total / len(read)
 
 

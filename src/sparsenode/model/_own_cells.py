@@ -15,13 +15,12 @@ from scipy import sparse
 
 from sparsenode._logging import logger
 from sparsenode.model import _expression
-from sparsenode.model._data import Cells
+from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin
 
 _N_COMPARED = 64  # cells whose expression tells whether it was changed
 _N_SUMS = 2  # over the cells of a trajectory, which tell whether their times or weights were changed
-_ROUNDING = 1e-5  # what other precision may change, relative to all that is compared
 
 
 class OwnCellsMixin(PredictionMixin):
@@ -91,7 +90,7 @@ class OwnCellsMixin(PredictionMixin):
         cells = super()._cells(adata, continued)
         if cells.adata is self.adata:
             self._warn_of_other_expression(cells)
-            if self.arrangement_ is not None and _differ(self.arrangement_, self._arrangement(cells)):
+            if self.arrangement_ is not None and sums_differ(self.arrangement_, self._arrangement(cells)):
                 warnings.warn(
                     "Times, lineages or batches of the cells are no longer those that the model was trained on. It takes the present ones: if "
                     "they are for another model, which was set up with the same keys, errors and predictions of cells are wrong. Give each "
@@ -103,7 +102,7 @@ class OwnCellsMixin(PredictionMixin):
 
     def _warn_of_other_expression(self, cells: Cells) -> None:
         """Warn where the expression of some of the model's cells is another than in training, as far as that is known."""
-        if self.fingerprints_ is not None and _differ(self.fingerprints_, _some_fingerprints(cells)):
+        if self.fingerprints_ is not None and sums_differ(self.fingerprints_, _some_fingerprints(cells)):
             place = _expression.place(self.registry["setup_args"]["layer"])
             warnings.warn(
                 f"Cells or their expression in {place} are no longer those that the model was trained on. Predictions are in the units of "
@@ -173,14 +172,6 @@ def _some_fingerprints(cells: Cells) -> np.ndarray | None:
         return cells.fingerprints(_N_COMPARED) if isinstance(x, np.ndarray) or sparse.issparse(x) else None
     except (KeyError, ValueError):  # gone, or not finite: an error of what needs it, and not all does
         return None
-
-
-def _differ(known: np.ndarray, found: np.ndarray | None) -> bool:
-    """Whether sums differ by more than rounding; not if they are not known."""
-    if found is None:
-        return False
-    # A sum may be near zero by chance: what counts is how large they are in general.
-    return known.shape != found.shape or bool((np.abs(found - known) > _ROUNDING * np.sqrt(np.mean(known**2))).any())
 
 
 def _digest(names: pd.Index) -> str:

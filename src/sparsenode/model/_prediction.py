@@ -16,7 +16,7 @@ from scipy.interpolate import CubicSpline
 
 from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks, _expression
-from sparsenode.model._data import Cells
+from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
 from sparsenode.model._observations import read_observations
@@ -120,8 +120,9 @@ class PredictionMixin(MuDataMixin):
             Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates that were
             not given up, whose errors in part cancel; for several seeds of one strength.
         initial_velocity
-            Only in second order and with ``adata``; by default what the model was made with. ``"network"``: trajectories start with the velocity that the learned
-            network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them.
+            Only in second order; by default what the model was made with. ``"network"``: trajectories start with the velocity that the learned
+            network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them, or those of a model that was
+            made so with what was learned from it; not together with ``times``.
 
         Returns
         -------
@@ -156,9 +157,9 @@ class PredictionMixin(MuDataMixin):
             raise ValueError("Expected `initial_velocity='network'` with `times`, found 'observed'. Pass `adata`.")
         if adata is not None:
             raise ValueError("Expected one of `adata` and `times`, found both.")
-        return self._predict_times(_checks.numbers("times", times), replicate)
+        return self._predict_times(_checks.numbers("times", times), replicate, observed)
 
-    def _predict_times(self, times: np.ndarray, replicate: Replicates) -> np.ndarray:
+    def _predict_times(self, times: np.ndarray, replicate: Replicates, observed: bool) -> np.ndarray:
         if times.ndim != 1 or len(times) == 0 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise ValueError(
                 f"Expected `times` to be a non-empty sequence of finite, increasing numbers, found {np.ravel(times)[:10].tolist()}."
@@ -166,7 +167,7 @@ class PredictionMixin(MuDataMixin):
         start, end = self.trajectories["start"].to_numpy(float), self.trajectories["end"].to_numpy(float)
         scaled = (times - start[:, None]) / (end - start)[:, None]
         self._warn_outside(scaled)
-        fitted = self._integrate(None, max(1.0, float(scaled.max())), replicate)
+        fitted = self._integrate(None, max(1.0, float(scaled.max())), replicate, observed)
         values = np.stack([fitted.at(m, scaled[m]) for m in range(len(scaled))])
         return values[0] if len(values) == 1 else values
 
@@ -225,9 +226,9 @@ class PredictionMixin(MuDataMixin):
     ) -> FittedTrajectories:
         """Integrate the trajectories of some cells, or of the model, up to ``end`` of their lengths.
 
-        Initial velocities are those of early cells if ``observed``, by default where the model learned some.
+        Initial velocities are those of early cells if ``observed``, by default where the model learned some: for its own
+        trajectories then these.
         """
-        observed = self._observed(None) if observed is None else observed
         if replicate == "mean":
             kept = [r for r in range(self.module.n_replicates) if r not in self.given_up_]
             return FittedTrajectories.mean([self._integrate_all(cells, end, observed, r)[0] for r in kept])
@@ -235,12 +236,13 @@ class PredictionMixin(MuDataMixin):
 
     @torch.no_grad()
     def _integrate_all(
-        self, cells: Cells | None, end: float = 1.0, observed: bool = False, only: int | None = None
+        self, cells: Cells | None, end: float = 1.0, observed: bool | None = None, only: int | None = None
     ) -> list[FittedTrajectories]:
-        """The trajectories of every replicate, or of only one, with the observed initial slopes of the cells if asked for."""
+        """The trajectories of every replicate, or of only one; initial velocities as in :meth:`_integrate`."""
         module = self.module
+        observed = self._observed(None) if observed is None else observed
         lineages, relative = module.lineages, module.relative_span
-        start, speed = module.start(), module.start_speed()
+        start, speed = module.start(), module.start_speed() if observed else None
         own = cells is None or self._is_training_data(cells)
         if cells is not None and not own:
             initial = self._encode(cells.initial_state(self._initial_state, self._initial_bandwidth))
@@ -419,7 +421,7 @@ class PredictionMixin(MuDataMixin):
             self._is_training_data(own)
             and np.allclose(cells.times[member], own.times[positions][member], rtol=0.0, atol=_SAME_TIME)
             and np.allclose(shares, own_shares[positions])
-            and np.allclose(cells.fingerprints(), own.fingerprints()[positions], rtol=1e-6, atol=1e-6)
+            and not sums_differ(own.fingerprints()[positions], cells.fingerprints())
         )
 
     def _require_trained(self) -> None:

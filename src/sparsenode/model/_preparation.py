@@ -140,16 +140,17 @@ class PreparationMixin(OwnCellsMixin):
         if self.is_trained_:
             return  # training goes on from what was learned
         module.rate.fill_(float(np.mean([curve.rate(spans) for curve in curves])))
-        clock = spans[:, None] * module.rate.double().cpu().numpy()
-        slopes = np.mean(
-            [curve.derivatives[:, 0] for curve in curves], axis=0
-        )  # seeds share what velocities start from
-        module.start_velocity(torch.as_tensor(slopes / self._units[1] / clock))
+        module.start_velocity(self._initial_velocities(curves, spans))
         if self._objective_name == "trajectory":
             batch = self._collocation_batch(curves, spans)
             batch = {name: tensor.to(module.device) for name, tensor in batch.items()}
             start_linear(module, batch)
             start_accelerations(module, batch)
+
+    def _initial_velocities(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> torch.Tensor:
+        """Slopes of smoothed trajectories at their start in module units, trajectories × variables; seeds share them."""
+        clock = spans[:, None] * self.module.rate.double().cpu().numpy()
+        return torch.as_tensor(np.mean([curve.derivatives[:, 0] for curve in curves], 0) / self._units[1] / clock)
 
     def _pairs(
         self,
@@ -246,6 +247,8 @@ class PreparationMixin(OwnCellsMixin):
         if module.start_offset is not None:
             starts = module._by_replicate(batch["states"][:, :, 0, : module.n_vars]).to(module.device)
             module.start_offset.data.copy_(starts - module.initial_state)
+        if module.order == 2:  # they belong to the starts, which have moved
+            module.take_velocities(self._initial_velocities(curves, spans))
         if not self.is_trained_:
             start_linear(module, {name: tensor.to(module.device) for name, tensor in batch.items()})
         for lineage in range(len(self.lineages)):
@@ -263,16 +266,19 @@ class PreparationMixin(OwnCellsMixin):
         if module.order == 2:
             states = np.concatenate([states, derivatives / clock], 3)
             derivatives = np.stack([curve.curvatures for curve in curves]) / scale / clock
-            precision = np.stack([curve.curvature_precision for curve in curves])
+            precision = np.stack([curve.curvature_precision for curve in curves]) * clock**2
         precision /= (precision * derivatives**2).sum((1, 2, 3), keepdims=True)
         arrays = {"states": states, "derivatives": derivatives, "precision": precision}
         return {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
 
     def _refer(self, lineage: int, states: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Keep some states of a lineage, drawn by their weights, at which its Jacobian is averaged."""
+        """Keep the states of a lineage at which its Jacobian is averaged, by their weights: all, or some that are drawn of many."""
         rng = np.random.default_rng([self._seed, lineage])
-        if weights is None or np.ptp(weights) == 0:
-            chosen = rng.choice(len(states), N_REFERENCE, replace=len(states) < N_REFERENCE)
-        else:
-            chosen = rng.choice(len(states), N_REFERENCE, p=weights / weights.sum())
-        self.module.reference[lineage] = torch.as_tensor(states[chosen])
+        share = np.ones(len(states)) if weights is None else weights / weights.max()
+        if len(states) > N_REFERENCE:
+            uniform = np.ptp(share) == 0
+            chosen = rng.choice(len(states), N_REFERENCE, not uniform, None if uniform else share / share.sum())
+            states, share = states[chosen], np.ones(N_REFERENCE)
+        for buffer, values in ((self.module.reference, states), (self.module.reference_weight, share)):
+            buffer[lineage] = 0.0
+            buffer[lineage, : len(values)] = torch.as_tensor(values)

@@ -63,7 +63,7 @@ class RegularizationMixin(ResultsMixin):
         - ``strength``, ``seed``,
         - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means
           (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation), with the gates of
-          test time; ``validation_error`` is ``NaN`` where no cell was held out,
+          test time, and trajectories with the tolerance of training, where :meth:`predict` has a smaller one; ``validation_error`` is ``NaN`` where no cell was held out,
         - ``validation_se``: standard error of it over the held-out cells, each with all its trajectories; beyond 5000 cells estimated
           from as many,
         - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and
@@ -275,7 +275,7 @@ class RegularizationMixin(ResultsMixin):
         n_cells = len(held_out)
         if n_cells > _MAX_ITEMS:
             held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))
-        cells, fitted = self._cells(), self._integrate_all(None)
+        cells, fitted, scale = self._cells(), self._integrate_all(None), self._units[1]
         chosen = np.zeros(len(cells.times), dtype=bool)
         chosen[held_out] = True
         squares = np.zeros((self.module.n_replicates, len(chosen)))
@@ -287,7 +287,7 @@ class RegularizationMixin(ResultsMixin):
                     basis = hermite_basis(np.clip(cells.times[rows, m][members], 0, 1), fitted[0].states.shape[1])
                     for replicate, one in enumerate(fitted):
                         predicted = basis @ np.concatenate([one.states[m], one.derivatives[m]])
-                        own = np.square(x[members] - predicted).sum(1) * cells.weights[rows, m][members]
+                        own = np.square((x[members] - predicted) / scale).sum(1) * cells.weights[rows, m][members]
                         squares[replicate, first + np.flatnonzero(members)] += own
         return squares[:, held_out], n_cells
 

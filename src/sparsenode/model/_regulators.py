@@ -189,13 +189,20 @@ def prior_weight_matrix(
     KeyError
         If a column is missing.
     ValueError
-        If a weight is out of range, or no edge is between genes of the model.
+        If a gene is missing, a weight is out of range, or no edge is between genes of the model.
     """
     if not isinstance(prior, pd.DataFrame):
         raise TypeError(f"Expected `prior` to be a data frame of edges, found {type(prior).__name__}.")
     missing = [column for column in ("source", "target") if column not in prior]
     if missing:
         raise KeyError(f"Expected the columns 'source' and 'target' in `prior`, {missing} not found in {list(prior)}.")
+    for column in ("source", "target"):
+        lost = np.flatnonzero(prior[column].isna())
+        if len(lost):
+            raise ValueError(
+                f"Expected a gene in every row of the column {column!r} of `prior`, found none in row {lost[0]} and {len(lost)} such rows in "
+                "all. Drop them; if genes are called NA or nan, read the table with `keep_default_na=False`."
+            )
     confidence = _checks.weights("prior", prior) if "weight" in prior else np.ones(len(prior))
     wrong = np.flatnonzero(~((confidence >= 0) & (confidence <= 1)))
     if len(wrong):

@@ -15,7 +15,7 @@ from scipy import sparse
 from sparsenode import _keys
 from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
-from sparsenode.model._assemble import WRITTEN, check_key, remove_results, spread_results
+from sparsenode.model._assemble import WRITTEN, check_free, check_key, remove_results, spread_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
 from sparsenode.model._history import history_table
@@ -44,7 +44,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     def write_results(self, adata: AnnData | MuData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
         """Write network, trajectories, velocities and scores into an AnnData; :meth:`train` calls it.
 
-        Results of an earlier fit under the same key are replaced: those that its ``uns`` lists. Nothing else is removed.
+        Results of an earlier fit under the same key are replaced: those that its ``uns`` lists. Nothing else is removed or overwritten.
 
         Parameters
         ----------
@@ -88,7 +88,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         TypeError
             If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If the genes are not those of the model, a lineage is new, or the key holds something that is not of a fit.
+            If the genes are not those of the model, a lineage is new, or one of the keys above holds something that is not of a fit under
+            ``key_added``.
 
         Notes
         -----
@@ -155,6 +156,24 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             )
         for data in (target, *([] if origin is None else [origin])):
             check_key(data, key_added)
+        networks, dense = {"varp": self._network_keys(key_added)}, self._dense_keys(target, key_added)
+        if origin is None:
+            check_free(target, key_added, networks | dense)
+            return
+        check_free(origin, key_added, networks)  # what was joined is the model's own
+        for name in self._modalities.values():
+            check_free(origin.mod[name], key_added, dense, [origin])
+
+    def _dense_keys(self, target: AnnData, key_added: str) -> dict[str, list[str]]:
+        """Keys of what is written for every cell and gene, by place; none where it would be too large."""
+        small = target.n_obs * target.n_vars <= MAX_DENSE
+        return {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]} if small else {}
+
+    def _network_keys(self, key_added: str) -> list[str]:
+        """Keys of everything that goes to ``.varp``."""
+        keys = list(self._adjacency_keys(key_added).values())
+        keys += [_keys.block_adjacency(block, key_added) for block in get_args(Block)] * (self.module.order == 2)
+        return keys + [_keys.frequency(key_added)] * (len(self.module.seeds) > 1)
 
     def _networks(self, key_added: str) -> dict[str, pd.DataFrame]:
         """Everything that goes to ``.varp``."""

@@ -350,8 +350,10 @@ class Field(nn.Module):
         return h if effective.decay is None else torch.addcmul(h, effective.decay, architecture.top(x), value=-1)
 
     @staticmethod
-    def jacobian(x: torch.Tensor, effective: EffectiveWeights, network: int) -> torch.Tensor:
-        """Jacobian of one network, without the decay, averaged over points × state: targets × coordinates of the state.
+    def jacobian(
+        x: torch.Tensor, effective: EffectiveWeights, network: int, weight: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Jacobian of one network, without the decay, averaged over points × state by their weight: targets × coordinates of the state.
 
         A skip that is added after the integration counts like one inside the field.
         """
@@ -367,6 +369,8 @@ class Field(nn.Module):
             # The first matrix is the same at all points: it is multiplied in at the end.
             inner = torch.diag_embed(slope.squeeze(3)) if inner is None else slope * (layer.unsqueeze(1) @ inner)
             h = functional.elu(h)
+        if inner is not None and weight is not None:
+            inner = inner * (weight / weight.mean()).view(-1, 1, 1)
         mean = layers[-1] @ (inner.mean(1) @ layers[0]) if inner is not None else layers[0]
         jacobian = mean.flatten(0, 1)
         if effective.skip is not None:

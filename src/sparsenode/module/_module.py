@@ -138,6 +138,7 @@ class SparseNODEModule(BaseModuleClass):
         self.register_buffer("scale", torch.ones(n_vars))
         self.register_buffer("rate", torch.ones(n_vars))
         self.register_buffer("reference", torch.zeros(n_lineages, N_REFERENCE, n_vars * order))
+        self.register_buffer("reference_weight", torch.zeros(n_lineages, N_REFERENCE))  # zero where no state is kept
         self.register_buffer("initial_state", torch.zeros(len(lineages), n_vars))
         self.register_buffer("relative_span", torch.ones(len(lineages)))
         self.register_buffer("time_unit", torch.ones((), dtype=torch.float64))
@@ -156,6 +157,7 @@ class SparseNODEModule(BaseModuleClass):
     scale: torch.Tensor
     rate: torch.Tensor
     reference: torch.Tensor
+    reference_weight: torch.Tensor
     initial_state: torch.Tensor
     relative_span: torch.Tensor
     time_unit: torch.Tensor
@@ -279,9 +281,14 @@ class SparseNODEModule(BaseModuleClass):
         fields = self.lineages if self.n_fields > 1 else [0] * len(self.lineages)
         observed = initial_velocity.to(self.initial_state)
         self.initial_velocity.start_from(self.initial_state, observed, fields)
+        self.take_velocities(observed)
+
+    @torch.no_grad()
+    def take_velocities(self, observed: torch.Tensor) -> None:
+        """Set the velocities that trajectories have of their own to observed slopes, trajectories × variables."""
         if self.velocity_offset is not None:
-            with torch.no_grad():
-                self.velocity_offset.copy_(observed - self.network_velocity(self.start(), self.lineages))
+            observed = observed.to(self.initial_state)
+            self.velocity_offset.copy_(observed - self.network_velocity(self.start(), self.lineages))
 
     def start_speed(self) -> torch.Tensor | None:
         """Initial velocities of the trajectories, replicates × trajectories × variables; ``None`` for those of the network."""

@@ -29,7 +29,7 @@ def start_linear(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> 
     span = module.relative_span.view(-1, 1, 1) * module.rate
     states, slopes, precision = (
         layout.spread(module._by_replicate(tensor).expand(module.n_replicates, -1, -1, -1)).flatten(1, 2).double()
-        for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"])
+        for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"] * span**2)
     )
     n_times = tensors["states"].shape[-2]
     precision = precision * layout.used.repeat(module.n_replicates, 1).repeat_interleave(n_times, 1).unsqueeze(2)

@@ -82,10 +82,10 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
     solution, variance = np.empty_like(cross), np.empty((2, n_trajectories, n_knots, n_vars))
     for index in np.unique(chosen):
         own = chosen == index
-        inverse = _inverse(gram, statistics.weight, _GRID[index], penalty)
-        solution[:, :, own] = inverse @ cross[:, :, own]
-        variance[0][:, :, own] = np.diagonal(inverse, axis1=1, axis2=2)[:, n_knots:, None]
-        variance[1][:, :, own] = np.einsum("ki,mij,kj->mk", second, inverse, second)[:, :, None]
+        solution[:, :, own] = _inverse(gram, statistics.weight, _GRID[index], penalty) @ cross[:, :, own]
+        root = _inverse_root(gram, statistics.weight, _GRID[index])
+        variance[0][:, :, own] = np.square(root[:, n_knots:]).sum(2, keepdims=True)
+        variance[1][:, :, own] = np.square(second @ root).sum(2, keepdims=True)
     precision = 1.0 / np.maximum(variance, np.finfo(float).tiny)
     precision /= precision.mean((1, 2), keepdims=True)
     states, derivatives = solution[:, :n_knots] + mean[:, None], solution[:, n_knots:]
@@ -94,11 +94,15 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
 
 def roughness(n_knots: int) -> np.ndarray:
     """Quadratic form of the roughness of a cubic Hermite spline on ``[0, 1]``, 2K × 2K for values and derivatives."""
+    rows = _rough_rows(n_knots)
+    return rows.T @ rows
+
+
+def _rough_rows(n_knots: int) -> np.ndarray:
+    """What is squared in the roughness: third derivatives in the intervals and jumps of the second between them."""
     step = 1.0 / (n_knots - 1)
     left, right = _second_derivatives(n_knots)
-    third = (right - left) / step
-    jump = left[1:] - right[:-1]
-    return step * third.T @ third + jump.T @ jump / step
+    return np.concatenate([right - left, left[1:] - right[:-1]]) / np.sqrt(step)
 
 
 def _second_derivative(n_knots: int) -> np.ndarray:
@@ -129,3 +133,15 @@ def _inverse(gram: np.ndarray, weight: np.ndarray, smoothness: float, penalty: n
     size = len(penalty)
     total = weight[:, None, None]
     return np.linalg.inv(gram + total * (smoothness * penalty + _RIDGE * np.eye(size)))
+
+
+def _inverse_root(gram: np.ndarray, weight: np.ndarray, smoothness: float) -> np.ndarray:
+    """Matrices whose product with their transposes is :func:`_inverse`, trajectories × 2K × 2K.
+
+    From equations that are not squared: with many knots and a strong penalty, variances from the normal equations are rounding.
+    """
+    size, total = gram.shape[1], np.sqrt(weight)[:, None, None]
+    values, vectors = np.linalg.eigh(gram)
+    data = np.sqrt(np.maximum(values, 0.0))[:, :, None] * vectors.mT
+    parts = [data, total * np.sqrt(smoothness) * _rough_rows(size // 2), total * np.sqrt(_RIDGE) * np.eye(size)]
+    return np.linalg.inv(np.linalg.qr(np.concatenate(parts, axis=1), mode="r"))

@@ -64,6 +64,7 @@ def regularization_path(
     strengths = np.unique(table["strength"])
     if len(strengths) < 2:
         raise ValueError(f"Expected several strengths, found one, {strengths[0]:g}. Fit a sequence of strengths.")
+    kept = table[np.isfinite(table["train_error"])]  # others were given up
     figure, axes = _common.panels(ax, 2, 4.0, 3.0)
     errors = {"train_error": "training cells", "validation_error": "held-out cells"}
     zeros = {"feature_sparsity": "adjacency", "weight_sparsity": "weights", "spurious_sparsity": "non-regulators"}
@@ -72,7 +73,7 @@ def regularization_path(
         (axes[1], zeros, "share of exact zeros", 2),
     ):
         for place, (column, name) in enumerate(columns.items()):
-            _draw(axis, table, column, name, _common.PALETTE[first + place])
+            _draw(axis, kept, column, name, _common.PALETTE[first + place])
         if strengths[0] == 0:
             axis.set_xscale("symlog", linthresh=strengths[1])
         else:

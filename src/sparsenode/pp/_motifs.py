@@ -21,6 +21,7 @@ from sparsenode.pp._peaks import peak_coordinates
 _BASES = "ACGT"
 _CHUNK_BASES = 10_000_000  # in memory at a time, a few bytes each
 _PSEUDOCOUNT = 0.1
+_BIN = 2.0**-8  # bits to which log odds are rounded, to count sequences by score
 
 
 def scan_motifs(
@@ -71,7 +72,7 @@ def scan_motifs(
 
     Notes
     -----
-    The scan is that of FIMO :cite:p:`grant2011fimo`, as implemented in memelite.
+    The scan is that of FIMO :cite:p:`grant2011fimo`, as implemented in memelite, with log odds rounded to 1/256 bit.
     """
     if not isinstance(pvalue, Real) or not 0 < float(pvalue) < 1:
         raise ValueError(f"Expected `pvalue` to be in (0, 1), found {pvalue!r}.")
@@ -186,9 +187,10 @@ def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]],
     """For every motif, the positions of the sequences that hold it on either strand."""
     encoded = _one_hot(sequences)
     width, lengths = encoded.shape[2], np.array([len(sequence) for sequence in sequences])
-    usable = {str(k): _shares(counts).T for k, (_, counts) in enumerate(motifs) if len(counts) <= width}
+    usable = {str(k): _rounded_odds(counts).T for k, (_, counts) in enumerate(motifs) if len(counts) <= width}
     threshold = min(pvalue * (1 + 1e-9), 1.0)  # memelite takes what is below it
-    tables = _require("memelite").fimo(usable, encoded, threshold=threshold) if usable else []
+    fimo = _require("memelite").fimo
+    tables = fimo(usable, encoded, bin_size=_BIN, eps=0.0, threshold=threshold) if usable else []
     found = dict(zip(usable, tables, strict=True))
     for k in range(len(motifs)):
         hits = found.get(str(k))
@@ -199,7 +201,11 @@ def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]],
         yield np.unique(rows[hits["end"].to_numpy() <= lengths[rows]])
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Share of every base at every position."""
+def _rounded_odds(counts: np.ndarray) -> np.ndarray:
+    """A quarter of the odds of every base at every position, whose logarithms are multiples of the bin.
+
+    memelite counts sequences by scores that are rounded to bins, and compares scores that are not: so they are rounded here.
+    """
     smooth = counts + _PSEUDOCOUNT
-    return smooth / smooth.sum(1, keepdims=True)
+    bins = np.round(np.log2(4.0 * smooth / smooth.sum(1, keepdims=True)) / _BIN)
+    return 0.25 * 2.0 ** ((bins + 0.01) * _BIN)  # a little more, lest rounding takes a score below its own bin
