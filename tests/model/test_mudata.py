@@ -348,6 +348,38 @@ def test_what_users_have_under_these_keys_is_not_overwritten(mdata, place):
     train(mdata, JOINT)  # those of a fit are replaced
 
 
+def test_results_of_one_modality_and_of_two_replace_each_other(mdata):
+    alone = train(mdata)
+    joint = train(mdata, JOINT)
+    assert "sparsenode_trajectory" in mdata["atac"].obsm
+    alone = train(mdata)
+    np.testing.assert_array_equal(mdata["rna"].obsm["sparsenode_trajectory"], alone.predict())
+    sn.SparseNODE.setup_mudata(mdata, **JOINT)
+    assert "sparsenode_trajectory" not in sn.SparseNODE(mdata, **SMALL).adata.obsm
+    joint.write_results(mdata, key_added="other")
+    alone.write_results(mdata, key_added="other")
+    np.testing.assert_array_equal(mdata["rna"].obsm["other_trajectory"], alone.predict())
+
+
+def test_a_third_modality_is_none_of_an_earlier_joint_fit(make_adata):
+    """Its data are not overwritten, and nothing is left in a modality that is no longer fitted."""
+    mdata = bundle(make_adata())
+    third = mdata["atac"].copy()
+    third.var_names = [f"protein{k}" for k in range(third.n_vars)]
+    mdata = MuData({"rna": mdata["rna"], "atac": mdata["atac"], "protein": third})
+    train(mdata, JOINT)
+    kept = mdata["protein"].layers["sparsenode_velocity"] = np.full(third.shape, 7.0)
+    others = JOINT | {"modalities": {"layer": "rna", "regulator_layer": "protein"}}
+    with pytest.raises(ValueError, match=r"del mdata\['protein'\].layers\['sparsenode_velocity'\]"):
+        train(mdata, others)
+    assert mdata["protein"].layers["sparsenode_velocity"] is kept
+    assert "sparsenode_velocity" in mdata["atac"].layers
+    del mdata["protein"].layers["sparsenode_velocity"]
+    train(mdata, others)
+    assert "sparsenode_velocity" not in mdata["atac"].layers
+    assert "sparsenode_velocity" in mdata["protein"].layers
+
+
 def test_variances_of_integers_do_not_overflow(mdata):
     for name, factor in {"rna": 10, "atac": 20}.items():
         values = mdata[name].X

@@ -292,13 +292,11 @@ def test_what_is_not_of_a_fit_is_not_overwritten(adata, fit, other):
 
 
 def test_data_of_users_are_not_overwritten(adata, fit):
-    """Among them what the model reads. Found before training, and all that are taken at once."""
+    """Found before training, and all that are taken at once."""
     adata.layers["rna_velocity"] = adata.X.copy()
     adata.obsm["rna_trajectory"] = np.zeros((adata.n_obs, 2))
     adata.varp["rna_adjacency_myeloid"] = np.eye(adata.n_vars)
-    model = fit(
-        adata, setup={"layer": "rna_velocity", "lineage_key": "lineage"}, fields="lineage", train={"key_added": None}
-    )
+    model = fit(adata, fields="lineage", train={"key_added": None})
     before = written(adata)
     taken = r"`varp\['rna_adjacency_myeloid'\]`, `obsm\['rna_trajectory'\]`, `layers\['rna_velocity'\]`, which no fit"
     for call in (model.write_results, lambda key_added: model.train(1, key_added=key_added)):
@@ -309,6 +307,24 @@ def test_data_of_users_are_not_overwritten(adata, fit):
     del adata.obsm["rna_trajectory"], adata.layers["rna_velocity"]
     with pytest.raises(ValueError, match=r"remove them: `del adata.varp\['rna_adjacency_myeloid'\]`"):
         model.write_results(adata, key_added="rna")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_what_the_model_reads_is_not_overwritten(adata, fit, earlier):
+    """Not even where it is a result of an earlier fit."""
+    if earlier:
+        fit(adata)
+    else:
+        adata.layers["sparsenode_velocity"] = adata.X.copy()
+    kept = adata.layers["sparsenode_velocity"].copy()
+    setup = {"layer": "sparsenode_velocity", "lineage_key": "lineage"}
+    with pytest.raises(ValueError, match=r"model does not read, found `layers\['sparsenode_velocity'\]`"):
+        fit(adata, setup=setup)
+    np.testing.assert_array_equal(adata.layers["sparsenode_velocity"], kept)
+    fit(adata, setup=setup, train={"key_added": "second"})
+    adata.obsm["fates_trajectory"] = adata.obsm["memberships"]
+    with pytest.raises(ValueError, match=r"does not read, found `obsm\['fates_trajectory'\]`"):
+        fit(adata, setup={"lineage_key": "fates_trajectory"}, train={"key_added": "fates"})
 
 
 def test_results_of_a_fit_under_another_key_are_not_overwritten(adata, fit):

@@ -108,6 +108,10 @@ def test_precision_of_curves_that_are_all_but_parabolas_is_that_of_a_regression(
     expected = 1 / np.einsum("ki,ij,kj->k", slope, inverse, slope)
     for gene in np.flatnonzero(flat):
         np.testing.assert_allclose(found.precision[0, :, gene], expected / expected.mean(), rtol=0.05)
+        np.testing.assert_allclose(found.curvature_precision[0, :, gene], 1.0, rtol=0.05)
+        fit = np.polynomial.Polynomial.fit(times, x[:, gene], 2).convert()
+        np.testing.assert_allclose(found.states[0, :, gene], fit(knots), atol=1e-2)
+        np.testing.assert_allclose(found.derivatives[0, :, gene], fit.deriv()(knots), atol=5e-2)
 
 
 def test_noise_is_smoothed_as_well_as_by_scipy():

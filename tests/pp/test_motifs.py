@@ -102,6 +102,17 @@ def test_any_motif_as_all_words(tmp_path, length):
     assert clear >= 6
 
 
+def test_log_odds_are_on_the_grid_or_just_above():
+    """None may be taken for the bin below, by which its word would be counted among more than score as high."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        counts = rng.integers(0, 20, (8, 4)) + 1.0
+        exact = np.log2(4 * (counts + 0.1) / (counts + 0.1).sum(1, keepdims=True)) * 2**8
+        found = np.log2(4 * _motifs._rounded_odds(counts)) * 2**8
+        np.testing.assert_array_equal(np.floor(found), np.round(exact))
+        assert (found - np.floor(found) < 0.05).all()
+
+
 def test_factors_that_share_a_motif(genome):
     path, peaks, _ = genome
     one, two = 20 * np.eye(4)[[0, 1, 2, 3]], 20 * np.eye(4)[[3, 3, 1, 1]]

@@ -155,7 +155,9 @@ def _join(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
         var[column] = var[column].eq(True).astype(bool)  # false where only the other modality has it
     for name in names:
         var[name] = (var[MODALITY] == name).to_numpy()
-    adata = AnnData(joined, obs=first.obs.copy(), var=var, obsm=dict(first.obsm))
+    results = _all_written(first, "obsm") | _all_written(mdata, "obsm")  # of other fits, of one modality or both
+    kept = {key: values for key, values in first.obsm.items() if key not in results}
+    adata = AnnData(joined, obs=first.obs.copy(), var=var, obsm=kept)
     adata.uns.update({key: value for key, value in first.uns.items() if str(key).endswith("_colors")})
     if setup[EXPRESSION] is not None:
         adata.layers[setup[EXPRESSION]] = adata.X  # the same array under the name that is read
@@ -217,31 +219,48 @@ def check_key(data: AnnData | MuData, key_added: str) -> None:
 
 
 def check_free(
-    data: AnnData | MuData, key_added: str, keys: Mapping[str, Iterable[str]], others: Sequence[AnnData | MuData] = ()
+    data: AnnData | MuData,
+    key_added: str,
+    keys: Mapping[str, Iterable[str]],
+    origin: MuData | None = None,
+    name: str | None = None,
 ) -> None:
-    """Refuse keys that hold anything but results of an earlier fit under ``key_added``, which ``data`` or ``others`` list."""
+    """Refuse keys that hold anything but results of an earlier fit under ``key_added``.
+
+    Those of a joint fit in ``data``, which is the modality ``name`` of ``origin``, are listed there.
+    """
+    holders = [data] if origin is None or name not in _parts(origin, key_added) else [data, origin]
     taken = []
     for place, names in keys.items():
-        listed = [str(key) for one in (data, *others) for key in _written(one, key_added).get(place, ())]
-        taken += [f"{place}[{name!r}]" for name in names if name in getattr(data, place) and name not in listed]
+        listed = [str(key) for one in holders for key in _written(one, key_added).get(place, ())]
+        taken += [f"{place}[{key!r}]" for key in names if key in getattr(data, place) and key not in listed]
     if taken:
+        held = "mdata" if isinstance(data, MuData) else "adata" if origin is None else f"mdata[{name!r}]"
         raise ValueError(
             f"Expected keys that are free for results, found {', '.join(f'`{key}`' for key in taken)}, which no fit that is in "
-            f"`uns[{key_added!r}]` wrote. Choose another `key_added`, or remove them: `del {', '.join(f'adata.{key}' for key in taken)}`."
+            f"`uns[{key_added!r}]` wrote. Choose another `key_added`, or remove them: `del {', '.join(f'{held}.{key}' for key in taken)}`."
         )
 
 
-def remove_results(data: AnnData | MuData, key_added: str, parts: Sequence[AnnData] = ()) -> None:
+def remove_results(data: AnnData | MuData, key_added: str) -> None:
     """Remove the results of an earlier fit under this key, as far as they are listed there.
 
-    Those of a joint fit lie in the MuData where they concern all variables, and otherwise in the ``parts``.
+    Those of a joint fit lie in the MuData where they concern all variables, and otherwise in its modalities.
     """
+    parts = [data.mod[name] for name in _parts(data, key_added)] if isinstance(data, MuData) else [data]
     for place, keys in _written(data, key_added).items():
-        for holder in [data] if place == "varp" or not parts else parts:
+        for holder in [data] if place == "varp" else parts:
             for key in keys:
                 getattr(holder, place).pop(str(key), None)
     if _is_fit(data.uns.get(key_added)):
         del data.uns[key_added]
+
+
+def _parts(mdata: MuData, key_added: str) -> list[str]:
+    """Modalities that an earlier joint fit under this key wrote to."""
+    earlier = mdata.uns.get(key_added)
+    names = earlier.get("setup", {}).get("modalities", {}).values() if _is_fit(earlier) else ()
+    return [str(name) for name in names if str(name) in mdata.mod]
 
 
 def _is_fit(results: Any) -> bool:
@@ -255,10 +274,15 @@ def _written(data: AnnData | MuData, key_added: str) -> Mapping[str, Sequence[st
     return earlier[WRITTEN] if _is_fit(earlier) else {}
 
 
+def _all_written(data: AnnData | MuData, place: str) -> set[str]:
+    """Keys that all fits whose results are there wrote in one place."""
+    return {str(key) for name in data.uns for key in _written(data, name).get(place, ())}
+
+
 def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:
     """Write the results of a joint fit into the modalities, and what concerns both into the MuData."""
     parts = {modalities[argument]: mdata.mod[modalities[argument]] for argument in (EXPRESSION, REGULATORS)}
-    remove_results(mdata, key_added, list(parts.values()))
+    remove_results(mdata, key_added)
     written = joined.uns[key_added][WRITTEN]
     positions = np.full(joined.n_vars, -1)
     for name, adata in parts.items():

@@ -181,9 +181,8 @@ class MuDataMixin(BaseModelClass):
         )
 
     def _origin(self, joined: AnnData, data: AnnData | MuData | None) -> MuData | None:
-        """MuData that the cells of a joint fit come from, which takes its results; ``None`` for other cells and fits."""
-        mdata = data if isinstance(data, MuData) else self.mdata if joined is self.adata else None
-        return mdata if self._is_joint else None
+        """MuData that cells come from, which takes results of a joint fit; ``None`` for other cells."""
+        return data if isinstance(data, MuData) else self.mdata if joined is self.adata else None
 
     def get_adjacency_blocks(self, lineage: str | None = None, **kwargs: Any) -> dict[tuple[str, str], pd.DataFrame]:
         """Adjacency of two modalities that were fitted together, as four blocks.

@@ -70,8 +70,8 @@ class NetworkMixin(VelocityMixin):
             cells in a field that all share, as with transport: Jacobians are averaged over its cells, and regulators count by how
             much they vary among these.
         signed
-            Give entries the sign of the mean Jacobian: along the fitted trajectories, or for a transport fit over cells, and for
-            collocation along the smoothed trajectories, each at all states, or at 256 that are drawn if there are more.
+            Give entries the sign of the mean Jacobian: along the fitted trajectories, or for a transport fit over training cells, and for
+            collocation over the knots of smoothed trajectories, all or, if there are more, 256 that are drawn.
         replicate
             Replicate to use; the selected one by default.
         weights

@@ -15,7 +15,15 @@ from scipy import sparse
 from sparsenode import _keys
 from sparsenode._errors import DivergenceError
 from sparsenode.model import _checks
-from sparsenode.model._assemble import WRITTEN, check_free, check_key, remove_results, spread_results
+from sparsenode.model._assemble import (
+    EXPRESSION,
+    REGULATORS,
+    WRITTEN,
+    check_free,
+    check_key,
+    remove_results,
+    spread_results,
+)
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._expression import gene_positions
 from sparsenode.model._history import history_table
@@ -143,7 +151,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         target.uns[key_added] = summary | {
             WRITTEN: {place: np.asarray(list(keys), dtype=str) for place, keys in written.items()}
         }
-        if origin is not None:
+        if origin is not None and self._is_joint:
             spread_results(target, origin, self._modalities, key_added)
 
     def _check_target(self, target: AnnData, origin: MuData | None, key_added: str) -> None:
@@ -154,15 +162,29 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 f"Expected the {len(self.genes)} genes of the model to write results, found {target.n_vars}. Select them with "
                 "`adata[:, model.genes].copy()`, or pass `key_added=None` to `train`."
             )
-        for data in (target, *([] if origin is None else [origin])):
+        joint = origin if self._is_joint else None
+        for data in (target, *([] if joint is None else [joint])):
             check_key(data, key_added)
         networks, dense = {"varp": self._network_keys(key_added)}, self._dense_keys(target, key_added)
-        if origin is None:
-            check_free(target, key_added, networks | dense)
+        self._check_unread(dense)
+        if joint is None:
+            check_free(target, key_added, networks | dense, origin, self._modalities.get(EXPRESSION))
             return
-        check_free(origin, key_added, networks)  # what was joined is the model's own
+        check_free(joint, key_added, networks)  # what was joined is the model's own
         for name in self._modalities.values():
-            check_free(origin.mod[name], key_added, dense, [origin])
+            check_free(joint.mod[name], key_added, dense, joint, name)
+
+    def _check_unread(self, dense: dict[str, list[str]]) -> None:
+        """Refuse to replace what the model reads."""
+        setup = self.registry["setup_args"]
+        read = {"layers": (EXPRESSION, REGULATORS), "obsm": ("time_key", "lineage_key")}
+        for place, keys in dense.items():
+            for argument in read[place]:
+                if setup.get(argument) in keys:
+                    raise ValueError(
+                        f"Expected keys of results that the model does not read, found `{place}[{setup[argument]!r}]`. Choose another "
+                        "`key_added`."
+                    )
 
     def _dense_keys(self, target: AnnData, key_added: str) -> dict[str, list[str]]:
         """Keys of what is written for every cell and gene, by place; none where it would be too large."""

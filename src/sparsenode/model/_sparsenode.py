@@ -122,8 +122,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         trajectories are estimated, by local quadratic regression.
     initial_velocity
         Only in second order. ``"network"``: trajectories start with the velocities that :math:`g` gives at their initial
-        positions, the default. ``"observed"``: every trajectory has its own, learned along with the field from the slope of the
-        smoothed trajectory, and new ones start from the slope of their early cells, which sees more of them; where velocities
+        positions, the default. ``"observed"``: every trajectory has its own, which starts from the slope of the smoothed trajectory and,
+        where trajectories are fitted, is learned along with the field; new ones start from the slope of their early cells, which sees more of them; where velocities
         are no function of positions, as in walks of different speed.
     bootstrap
         Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a

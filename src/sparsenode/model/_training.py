@@ -110,7 +110,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         objective
             ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
             default the objective of the model, to which a plain ``train()`` goes back after fine-tuning: it changes the trajectories, and
-            with collocation learned initial states start anew from the smoothed trajectories. Replicates whose trajectories diverge before that are given up, with a warning: their
+            with collocation learned initial states and velocities start anew from the smoothed trajectories. Replicates whose trajectories diverge before that are given up, with a warning: their
             weights are zero and their errors infinite from then on, and no other method counts them.
         refit
             Hold the zeros of the network as they are, and fit what is left without penalty, which takes away its bias (the

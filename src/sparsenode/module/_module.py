@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
 
-N_REFERENCE = 256  # cells of every lineage at which the Jacobian of a transport fit is averaged
+N_REFERENCE = (
+    256  # states of every lineage at which the Jacobian of a transport or collocation fit is averaged, at most
+)
 
 
 class SparseNODEModule(BaseModuleClass):

@@ -68,13 +68,13 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
     statistics = statistics.centred(mean)
     gram, cross = statistics.gram, statistics.cross
     n_trajectories, size, n_vars = cross.shape
-    penalty = roughness(size // 2)
+    data = _data_rows(gram, statistics.weight)
     error = np.empty((len(_GRID), n_vars))
     for index, smoothness in enumerate(_GRID):
-        inverse = _inverse(gram, statistics.weight, smoothness, penalty)
-        solution = inverse @ cross
+        root = _inverse_root(data, statistics.weight, smoothness)
+        solution = root @ (root.mT @ cross)
         fit = (solution * (gram @ solution - 2.0 * cross)).sum((0, 1)) + statistics.square.sum(0)
-        freedom = np.einsum("mij,mji->", inverse, gram)
+        freedom = (root * (gram @ root)).sum()
         left = 1.0 - freedom / statistics.weight.sum()
         error[index] = np.maximum(fit, 0.0) / left**2 if left > 1e-6 else np.inf
     chosen = error.argmin(0)
@@ -82,8 +82,8 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
     solution, variance = np.empty_like(cross), np.empty((2, n_trajectories, n_knots, n_vars))
     for index in np.unique(chosen):
         own = chosen == index
-        solution[:, :, own] = _inverse(gram, statistics.weight, _GRID[index], penalty) @ cross[:, :, own]
-        root = _inverse_root(gram, statistics.weight, _GRID[index])
+        root = _inverse_root(data, statistics.weight, _GRID[index])
+        solution[:, :, own] = root @ (root.mT @ cross[:, :, own])
         variance[0][:, :, own] = np.square(root[:, n_knots:]).sum(2, keepdims=True)
         variance[1][:, :, own] = np.square(second @ root).sum(2, keepdims=True)
     precision = 1.0 / np.maximum(variance, np.finfo(float).tiny)
@@ -128,20 +128,15 @@ def _second_derivatives(n_knots: int) -> tuple[np.ndarray, np.ndarray]:
     return left, right
 
 
-def _inverse(gram: np.ndarray, weight: np.ndarray, smoothness: float, penalty: np.ndarray) -> np.ndarray:
-    """Inverse of the penalised normal equations of every trajectory."""
-    size = len(penalty)
-    total = weight[:, None, None]
-    return np.linalg.inv(gram + total * (smoothness * penalty + _RIDGE * np.eye(size)))
+def _data_rows(gram: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """What is squared in the error and in the ridge, trajectories × 2K × 2K."""
+    return np.linalg.cholesky(gram + _RIDGE * weight[:, None, None] * np.eye(gram.shape[1])).mT
 
 
-def _inverse_root(gram: np.ndarray, weight: np.ndarray, smoothness: float) -> np.ndarray:
-    """Matrices whose product with their transposes is :func:`_inverse`, trajectories × 2K × 2K.
+def _inverse_root(data: np.ndarray, weight: np.ndarray, smoothness: float) -> np.ndarray:
+    """Matrices whose products with their transposes are the inverses of the penalised normal equations, trajectories × 2K × 2K.
 
-    From equations that are not squared: with many knots and a strong penalty, variances from the normal equations are rounding.
+    From equations that are not squared: with many knots and a strong penalty, the normal equations lose all digits.
     """
-    size, total = gram.shape[1], np.sqrt(weight)[:, None, None]
-    values, vectors = np.linalg.eigh(gram)
-    data = np.sqrt(np.maximum(values, 0.0))[:, :, None] * vectors.mT
-    parts = [data, total * np.sqrt(smoothness) * _rough_rows(size // 2), total * np.sqrt(_RIDGE) * np.eye(size)]
-    return np.linalg.inv(np.linalg.qr(np.concatenate(parts, axis=1), mode="r"))
+    penalty = np.sqrt(weight * smoothness)[:, None, None] * _rough_rows(data.shape[1] // 2)
+    return np.linalg.inv(np.linalg.qr(np.concatenate([data, penalty], axis=1), mode="r"))
