@@ -193,6 +193,36 @@ def test_skeletons_in_radians(write, word):
     np.testing.assert_allclose(write(":RADIANS\n" + own, degrees)[0].X, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("unit", ["radians", "RADIANS", "radian"])
+def test_units_in_full(write, unit):
+    """Of the skeleton, and of a motion without its own; other units are refused."""
+    expected = write(frame(1, upper="0 0 90"))[1]
+    axes = ASF.replace("0 0 90 XYZ", f"0 0 {np.pi / 2} XYZ")
+    for amc, asf in (
+        (frame(1, upper=f"0 0 {np.pi / 2}"), axes.replace("angle deg", f"angle {unit}")),
+        (f":{unit}\n" + frame(1, upper=f"0 0 {np.pi / 2}"), ASF.replace("angle deg", "angle degrees")),
+    ):
+        found = write(amc, asf)[1]
+        for joint in expected:
+            np.testing.assert_allclose(found[joint], expected[joint], atol=1e-6)
+    with pytest.raises(ValueError, match="`angle` deg or rad at line 8 of two.asf, found 'grad'"):
+        write(frame(1), ASF.replace("angle deg", "angle grad"))
+
+
+def test_marks_of_encodings_and_comments(tmp_path):
+    """A byte order mark, line ends of any kind, and an ellipsis of Windows within a comment."""
+    (tmp_path / "two.asf").write_bytes(b"\xef\xbb\xbf" + ASF.replace("\n", "\r\n").encode())
+    amc = b"\xef\xbb\xbf# walk\x85 on\r" + frame(1, root="1 2 3 0 0 0").replace("\n", "\r").encode()
+    (tmp_path / "trial.amc").write_bytes(amc)
+    read = sn.datasets.read_motion_capture(tmp_path / "two.asf", tmp_path / "trial.amc", floor=False)
+    assert read.n_obs == 1
+
+
+def test_a_bone_that_stands_twice(write):
+    with pytest.raises(ValueError, match=r"every bone once in `:bonedata` of two.asf, found 'upper' again"):
+        write(frame(1), ASF.replace("name lower", "name upper"))
+
+
 def test_keys_in_capitals_and_angles_in_degrees_by_default(write):
     text = frame(1, upper="0 0 90")
     expected = write(text)[0].X

@@ -134,6 +134,18 @@ def test_both_strands_and_ends_of_peaks(tmp_path, monkeypatch, chunk):
     assert hits["F"].tolist() == [True, False, False, True, True, False, False]
 
 
+def test_unknown_bases_match_nothing(tmp_path):
+    """A motif of twelve bases of which one is unknown, on either strand and at the end of a peak."""
+    word = "ACGTTGCAAGCT"
+    places = [word, word[:11] + "N", "N" + word[1:], word.translate(COMPLEMENT)[::-1], word[:6] + "n" + word[7:]]
+    (tmp_path / "g.fa").write_text("".join(f">{k}\n{'T' * 20 + w + 'T' * 20}\n" for k, w in enumerate(places)))
+    names = [f"{k}:{start}-{end}" for k in range(5) for start, end in ((0, 52), (15, 32))]
+    peaks = AnnData(np.zeros((1, 10)), var=pd.DataFrame(index=names))
+    counts = 100.0 * np.eye(4)[[BASES.index(base) for base in word]]
+    hits = pp.scan_motifs(peaks, tmp_path / "g.fa", {"F": counts})
+    assert hits["F"].tolist() == [True, True, False, False, False, False, True, True, False, False]
+
+
 def test_packaged_collection(tmp_path, caplog):
     path = tmp_path / "g.fa"
     path.write_text(">chr1\n" + "CC" * 40 + "ACAGATTAGAA" + "CC" * 40 + "\n")

@@ -117,6 +117,62 @@ def test_what_cannot_be_prepared_is_refused(frames):
         pp.prepare_motion(frames, mirror=False)
 
 
+def test_mirror_images_without_the_root_are_turned_about_the_hips(frames):
+    kept = np.flatnonzero(frames.var["joint"] != "root")
+    frames.X = np.asarray(frames.X).copy()
+    frames.X[:, 11] -= 1  # hips of one height
+    made = pp.prepare_motion(frames[:, kept].copy(), n_components=15, start_every=None)
+    restored = pp.restore_motion(made.X, made)
+    middle = frames.X[:40].reshape(40, -1, 3)[:, 2:4, 1].mean()
+    expected = reflected(np.asarray(frames.X[:40])).reshape(40, -1, 3)
+    expected[:, :, 1] += 2 * (middle - frames.X[:40, 1].mean())
+    np.testing.assert_allclose(restored[70:110], expected.reshape(40, -1)[:, kept], atol=1e-5)
+
+
+def test_the_mirrored_axis_is_that_of_the_hips_where_a_body_turns_round(frames):
+    """The hips lie along y in either direction, which cancel; along x they are a little apart all the time."""
+    points = np.asarray(frames.X).reshape(70, -1, 3).copy()
+    points[20:40, :, 1] *= -1
+    points[55:, :, 1] *= -1
+    points[:, 2, 0] += 0.1
+    frames.X = points.reshape(70, -1)
+    made = pp.prepare_motion(frames, n_components=18, start_every=None)
+    found = pp.restore_motion(made.X, made).reshape(140, -1, 3)
+    np.testing.assert_allclose(found[70:110, 1, 0], points[:40, 1, 0], atol=1e-5)  # the back, not turned along x
+
+
+def test_joints_at_one_side_alone_have_no_mirror_image(frames):
+    """Nor has a joint of which a coordinate is missing; one in the middle may have a name that begins with l."""
+    joint, axis = frames.var["joint"], frames.var["axis"]
+    frames.X = np.asarray(frames.X).copy()
+    frames.X[:, (joint == "lhand") & (axis == "y")] += 0.5
+    frames.X[:, (joint == "rhand") & (axis == "y")] -= 0.5
+    pp.prepare_motion(frames)
+    with pytest.raises(ValueError, match="the joint on the other side of 'lhand'"):
+        pp.prepare_motion(frames[:, joint != "rhand"].copy())
+    with pytest.raises(ValueError, match="coordinate 'z' of 'rhand'"):
+        pp.prepare_motion(frames[:, (joint != "rhand") | (axis != "z")].copy())
+
+
+def test_many_late_starts_have_names_of_their_own():
+    times = np.arange(2000) / 15
+    obs = pd.DataFrame({"time": times, "trial": "a"}, index=[f"{k}" for k in range(2000)])
+    frames = AnnData(np.random.default_rng(0).normal(size=(2000, 2)), obs)
+    made = pp.prepare_motion(frames, 1, start_every=1 / 15, shortest=130, mirror=False)
+    assert "a from 3.2" in made.obs["trial"].cat.categories
+    frames.obs["time"] += 1e4 / 3
+    assert len(pp.prepare_motion(frames, 1, start_every=0.05, shortest=132.5, mirror=False).obs["trial"].unique()) > 10
+
+
+@pytest.mark.parametrize(("column", "message"), [("time", "finite times"), ("trial", "a trial for every frame")])
+def test_frames_without_time_or_trial(frames, column, message):
+    frames.obs[column] = frames.obs[column].astype(object).where(np.arange(70) != 3)
+    frames.obs["time"] = frames.obs["time"].astype(float)
+    for reference in (None, pp.prepare_motion(frames[10:].copy())):
+        with pytest.raises(ValueError, match=message):
+            pp.prepare_motion(frames, reference=reference)
+
+
 def test_what_is_done_by_default(frames):
     made = pp.prepare_motion(frames)
     assert made.n_vars == 6

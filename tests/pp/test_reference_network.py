@@ -70,6 +70,14 @@ def test_as_a_direct_search(normalised, method, options):
         assert found == support
 
 
+def test_a_cell_type_that_stands_twice_counts_once(normalised, reference):
+    twice = {"once more": [*normalised.uns["lineages"]["erythroid"], "stem"]}
+    found = pp.reference_network(
+        normalised, "cell_type", "motifs", normalised.uns["annotation"], twice, max_pvalue=0.05
+    )
+    pd.testing.assert_frame_equal(found.lineages["once more"], reference.lineages["erythroid"])
+
+
 def test_lineages_merge_their_cell_types(normalised, reference):
     for name, types in normalised.uns["lineages"].items():
         table = reference.lineages[name].set_index(["source", "target"])

@@ -344,8 +344,8 @@ def test_a_reference_of_all_candidates_tells_nothing_apart():
         ("weight", ["+", "-"], TypeError, r"numbers in the column `weight` of `{}`, found .*'\+'.*1.0 and -1.0"),
         ("weight", ["1", "2"], TypeError, "numbers in the column `weight` of `{}`"),
         ("weight", [True, False], TypeError, "numbers in the column `weight` of `{}`, found bool"),
-        ("source", ["a", None], ValueError, "every row of the column `source` of `{}`, found 1 without"),
-        ("target", [np.nan, "c"], ValueError, "every row of the column `target` of `{}`, found 1 without"),
+        ("source", ["a", None], ValueError, "every row of the column 'source' of `{}`, found none in row"),
+        ("target", [np.nan, "c"], ValueError, "every row of the column 'target' of `{}`, found none in row"),
     ],
 )
 @pytest.mark.parametrize("name", ["network", "reference"])

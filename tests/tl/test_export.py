@@ -188,11 +188,16 @@ def test_inputs_are_not_changed(tmp_path):
     [
         (NETWORK.drop(columns="weight"), KeyError, r"\['weight'\] missing in"),
         (NETWORK.rename(columns={"source": "regulator"}), KeyError, r"\['source'\] missing in"),
+        (
+            NETWORK.assign(target=NETWORK["target"].where([True, False, True, True])),
+            ValueError,
+            "found none in row 1",
+        ),
         (NETWORK.assign(weight=[1.0, np.nan, np.inf, 1.0]), ValueError, "found 2 NaN or infinite ones of 4"),
         (NETWORK.assign(weight="+"), TypeError, "numbers in the column `weight` of `network`.*'\\+'"),
         (pd.concat([NETWORK, NETWORK[:1]]), ValueError, "found 1 repeated ones, GATA1 → KLF1 for instance"),
     ],
-    ids=["no weight", "other names", "not finite", "no numbers", "twice"],
+    ids=["no weight", "other names", "no gene", "not finite", "no numbers", "twice"],
 )
 def test_errors(export, network, error, message):
     with pytest.raises(error, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +145,16 @@ def read_skeleton(path: Path) -> Skeleton:
     length = _floats(path, units, "length", 1)[0]
     if length <= 0:
         raise ValueError(f"Expected a positive `length` in `:units` of {path.name}, found {length:g}.")
-    degrees = [word.lower() for word in units.get("angle", (0, ["deg"]))[1][:1]] != ["rad"]
+    number, words = units.get("angle", (0, ["deg"]))
+    degrees = _in_degrees(words[0]) if words else None
+    if degrees is None:
+        raise ValueError(f"Expected `angle` deg or rad at line {number} of {path.name}, found {' '.join(words)!r}.")
     scale = _METRES_PER_INCH / length
-    bones = dict(_bones(path, sections[":bonedata"], scale, degrees))
+    bones: dict[str, Bone] = {}
+    for name, bone in _bones(path, sections[":bonedata"], scale, degrees):
+        if name in bones:
+            raise ValueError(f"Expected every bone once in `:bonedata` of {path.name}, found {name!r} again.")
+        bones[name] = bone
     root = {words[0].lower(): (number, words[1:]) for number, words in sections[":root"]}
     channels = tuple(word.lower() for word in root.get("order", (0, []))[1])
     if sorted(channels) != sorted(_ROOT_CHANNELS):
@@ -186,13 +194,14 @@ def read_motion(path: Path, skeleton: Skeleton, keep_complete: bool) -> Motion:
     channels = skeleton.channels()
     degrees = skeleton.degrees
     frames: list[_Frame] = []
-    text = path.read_text(encoding="latin-1")
+    text = _text(path)
     lines = list(_lines(text))
     last_line = lines[-1][0] if lines else 0
     cut_off: ValueError | None = None
     for number, words in lines:
         if words[0].startswith(":"):
-            degrees = {":degrees": True, ":radians": False}.get(words[0].lower(), degrees)
+            unit = _in_degrees(words[0][1:])
+            degrees = degrees if unit is None else unit
             continue
         try:
             _add_line(path, frames, channels, number, words)
@@ -271,9 +280,21 @@ def _require_complete(path: Path, frame: _Frame, channels: dict[str, tuple[str, 
         )
 
 
+def _in_degrees(unit: str) -> bool | None:
+    """Whether a unit of angles is degrees; ``None`` if it is neither these nor radians."""
+    return {"deg": True, "degree": True, "degrees": True, "rad": False, "radian": False, "radians": False}.get(
+        unit.lower()
+    )
+
+
+def _text(path: Path) -> str:
+    """What a file holds; comments may be in any encoding."""
+    return path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+
+
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and words of all lines that hold something."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text, newline=None), start=1):
         words = line.split("#")[0].split()
         if words:
             yield number, words
@@ -283,7 +304,7 @@ def _sections(path: Path) -> dict[str, list[tuple[int, list[str]]]]:
     """Lines of every section of a skeleton file."""
     sections: dict[str, list[tuple[int, list[str]]]] = {}
     current: list[tuple[int, list[str]]] = []
-    for number, words in _lines(path.read_text(encoding="latin-1")):
+    for number, words in _lines(_text(path)):
         if words[0].startswith(":"):
             current = sections.setdefault(words[0].lower(), [])
         else:

@@ -232,6 +232,17 @@ def device(devices: object, precision: object) -> None:
         )
 
 
+def genes_of_edges(name: str, table: pd.DataFrame) -> None:
+    """Refuse edges whose source or target is missing."""
+    for column in ("source", "target"):
+        lost = np.flatnonzero(table[column].isna())
+        if len(lost):
+            raise ValueError(
+                f"Expected a gene in every row of the column {column!r} of `{name}`, found none in row {lost[0]} and {len(lost)} such rows "
+                "in all. Drop them; if genes are called NA or nan, read the table with `keep_default_na=False`."
+            )
+
+
 def weights(name: str, table: pd.DataFrame) -> np.ndarray:
     """Weights of a table of edges, after refusing anything but numbers; they may be missing or infinite."""
     column = table["weight"]

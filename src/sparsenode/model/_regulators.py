@@ -196,13 +196,7 @@ def prior_weight_matrix(
     missing = [column for column in ("source", "target") if column not in prior]
     if missing:
         raise KeyError(f"Expected the columns 'source' and 'target' in `prior`, {missing} not found in {list(prior)}.")
-    for column in ("source", "target"):
-        lost = np.flatnonzero(prior[column].isna())
-        if len(lost):
-            raise ValueError(
-                f"Expected a gene in every row of the column {column!r} of `prior`, found none in row {lost[0]} and {len(lost)} such rows in "
-                "all. Drop them; if genes are called NA or nan, read the table with `keep_default_na=False`."
-            )
+    _checks.genes_of_edges("prior", prior)
     confidence = _checks.weights("prior", prior) if "weight" in prior else np.ones(len(prior))
     wrong = np.flatnonzero(~((confidence >= 0) & (confidence <= 1)))
     if len(wrong):

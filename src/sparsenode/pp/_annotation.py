@@ -40,8 +40,9 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `path` to be a GTF file, found no file at {str(path)!r}.")
-    table = bioframe.read_table(str(path), schema="gtf", comment="#", dtype={"chrom": str})
-    table = table[table["feature"].isin(FEATURES)]
+    table = bioframe.read_table(str(path), schema="gtf", dtype={"chrom": str})
+    # A comment is a line: elsewhere, as in a description, the sign is text.
+    table = table[table["feature"].isin(FEATURES) & ~table["chrom"].astype(str).str.startswith("#")]
     names = _attribute(table["attributes"], gene_attribute)
     if gene_attribute != "gene_id":
         names = names.where(names.notna(), _attribute(table["attributes"], "gene_id"))

@@ -33,8 +33,8 @@ def scan_motifs(
 ) -> pd.DataFrame:
     """Find the motifs of transcription factors in the sequence of peaks.
 
-    A motif is in a peak if a position on either strand scores at least as high as the share ``pvalue`` of random
-    sequences with equal shares of the four bases. Motifs say where a factor could bind: factors of one family share
+    A motif is in a peak if a position on either strand, whose bases are all known, scores at least as high as the share ``pvalue`` of
+    random sequences with equal shares of the four bases. Motifs say where a factor could bind: factors of one family share
     them, and many hits are never bound, so do not take hits for binding. Needs the extra ``motifs``: ``pip install
     "sparsenode[motifs]"``. The first call compiles for half a minute.
 
@@ -186,7 +186,9 @@ def _one_hot(sequences: Sequence[str]) -> np.ndarray:
 def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]], pvalue: float) -> Iterator[np.ndarray]:
     """For every motif, the positions of the sequences that hold it on either strand."""
     encoded = _one_hot(sequences)
-    width, lengths = encoded.shape[2], np.array([len(sequence) for sequence in sequences])
+    width = encoded.shape[2]
+    unknown = np.zeros((len(sequences), width + 1), dtype=np.int64)  # bases before each position
+    np.cumsum(encoded.sum(1) == 0, axis=1, out=unknown[:, 1:])
     usable = {str(k): _rounded_odds(counts).T for k, (_, counts) in enumerate(motifs) if len(counts) <= width}
     threshold = min(pvalue * (1 + 1e-9), 1.0)  # memelite takes what is below it
     fimo = _require("memelite").fimo
@@ -197,8 +199,8 @@ def _matches(sequences: Sequence[str], motifs: Sequence[tuple[str, np.ndarray]],
         if hits is None:
             yield np.zeros(0, dtype=np.int64)
             continue
-        rows = hits["sequence_name"].to_numpy(dtype=np.int64)
-        yield np.unique(rows[hits["end"].to_numpy() <= lengths[rows]])
+        rows, start, end = (hits[name].to_numpy(dtype=np.int64) for name in ("sequence_name", "start", "end"))
+        yield np.unique(rows[unknown[rows, end] == unknown[rows, start]])  # nor beyond the end of shorter ones
 
 
 def _rounded_odds(counts: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from sparsenode.model import _checks
 from sparsenode.model._observations import MIN_CELLS
 
 _KEY = "motion"
-_HIPS = ("lhipjoint", "rhipjoint")
+_ROOT, _HIPS = "root", ("lhipjoint", "rhipjoint")
 
 
 def prepare_motion(
@@ -47,8 +47,8 @@ def prepare_motion(
         Length in the same unit below which there are no late starts. They have ten frames at least in any case.
     mirror
         Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, and
-        turn the horizontal axis that is nearest to the line between the hips, about the root. Needs ``adata.var["joint"]``
-        and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
+        turn the horizontal axis that is nearest to the line between the hips, about the joint ``root``, or half way between the
+        hips if there is none. Needs ``adata.var["joint"]`` and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
     time_key, trial_key
         Columns of ``adata.obs`` with the time and the trial.
     reference
@@ -66,8 +66,11 @@ def prepare_motion(
     ------
     KeyError
         If a column is missing.
+    TypeError
+        If times are no numbers.
     ValueError
-        If an argument is out of range, if there are not enough frames, or if coordinates differ from those of the reference.
+        If an argument is out of range, if there are not enough frames, if times or trials are missing, if a joint has no counterpart on
+        the other side of the body, or if coordinates differ from those of the reference.
 
     Notes
     -----
@@ -88,6 +91,10 @@ def prepare_motion(
     x = x.astype(np.float64)
     if not np.isfinite(x).all():
         raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
+    if not np.isfinite(_checks.numbers(f"adata.obs[{time_key!r}]", adata.obs[time_key])).all():
+        raise ValueError(f"Expected finite times in `adata.obs[{time_key!r}]`, found NaN or infinite ones.")
+    if adata.obs[trial_key].isna().any():
+        raise ValueError(f"Expected a trial for every frame in `adata.obs[{trial_key!r}]`, found missing ones.")
     if reference is not None:
         found = _components(reference, "reference")
         if list(found["coordinates"]) != list(adata.var_names):
@@ -188,7 +195,7 @@ def _late_starts(
     for start in np.arange(times[0] + every, times[-1] - shortest, every):
         first = int(np.searchsorted(times, start - 1e-9))
         if len(times) - first >= MIN_CELLS:
-            runs.append((f"{name} from {start - times[0]:.4g}", times[first:], values[first:]))
+            runs.append((f"{name} from {start - times[0]:.7g}", times[first:], values[first:]))
     return runs
 
 
@@ -201,13 +208,45 @@ def _mirrored(values: np.ndarray, var: pd.DataFrame) -> np.ndarray:
     joints = dict.fromkeys(joint for joint, _ in pairs)
     if not all((hip, axis) in place for hip in _HIPS for axis in "xy"):
         raise ValueError(f"Expected joints {_HIPS} with axes 'x' and 'y' for `mirror=True`, found {list(joints)[:5]}….")
-    across = {axis: abs((values[:, place[_HIPS[0], axis]] - values[:, place[_HIPS[1], axis]]).mean()) for axis in "xy"}
+    hips = {axis: [values[:, place[hip, axis]] for hip in _HIPS] for axis in "xy"}
+    across = {axis: float(np.abs(left - right).mean()) for axis, (left, right) in hips.items()}
     side = max(across, key=lambda axis: across[axis])
-    root = next(iter(joints))  # joints come parents first
-    result = values[:, [place[_opposite(joint, joints), axis] for joint, axis in pairs]]
+    middle = np.mean(hips[side]) if (_ROOT, side) not in place else values[:, place[_ROOT, side]].mean()
+    exchanged = [(_opposite(joint, joints), axis) for joint, axis in pairs]
+    if not set(exchanged) <= set(place):
+        lost = next(pair for pair in exchanged if pair not in place)
+        raise ValueError(
+            f"Expected the coordinate {lost[1]!r} of {lost[0]!r} for `mirror=True`, as on the other side, found none."
+        )
+    result = values[:, [place[pair] for pair in exchanged]]
     turned = [index for index, (_, axis) in enumerate(pairs) if axis == side]
-    result[:, turned] = 2.0 * values[:, place[root, side]].mean() - result[:, turned]
+    result[:, turned] = 2.0 * middle - result[:, turned]
+    _check_symmetric(values, result, place, joints, max(across.values()))
     return result
+
+
+def _check_symmetric(
+    values: np.ndarray,
+    mirrored: np.ndarray,
+    place: dict[tuple[str, str], int],
+    joints: dict[str, None],
+    width: float,
+) -> None:
+    """Refuse a joint at one side without a counterpart: its mirror image is torn off from the joint that it was nearest to."""
+    whole = [joint for joint in joints if all((joint, axis) in place for axis in "xyz")]
+    columns = [[place[joint, axis] for axis in "xyz"] for joint in whole]
+    for k, joint in enumerate(whole):
+        if _opposite(joint, joints) != joint:
+            continue
+        before, after = (
+            np.linalg.norm(one[:, columns] - one[:, None, columns[k]], axis=2).mean(0) for one in (values, mirrored)
+        )
+        nearest = int(np.argmin(np.where(np.arange(len(whole)) == k, np.inf, before)))
+        if after[nearest] - before[nearest] > width / 2:
+            raise ValueError(
+                f"Expected the joint on the other side of {joint!r} for `mirror=True`, found none: in the mirror image it would be "
+                f"{after[nearest]:.3g} from {whole[nearest]!r}, instead of {before[nearest]:.3g}. Keep all joints, or leave out both."
+            )
 
 
 def _opposite(joint: str, joints: dict[str, None]) -> str:

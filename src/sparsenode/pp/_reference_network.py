@@ -169,7 +169,10 @@ def reference_network(
     logger.info("Edges of the cell types: %s.", {name: len(edges) for name, edges in cell_types.items()})
     return ReferenceNetwork(
         cell_types=cell_types,
-        lineages={k: merge_networks([cell_types[str(name)] for name in v]) for k, v in (lineages or {}).items()},
+        lineages={
+            k: merge_networks([cell_types[name] for name in dict.fromkeys(map(str, v))])
+            for k, v in (lineages or {}).items()
+        },
         regulators=[str(name) for name in names[np.unique(factors[np.diff(hits.tocsc().indptr) > 0])]],
         peak_genes=peak_genes,
     )

@@ -77,7 +77,7 @@ def evaluate_network(
     if "weight" in reference:
         _checks.weights("reference", reference)
     for name, table in {"network": network, "reference": reference}.items():
-        _require_names(name, table)
+        _checks.genes_of_edges(name, table)
     if isinstance(regulators, str):
         raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
@@ -123,16 +123,6 @@ def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> 
     missing = [column for column in columns if column not in table]
     if missing:
         raise KeyError(f"Expected `{name}` to have the columns {list(columns)}, {missing} missing in {list(table)}.")
-
-
-def _require_names(name: str, table: pd.DataFrame) -> None:
-    """Refuse missing gene names."""
-    for column in ("source", "target"):
-        lost = int(table[column].isna().sum())
-        if lost:
-            raise ValueError(
-                f"Expected a gene in every row of the column `{column}` of `{name}`, found {lost} without. Drop them."
-            )
 
 
 def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:

@@ -35,7 +35,7 @@ def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
     TypeError
         If weights are no numbers.
     ValueError
-        If an edge is there more than once, or a weight is not finite.
+        If an edge is there more than once, a gene is missing, or a weight is not finite.
 
     Notes
     -----
@@ -81,7 +81,7 @@ def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
     TypeError
         If weights are no numbers.
     ValueError
-        If an edge is there more than once, or a weight is not finite.
+        If an edge is there more than once, a gene is missing, or a weight is not finite.
 
     Notes
     -----
@@ -124,7 +124,7 @@ def to_decoupler(
     TypeError
         If weights are no numbers.
     ValueError
-        If an edge is there more than once, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
+        If an edge is there more than once, a gene is missing, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
 
     Notes
     -----
@@ -154,6 +154,7 @@ def _check(network: pd.DataFrame) -> None:
         raise KeyError(
             f"Expected `network` to have the columns {list(_COLUMNS)}, {missing} missing in {list(network)}."
         )
+    _checks.genes_of_edges("network", network)
     count = int((~np.isfinite(_checks.weights("network", network))).sum())
     if count:
         raise ValueError(f"Expected finite weights in `network`, found {count} NaN or infinite ones of {len(network)}.")
