@@ -369,6 +369,8 @@ def test_a_third_modality_is_none_of_an_earlier_joint_fit(make_adata):
     mdata = MuData({"rna": mdata["rna"], "atac": mdata["atac"], "protein": third})
     train(mdata, JOINT)
     kept = mdata["protein"].layers["sparsenode_velocity"] = np.full(third.shape, 7.0)
+    train(mdata, JOINT)
+    assert mdata["protein"].layers["sparsenode_velocity"] is kept
     others = JOINT | {"modalities": {"layer": "rna", "regulator_layer": "protein"}}
     with pytest.raises(ValueError, match=r"del mdata\['protein'\].layers\['sparsenode_velocity'\]"):
         train(mdata, others)
@@ -378,6 +380,18 @@ def test_a_third_modality_is_none_of_an_earlier_joint_fit(make_adata):
     train(mdata, others)
     assert "sparsenode_velocity" not in mdata["atac"].layers
     assert "sparsenode_velocity" in mdata["protein"].layers
+    # what was fitted alone since is no longer of the joint fit
+    alone = train(mdata)
+    columns = ["dpt_pseudotime", "lineage"]
+    mdata["protein"].obs[columns] = mdata["rna"].obs.loc[mdata["protein"].obs_names, columns]
+    train(mdata, JOINT | {"modalities": {"layer": "protein", "regulator_layer": "atac"}})
+    np.testing.assert_array_equal(mdata["rna"].obsm["sparsenode_trajectory"], alone.predict())
+
+
+def test_other_entries_of_uns_are_no_results(mdata):
+    mdata["rna"].uns["export"] = mdata.uns["note"] = {"written": "2026-11-29"}
+    train(mdata, JOINT)
+    assert mdata["rna"].uns["export"] == mdata.uns["note"] == {"written": "2026-11-29"}
 
 
 def test_variances_of_integers_do_not_overflow(mdata):

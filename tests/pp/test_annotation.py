@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 
 import pytest
@@ -30,12 +31,21 @@ def test_reads_genes_transcripts_and_exons(tmp_path, compressed):
     assert pp.read_annotation(path, "gene_id")["gene"].tolist() == ["ENSG1", "ENSG1", "ENSG1", "ENSG2"]
 
 
-def test_comments_are_lines(tmp_path):
-    """The sign of a comment is text elsewhere, also where a row begins with it no more."""
+@pytest.mark.parametrize(("suffix", "opener"), [("", open), (".gz", gzip.open), (".bz2", bz2.open)])
+def test_comments_are_lines(tmp_path, suffix, opener):
+    """The sign of a comment is text elsewhere. In comments there may be quotes and any number of fields."""
     row = 'chr1#2\tmy#src\t{}\t101\t200\t.\t+\t.\tgene_id "G1"; description "clone #3"; gene_name "A#1";\n'
-    lines = ["#!genome\tX\tgene\t1\t2\n", row.format("gene"), "###\n", row.format("exon"), "#" + row.format("gene")]
-    (tmp_path / "genes.gtf").write_text("".join(lines))
-    found = pp.read_annotation(tmp_path / "genes.gtf").to_numpy().tolist()
+    lines = [
+        "#!genome\tX\tgene\t1\t2\n",
+        '##\t"chrom, source\n',
+        row.format("gene"),
+        "#" + "\t".join("abcdefghij") + "\n",
+    ]
+    lines += ["\n", "###\n", row.format("exon"), "#" + row.format("gene")]
+    path = tmp_path / f"genes.gtf{suffix}"
+    with opener(path, "wt") as file:
+        file.write("".join(lines))
+    found = pp.read_annotation(path).to_numpy().tolist()
     assert found == [["chr1#2", 100, 200, "+", "A#1", feature] for feature in ("gene", "exon")]
 
 

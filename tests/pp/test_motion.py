@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 
 from sparsenode import pp
+from sparsenode.pp._motion import _late_starts
 
 JOINTS = ("root", "lowerback", "lhipjoint", "rhipjoint", "lhand", "rhand")
 
@@ -141,27 +144,27 @@ def test_the_mirrored_axis_is_that_of_the_hips_where_a_body_turns_round(frames):
     np.testing.assert_allclose(found[70:110, 1, 0], points[:40, 1, 0], atol=1e-5)  # the back, not turned along x
 
 
-def test_joints_at_one_side_alone_have_no_mirror_image(frames):
-    """Nor has a joint of which a coordinate is missing; one in the middle may have a name that begins with l."""
+def test_warns_of_joints_at_one_side_alone(frames):
+    """Not of those in the middle of the body whose names begin with l or r."""
     joint, axis = frames.var["joint"], frames.var["axis"]
-    frames.X = np.asarray(frames.X).copy()
-    frames.X[:, (joint == "lhand") & (axis == "y")] += 0.5
-    frames.X[:, (joint == "rhand") & (axis == "y")] -= 0.5
-    pp.prepare_motion(frames)
-    with pytest.raises(ValueError, match="the joint on the other side of 'lhand'"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pp.prepare_motion(frames)
+        pp.prepare_motion(frames[:, joint != "rhand"].copy(), mirror=False)
+    with pytest.warns(
+        UserWarning, match=r"no counterpart are taken for the middle of the body, among them \['lhand'\]"
+    ):
         pp.prepare_motion(frames[:, joint != "rhand"].copy())
     with pytest.raises(ValueError, match="coordinate 'z' of 'rhand'"):
         pp.prepare_motion(frames[:, (joint != "rhand") | (axis != "z")].copy())
 
 
 def test_many_late_starts_have_names_of_their_own():
-    times = np.arange(2000) / 15
-    obs = pd.DataFrame({"time": times, "trial": "a"}, index=[f"{k}" for k in range(2000)])
-    frames = AnnData(np.random.default_rng(0).normal(size=(2000, 2)), obs)
-    made = pp.prepare_motion(frames, 1, start_every=1 / 15, shortest=130, mirror=False)
-    assert "a from 3.2" in made.obs["trial"].cat.categories
-    frames.obs["time"] += 1e4 / 3
-    assert len(pp.prepare_motion(frames, 1, start_every=0.05, shortest=132.5, mirror=False).obs["trial"].unique()) > 10
+    """More than 130 seconds, every 0.05 of them."""
+    times = np.arange(6600) / 50
+    names = [name for name, *_ in _late_starts("a", times, times[:, None], 0.05, 1.0)]
+    assert len(set(names)) == len(names) > 2500
+    assert {"a from 0.05", "a from 130.95"} <= set(names)
 
 
 @pytest.mark.parametrize(("column", "message"), [("time", "finite times"), ("trial", "a trial for every frame")])

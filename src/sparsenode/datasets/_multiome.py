@@ -123,7 +123,7 @@ def simulated_multiome(
     - ``mdata.uns["lineages"]``: cell types of every lineage,
     - ``mdata.uns["true_network"]``: ``source``, ``target``, ``peak``, ``cell_type``, ``region``, and ``recoverable``, which is false
       for enhancers too far away. An edge stands there once for every peak. Of those into factors, 13 to 16 %, expression shows
-      nothing: leave them out to score a network from expression.
+      nothing: leave them out of both to score a network from expression.
 
     Raises
     ------

@@ -247,7 +247,9 @@ def remove_results(data: AnnData | MuData, key_added: str) -> None:
 
     Those of a joint fit lie in the MuData where they concern all variables, and otherwise in its modalities.
     """
-    parts = [data.mod[name] for name in _parts(data, key_added)] if isinstance(data, MuData) else [data]
+    parts = [data]
+    if isinstance(data, MuData):  # a modality with results of its own was fitted alone since
+        parts = [data.mod[name] for name in _parts(data, key_added) if not _is_fit(data.mod[name].uns.get(key_added))]
     for place, keys in _written(data, key_added).items():
         for holder in [data] if place == "varp" else parts:
             for key in keys:
@@ -265,7 +267,7 @@ def _parts(mdata: MuData, key_added: str) -> list[str]:
 
 def _is_fit(results: Any) -> bool:
     """Whether an entry of ``uns`` holds results of a fit."""
-    return isinstance(results, Mapping) and WRITTEN in results
+    return isinstance(results, Mapping) and isinstance(results.get(WRITTEN), Mapping)
 
 
 def _written(data: AnnData | MuData, key_added: str) -> Mapping[str, Sequence[str]]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
+import lzma
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import bioframe
 import numpy as np
@@ -40,9 +46,9 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `path` to be a GTF file, found no file at {str(path)!r}.")
-    table = bioframe.read_table(str(path), schema="gtf", dtype={"chrom": str})
-    # A comment is a line: elsewhere, as in a description, the sign is text.
-    table = table[table["feature"].isin(FEATURES) & ~table["chrom"].astype(str).str.startswith("#")]
+    options = {"skiprows": _comments(Path(path)), "quoting": csv.QUOTE_NONE, "dtype": {"chrom": str}}
+    table = bioframe.read_table(str(path), schema="gtf", **options)
+    table = table[table["feature"].isin(FEATURES)]
     names = _attribute(table["attributes"], gene_attribute)
     if gene_attribute != "gene_id":
         names = names.where(names.notna(), _attribute(table["attributes"], "gene_id"))
@@ -62,6 +68,14 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
         }
     ).reset_index(drop=True)
     return check_annotation(result, str(path))
+
+
+def _comments(path: Path) -> list[int]:
+    """Numbers of the lines that are comments: elsewhere, as in a description, the sign is text."""
+    readers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    reader = readers.get(path.suffix, open)
+    with reader(path, "rb") as lines:
+        return [number for number, line in enumerate(lines) if line.startswith(b"#")]
 
 
 def _attribute(attributes: pd.Series, name: str) -> pd.Series:

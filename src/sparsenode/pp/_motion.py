@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from sparsenode.model._observations import MIN_CELLS
 
 _KEY = "motion"
 _ROOT, _HIPS = "root", ("lhipjoint", "rhipjoint")
+_MIDDLE = (_ROOT, "lowerback", "lowerneck")  # names of the middle of the body that begin like those of a side
 
 
 def prepare_motion(
@@ -46,7 +49,8 @@ def prepare_motion(
     shortest
         Length in the same unit below which there are no late starts. They have ten frames at least in any case.
     mirror
-        Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, and
+        Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, take others
+        for the middle of the body (with a warning where the name may be one of a side), and
         turn the horizontal axis that is nearest to the line between the hips, about the joint ``root``, or half way between the
         hips if there is none. Needs ``adata.var["joint"]`` and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
     time_key, trial_key
@@ -69,8 +73,8 @@ def prepare_motion(
     TypeError
         If times are no numbers.
     ValueError
-        If an argument is out of range, if there are not enough frames, if times or trials are missing, if a joint has no counterpart on
-        the other side of the body, or if coordinates differ from those of the reference.
+        If an argument is out of range, if there are not enough frames, if times or trials are missing, if a joint lacks a coordinate that
+        the one on the other side has, or if coordinates differ from those of the reference.
 
     Notes
     -----
@@ -108,6 +112,8 @@ def prepare_motion(
         table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
         table.obs[trial_key] = table.obs[trial_key].astype("category").cat.remove_unused_categories()
         return table
+    if mirror and "joint" in adata.var:
+        _warn_of_one_side(adata.var["joint"].astype(str))
     _checks.at_least("n_components", n_components, 1)
     _checks.positive("shortest", shortest)
     if start_every is not None:
@@ -221,32 +227,21 @@ def _mirrored(values: np.ndarray, var: pd.DataFrame) -> np.ndarray:
     result = values[:, [place[pair] for pair in exchanged]]
     turned = [index for index, (_, axis) in enumerate(pairs) if axis == side]
     result[:, turned] = 2.0 * middle - result[:, turned]
-    _check_symmetric(values, result, place, joints, max(across.values()))
     return result
 
 
-def _check_symmetric(
-    values: np.ndarray,
-    mirrored: np.ndarray,
-    place: dict[tuple[str, str], int],
-    joints: dict[str, None],
-    width: float,
-) -> None:
-    """Refuse a joint at one side without a counterpart: its mirror image is torn off from the joint that it was nearest to."""
-    whole = [joint for joint in joints if all((joint, axis) in place for axis in "xyz")]
-    columns = [[place[joint, axis] for axis in "xyz"] for joint in whole]
-    for k, joint in enumerate(whole):
-        if _opposite(joint, joints) != joint:
-            continue
-        before, after = (
-            np.linalg.norm(one[:, columns] - one[:, None, columns[k]], axis=2).mean(0) for one in (values, mirrored)
+def _warn_of_one_side(joints: pd.Series) -> None:
+    """Warn of joints that may be at one side of the body, where those at the other side are missing."""
+    known = dict.fromkeys(joints)
+    alone = [joint for joint in known if joint[:1] in ("l", "r") and _opposite(joint, known) == joint]
+    alone = [joint for joint in alone if joint not in _MIDDLE]
+    if alone:
+        warnings.warn(
+            f"Joints that have no counterpart are taken for the middle of the body, among them {alone[:5]}. If they are at one side, "
+            "mirror images are torn there: keep both joints of a pair, or neither.",
+            UserWarning,
+            stacklevel=3,
         )
-        nearest = int(np.argmin(np.where(np.arange(len(whole)) == k, np.inf, before)))
-        if after[nearest] - before[nearest] > width / 2:
-            raise ValueError(
-                f"Expected the joint on the other side of {joint!r} for `mirror=True`, found none: in the mirror image it would be "
-                f"{after[nearest]:.3g} from {whole[nearest]!r}, instead of {before[nearest]:.3g}. Keep all joints, or leave out both."
-            )
 
 
 def _opposite(joint: str, joints: dict[str, None]) -> str:
