@@ -101,7 +101,7 @@ def test_learned_initial_states_of_every_seed_start_from_its_own_half(system, mo
     sn.SparseNODE.setup_anndata(adata, **SETUP)
     model = sn.SparseNODE(adata, CNODE([0.01, 0.1]), objective="collocation", n_seeds=2, hidden=(3,), **SERIES)
     curves, smooth = [], model._smooth
-    monkeypatch.setattr(model, "_smooth", lambda data: curves.extend(smooth(data)) or curves)
+    monkeypatch.setattr(model, "_smooth", lambda *known: curves.extend(smooth(*known)) or curves)
     model.train(1, half_samples=True, steps_per_epoch=1, **QUIET)
     module = model.module
     start = module.start().detach().numpy() * module.scale.numpy() + module.centre.numpy()

@@ -433,7 +433,7 @@ def test_the_error_of_accelerations_is_per_time_where_trials_differ_in_length():
     )
     module, cells, everything = model.module, model._cells(), np.ones(model.adata.n_obs, dtype=bool)
     data = cells.stream(everything, ~everything, 17, model._initial_state, model._initial_bandwidth, 0)
-    curves, (offset, scale) = smooth(data.training), model._units
+    curves, (offset, scale) = smooth(data.training, module.relative_span.double().numpy()), model._units
     unit = float(module.time_unit)
     squares = np.zeros(2)
     for m, span in enumerate(cells.spans):
@@ -456,7 +456,7 @@ def test_velocities_of_a_collocation_fit_are_the_slopes_of_the_smoothed_trajecto
     data = model._cells().stream(everything, ~everything, 17, model._initial_state, model._initial_bandwidth, 0)
     for _ in range(2):
         found = model.get_velocity(indices=[0, 60, 120, 180])
-        np.testing.assert_allclose(found, smooth(data.training).derivatives[:, 0], rtol=1e-3)
+        np.testing.assert_allclose(found, smooth(data.training, np.ones(4)).derivatives[:, 0], rtol=1e-3)
         model.train(1, train_size=1.0, key_added=None, accelerator="cpu", enable_progress_bar=False)
 
 

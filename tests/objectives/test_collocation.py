@@ -28,6 +28,11 @@ def _statistics(times, x, weights=None, n_knots=N_KNOTS):
     return stream([(0, stacked)], cells, everything, ~everything, n_knots, stacked.shape[1]).training
 
 
+def _smooth(statistics):
+    """Smoothed trajectories that are all as long."""
+    return smooth(statistics, np.ones(len(statistics.weight)))
+
+
 def test_roughness_is_the_integral_of_the_squared_third_derivative_and_the_jumps():
     rng = np.random.default_rng(0)
     n_knots = 6
@@ -46,7 +51,7 @@ def test_exact_curves_give_exact_derivatives():
     """Quadratics cost nothing, and smooth curves without noise are hardly smoothed."""
     t = np.linspace(0, 1, 60)
     knots = np.linspace(0, 1, N_KNOTS)
-    found = smooth(_statistics([t], [np.column_stack([1 + 2 * t - 3 * t**2, np.exp(-3 * t)])]))
+    found = _smooth(_statistics([t], [np.column_stack([1 + 2 * t - 3 * t**2, np.exp(-3 * t)])]))
     np.testing.assert_allclose(found.states[0, :, 0], 1 + 2 * knots - 3 * knots**2, atol=1e-5)
     np.testing.assert_allclose(found.derivatives[0, :, 0], 2 - 6 * knots, atol=3e-3)
     np.testing.assert_allclose(found.states[0, :, 1], np.exp(-3 * knots), atol=1e-5)
@@ -55,7 +60,7 @@ def test_exact_curves_give_exact_derivatives():
 
 def test_curvatures_and_the_frequency_of_an_oscillation():
     t, omega = np.linspace(0, 1, 200), 9.0
-    found = smooth(_statistics([t], [5 + np.column_stack([np.sin(omega * t), np.cos(omega * t)])]))
+    found = _smooth(_statistics([t], [5 + np.column_stack([np.sin(omega * t), np.cos(omega * t)])]))
     knots = np.linspace(0, 1, N_KNOTS)
     np.testing.assert_allclose(found.curvatures[0, :, 0] / omega**2, -np.sin(omega * knots), atol=0.03)
     np.testing.assert_allclose(found.derivatives[0, :, 1] / omega, -np.sin(omega * knots), atol=0.01)
@@ -69,7 +74,7 @@ def test_curvatures_and_the_frequency_of_an_oscillation():
 
 def test_fewer_cells_than_knots():
     t = np.linspace(0, 1, 10)
-    found = smooth(_statistics([t], [np.column_stack([2 * t, 1 - t])]))
+    found = _smooth(_statistics([t], [np.column_stack([2 * t, 1 - t])]))
     np.testing.assert_allclose(found.derivatives[0], np.tile([2.0, -1.0], (N_KNOTS, 1)), atol=1e-3)
     np.testing.assert_allclose(found.curvatures[0], 0.0, atol=0.1)
 
@@ -87,7 +92,7 @@ def test_the_minimum_is_that_of_the_penalised_error():
         score = np.square(x - hat @ x).sum() / (1 - np.trace(hat) / len(t)) ** 2
         if score < best[0]:
             best = (score, inverse @ basis.T @ x, 1 / np.diag(inverse)[N_KNOTS:])
-    found = smooth(_statistics([t], [x]))
+    found = _smooth(_statistics([t], [x]))
     np.testing.assert_allclose(np.concatenate([found.states[0], found.derivatives[0]]), best[1], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.precision[0, :, 0], best[2] / best[2].mean(), rtol=1e-4)
 
@@ -99,7 +104,7 @@ def test_precision_of_curves_that_are_all_but_parabolas_is_that_of_a_regression(
     times = rng.uniform(size=400)
     times[:2] = 0, 1
     x = (times * (1 - times))[:, None] + rng.normal(0, 1, (400, 40))
-    found = smooth(_statistics([times], [x], n_knots=n_knots))
+    found = _smooth(_statistics([times], [x], n_knots=n_knots))
     flat = np.ptp(found.curvatures[0], axis=0) < 1e-3 * np.abs(found.curvatures[0]).max(0)
     assert flat.any()
     knots = np.linspace(0, 1, n_knots)
@@ -121,7 +126,7 @@ def test_noise_is_smoothed_as_well_as_by_scipy():
     errors = []
     for _ in range(5):
         x = np.sin(6 * t) + 0.1 * rng.normal(size=150)
-        found = smooth(_statistics([t], [x[:, None]])).derivatives[0, 2:-2, 0]
+        found = _smooth(_statistics([t], [x[:, None]])).derivatives[0, 2:-2, 0]
         other = make_smoothing_spline(t, x).derivative()(knots)
         truth = 6 * np.cos(6 * knots)
         errors.append([np.sqrt(np.square(d - truth).mean()) for d in (found, other)])
@@ -136,7 +141,7 @@ def test_derivatives_at_the_ends_count_less_and_trajectories_do_not_mix():
     x = [
         np.column_stack([np.cos((m + 2) * t), t**2]) + 0.05 * rng.normal(size=(len(t), 2)) for m, t in enumerate(times)
     ]
-    both = smooth(_statistics(times, x))
+    both = _smooth(_statistics(times, x))
     assert both.states.shape == both.derivatives.shape == both.precision.shape == (2, N_KNOTS, 2)
     assert (both.precision[:, [0, -1]] < 0.5 * both.precision[:, [16]]).all()
     np.testing.assert_allclose(both.precision.mean((0, 1)), 1.0)
@@ -150,17 +155,68 @@ def test_weights_count_like_repeated_cells():
     x = np.sin(4 * t)[:, None] + 0.1 * rng.normal(size=(50, 1))
     weights = rng.integers(1, 4, 50).astype(float)
     repeated = np.repeat(np.arange(50), weights.astype(int))
-    one, other = smooth(_statistics([t], [x], [weights])), smooth(_statistics([t[repeated]], [x[repeated]]))
+    one, other = _smooth(_statistics([t], [x], [weights])), _smooth(_statistics([t[repeated]], [x[repeated]]))
     np.testing.assert_allclose(one.states, other.states, atol=1e-8)
 
 
-def test_the_smoothness_does_not_depend_on_the_weight_of_a_trajectory():
-    """Trajectories of few cells and of many that say the same are smoothed alike."""
+def _roughness_in_time(n_knots, span):
+    """Roughness of splines over a time ``span``, with derivatives per share of it, by scipy."""
+    knots, step = np.linspace(0, span, n_knots), span / (n_knots - 1)
+    units = np.eye(2 * n_knots)
+    spline = CubicHermiteSpline(knots, units[:, :n_knots], units[:, n_knots:] / span, axis=1)
+    third, second = spline.derivative(3)(knots[:-1] + step / 2), spline.derivative(2)
+    jumps = second(knots[1:-1] + 1e-9 * span) - second(knots[1:-1] - 1e-9 * span)
+    return step * third @ third.T + jumps @ jumps.T / step
+
+
+def test_the_smoothness_is_one_for_all_trajectories_in_their_time():
+    """Against the normal equations of all cells, with knots at their times, at the smoothness that brute force finds best."""
     rng = np.random.default_rng(5)
-    t = np.sort(rng.uniform(size=60))
-    x = np.sin(5 * t)[:, None] + 0.3 * rng.normal(size=(60, 1))
-    found = smooth(_statistics([t, t], [x, x], [1.0, 5.0], n_knots=9))
-    np.testing.assert_allclose(found.states[0], found.states[1], atol=1e-6)
+    spans, counts = np.array([0.5, 3.0]), (25, 60)
+    shares = [np.sort(rng.uniform(size=n)) for n in counts]
+    x = [
+        np.sin(4 * span * t)[:, None] + 0.1 * rng.normal(size=(len(t), 1))
+        for span, t in zip(spans, shares, strict=True)
+    ]
+    bases = [hermite_basis(t, 9).toarray() for t in shares]
+    rough = [_roughness_in_time(9, span) for span in spans]
+    unit = np.mean(counts) * np.exp(np.log(spans).mean()) ** 5
+    best = (np.inf, None)
+    for smoothness in 10.0 ** np.arange(-16.0, 1.1, 0.5):
+        error, left, found = 0.0, float(sum(counts)), []
+        for basis, own, penalty in zip(bases, x, rough, strict=True):
+            inverse = np.linalg.inv(basis.T @ basis + smoothness * unit * penalty + len(own) * 1e-13 * np.eye(18))
+            hat = basis @ inverse @ basis.T
+            error += np.square(own - hat @ own).sum()
+            left -= np.trace(hat)
+            found.append(inverse @ basis.T @ own)
+        if error / left**2 < best[0]:
+            best = (error / left**2, found)
+    smoothed = smooth(_statistics(shares, x, n_knots=9), spans)
+    for m in range(2):
+        ours = np.concatenate([smoothed.states[m], smoothed.derivatives[m]])
+        np.testing.assert_allclose(ours, best[1][m], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3, 1e4])
+def test_a_piece_of_a_trajectory_is_smoothed_like_the_whole(unit):
+    """Slopes of short trials among long ones of the same dynamics are as exact as of the long ones, in any unit of time."""
+    rng = np.random.default_rng(8)
+    spans, knots = np.array([1.0, 6.0]), np.linspace(0, 1, N_KNOTS)
+    errors = []
+    for _ in range(4):
+        times = [np.sort(rng.uniform(size=n)) for n in (50, 300)]
+        phases = rng.uniform(0, 6, (2, 5))
+        x = [
+            np.sin(2 * span * t[:, None] + phase) + 0.1 * rng.normal(size=(len(t), 5))
+            for span, t, phase in zip(spans, times, phases, strict=True)
+        ]
+        found = smooth(_statistics(times, x), spans * unit).derivatives / spans[:, None, None]
+        truth = 2 * np.cos(2 * spans[:, None, None] * knots[:, None] + phases[:, None])
+        errors.append(np.sqrt(np.square(found - truth).mean((1, 2))))
+    short, long = np.mean(errors, 0)
+    assert long < 0.3
+    assert short < 3 * long  # it has more ends, where slopes are hardly known
 
 
 def test_curvatures_do_not_depend_on_the_direction_of_time():
@@ -168,12 +224,12 @@ def test_curvatures_do_not_depend_on_the_direction_of_time():
     rng = np.random.default_rng(6)
     t = np.sort(rng.uniform(size=40))
     x = np.sin(6 * t)[:, None] + 0.1 * rng.normal(size=(40, 1))
-    forth, back = smooth(_statistics([t], [x], n_knots=5)), smooth(_statistics([1 - t], [x], n_knots=5))
+    forth, back = _smooth(_statistics([t], [x], n_knots=5)), _smooth(_statistics([1 - t], [x], n_knots=5))
     np.testing.assert_allclose(forth.curvatures[0], back.curvatures[0, ::-1], rtol=1e-4)
 
 
 def test_the_rate_does_not_depend_on_how_far_trajectories_lie_apart():
     t = np.linspace(0, 1, 80)
     x = np.sin(7 * t)[:, None]
-    near, far = (smooth(_statistics([t, t], [x, x + gap], n_knots=9)).rate(np.ones(2)) for gap in (0.0, 10.0))
+    near, far = (_smooth(_statistics([t, t], [x, x + gap], n_knots=9)).rate(np.ones(2)) for gap in (0.0, 10.0))
     assert near == pytest.approx(far, rel=1e-3)

@@ -106,7 +106,7 @@ class PreparationMixin(OwnCellsMixin):
         module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
         if splitter is not None:
             return splitter
-        curves = self._smooth(data) if smoothed else []
+        curves = self._smooth(data, spans) if smoothed else []
         if module.initial_velocity is not None:
             self._start_second_order(curves, spans)
         if fitted == "collocation":
@@ -130,9 +130,9 @@ class PreparationMixin(OwnCellsMixin):
         own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
         self.lineage_deviation_ = np.stack([data.deviation_within(trajectories) for trajectories in own])
 
-    def _smooth(self, data: StreamedData) -> list[SmoothedTrajectories]:
+    def _smooth(self, data: StreamedData, spans: np.ndarray) -> list[SmoothedTrajectories]:
         """Smoothed trajectories of all training cells, or of those of every seed."""
-        return [smooth(sample) for sample in data.halves[: len(self.module.seeds)] or [data.training]]
+        return [smooth(sample, spans) for sample in data.halves[: len(self.module.seeds)] or [data.training]]
 
     def _start_second_order(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> None:
         """Choose the unit of velocities, and start from the observed slopes and accelerations, those of every seed's cells."""

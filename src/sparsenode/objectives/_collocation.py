@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsenode.objectives._statistics import TrajectoryStatistics
 
-# Smoothness, relative to the number of cells; the best one of every variable is chosen.
+# Smoothness, relative to the mean number of cells of a trajectory; the best one of every variable is chosen.
 _GRID = 10.0 ** np.arange(-16.0, 1.1, 0.5)
 _RIDGE = 1e-13  # keeps the normal equations regular where a trajectory has gaps, relative to the mean weight of a knot
 
@@ -47,17 +47,20 @@ class SmoothedTrajectories:
         return float(np.sqrt(moved / deviated))
 
 
-def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
+def smooth(statistics: TrajectoryStatistics, spans: np.ndarray) -> SmoothedTrajectories:
     r"""Smooth every trajectory with the strength that generalised cross-validation chooses for each variable.
 
-    Minimises the squared error plus :math:`\mu \int \dddot{y}^2`, with jumps of the second derivative at the knots
-    penalised alike, over the cubic Hermite splines at the knots. The third derivative rather than the second, since the
-    second is not small where a trajectory starts: penalising it biases the derivatives there.
+    Minimises the squared error of all cells plus :math:`\mu \sum_m \int \dddot{y}_m^2`, with jumps of the second derivative
+    at the knots penalised alike, over the cubic Hermite splines at the knots. Integrals are over time, not over shares of
+    a trajectory: one dynamics is equally smooth in short trajectories and in long ones. The third derivative rather than
+    the second, since the second is not small where a trajectory starts: penalising it biases the derivatives there.
 
     Parameters
     ----------
     statistics
         Statistics of the cells, uncentred.
+    spans
+        Length of each trajectory, in any unit of time.
 
     References
     ----------
@@ -69,9 +72,11 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
     gram, cross = statistics.gram, statistics.cross
     n_trajectories, size, n_vars = cross.shape
     data = _data_rows(gram, statistics.weight)
+    per_share = (spans / np.exp(np.log(spans).mean())) ** -5.0  # of third derivatives squared, and integrated
+    unit = statistics.weight.mean() * per_share
     error = np.empty((len(_GRID), n_vars))
     for index, smoothness in enumerate(_GRID):
-        root = _inverse_root(data, statistics.weight, smoothness)
+        root = _inverse_root(data, smoothness * unit)
         solution = root @ (root.mT @ cross)
         fit = (solution * (gram @ solution - 2.0 * cross)).sum((0, 1)) + statistics.square.sum(0)
         freedom = (root * (gram @ root)).sum()
@@ -82,7 +87,7 @@ def smooth(statistics: TrajectoryStatistics) -> SmoothedTrajectories:
     solution, variance = np.empty_like(cross), np.empty((2, n_trajectories, n_knots, n_vars))
     for index in np.unique(chosen):
         own = chosen == index
-        root = _inverse_root(data, statistics.weight, _GRID[index])
+        root = _inverse_root(data, _GRID[index] * unit)
         solution[:, :, own] = root @ (root.mT @ cross[:, :, own])
         variance[0][:, :, own] = np.square(root[:, n_knots:]).sum(2, keepdims=True)
         variance[1][:, :, own] = np.square(second @ root).sum(2, keepdims=True)
@@ -133,10 +138,10 @@ def _data_rows(gram: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky(gram + _RIDGE * weight[:, None, None] * np.eye(gram.shape[1])).mT
 
 
-def _inverse_root(data: np.ndarray, weight: np.ndarray, smoothness: float) -> np.ndarray:
+def _inverse_root(data: np.ndarray, smoothness: np.ndarray) -> np.ndarray:
     """Matrices whose products with their transposes are the inverses of the penalised normal equations, trajectories × 2K × 2K.
 
     From equations that are not squared: with many knots and a strong penalty, the normal equations lose all digits.
     """
-    penalty = np.sqrt(weight * smoothness)[:, None, None] * _rough_rows(data.shape[1] // 2)
+    penalty = np.sqrt(smoothness)[:, None, None] * _rough_rows(data.shape[1] // 2)
     return np.linalg.inv(np.linalg.qr(np.concatenate([data, penalty], axis=1), mode="r"))
