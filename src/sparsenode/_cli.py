@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
+import anndata
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+from anndata import AnnData
 
-    from sparsenode import SparseNODE
+from sparsenode import SparseNODE, _keys, datasets, pl, regularizers, tl
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("input", type=Path, metavar="IN.h5ad")
     fit.add_argument("output", type=Path, metavar="OUT.h5ad")
     fit.add_argument(
-        "--time", default="dpt_pseudotime", help="column of .obs, or table in .obsm, with the pseudotime (%(default)s)"
+        "--time", default=_keys.TIME_KEY, help="column of .obs, or table in .obsm, with the pseudotime (%(default)s)"
     )
     fit.add_argument("--lineages", help="column of .obs, or table in .obsm, with the lineages")
     fit.add_argument("--batch", help="column of .obs with the batch")
@@ -59,15 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--fields", help="lineage or shared (as in SparseNODE)")
     fit.add_argument("--epochs", type=int, help="number of epochs (as in SparseNODE.train)")
     fit.add_argument("--seed", type=int, default=0, help="seed (%(default)s)")
-    fit.add_argument("--key-added", default="sparsenode", help="prefix of the result keys (%(default)s)")
+    fit.add_argument("--key-added", default=_keys.KEY_ADDED, help="prefix of the result keys (%(default)s)")
     fit.add_argument("--figures", type=Path, help="folder for PNG figures (beside OUT.h5ad)")
     fit.set_defaults(command=_fit)
     return parser
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from sparsenode import SparseNODE, datasets, regularizers, tl
-
     options.out.mkdir(parents=True, exist_ok=True)
     adata = datasets.krumsiek11()
     print(f"krumsiek11: {adata.n_obs} simulated cells × {adata.n_vars} genes, lineages Mo, Ery, Mk and Neu")
@@ -88,14 +88,10 @@ def _demo(options: argparse.Namespace) -> None:
         for name, network in tl.network_baselines(adata, methods=("pearson", "spearman")).items()
     }
     print("  AUPRC ratio of correlations: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
-    _write(adata, options.out / "krumsiek11.h5ad", options.out, "sparsenode")
+    _write(adata, options.out / "krumsiek11.h5ad", options.out, _keys.KEY_ADDED)
 
 
 def _fit(options: argparse.Namespace) -> None:
-    import anndata
-
-    from sparsenode import SparseNODE
-
     if options.output.suffix != ".h5ad" or not options.output.parent.is_dir():
         raise ValueError(f"Expected an .h5ad file in an existing folder to write to, found '{options.output}'.")
     if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
@@ -140,13 +136,11 @@ def _regulators(given: str, adata: AnnData) -> str | list[str]:
 
 def _prior(path: Path) -> pd.DataFrame:
     """Table of edges, whose genes may be called NA or nan."""
-    import pandas as pd
-
     missing = {"source": [""], "target": [""], "weight": ["", "NA", "NaN", "nan"]}
     return pd.read_csv(path, keep_default_na=False, na_values=missing, encoding="utf-8-sig")
 
 
-def _train_and_report(model: SparseNODE, key_added: str = "sparsenode", **train: Any) -> None:
+def _train_and_report(model: SparseNODE, key_added: str = _keys.KEY_ADDED, **train: Any) -> None:
     """Train, and print fit, skill, sparsity and the strongest edges."""
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -182,13 +176,7 @@ def _report_scores(scores: pd.DataFrame, held_out: pd.DataFrame) -> None:
 
 def _write(adata: AnnData, path: Path, figures: Path, key: str) -> None:
     """Write the h5ad file and the figures."""
-    import matplotlib
-
     matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    from sparsenode import pl
-
     adata.write_h5ad(path)
     written = [path]
     drawn = ("trajectory", "adjacency", "history") if "scores" in adata.uns[key] else ("adjacency", "history")

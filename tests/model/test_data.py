@@ -120,10 +120,12 @@ def test_full_batch_is_in_units_of_scale_and_null(cells):
     centre = data.training.mean
     scale = 2.5
     tensors = full_batch([data.training], centre, (np.zeros(8), np.full(8, scale)), data.early)
-    assert float(tensors["square"] / tensors["null"]) == pytest.approx(1, rel=1e-5)
+    held_out = full_batch([data.validation], centre, (np.zeros(8), np.full(8, scale)), data.early)
     x, weights = cells.adata.X.astype(float), cells.weights * training[:, None]
-    residuals = [(weights[:, m, None] * (x - np.average(x, axis=0, weights=weights[:, m])) ** 2) for m in range(4)]
-    assert float(tensors["null"]) * scale**2 == pytest.approx(np.sum(residuals), rel=1e-5)
+    means = [np.average(x, axis=0, weights=own) for own in weights.T]
+    for batch, own in ((tensors, training), (held_out, ~training)):  # of training means, for both
+        residuals = [cells.weights[own, m, None] * (x[own] - means[m]) ** 2 for m in range(4)]
+        assert float(batch["square"]) * scale**2 == pytest.approx(sum(map(np.sum, residuals)), rel=1e-5)
     np.testing.assert_allclose(tensors["early"].sum(1), 0, atol=1e-5)
     assert tensors["early_mask"].sum(1).tolist() == [len(rows) for rows in data.early]
 

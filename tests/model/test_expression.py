@@ -220,8 +220,11 @@ def chunk(monkeypatch, request) -> int:
     return request.param
 
 
-def read(adata: AnnData, positions: list[int], layer: str | None = None) -> tuple[np.ndarray, list[int]]:
-    pairs = list(_expression.chunks(adata, layer, np.asarray(positions)))
+def read(
+    adata: AnnData, positions: list[int], layer: str | None = None, rows: list[int] | None = None
+) -> tuple[np.ndarray, list[int]]:
+    wanted = None if rows is None else np.array(rows)
+    pairs = list(_expression.chunks(adata, layer, np.asarray(positions), wanted))
     assert all(x.dtype == np.float64 and isinstance(x, np.ndarray) for _, x in pairs)
     return np.concatenate([x for _, x in pairs]), [first for first, _ in pairs]
 
@@ -250,6 +253,27 @@ def test_chunks_on_disk(values, kind, tmp_path, chunk):
     got, _ = read(adata, [3, 0, 2])
     np.testing.assert_array_equal(got, values[:, [3, 0, 2]])
     adata.file.close()
+
+
+@pytest.mark.parametrize("rows", [[0], [8], [1, 2, 7], [0, 4, 5, 8], [*range(9)]], ids=str)
+@pytest.mark.parametrize("kind", [*MEMORY, *(f"{kind} on disk" for kind in DISK)])
+def test_chunks_of_some_cells(values, kind, rows, tmp_path, chunk):
+    """Blocks say where they belong among the cells that are wanted, and hold no others."""
+    if kind in MEMORY:
+        adata = AnnData(MEMORY[kind](values))
+    else:
+        AnnData(DISK[kind.removesuffix(" on disk")](values)).write_h5ad(tmp_path / "a.h5ad")
+        adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    got, first = read(adata, [3, 0, 2], rows=rows)
+    np.testing.assert_array_equal(got, values[np.ix_(rows, [3, 0, 2])])
+    windows = [row // chunk for row in rows]
+    assert first == [k for k, window in enumerate(windows) if window not in windows[:k]]
+    adata.file.close()
+
+
+def test_no_cells_are_no_chunks(values):
+    positions = np.arange(4)
+    assert list(_expression.chunks(AnnData(values), None, positions, np.array([], dtype=int))) == []
 
 
 @pytest.mark.parametrize("kind", [*MEMORY])

@@ -58,7 +58,7 @@ def test_regulators_of_the_same_window_are_added_to_slopes(cells, by_chance):
     cells = replace(cells, weights=cells.weights * share[:, None])
     transport, chosen = Transport(windows=5, lags=1, min_cells=3), np.array([1, 4, 6])
     batch, plain = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(2))
-    found = relax_batch(batch, [pairs], cells, chosen, 0.3, by_chance, transport)
+    found = relax_batch(batch, cells, chosen, 0.3, by_chance, transport)
     rows = np.unique(pairs.trajectory * 120 + pairs.start)
     start, trajectory = rows % 120, rows // 120
     deviation = np.empty((len(rows), 8))
@@ -87,10 +87,8 @@ def test_coefficients_of_others(cells):
     x, pairs = couple(cells)
     transport, chosen = Transport(windows=5, lags=1, min_cells=3), np.array([1, 4, 6])
     plain, own, others = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(3))
-    found = relax_batch(own, [pairs], cells, chosen, 0.3, 0.2, transport)
-    np.testing.assert_array_equal(
-        relax_batch(others, [pairs], cells, chosen, 0.3, 0.2, transport, 2 * found), 2 * found
-    )
+    found = relax_batch(own, cells, chosen, 0.3, 0.2, transport)
+    np.testing.assert_array_equal(relax_batch(others, cells, chosen, 0.3, 0.2, transport, 2 * found), 2 * found)
     torch.testing.assert_close(
         others["slope"] - plain["slope"], 2 * (own["slope"] - plain["slope"]), atol=1e-5, rtol=1e-4
     )
@@ -101,7 +99,7 @@ def test_windows_of_each_trajectory_are_centred(cells):
     x, pairs = couple(cells)
     transport = Transport(windows=5, lags=1, min_cells=3)
     batch, plain = (pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0] for _ in range(2))
-    centre_batch(batch, [pairs], cells, 0.4, transport)
+    centre_batch(batch, cells, 0.4, transport)
     rows = np.unique(pairs.trajectory * 120 + pairs.start)
     start, trajectory = rows % 120, rows // 120
     slope, weight = plain["slope"][0].double().numpy(), plain["weight"][0].double().numpy()
@@ -125,12 +123,12 @@ def test_chance_is_asked_for_the_cells_that_pairs_start_from(cells, monkeypatch)
     batch = pair_batch([pairs], x, cells, np.ones(4), np.ones(8))[0]
     seen = []
     monkeypatch.setattr("sparsenode.model._pairs.share_by_chance", lambda *given: seen.append(given) or 0.5)
-    assert chance_of_order(batch, pairs, x[:, :3], cells, Transport()) == 0.5
+    assert chance_of_order(batch, x[:, :3], cells, Transport()) == 0.5
     ((slope, weight, embedding, _),) = seen
     np.testing.assert_array_equal(slope, batch["slope"][0])
     np.testing.assert_array_equal(weight, batch["weight"][0])
     np.testing.assert_allclose(embedding, batch["state"][:, :3], rtol=1e-6)
-    assert chance_of_order(batch, pairs, x, cells, Transport(centring=False)) == 0.0
+    assert chance_of_order(batch, x, cells, Transport(centring=False)) == 0.0
     assert len(seen) == 1
 
 
@@ -156,11 +154,11 @@ def test_relaxation_is_as_strong_as_cells_rest_are_few_and_signal(cells, monkeyp
     transport = Transport(relaxation=0.6)
     n_cells = len(np.unique(pairs.start))
     assert n_cells < len(pairs.start)  # some are in two lineages
-    found = relaxation_strength(batch, pairs, x[:, :3], cells, transport, 2.0)
+    found = relaxation_strength(batch, x[:, :3], cells, transport, 2.0)
     assert found == pytest.approx(0.6 * 0.5 * np.sqrt(1000 / n_cells) / 3.0)
     ((slope, weight, embedding, _),) = seen
     np.testing.assert_array_equal(slope, batch["slope"][0])
     np.testing.assert_array_equal(weight, batch["weight"][0])
     np.testing.assert_allclose(embedding, batch["state"][:, :3], rtol=1e-6)
-    assert relaxation_strength(batch, pairs, x, cells, replace(transport, relaxation=0), 2.0) == 0.0
+    assert relaxation_strength(batch, x, cells, replace(transport, relaxation=0), 2.0) == 0.0
     assert len(seen) == 1

@@ -106,7 +106,6 @@ class Problem:
             "cross": np.stack(cross)[None],
             "square": np.array([self.null]),
             "centre": self.centre,
-            "null": np.array([self.null]),
             "early": early,
             "early_mask": mask,
         }

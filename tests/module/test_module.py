@@ -508,10 +508,3 @@ def test_trajectories_are_not_shrunk_by_the_penalty_on_squares_of_transport(prob
         after = module(tensors)[1]
     assert torch.equal(after.loss, before.loss)
     assert torch.equal(after.extra_metrics["penalty"], before.extra_metrics["penalty"])
-
-
-def test_errors_are_shares_of_the_null_error_that_is_given(problem, make_module):
-    """For held-out cells it is that of the training means, not the spread of these cells themselves."""
-    module, tensors = shake(make_module()).eval(), problem.tensors(9)
-    of_others = tensors | {"null": 3.0 * tensors["null"]}
-    np.testing.assert_allclose(errors(module, of_others), errors(module, tensors) / 3.0, rtol=1e-12)

@@ -27,7 +27,6 @@ def _tensors(seed: int) -> dict[str, torch.Tensor]:
         "cross": (basis.T @ x)[None, None],
         "square": np.array([(x**2).sum()]),
         "centre": np.array([[0.3, 0.5, 0.3]]),
-        "null": np.array([(x**2).sum()]),
         "early": early - early.mean(1, keepdims=True),
         "early_mask": np.ones((1, 6)),
     }

@@ -45,8 +45,7 @@ def marked(adata: AnnData, name: str) -> np.ndarray:
     missing = int(column.isna().sum())
     if not missing and pd.api.types.is_bool_dtype(column):
         return column.to_numpy(dtype=bool)
-    values = [getattr(value, "item", lambda value=value: value)() for value in column.dropna().unique()]
-    mark = next((value for value in values if str(value).lower() not in _UNMARKED), True)
+    mark = next((value for value in column.dropna().unique().tolist() if str(value).lower() not in _UNMARKED), True)
     equal = f"{place} == {mark!r}"
     if (column == mark).isna().any():  # nullable types
         equal = f"({equal}).fillna(False).astype(bool)"

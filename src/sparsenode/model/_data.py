@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,19 +86,23 @@ class Cells:
         """Length of every trajectory in pseudotime."""
         return (self.trajectories["end"] - self.trajectories["start"]).to_numpy(float)
 
-    def chunks(self):
-        """Expression of the model's genes in consecutive cells; see :func:`sparsenode.model._expression.chunks`."""
+    def chunks(self, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Expression of the model's genes in all cells, or in some; see :func:`sparsenode.model._expression.chunks`."""
         positions = _expression.gene_positions(self.adata, list(self.genes))
-        return _expression.chunks(self.adata, self.layer, positions)
+        return _expression.chunks(self.adata, self.layer, positions, rows)
 
-    def fingerprints(self, n_cells: int | None = None) -> np.ndarray:
-        """Two numbers for the expression of a cell, which tell cells apart: of every one, or of some that are spread evenly."""
+    def expression(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Expression of the model's genes in all cells, or in some, in one table."""
+        n_cells = len(self.times) if rows is None else len(rows)
+        table = np.empty((n_cells, len(self.genes)))
+        for first, x in self.chunks(rows):
+            table[first : first + len(x)] = x
+        return table
+
+    def fingerprints(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Two numbers for the expression of a cell, which tell cells apart: of all cells, or of some."""
         weights = np.random.default_rng(0).normal(size=(len(self.genes), 2))
-        adata = self.adata
-        if n_cells is not None and n_cells < adata.n_obs:
-            adata = adata[np.linspace(0, adata.n_obs - 1, n_cells).astype(int)]
-        positions = _expression.gene_positions(adata, list(self.genes))
-        return np.concatenate([x @ weights for _, x in _expression.chunks(adata, self.layer, positions)])
+        return np.concatenate([x @ weights for _, x in self.chunks(rows)])
 
     def initial_weights(self, method: InitialState, bandwidth: float, usable: np.ndarray | None = None) -> np.ndarray:
         """Weight of each cell in the initial state of each trajectory, cells × trajectories."""
@@ -200,8 +204,8 @@ def full_batch(
 
     Returns
     -------
-    Tensors by name. ``gram``, ``cross``, ``square`` and ``null``, the squared error of ``centre`` as a prediction, by
-    which errors are divided, have a leading axis of one or of seeds.
+    Tensors by name. ``gram``, ``cross`` and ``square``, the squared error of ``centre`` as a prediction, by which errors
+    are divided, have a leading axis of one or of seeds.
     """
     offset, scale = units
     centred = [s.centred(centre) for s in statistics]
@@ -217,7 +221,6 @@ def full_batch(
         "cross": np.stack([c.cross for c in centred]) / scale,
         "square": square,
         "centre": (centre - offset) / scale,
-        "null": square,
         "early": cells / scale,
         "early_mask": mask,
     }
@@ -229,7 +232,7 @@ def standardisation(cells: Cells, usable: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Genes that do not vary but for rounding have a deviation of one, and exactly their mean in all cells that do not differ from it.
     """
-    x = np.concatenate([chunk for _, chunk in cells.chunks()])
+    x = cells.expression()
     chosen = x[usable & (cells.weights.sum(1) > 0)]
     mean, deviation = chosen.mean(0), chosen.std(0)
     rounding = _expression.ROUNDING * np.abs(chosen).max(0)

@@ -158,7 +158,9 @@ def gene_positions(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
     return positions
 
 
-def chunks(adata: AnnData, layer: str | None, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(
+    adata: AnnData, layer: str | None, positions: np.ndarray, rows: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Consecutive cells as dense float64, in the order of the data: dense, sparse, backed and dask alike.
 
     Parameters
@@ -169,21 +171,27 @@ def chunks(adata: AnnData, layer: str | None, positions: np.ndarray) -> Iterator
         Layer to read, ``None`` for ``X``.
     positions
         Columns to keep, in this order.
+    rows
+        Cells to keep, increasing; all by default.
 
     Yields
     ------
-    Index of the first cell, and expression of the cells × genes.
+    Index of the first cell, among all or among ``rows``, and expression of the cells × genes.
     """
     x = expression(adata, layer)
     if isinstance(x, sparse.csc_array | sparse.csc_matrix):
         x = x.tocsr()
     in_order = len(positions) == x.shape[1] and np.array_equal(positions, np.arange(len(positions)))
     size = max(_CHUNK_VALUES // max(x.shape[1], 1), 1)
-    for first in range(0, x.shape[0], size):
-        block = x[first : first + size]
+    rows = np.arange(x.shape[0]) if rows is None else rows
+    for wanted in np.split(rows, np.searchsorted(rows, np.arange(size, x.shape[0], size))):
+        if len(wanted) == 0:
+            continue
+        block = x[wanted[0] : wanted[-1] + 1]  # files are slow with single rows
         if hasattr(block, "compute"):
             block = block.compute()
-        block = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float64)
+        block = block if len(wanted) == block.shape[0] else block[wanted - wanted[0]]
         block = block if in_order else block[:, positions]
+        block = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float64)
         require_finite(block, layer)
-        yield first, block
+        yield int(np.searchsorted(rows, wanted[0])), block

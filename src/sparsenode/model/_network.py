@@ -211,11 +211,8 @@ class NetworkMixin(VelocityMixin):
         self._check_block(block)
         cells, fields = self._cells(adata), self._fields(lineage)
         wanted = _checks.cell_indices(indices, len(cells.times))
-        states = np.empty((len(wanted), len(self.genes)))
-        for first, x in cells.chunks():
-            here = (wanted >= first) & (wanted < first + len(x))
-            states[here] = x[wanted[here] - first]
-        states = self._encode(states)
+        rows, back = np.unique(wanted, return_inverse=True)
+        states = self._encode(cells.expression(rows)[back])
         chosen = self._replicate(replicate)
         if self.module.order == 2:
             velocities = self._slopes(cells, wanted, chosen, 1.0 / self._relative(cells)) / self._velocity_unit
@@ -269,8 +266,7 @@ class NetworkMixin(VelocityMixin):
         )
         if len(self.module.seeds) > 1:
             network["frequency"] = self.get_edge_frequency(lineage, replicate, block).to_numpy()[target, source]
-        order = np.argsort(-network["weight"].abs().to_numpy(), kind="stable")
-        return network.iloc[order].reset_index(drop=True)
+        return network.sort_values("weight", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
     def get_edge_frequency(
         self, lineage: str | None = None, replicate: int | None = None, block: Block | None = None

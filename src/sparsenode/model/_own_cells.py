@@ -169,7 +169,8 @@ def _some_fingerprints(cells: Cells) -> np.ndarray | None:
     """Two numbers for each of some cells, if their expression is in memory: to read it for them alone would take too long."""
     try:
         x = _expression.expression(cells.adata, cells.layer)
-        return cells.fingerprints(_N_COMPARED) if isinstance(x, np.ndarray) or sparse.issparse(x) else None
+        rows = np.unique(np.linspace(0, len(cells.times) - 1, _N_COMPARED).astype(int))  # spread evenly
+        return cells.fingerprints(rows) if isinstance(x, np.ndarray) or sparse.issparse(x) else None
     except (KeyError, ValueError):  # gone, or not finite: an error of what needs it, and not all does
         return None
 

@@ -102,7 +102,9 @@ def pair_batch(
     ``state``, n × genes, ``slope``, samples × n × genes, ``weight``, samples × n, zero where a sample has no such pair,
     ``lineage`` and ``cell``, where n counts every cell once in each of its trajectories; and the rate.
     """
-    keys, rows, start, trajectory = _pair_rows(samples, len(z))
+    keys = [pairs.trajectory * len(z) + pairs.start for pairs in samples]
+    rows = np.unique(np.concatenate(keys))
+    trajectory, start = np.divmod(rows, len(z))
     slopes = np.empty((len(samples), len(rows), z.shape[1]), dtype=np.float32)
     weights = np.empty((len(samples), len(rows)))
     unit = np.ones(z.shape[1]) if rate is None else rate
@@ -118,26 +120,17 @@ def pair_batch(
         slopes[sample], weights[sample] = slope, weight
     arrays = {"state": z.astype(np.float32)[start], "slope": slopes, "weight": weights}
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
-    places = {"lineage": np.asarray(cells.lineages)[trajectory], "cell": start}
+    places = {"lineage": np.asarray(cells.lineages)[trajectory], "cell": start, "trajectory": trajectory}
     return tensors | {name: torch.as_tensor(array) for name, array in places.items()}, unit
 
 
-def _pair_rows(samples: Sequence[Pairs], n_cells: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Keys of the pairs of each sample, those of the rows of a batch, and the cell and the trajectory of each row."""
-    keys = [pairs.trajectory * n_cells + pairs.start for pairs in samples]
-    rows = np.unique(np.concatenate(keys))
-    return keys, rows, rows % n_cells, rows // n_cells
-
-
-def chance_of_order(
-    batch: dict[str, torch.Tensor], pairs: Pairs, embedding: np.ndarray, cells: Cells, transport: Transport
-) -> float:
+def chance_of_order(batch: dict[str, torch.Tensor], embedding: np.ndarray, cells: Cells, transport: Transport) -> float:
     """How far the order of the cells is one of chance, from 0 to 1; 0 where transport is not to ask.
 
     Parameters
     ----------
-    batch, pairs
-        Result of :func:`pair_batch`, and what it was made of.
+    batch
+        Result of :func:`pair_batch`.
     embedding
         Coordinates in which cells were coupled, cells × dimensions.
     cells
@@ -147,23 +140,17 @@ def chance_of_order(
     """
     if not transport.centring:
         return 0.0
-    return share_by_chance(*_whole(batch, pairs, embedding, cells, transport))
+    return share_by_chance(*_whole(batch, embedding, cells, transport))
 
 
-def centre_batch(
-    batch: dict[str, torch.Tensor], samples: Sequence[Pairs], cells: Cells, share: float, transport: Transport
-) -> None:
-    """Take a share of what the cells of a window have in common out of the slopes of a batch, in place.
-
-    ``samples`` are what the batch was made of by :func:`pair_batch`.
-    """
+def centre_batch(batch: dict[str, torch.Tensor], cells: Cells, share: float, transport: Transport) -> None:
+    """Take a share of what the cells of a window have in common out of the slopes of a batch, in place."""
     for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
-        take_out(slope, weight, _window_means(samples, weight, cells, transport), share)
+        take_out(slope, weight, _window_means(batch, weight, cells, transport), share)
 
 
 def relaxation_strength(
     batch: dict[str, torch.Tensor],
-    pairs: Pairs,
     embedding: np.ndarray,
     cells: Cells,
     transport: Transport,
@@ -173,8 +160,8 @@ def relaxation_strength(
 
     Parameters
     ----------
-    batch, pairs
-        Result of :func:`pair_batch`, and what it was made of.
+    batch
+        Result of :func:`pair_batch`.
     embedding
         Coordinates in which cells were coupled, cells × dimensions.
     cells
@@ -186,15 +173,14 @@ def relaxation_strength(
     """
     if transport.relaxation == 0:
         return 0.0
-    at_rest = share_at_rest(*_whole(batch, pairs, embedding, cells, transport))
+    at_rest = share_at_rest(*_whole(batch, embedding, cells, transport))
     # Chance in what displacements tell shrinks with the root of the number of cells.
-    by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(pairs.start)))
+    by_number = np.sqrt(_RELAXATION_CELLS / len(np.unique(batch["cell"])))
     return float(transport.relaxation * at_rest * by_number / (1.0 + noise_to_signal))
 
 
 def relax_batch(
     batch: dict[str, torch.Tensor],
-    samples: Sequence[Pairs],
     cells: Cells,
     regulators: np.ndarray,
     strength: float,
@@ -206,8 +192,8 @@ def relax_batch(
 
     Parameters
     ----------
-    batch, samples
-        Result of :func:`pair_batch`, and what it was made of.
+    batch
+        Result of :func:`pair_batch`.
     cells
         Their times and weights.
     regulators
@@ -228,7 +214,7 @@ def relax_batch(
     state = batch["state"].numpy()
     found = np.empty((0, 0))
     for slope, weight in zip(batch["slope"].numpy(), batch["weight"].numpy(), strict=True):
-        means = _window_means(samples, weight, cells, transport)
+        means = _window_means(batch, weight, cells, transport)
         found = regression_within(state, weight, means, regulators, by_chance) if coefficients is None else coefficients
         for rows, deviation in means.deviations(state[:, regulators], by_chance):
             slope[rows] += strength * deviation @ found.T
@@ -245,17 +231,18 @@ def rows_of(batch: dict[str, torch.Tensor], chosen: np.ndarray) -> dict[str, tor
 
 
 def _whole(
-    batch: dict[str, torch.Tensor], pairs: Pairs, embedding: np.ndarray, cells: Cells, transport: Transport
+    batch: dict[str, torch.Tensor], embedding: np.ndarray, cells: Cells, transport: Transport
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, WindowMeans]:
     """Displacements of all training cells with their weights, places and windows, by which a share of them is measured."""
     slope, weight = batch["slope"][0].numpy(), batch["weight"][0].numpy()
-    _, _, start, _ = _pair_rows([pairs], len(embedding))
-    return slope, weight, embedding[start], _window_means([pairs], weight, cells, transport)
+    return slope, weight, embedding[batch["cell"].numpy()], _window_means(batch, weight, cells, transport)
 
 
-def _window_means(samples: Sequence[Pairs], weight: np.ndarray, cells: Cells, transport: Transport) -> WindowMeans:
+def _window_means(
+    batch: dict[str, torch.Tensor], weight: np.ndarray, cells: Cells, transport: Transport
+) -> WindowMeans:
     """Windows of the rows of a batch that a sample has."""
-    _, _, start, trajectory = _pair_rows(samples, len(cells.times))
+    start, trajectory = batch["cell"].numpy(), batch["trajectory"].numpy()
     masses = cells.weights[start, trajectory] * (weight > 0)
     return WindowMeans.arrange(cells.times[start, trajectory], trajectory, masses, transport)
 

@@ -411,7 +411,7 @@ class PredictionMixin(MuDataMixin):
         positions = self.adata.obs_names.get_indexer(names)
         if (positions < 0).any():
             return False
-        own = self._cells()
+        own, order = self._cells(), np.argsort(positions)
         # Memberships count up to their unit; cells of a batch that the model does not know have none.
         shares, own_shares = (
             one.weights / np.maximum(one.weights.sum(1, keepdims=True), np.finfo(float).tiny) for one in (cells, own)
@@ -421,7 +421,7 @@ class PredictionMixin(MuDataMixin):
             self._is_training_data(own)
             and np.allclose(cells.times[member], own.times[positions][member], rtol=0.0, atol=_SAME_TIME)
             and np.allclose(shares, own_shares[positions])
-            and not sums_differ(own.fingerprints()[positions], cells.fingerprints())
+            and not sums_differ(own.fingerprints(positions[order]), cells.fingerprints()[order])
         )
 
     def _require_trained(self) -> None:

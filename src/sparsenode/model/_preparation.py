@@ -164,11 +164,12 @@ class PreparationMixin(OwnCellsMixin):
     ) -> StatisticsSplitter:
         """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
         module, (training, validation) = self.module, masks
-        x, mean, deviation = standardisation(cells, training)
+        z, mean, deviation = standardisation(cells, training)
         rate = None
         if self.is_trained_:  # the weights were learned in these units
             mean, deviation, rate = (unit.double().cpu().numpy() for unit in (module.centre, module.scale, module.rate))
-        z = (x - mean) / deviation
+        z -= mean  # in place: it is the largest table that there is
+        z /= deviation
         n_pcs = min(transport.n_pcs, min(z.shape) - 1)
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         pairs, *of_halves = self._couple(cells, training, embedding, transport, half_samples)
@@ -183,25 +184,23 @@ class PreparationMixin(OwnCellsMixin):
             used = cells.weights * (training | validation)[:, None]
             everyone = couple_cells(cells.times, used, embedding, transport)
             held_out, _ = pair_batch([everyone], z, cells, spans, rate)
-        by_chance = chance_of_order(full, pairs, embedding, cells, transport)
+        by_chance = chance_of_order(full, embedding, cells, transport)
         if by_chance > 0:
             logger.info(
                 "How windows move is in part not explained by states, as where pseudotime orders cells at rest by chance: %.0f%% of what "
                 "the cells of a window have in common is taken out of displacements (`Transport(centring=…)`).",
                 100 * by_chance,
             )
-            parts = [(full, [pairs])] + [(batch, of_halves)] * half_samples
-            parts += [] if held_out is None else [(held_out, [everyone])]
-            for tensors, samples in parts:
-                centre_batch(tensors, samples, cells, by_chance, transport)
-        strength = relaxation_strength(full, pairs, embedding, cells, transport, noise)
+            for tensors in (full, *[batch] * half_samples, *([] if held_out is None else [held_out])):
+                centre_batch(tensors, cells, by_chance, transport)
+        strength = relaxation_strength(full, embedding, cells, transport, noise)
         if strength > 0:
             known = (cells, regulators, strength, by_chance, transport)
-            coefficients = relax_batch(full, [pairs], *known)
+            coefficients = relax_batch(full, *known)
             if half_samples:
-                relax_batch(batch, of_halves, *known)
+                relax_batch(batch, *known)
             if held_out is not None:
-                relax_batch(held_out, [everyone], *known, coefficients)
+                relax_batch(held_out, *known, coefficients)
         held_out = None if held_out is None else rows_of(held_out, validation)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]

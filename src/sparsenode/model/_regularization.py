@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from importlib.resources import files
+from time import perf_counter
 from types import EllipsisType
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,10 @@ import torch
 from sparsenode.model import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
-from sparsenode.module._solve import hermite_basis
 from sparsenode.training import StatisticsSplitter
 
 Rule = Literal["best", "one_standard_error", "sparsity"]
-_RULES = ("best", "one_standard_error", "sparsity")
+_N_REPEATS = 30  # of one evaluation of the field, whose median is its cost
 _MAX_ITEMS = 5000  # held-out cells from which standard errors are computed
 _MODEL_CITATIONS = ("aliee2022sparsity", "chen2018neural")
 _OBJECTIVE_CITATIONS = {
@@ -138,7 +138,7 @@ class RegularizationMixin(ResultsMixin):
         Where noise is large, held-out cells of the same trajectories hardly tell strengths apart. Do not take the
         error of the selected replicate for its error on new data: it was selected for being small.
         """
-        _checks.choice("rule", rule, _RULES)
+        _checks.choice("rule", rule, get_args(Rule))
         if sparsity is not None and rule != "sparsity":
             raise ValueError(f"Expected `sparsity` with `rule='sparsity'` only, found {sparsity!r} with {rule!r}.")
         table = self.get_regularization_path().drop(index=self.given_up_)
@@ -283,12 +283,9 @@ class RegularizationMixin(ResultsMixin):
             rows = slice(first, first + len(x))
             for m in range(cells.weights.shape[1]):
                 members = (cells.weights[rows, m] > 0) & chosen[rows]
-                if members.any():
-                    basis = hermite_basis(np.clip(cells.times[rows, m][members], 0, 1), fitted[0].states.shape[1])
-                    for replicate, one in enumerate(fitted):
-                        predicted = basis @ np.concatenate([one.states[m], one.derivatives[m]])
-                        own = np.square((x[members] - predicted) / scale).sum(1) * cells.weights[rows, m][members]
-                        squares[replicate, first + np.flatnonzero(members)] += own
+                times, weights = cells.times[rows, m][members], cells.weights[rows, m][members]
+                for own, one in zip(squares, fitted, strict=True):
+                    own[rows][members] += np.square((x[members] - one.at(m, times)) / scale).sum(1) * weights
         return squares[:, held_out], n_cells
 
     def prune(self) -> pd.Series:
@@ -329,17 +326,15 @@ class RegularizationMixin(ResultsMixin):
         )
 
     @torch.no_grad()
-    def _cost(self, repeats: int = 30) -> tuple[int, float]:
+    def _cost(self) -> tuple[int, float]:
         """Number of parameters, and median seconds of one evaluation of the field."""
-        from time import perf_counter
-
         field = self.module.field
         effective = field.effective_weights()
         x = torch.zeros(
             field.n_networks, len(self.module.lineages), field.architecture.n_state, device=self.module.device
         )
         seconds = []
-        for _ in range(repeats):
+        for _ in range(_N_REPEATS):
             start = perf_counter()
             field.evaluate(x, effective)
             if x.device.type == "cuda":  # which works on while Python goes on
@@ -381,7 +376,7 @@ def bibliography() -> dict[str, str]:
     """BibTeX entries by key, from the file that the documentation uses."""
     text = files("sparsenode").joinpath("references.bib").read_text(encoding="utf-8")
     blocks = ["@" + block.strip() for block in text.split("\n@")[1:]]
-    entries: dict[str, Any] = {}
+    entries: dict[str, str] = {}
     for block in blocks:
         entry = block.split("\n\n")[0].split("\n%")[0].strip()
         entries[entry.partition("{")[2].partition(",")[0].strip()] = entry

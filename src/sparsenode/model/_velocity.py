@@ -77,23 +77,18 @@ class VelocityMixin(PredictionMixin):
         rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
         effective = self._effective(replicate)
         needed, back = np.unique(wanted, return_inverse=True)
-        position = np.full(len(cells.times), -1)
-        position[needed] = np.arange(len(needed))
         drift = self._drift(cells, replicate)
         rates = self._units[1] * module.rate.cpu().numpy()
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
-        for first, x in cells.chunks():
-            rows = np.arange(first, first + len(x))
-            rows = rows[position[rows] >= 0]
-            if len(rows) == 0:
-                continue
-            states = torch.as_tensor(self._encode(x[rows - first]), dtype=torch.float32, device=module.device)
+        for first, x in cells.chunks(needed):
+            here = slice(first, first + len(x))
+            states = torch.as_tensor(self._encode(x), dtype=torch.float32, device=module.device)
             slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
-            velocity = np.zeros((len(rows), len(self.genes)))
+            velocity = np.zeros(x.shape)
             for m, lineage in enumerate(cells.lineages):
                 field = lineage if module.n_fields > 1 else 0
-                velocity += rate[rows, m, None] * (slopes[field] + drift[m])
-            result[position[rows]] = velocity * rates
+                velocity += rate[needed[here], m, None] * (slopes[field] + drift[m])
+            result[here] = velocity * rates
         return result[back]
 
     def _slopes(self, cells: Cells, wanted: np.ndarray, replicate: int, clocks: np.ndarray) -> np.ndarray:

@@ -391,9 +391,9 @@ class SparseNODEModule(BaseModuleClass):
             for values in self.trajectories(effective, start, span, self.lineages, knots, initial_velocity=speed)
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
-        gram, cross, square, null = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square", "null"))
+        gram, cross, square = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square"))
         quadratic = (centred * (gram @ centred - 2.0 * cross)).sum((1, 2, 3))
-        return (quadratic + square) / null
+        return (quadratic + square) / square
 
     def _collocation_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the derivatives of the smoothed trajectories, as a share of that of zero.

@@ -181,11 +181,11 @@ def path_norm(effective: EffectiveWeights) -> torch.Tensor:
     ----------
     Aliee, Theis and Kilbertus (2021), *Beyond predictions in neural ODEs: identification and interventions*.
     """
-    return path_sum(effective.architecture, [weight.abs() for weight in effective.weights])[0]
+    return path_sums(effective.architecture, [weight.abs() for weight in effective.weights]).sum(0)
 
 
-def path_sum(architecture: Architecture, matrices: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean over targets of the weighted row sums of path matrices: total, and by chain, shape chains × networks."""
+def path_sums(architecture: Architecture, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean over targets of the weighted row sums of the path matrix of every chain: chains × networks."""
     sums = []
     for chain in architecture.chains(matrices):
         if architecture.path_weights is None:
@@ -195,7 +195,7 @@ def path_sum(architecture: Architecture, matrices: Sequence[torch.Tensor]) -> tu
         product = _paths.product([matrix.expand(-1, n, -1) for matrix, n in zip(chain, n_rows, strict=True)])
         weighted = product.reshape(-1, architecture.n_vars, product.shape[2]) * architecture.path_weights
         sums.append(weighted.sum(2).mean(1))
-    return torch.stack(sums).sum(0), torch.stack(sums)
+    return torch.stack(sums)
 
 
 def _n_rows(architecture: Architecture, chain: Sequence[torch.Tensor]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from sparsenode.module import _paths
-from sparsenode.regularizers._base import Regularizer, check_adaptive, path_norm, path_sum, soft_threshold_paths
+from sparsenode.regularizers._base import Regularizer, check_adaptive, path_norm, path_sums, soft_threshold_paths
 from sparsenode.regularizers._l0 import check_gates
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ class PathReg(Regularizer):
     def open_share(field: Field) -> torch.Tensor:
         """Expected share of open paths of every network."""
         architecture = field.architecture
-        _, sums = path_sum(architecture, field.open_probabilities())
+        sums = path_sums(architecture, field.open_probabilities())
         # Paths through the layers outnumber those of the skip by far, so each kind has half of the share.
         n_paths = [math.prod(weight.shape[2] for weight in chain) for chain in architecture.chains(list(field.weights))]
-        return torch.stack([total / n for total, n in zip(sums, n_paths, strict=True)]).mean(0)
+        return (sums / sums.new_tensor(n_paths).unsqueeze(1)).mean(0)
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Expected share of open paths plus ``shrinkage`` times the path norm."""

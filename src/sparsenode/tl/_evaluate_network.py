@@ -178,8 +178,8 @@ def _trapezoids(is_true: np.ndarray, score: np.ndarray) -> float:
 
 def _strongest(network: pd.DataFrame) -> pd.Series:
     """Weight of largest magnitude of every edge."""
-    order = np.argsort(-network["weight"].abs().to_numpy(), kind="stable")
-    unique = network.iloc[order].drop_duplicates(["source", "target"])
+    ranked = network.sort_values("weight", key=np.abs, ascending=False, kind="stable")
+    unique = ranked.drop_duplicates(["source", "target"])
     return unique.set_index(["source", "target"])["weight"].astype(float)
 
 

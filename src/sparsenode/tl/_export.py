@@ -143,8 +143,7 @@ def to_decoupler(
             )
         kept &= network["frequency"].to_numpy(dtype=float) >= min_frequency
     table = network.loc[kept, list(_COLUMNS)].astype({"source": str, "target": str, "weight": float})
-    order = np.argsort(-table["weight"].abs().to_numpy(), kind="stable")
-    return table.iloc[order].reset_index(drop=True)
+    return table.sort_values("weight", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
 def _check(network: pd.DataFrame) -> None:
