@@ -68,8 +68,8 @@ def test_every_module_can_be_imported():
 
 
 CALLABLE = [name for name, thing in PUBLIC.items() if not (isinstance(thing, type) and issubclass(thing, Exception))]
-# The arguments of these are described by the class, once for all regularizers.
-REGULARIZER_METHODS = ("penalty", "gradient_penalty", "prox", "open_share")
+# The arguments of these are described by the base class, once for all regularizers.
+REGULARIZER_METHODS = ("penalty", "gradient_penalty", "penalties", "prox", "open_share")
 
 
 def sections(thing: object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Every AnnData key that sparsenode reads by default or writes, in one place."""
+"""AnnData keys of the results of a fit, and of the pseudotime by default."""
 
 from __future__ import annotations
 

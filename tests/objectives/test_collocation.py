@@ -8,7 +8,7 @@ from scipy.interpolate import CubicHermiteSpline, make_smoothing_spline
 
 from sparsenode.module._solve import hermite_basis
 from sparsenode.objectives import CellTable, smooth, stream
-from sparsenode.objectives._collocation import roughness
+from sparsenode.objectives._collocation import _rough_rows
 
 N_KNOTS = 33
 
@@ -26,6 +26,12 @@ def _statistics(times, x, weights=None, n_knots=N_KNOTS):
     cells = CellTable(table, weight, initial, [np.arange(starts[m], starts[m] + 2) for m in range(len(times))])
     everything, stacked = np.ones(starts[-1], dtype=bool), np.concatenate(x)
     return stream([(0, stacked)], cells, everything, ~everything, n_knots, stacked.shape[1]).training
+
+
+def roughness(n_knots):
+    """Quadratic form of the roughness on ``[0, 1]``, of values and derivatives."""
+    rows = _rough_rows(n_knots)
+    return rows.T @ rows
 
 
 def _smooth(statistics):

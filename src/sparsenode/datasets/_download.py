@@ -13,8 +13,8 @@ import pooch
 from anndata import AnnData
 from scipy import sparse
 
+from sparsenode import _checks
 from sparsenode.datasets import _bone_marrow
-from sparsenode.model import _checks
 
 VARIABLE = "SPARSENODE_DATA"
 NAMES = ("bone_marrow", "motion_capture")

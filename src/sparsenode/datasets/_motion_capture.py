@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode import _checks
 from sparsenode.datasets import _acclaim
-from sparsenode.model import _checks
 
 AXES = ("x", "y", "z")
 _FROM_FILE = (2, 0, 1)  # the file's y points up; a cyclic permutation keeps the coordinates right-handed

@@ -11,8 +11,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode import _checks
 from sparsenode.datasets._multiome_genome import Gene, annotation_table, lay_out
-from sparsenode.model import _checks
 
 _LINEAGES = {
     "erythroid": ["stem", "early_erythroid", "late_erythroid"],
@@ -122,8 +122,8 @@ def simulated_multiome(
     - ``mdata.uns["annotation"]``: genes, transcripts and exons, in the form of :func:`sparsenode.pp.read_annotation`,
     - ``mdata.uns["lineages"]``: cell types of every lineage,
     - ``mdata.uns["true_network"]``: ``source``, ``target``, ``peak``, ``cell_type``, ``region``, and ``recoverable``, which is false
-      for enhancers too far away. An edge stands there once for every peak. Of those into factors, 13 to 16 %, expression shows
-      nothing: leave them out of both to score a network from expression.
+      for enhancers too far away. An edge stands there once for every peak. 13 to 16 % of the edges point to factors, of
+      which expression shows nothing: leave those out of both to score a network from expression.
 
     Raises
     ------

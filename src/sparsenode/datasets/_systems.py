@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.integrate import solve_ivp
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 
 STATES = "noise_free"  # layer of the states themselves
 _RTOL, _ATOL = 1e-8, 1e-10

@@ -57,7 +57,7 @@ def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dic
     return named
 
 
-def assemble(mdata: MuData, setup: Mapping[str, Any], lineages: Sequence[str] | None = None) -> AnnData:
+def assemble(mdata: MuData, setup: Mapping[str, Any], lineages: Sequence[str] | None) -> AnnData:
     """The AnnData to fit: the modality of the expression itself, or a new one that joins it with another.
 
     Parameters

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._observations import TOTAL
 from sparsenode.model._prediction import InitialVelocities, PredictionMixin
 

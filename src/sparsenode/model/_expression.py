@@ -62,12 +62,12 @@ def warn_of_counts(adata: AnnData, layer: str | None, fitted: bool = False) -> b
     values = x.data if sparse.issparse(x) else x
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size == 0:
         return False
-    values = values.ravel()[:_SAMPLE]
+    values = sample(values)
     highest = values.max()
     if values.min() < 0 or highest <= _HIGHEST:
         return False
     where = "adata" if layer is None else f"adata, layer={layer!r}"
-    if (values == np.floor(values)).all():
+    if are_whole(values):
         looks = f"like raw counts: whole numbers up to {highest:.0f}"
         remedy = f"Normalise first: `sc.pp.normalize_total({where}); sc.pp.log1p({where})`."
     elif highest > LOGGED and _share_of_zeros(x, values) > _FEW_ZEROS:
@@ -82,6 +82,16 @@ def warn_of_counts(adata: AnnData, layer: str | None, fitted: bool = False) -> b
     )
     warnings.warn(f"Expression in {place(layer)} looks {looks}. {consequence}. {remedy}", UserWarning, stacklevel=2)
     return True
+
+
+def sample(values: np.ndarray) -> np.ndarray:
+    """The first values, without a copy of the others."""
+    return values.flat[:_SAMPLE]
+
+
+def are_whole(values: np.ndarray) -> bool:
+    """Whether all of them are whole numbers."""
+    return bool((values == np.rint(values)).all())
 
 
 def _share_of_zeros(x: object, values: np.ndarray) -> float:

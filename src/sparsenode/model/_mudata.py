@@ -15,8 +15,7 @@ from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.model.base import BaseModelClass
 from scvi.model.base._constants import SAVE_KEYS
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._assemble import EXPRESSION, REGULATORS, assemble, check_modalities
 from sparsenode.model._fields import TRAJECTORIES, ExpressionField, TrajectoryField
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._velocity import VelocityMixin
 from sparsenode.objectives import Transport
 
@@ -402,7 +402,7 @@ class NetworkMixin(VelocityMixin):
             raise ValueError(
                 f"Expected no `block` of a first-order model, found {block!r}: it has no velocity block. Leave it out."
             )
-        _checks.choice("block", block, ("position", "velocity"))
+        _checks.choice("block", block, get_args(Block))
 
     def _take_block(self, matrix: np.ndarray, block: Block | None) -> np.ndarray:
         """Columns of one block, or the stronger of both for each edge; in first order all columns."""
@@ -465,8 +465,8 @@ class NetworkMixin(VelocityMixin):
         Without a lineage it is the mean over lineages.
         """
         module, chosen = self.module, self._replicate(replicate)
-        transported = self.objective not in ("trajectory", "both")
-        if transported:
+        at_reference = self.objective not in ("trajectory", "both")
+        if at_reference:
             states = module.reference.cpu().numpy()
         else:
             fitted = self._integrate(None, replicate=replicate)
@@ -474,14 +474,14 @@ class NetworkMixin(VelocityMixin):
             if module.order == 2:
                 clock = module.relative_span.cpu().numpy()[:, None, None] * self._velocity_unit
                 states = np.concatenate([states, fitted.derivatives[:, ::_GRID_STRIDE] / clock], 2)
-        lineages = np.arange(len(states)) if transported else np.asarray(module.lineages)
+        lineages = np.arange(len(states)) if at_reference else np.asarray(module.lineages)
         effective = module.field.effective_weights()
         read = self._places(lineage)
         total = np.zeros((len(self.genes), states.shape[2]))
         for index in read:
             points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)
             network = chosen * module.n_fields + (index if module.n_fields > 1 else 0)
-            weight = module.reference_weight[index] if transported else None
+            weight = module.reference_weight[index] if at_reference else None
             total += module.field.jacobian(points.to(module.device), effective, network, weight).cpu().numpy()
         return total / len(read)
 

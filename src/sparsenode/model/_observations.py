@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._pseudotime import by_lineage, read_members, read_pseudotime
 
 MIN_CELLS = 10

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import SelfEdges
 from sparsenode.objectives import InitialState, Transport

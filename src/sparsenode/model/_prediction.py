@@ -14,8 +14,9 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.interpolate import CubicSpline
 
+from sparsenode import _checks
 from sparsenode._errors import DivergenceError
-from sparsenode.model import _checks, _expression
+from sparsenode.model import _expression
 from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin

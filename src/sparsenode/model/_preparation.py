@@ -44,7 +44,6 @@ class PreparationMixin(OwnCellsMixin):
     deviation_: np.ndarray | None
     lineage_deviation_: np.ndarray | None
     null_models_: NullModels | None
-    _data_splitter_cls = StatisticsSplitter
 
     def _half_samples(self, cells: Cells, training: np.ndarray) -> list[np.ndarray]:
         """Masks of half of the training cells of every trajectory; with its complement, each serves two seeds."""
@@ -117,7 +116,7 @@ class PreparationMixin(OwnCellsMixin):
         full = full_batch([data.training], centre, self._units, data.early)
         halves = data.halves[: len(module.seeds)]
         training_batch = full_batch(halves, centre, self._units, data.early) if halves else full
-        return self._data_splitter_cls(training_batch, held_out, indices, steps_per_epoch, full)
+        return StatisticsSplitter(training_batch, held_out, indices, steps_per_epoch, full)
 
     def _choose_units(self, data: StreamedData, cells: Cells, null: float, fitted: str) -> None:
         """Units of the module, which later trainings keep, and how much genes deviate; transport has units of its own."""
@@ -209,7 +208,7 @@ class PreparationMixin(OwnCellsMixin):
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
         if len(batch["state"]) <= transport.batch_size:
-            return self._data_splitter_cls(batch, held_out, indices, steps_per_epoch, full)
+            return StatisticsSplitter(batch, held_out, indices, steps_per_epoch, full)
         return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed, full)
 
     def _couple(
@@ -253,7 +252,7 @@ class PreparationMixin(OwnCellsMixin):
         for lineage in range(len(self.lineages)):
             own = [m for m, index in enumerate(lineages) if index == lineage]
             self._refer(lineage, batch["states"][0, own].flatten(0, 1).numpy())
-        return self._data_splitter_cls(batch, None, indices, steps_per_epoch)
+        return StatisticsSplitter(batch, None, indices, steps_per_epoch)
 
     def _collocation_batch(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> dict[str, torch.Tensor]:
         """Tensors of a collocation fit in module units: states, and what the field adds to them over the trajectory."""

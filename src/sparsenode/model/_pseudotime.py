@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 
 _NUMBER = "[0-9]+(?:[.][0-9]+)?"  # in text; a hyphen before it may be none of its own
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
 from sparsenode.training import StatisticsSplitter

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode import _checks
 from sparsenode._logging import logger
-from sparsenode.model import _checks
 
 SelfEdges = Literal["penalised", "free"]
 _DISCOUNT = 0.9  # off the penalty of an edge that prior knowledge is sure of

@@ -12,9 +12,8 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from sparsenode import _keys
+from sparsenode import _checks, _keys
 from sparsenode._errors import DivergenceError
-from sparsenode.model import _checks
 from sparsenode.model._assemble import (
     EXPRESSION,
     REGULATORS,

@@ -15,7 +15,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._prediction import GRID, PredictionMixin
 from sparsenode.module._solve import FIXED_STEP, hermite_basis
 

@@ -16,8 +16,7 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._data import warn_of_lengths
 from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
 from sparsenode.model._options import check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
@@ -143,7 +142,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         donors. Set it to ``False`` where time has a unit that all batches share, which is the default in second order and
         with collocation.
     n_knots
-        Solver outputs per trajectory; cells are interpolated between them with cubic Hermite polynomials.
+        Solver outputs per trajectory, at least 3; cells are interpolated between them with cubic Hermite polynomials.
     solver
         Method of :func:`torchdiffeq.odeint`: an adaptive one (``"dopri5"``, ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"``) or one
         with a step per knot (``"euler"``, ``"midpoint"``, ``"heun3"``, ``"rk4"``).

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import pandas as pd
 from scvi.train import TrainRunner
 
-from sparsenode import _keys
+from sparsenode import _checks, _keys
 from sparsenode._errors import DivergenceError
 from sparsenode._logging import logger
-from sparsenode.model import _checks
 from sparsenode.model._both import find_network
 from sparsenode.model._history import continued
 from sparsenode.model._preparation import PreparationMixin

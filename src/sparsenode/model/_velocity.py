@@ -9,7 +9,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._data import Cells
 from sparsenode.model._prediction import PredictionMixin
 

@@ -24,7 +24,7 @@ def give_up(module: SparseNODEModule, replicates: Sequence[int]) -> None:
 
 @torch.no_grad()
 def diverging(module: SparseNODEModule) -> list[int]:
-    """Replicates whose trajectories leave the finite numbers, or its own size by a factor of 1000."""
+    """Replicates whose trajectories leave the finite numbers, or 1000 units of the module, about as many standard deviations."""
     if _stays_finite(module):
         return []
     kept = {name: parameter.detach().clone() for name, parameter in module.field.named_parameters()}

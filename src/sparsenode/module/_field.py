@@ -353,9 +353,24 @@ class Field(nn.Module):
     def jacobian(
         x: torch.Tensor, effective: EffectiveWeights, network: int, weight: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Jacobian of one network, without the decay, averaged over points × state by their weight: targets × coordinates of the state.
+        """Mean Jacobian of one network over points, without the decay.
 
         A skip that is added after the integration counts like one inside the field.
+
+        Parameters
+        ----------
+        x
+            States, points × coordinates of the state.
+        effective
+            Effective weights of all networks.
+        network
+            Index of the network.
+        weight
+            Weight of each point; equal by default.
+
+        Returns
+        -------
+        Targets × coordinates of the state.
         """
         architecture = effective.architecture
         count = architecture.n_vars if architecture.per_target else 1

@@ -21,7 +21,7 @@ _HALVINGS = 20  # of accelerations that lead nowhere; a millionth of them is nex
 def start_linear(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> None:
     """Start a skip inside the field from the ridge regression of the derivatives of smoothed trajectories.
 
-    What is linear is then at its optimum before training, given the decay, and the layers have to find the rest only.
+    What is linear is then found before training, given the decay, but for what the untrained layers add to it.
     """
     if module.field.skip != "inner":
         return

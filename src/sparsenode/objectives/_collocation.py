@@ -97,14 +97,8 @@ def smooth(statistics: TrajectoryStatistics, spans: np.ndarray) -> SmoothedTraje
     return SmoothedTrajectories(states, derivatives, second @ solution, *precision)
 
 
-def roughness(n_knots: int) -> np.ndarray:
-    """Quadratic form of the roughness of a cubic Hermite spline on ``[0, 1]``, 2K × 2K for values and derivatives."""
-    rows = _rough_rows(n_knots)
-    return rows.T @ rows
-
-
 def _rough_rows(n_knots: int) -> np.ndarray:
-    """What is squared in the roughness: third derivatives in the intervals and jumps of the second between them."""
+    """What is squared in the roughness of a cubic Hermite spline on ``[0, 1]``: third derivatives and jumps of the second, of values and slopes."""
     step = 1.0 / (n_knots - 1)
     left, right = _second_derivatives(n_knots)
     return np.concatenate([right - left, left[1:] - right[:-1]]) / np.sqrt(step)

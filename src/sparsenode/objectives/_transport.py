@@ -6,11 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import numpy as np
 import ot
 from scipy import sparse
+
+from sparsenode import _checks
 
 MAX_TOGETHER = 200  # cells of a window that are coupled together; those of larger ones in parts
 _NEGLIGIBLE = 1e-3  # shares of a cell's mass below it are dropped, relative to its largest
@@ -151,15 +152,10 @@ class Transport:
                 f"Expected `lags` below the number of windows, found {np.max(self.lags)} with {np.min(self.windows)}."
             )
         for name in ("overlap", "min_cells", "n_pcs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
+            _checks.at_least(name, getattr(self, name), 1)
         for name in ("entropy", "ridge", "relaxation"):
-            value = getattr(self, name)
-            if not (isinstance(value, Real) and 0 <= float(value) < float("inf")):
-                raise ValueError(f"Expected `{name}` to be finite and at least 0, found {value!r}.")
-        if not isinstance(self.centring, bool | np.bool_):
-            raise TypeError(f"Expected `centring` to be True or False, found {self.centring!r}.")
+            _checks.non_negative(name, getattr(self, name))
+        _checks.booleans(centring=self.centring)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from matplotlib.transforms import ScaledTranslation
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._network import Block
 from sparsenode.pl import _common
 

@@ -18,8 +18,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._network import Block
 
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.

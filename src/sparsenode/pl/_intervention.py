@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sparsenode.model import Simulation, _checks
+from sparsenode import _checks
+from sparsenode.model import Simulation
 from sparsenode.pl import _common
 
 _N_DEFAULT = 3

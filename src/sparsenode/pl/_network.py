@@ -20,8 +20,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.textpath import TextPath
 from scipy import sparse
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._network import Block
 from sparsenode.pl import _common
 from sparsenode.pl._layout import LAYOUTS, arrange
@@ -223,7 +222,7 @@ def _width(weight: float, largest: float) -> float:
     return _WIDTHS[0] + (_WIDTHS[1] - _WIDTHS[0]) * abs(weight) / largest
 
 
-def _style(sign: str, width: float, factor: float = 1.0) -> dict[str, Any]:
+def _style(sign: str, width: float, factor: float) -> dict[str, Any]:
     """Looks of an edge."""
     return {
         "arrowstyle": _HEADS[sign],

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._expression import expression
 from sparsenode.model._observations import read_observations
 from sparsenode.pl import _common
@@ -46,7 +45,7 @@ def velocity(
     Parameters
     ----------
     adata
-        Cells with the results of a fit and an embedding. Of more than 5000 cells, 5000 that are spread evenly are used.
+        Cells with the results of a fit and an embedding. At most 5000 of them are used, spread evenly.
     basis
         Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown.
     color

@@ -12,7 +12,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from sparsenode.model._expression import expression, place
+from sparsenode.model._expression import are_whole, expression, place, sample
 
 Method = Literal["t-test", "t-test_overestim_var", "wilcoxon"]
 
@@ -66,9 +66,9 @@ def top_features(
 def _refuse_counts(x: object, layer: str | None) -> None:
     """Refuse counts: cells with more of them would seem to be higher in everything. Zeros and ones pass."""
     values = x.data if sparse.issparse(x) else np.asarray(x)  # type: ignore[attr-defined]
-    sample = values.ravel()[:1_000_000]
-    if sample.size and sample.max() > 1 and (sample == np.rint(sample)).all():
+    values = sample(values)
+    if values.size and values.max() > 1 and are_whole(values):
         raise ValueError(
-            f"Expected normalised values in {place(layer)}, found integers up to {sample.max():g}: counts. Call "
+            f"Expected normalised values in {place(layer)}, found integers up to {values.max():g}: counts. Call "
             "`sc.pp.normalize_total` and `sc.pp.log1p` first, for expression and for accessibility."
         )

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 from sparsenode.model._observations import MIN_CELLS
 
 _KEY = "motion"

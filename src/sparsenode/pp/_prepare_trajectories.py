@@ -10,10 +10,9 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from sparsenode import _keys
+from sparsenode import _checks, _keys
 from sparsenode._logging import logger
-from sparsenode.model import _checks
-from sparsenode.model._expression import LOGGED, expression, place, require_finite
+from sparsenode.model._expression import LOGGED, are_whole, expression, place, require_finite, sample
 from sparsenode.model._observations import SINGLE_LINEAGE
 from sparsenode.pp._lineages import lineages_of_cell_types, lineages_of_fates
 
@@ -173,16 +172,10 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
     hint = "Counts often lie in `adata.layers['counts']` (pass `layer='counts'`) or in `adata.raw.to_adata()`."
     if values.min() < 0:
         raise ValueError(f"Expected counts in {place(layer)}, found negative values: they were scaled. {hint}")
-    whole = (values[:1_000_000] == np.rint(values[:1_000_000])).all() if values.ndim == 1 else _whole(values)
-    if not whole and values.max() < LOGGED:
+    if not are_whole(sample(values)) and values.max() < LOGGED:
         raise ValueError(
             f"Expected counts in {place(layer)}, found fractions up to {values.max():.3g}: they look log-transformed. {hint}"
         )
-
-
-def _whole(values: np.ndarray) -> bool:
-    rows = values[:1000]
-    return bool((rows == np.rint(rows)).all())
 
 
 def _check_keys(

@@ -12,8 +12,8 @@ import pandas as pd
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode import _checks
 from sparsenode._logging import logger
-from sparsenode.model import _checks
 from sparsenode.model._modalities import annotation as read_annotation_of_cells
 from sparsenode.model._modalities import modality
 from sparsenode.pp._annotation import read_annotation

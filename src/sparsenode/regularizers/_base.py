@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -150,13 +149,6 @@ class Regularizer:
         steps
             Step size of every weight in the gradient step, in the shapes of ``field.weights``.
         """
-
-
-def check_adaptive(adaptive: int) -> int:
-    """Number of adaptive rounds, after refusing anything but whole numbers."""
-    if not isinstance(adaptive, Integral) or isinstance(adaptive, bool) or adaptive < 0:
-        raise ValueError(f"Expected `adaptive` to be an integer of at least 0, found {adaptive!r}.")
-    return int(adaptive)
 
 
 def path_norm(effective: EffectiveWeights) -> torch.Tensor:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsenode.regularizers._base import Regularizer, check_adaptive, path_norm, soft_threshold_paths
+from sparsenode import _checks
+from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -24,7 +25,7 @@ class CNODE(Regularizer):
     - :math:`d` is the number of variables
     - :math:`W^l` are the weights of layer :math:`l`
 
-    Those of a linear skip are added to the product, and weights of single paths (``prior``, ``path_weights``, free self-edges)
+    The magnitudes of a linear skip are added to the product, and weights of single paths (``prior``, ``path_weights``, free self-edges)
     multiply its entries. The penalty is applied by a proximal step (soft-thresholding each weight by its own share of the penalty), which
     sets weights to exactly zero; the paper descends it by gradient and rounds weights below 1e-5.
 
@@ -64,7 +65,8 @@ class CNODE(Regularizer):
 
     def __init__(self, strength: ArrayLike = 0.01, adaptive: int = 0) -> None:
         super().__init__(strength)
-        self.adaptive = check_adaptive(adaptive)
+        _checks.at_least("adaptive", adaptive, 0)
+        self.adaptive = int(adaptive)
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Mean over targets of the row sums of the path matrix."""
@@ -75,19 +77,7 @@ class CNODE(Regularizer):
         return effective.paths[0].total.new_zeros(field.n_networks)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both penalties of a training step: the value comes with the slopes, which :meth:`prox` needs anyway.
-
-        Parameters
-        ----------
-        field
-            Field whose parameters are penalised.
-        effective
-            Its effective weights in this step.
-
-        Returns
-        -------
-        :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; each of shape networks.
-        """
+        """Both penalties of a training step: the value comes with the slopes, which :meth:`prox` needs anyway."""
         totals = [chain.total.view(field.n_networks, -1).sum(1) for chain in effective.paths]
         return self.gradient_penalty(field, effective), torch.stack(totals).sum(0) / field.n_vars
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsenode.regularizers._base import Regularizer, check_adaptive
+from sparsenode import _checks
+from sparsenode.regularizers._base import Regularizer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -66,7 +67,8 @@ class GroupLasso(Regularizer):
 
     def __init__(self, strength: ArrayLike = 0.01, adaptive: int = 0) -> None:
         super().__init__(strength)
-        self.adaptive = check_adaptive(adaptive)
+        _checks.at_least("adaptive", adaptive, 0)
+        self.adaptive = int(adaptive)
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Mean over targets of the scaled norms of the columns, and of the magnitudes of the skip."""

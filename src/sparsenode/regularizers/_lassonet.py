@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from sparsenode import _checks
 from sparsenode.regularizers._base import Regularizer
 
 if TYPE_CHECKING:
@@ -74,10 +75,8 @@ class LassoNet(Regularizer):
         self, strength: ArrayLike = 0.01, skip: Literal["inner", "outer"] = "inner", ratio: float = 10.0
     ) -> None:
         super().__init__(strength)
-        if skip not in ("inner", "outer"):
-            raise ValueError(f"Expected `skip` to be 'inner' or 'outer', found {skip!r}.")
-        if not (ratio >= 0 and ratio < float("inf")):
-            raise ValueError(f"Expected `ratio` to be non-negative and finite, found {ratio!r}.")
+        _checks.choice("skip", skip, ("inner", "outer"))
+        _checks.non_negative("ratio", ratio)
         self.skip = skip
         self.ratio = float(ratio)
 

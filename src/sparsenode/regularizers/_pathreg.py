@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from sparsenode import _checks
 from sparsenode.module import _paths
-from sparsenode.regularizers._base import Regularizer, check_adaptive, path_norm, path_sums, soft_threshold_paths
+from sparsenode.regularizers._base import Regularizer, path_norm, path_sums, soft_threshold_paths
 from sparsenode.regularizers._l0 import check_gates
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ class PathReg(Regularizer):
         adaptive: int = 0,
     ) -> None:
         super().__init__(strength)
-        self.adaptive = check_adaptive(adaptive)
-        if not (shrinkage >= 0 and shrinkage < float("inf")):
-            raise ValueError(f"Expected `shrinkage` to be non-negative and finite, found {shrinkage!r}.")
+        _checks.at_least("adaptive", adaptive, 0)
+        self.adaptive = int(adaptive)
+        _checks.non_negative("shrinkage", shrinkage)
         self.gates = check_gates(gates)
         self.shrinkage = float(shrinkage)
 
@@ -115,19 +116,7 @@ class PathReg(Regularizer):
         return self.open_share(field) + self.shrinkage / field.n_vars * torch.stack(norms).sum(0)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both penalties of a training step, which have the same value.
-
-        Parameters
-        ----------
-        field
-            Field whose parameters are penalised.
-        effective
-            Its effective weights in this step.
-
-        Returns
-        -------
-        :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; each of shape networks.
-        """
+        """Both penalties of a training step, which have the same value."""
         penalty = self.gradient_penalty(field, effective)
         return penalty, penalty.detach()
 

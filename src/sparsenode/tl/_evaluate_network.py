@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 
 # Genes of a reference from which a network of targets only is told from a sparse one, and their share that is warned of.
 _MANY_GENES, _TARGETS_ONLY = 20, 0.5

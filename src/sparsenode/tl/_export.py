@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 
 _COLUMNS = ("source", "target", "weight")
 

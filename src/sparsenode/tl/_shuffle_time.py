@@ -7,8 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse.csgraph import connected_components
 
-from sparsenode import _keys
-from sparsenode.model import _checks
+from sparsenode import _checks, _keys
 from sparsenode.model._observations import Observations, read_observations
 from sparsenode.model._pseudotime import holds_table
 

@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 
 from sparsenode._errors import DivergenceError
@@ -302,10 +303,11 @@ class TrainingPlan(pl.LightningModule):
         """Log the epoch, and keep the state if it is the best so far."""
         mean = {key: torch.stack([step[key] for step in self._steps]).mean(0) for key in self._steps[0]}
         self._steps.clear()
-        feature, weight = self.module.sparsity().mean(0).tolist()
+        sparsity = self.module.sparsity()
+        feature, weight = sparsity.mean(0).tolist()
         self._log("train", mean)
         if self.schedule is not None and self.schedule.ends_step(self.current_epoch, self.dense_epochs):
-            self._end_step(self.schedule, mean["error"])
+            self._end_step(self.schedule, mean["error"], sparsity)
         self.log("feature_sparsity", feature, prog_bar=True)
         self.log("weight_sparsity", weight)
         if getattr(self.trainer, "datamodule", None) is None or self.trainer.datamodule.validation_tensors is None:  # type: ignore[attr-defined]
@@ -314,7 +316,7 @@ class TrainingPlan(pl.LightningModule):
             self._keep_best(self._validation_loss)
             self._validation_loss = None
 
-    def _end_step(self, schedule: IterativeSparsification, train_error: torch.Tensor) -> None:
+    def _end_step(self, schedule: IterativeSparsification, train_error: torch.Tensor, sparsity: np.ndarray) -> None:
         """Record a step of the schedule, and stop when the error of every replicate has risen too far."""
         step = schedule.step(self.current_epoch, self.dense_epochs)
         held_out = self._validation_error
@@ -327,7 +329,7 @@ class TrainingPlan(pl.LightningModule):
         stopped = self._failures >= 2
         self._accept(within)
         module = self.module
-        for replicate, (feature, weight) in enumerate(module.sparsity().tolist()):
+        for replicate, (feature, weight) in enumerate(sparsity.tolist()):
             self.records.append(
                 {
                     "step": step,

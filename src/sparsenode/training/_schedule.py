@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
+
+from sparsenode import _checks
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,8 @@ class IterativeSparsification:
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "epochs_per_step"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected `{name}` to be an integer of at least 1, found {value!r}.")
-        if not (isinstance(self.first, Real) and 0 < self.first <= 1):
-            raise ValueError(f"Expected `first` to be in (0, 1], found {self.first!r}.")
+            _checks.at_least(name, getattr(self, name), 1)
+        _checks.share("first", self.first, zero=False)
         if not (isinstance(self.max_error_increase, Real) and self.max_error_increase >= 0):
             raise ValueError(f"Expected `max_error_increase` to be at least 0, found {self.max_error_increase!r}.")
 

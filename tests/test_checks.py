@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sparsenode.model import _checks
+from sparsenode import _checks
 
 
 def test_choice_lists_the_valid_values():
