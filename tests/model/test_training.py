@@ -13,7 +13,7 @@ import pytest
 import rich.pretty  # scvi-tools uses it without importing it  # noqa: F401
 import scvi
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 
 import sparsenode as sn
 
@@ -39,7 +39,7 @@ def new(adata, **arguments) -> sn.SparseNODE:
         ({"train_size": 1.2}, "`train_size` .* found 1.2"),
         ({"train_size": None}, "`train_size` .* found None"),
         ({"validation_size": "0.1"}, "`validation_size` .* found '0.1'"),
-        ({"train_size": 0.9, "validation_size": 0.2}, "train_size.*validation_size"),
+        ({"train_size": 0.9, "validation_size": 0.2}, "`train_size` and `validation_size` .* found 0.9 and 0.2"),
         ({"devices": 2}, "one device, found `devices=2`"),
         ({"devices": [0, 1]}, r"one device, found `devices=\[0, 1\]`"),
         ({"devices": "0,1"}, "one device, found `devices='0,1'`"),
@@ -477,6 +477,44 @@ def test_the_unit_of_the_module_is_the_deviation_from_the_means_of_trajectories(
 
 
 # Seeds
+
+
+@pytest.mark.parametrize("objective", ["trajectory", "both"])
+def test_expression_far_from_zero_is_fitted_as_well(make_adata, fit, objective):
+    """A decay to zero would pull trajectories there, however the units are chosen."""
+    errors = {}
+    for shift in (0.0, 30.0, 3000.0):
+        adata = make_adata()
+        adata.X = adata.X.astype(np.float64) - adata.X.mean(0) + shift
+        model = fit(adata, objective=objective, train={"max_epochs": 10, "steps_per_epoch": 5})
+        errors[shift] = model.evaluate().loc["total", "mse"]
+        expected = adata.X.mean(0) if shift > 0 else np.zeros(adata.n_vars)
+        held = model.module.centre.numpy()
+        np.testing.assert_allclose(held, expected, atol=0.2 * adata.X.std())  # of training cells, by lineage
+    assert errors[30.0] == pytest.approx(errors[0.0], rel=0.2)
+    assert errors[3000.0] == pytest.approx(errors[0.0], rel=0.2)
+
+
+def test_without_decay_the_origin_stays(make_adata, fit):
+    adata = make_adata()
+    adata.X = adata.X + 100.0
+    model = fit(adata, objective="trajectory", decay=False, train={"max_epochs": 1, "steps_per_epoch": 1})
+    assert (model.module.centre == 0).all()
+
+
+def test_whole_numbers_of_numpy_and_a_single_callback(adata):
+    """As of `n_seeds` and others; callbacks as in Lightning."""
+    for settings in ({"order": np.int64(1)}, {"order": np.int64(2)}, {"objective": "both"}):
+        model, epochs = new(adata, **settings), []
+        model.train(
+            np.int64(2),
+            steps_per_epoch=np.int64(3),
+            callbacks=LambdaCallback(on_train_epoch_end=lambda *_, seen=epochs: seen.append(1)),
+            key_added=f"order {settings.get('order')}",
+            **QUIET,
+        )
+        assert len(epochs) == (4 if "objective" in settings else 2)  # two fits
+        assert f"order {settings.get('order')}_adjacency" in adata.varp
 
 
 def test_same_seed_same_network_bit_for_bit(adata, fit, same_state):

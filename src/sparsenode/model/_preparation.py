@@ -36,6 +36,8 @@ from sparsenode.objectives import (
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import PairsSplitter, StatisticsSplitter
 
+_FAR = 5.0  # mean expression over its spread, beyond which zero is no level that expression could decay to
+
 
 class PreparationMixin(OwnCellsMixin):
     """What :class:`sparsenode.SparseNODE` does before it trains."""
@@ -122,9 +124,12 @@ class PreparationMixin(OwnCellsMixin):
         """Units of the module, which later trainings keep, and how much genes deviate; transport has units of its own."""
         if fitted != "transport":
             weight = data.training.weight
-            self.module.scale.fill_(float(np.sqrt(null / weight.sum() / len(self.genes))))
-            if fitted == "collocation":  # far from zero the regression on slopes is badly conditioned
-                self.module.centre.copy_(torch.as_tensor(weight @ data.training.mean / weight.sum()))
+            scale, mean = np.sqrt(null / weight.sum() / len(self.genes)), weight @ data.training.mean / weight.sum()
+            self.module.scale.fill_(float(scale))
+            # Far from zero the regression on slopes is badly conditioned, and a decay to zero pulls trajectories away.
+            decays = self.module.order == 1 and self.module.field.decay is not None
+            if fitted == "collocation" or decays and np.sqrt(np.square(mean).mean()) > _FAR * scale:
+                self.module.centre.copy_(torch.as_tensor(mean))
             self.deviation_ = data.deviation
         own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
         self.lineage_deviation_ = np.stack([data.deviation_within(trajectories) for trajectories in own])

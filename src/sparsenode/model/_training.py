@@ -160,6 +160,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         self._check_arguments(
             max_epochs, steps_per_epoch, train_size, validation_size, devices, half_samples, key_added, trainer_kwargs
         )
+        max_epochs = int(max_epochs)  # Lightning takes no numpy integers
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
         if early_stopping and len(indices[1]) == 0:
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
@@ -179,8 +180,9 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             logger.warning(
                 "Training goes back to the %s objective; `objective='trajectory'` goes on with trajectories.", fitted
             )
-        if isinstance(trainer_kwargs.get("callbacks"), Sequence):
-            trainer_kwargs["callbacks"] = list(trainer_kwargs["callbacks"])  # scvi-tools appends its own
+        callbacks = trainer_kwargs.get("callbacks")
+        if callbacks is not None:  # scvi-tools appends its own
+            trainer_kwargs["callbacks"] = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         steps = self.sparsification_ if both else None
         with ExitStack() as undo, without_noise():
             undo.callback(snapshot(self))
@@ -253,6 +255,11 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         _checks.share("train_size", train_size, zero=False)
         if validation_size is not None:
             _checks.share("validation_size", validation_size)
+            if train_size + validation_size > 1 + 1e-9:
+                raise ValueError(
+                    f"Expected `train_size` and `validation_size` of at most 1 together, found {train_size!r} and {validation_size!r}. "
+                    "Lower one of them."
+                )
         if self.adata is None:
             raise ValueError("Expected the model to hold data, found none. Load it with `adata=…` to train it further.")
         if key_added is not None:
