@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import _common
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 
+DATASETS = ("beeline", "bone_marrow", "erythropoiesis")
 KEPT = 0.99
 TOP = 100
 
@@ -39,8 +41,10 @@ def read(folder: Path, name: str) -> tuple[anndata.AnnData, dict, list[str] | st
     return adata, {"time_key": "pseudotime"}, "is_tf"
 
 
-def fit(queue, folder: Path, name: str, method: str, removal: int | None, threads: int, trees: int) -> None:
-    """Infer one network, and put its strongest edges, seconds and peak memory in GB into the queue."""
+def fit(
+    folder: Path, name: str, method: str, removal: int | None, threads: int, trees: int
+) -> tuple[list, float, float]:
+    """Infer one network: its strongest edges, seconds and peak memory in GB."""
     from _timing import silence
 
     from sparsenode import SparseNODE, tl
@@ -63,19 +67,13 @@ def fit(queue, folder: Path, name: str, method: str, removal: int | None, thread
     seconds = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     network = network[network["source"] != network["target"]].head(TOP)
-    queue.put((list(zip(network["source"], network["target"], network["weight"], strict=True)), seconds, memory))
+    return list(zip(network["source"], network["target"], network["weight"], strict=True)), seconds, memory
 
 
 def measure(options, name: str, method: str, removal: int | None) -> tuple[list, float, float]:
     """The same in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    arguments = (queue, options.data, name, method, removal, options.threads, options.trees)
-    process = context.Process(target=fit, args=arguments)
-    process.start()
-    result = queue.get(timeout=7200)
-    process.join()
-    return result
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(fit, options.data, name, method, removal, options.threads, options.trees).result()
 
 
 def edges(found: list) -> set:
@@ -90,7 +88,7 @@ def main() -> None:
     parser.add_argument("--trees", type=int, default=200, help="trees per gene of GENIE3")
     parser.add_argument("--removals", type=int, default=3, help="random removals of 1 %% of the cells")
     parser.add_argument("--genie3-removals", type=int, default=0, help="the same for GENIE3, which takes long")
-    parser.add_argument("--datasets", nargs="+", default=["beeline", "bone_marrow", "erythropoiesis"])
+    parser.add_argument("--datasets", nargs="+", default=DATASETS, choices=DATASETS, help="what to measure on")
     options = parser.parse_args()
     if options.quick:
         options.datasets, options.removals, options.trees = ["beeline"], 1, 10

@@ -73,9 +73,10 @@ def held_out_skill(model: SparseNODE, protocol: str = "recommended") -> float:
 
 def networks(folder: Path, methods: Sequence[str], seed: int, epochs: int | None) -> Iterator[dict[str, Any]]:
     """Rows of the BEELINE networks; their data have as many seeds as the fits."""
-    for run in beeline.find_runs(folder / "beeline"):
-        if run.name != str(seed) or run.parent.name == "mCAD":
-            continue
+    runs = [run for run in beeline.find_runs(folder / "beeline") if run.name == str(seed) and run.parent.name != "mCAD"]
+    if not runs:
+        raise SystemExit(f"Expected runs of the seed {seed} in {folder / 'beeline'}, found none.")
+    for run in runs:
         adata, reference = beeline.read(run)
         SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
         for method in methods:

@@ -30,6 +30,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,9 @@ def parse() -> argparse.Namespace:
         "--redo", nargs="+", default=[], choices=METHODS, help="with --resume: methods whose rows are dropped first"
     )
     options = parser.parse_args()
+    needing = [name for name in options.methods if name.startswith("pysindy")]
+    if needing and find_spec("pysindy") is None:
+        parser.error(f"Expected PySINDy for {needing}, found none. Install it, or leave these out of `--methods`.")
     if options.redo and not options.resume:
         parser.error("Expected `--resume` with `--redo`: without it all rows are dropped.")
     if options.quick:

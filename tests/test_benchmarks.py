@@ -7,6 +7,7 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -321,3 +322,23 @@ def test_donors_are_trained_on_one_by_one_and_all_but_one(limits):
     trained_on = importlib.import_module("donors").trained_on
     assert trained_on(["a", "b", "c"]) == [("a",), ("b",), ("c",), ("b", "c"), ("a", "c"), ("a", "b")]
     assert trained_on(["a", "b"]) == [("a",), ("b",)]
+
+
+@pytest.fixture
+def network_speed(bone_marrow):
+    yield importlib.import_module("network_speed")
+    sys.modules.pop("network_speed", None)
+
+
+def test_a_fit_that_fails_ends_the_timing(network_speed, tmp_path):
+    """It runs in a process of its own, which nothing may wait for afterwards."""
+    options = SimpleNamespace(data=tmp_path / "none", threads=1, trees=1)
+    with pytest.raises(FileNotFoundError):
+        network_speed.measure(options, "beeline", "pearson", None)
+
+
+def test_objectives_say_where_no_networks_are(limits, tmp_path):
+    objectives = importlib.import_module("objectives")
+    (tmp_path / "beeline").mkdir()
+    with pytest.raises(SystemExit, match=r"runs of the seed 3 in .*beeline, found none"):
+        next(objectives.networks(tmp_path, ["transport"], 3, 1))

@@ -185,6 +185,13 @@ def test_bad_options(path, tmp_path, quick, capsys, options, message):
     assert not out.exists()
 
 
+def test_a_prior_without_a_table_is_named(path, tmp_path, capsys):
+    (tmp_path / "prior.csv").write_text("")
+    options = ["--time", "age", "--prior", str(tmp_path / "prior.csv")]
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), *options]) == 1
+    assert "prior.csv" in failure(capsys)
+
+
 def test_bad_data(path, tmp_path, capsys):
     adata = anndata.read_h5ad(path)
     adata.obs.iloc[:2, adata.obs.columns.get_loc("age")] = np.nan

@@ -137,7 +137,10 @@ def _regulators(given: str, adata: AnnData) -> str | list[str]:
 def _prior(path: Path) -> pd.DataFrame:
     """Table of edges, whose genes may be called NA or nan."""
     missing = {"source": [""], "target": [""], "weight": ["", "NA", "NaN", "nan"]}
-    return pd.read_csv(path, keep_default_na=False, na_values=missing, encoding="utf-8-sig")
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=missing, encoding="utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"Expected a table of edges in {str(path)!r}, found none: {error}") from error
 
 
 def _train_and_report(model: SparseNODE, key_added: str = _keys.KEY_ADDED, **train: Any) -> None:

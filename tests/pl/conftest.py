@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from matplotlib.figure import Figure
 from scipy import sparse
 
 
@@ -67,3 +68,15 @@ def shown(monkeypatch) -> Callable[[], int]:
     calls: list[bool] = []
     monkeypatch.setattr("matplotlib.pyplot.show", lambda *_, **__: calls.append(True))
     return lambda: len(calls)
+
+
+@pytest.fixture
+def is_within() -> Callable[[Figure], bool]:
+    """Whether all that is drawn lies within the figure."""
+
+    def check(figure: Figure) -> bool:
+        figure.canvas.draw()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        return bool(min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02)
+
+    return check

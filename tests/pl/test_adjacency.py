@@ -350,3 +350,8 @@ def test_lineages_that_share_one_field(results, plot):
         KeyError, match="lineage 'myeloid' .*all lineages of this fit share one field.*Leave `lineage` out"
     ):
         plot(results, lineage="myeloid")
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_the_colour_bar_has_room_beside_few_targets(cells, is_within, n_targets):
+    assert is_within(sn.pl.adjacency(cells, targets=list(cells.var_names[:n_targets]), return_fig=True))

@@ -8,6 +8,7 @@ from anndata import AnnData
 from matplotlib.colors import to_rgb
 from mudata import MuData
 
+import sparsenode as sn
 from sparsenode.pl import _common
 
 
@@ -42,7 +43,7 @@ def test_given_axes():
 @pytest.mark.parametrize("wrong", [pd.DataFrame(), MuData({"rna": AnnData(np.ones((2, 3)))})], ids=["table", "MuData"])
 def test_other_objects_are_told_what_to_pass(wrong):
     with pytest.raises(
-        TypeError, match=rf"found {type(wrong).__name__}.*`model.adata`, of MuData the modality.*`mdata\['rna'\]`"
+        TypeError, match=rf"found {type(wrong).__name__}.*`model.adata`.*of MuData the modality.*`mdata\['rna'\]`"
     ):
         _common.results(wrong, "sparsenode")
 
@@ -106,3 +107,23 @@ def test_log_ticks(limits, expected):
 def test_missing_results(adata):
     with pytest.raises(KeyError, match=r"adata.uns\['mine'\].*key_added='mine'.*write_results"):
         _common.results(adata, "mine")
+
+
+def test_axes_of_a_subfigure(cells):
+    """They are those of its figure, also for a colour bar."""
+    figure = plt.figure(figsize=(12, 6))
+    left, right = figure.subfigures(1, 2)
+    one, other = left.subplots(1, 2), right.subplots(1, 2)
+    assert sn.pl.adjacency(cells, ax=one[0], return_fig=True) is figure
+    assert len(left.axes) == 3  # with the colour bar
+    assert sn.pl.network(cells, ax=one[1]) is one[1]
+    assert sn.pl.trajectory(cells, list(cells.var_names[:1]), ax=other[0]) is other[0]
+    assert sn.pl.skill(cells, ax=other[1]) is other[1]
+    assert len(right.axes) == 2
+
+
+def test_legends_have_rows_that_are_as_full_as_each_other():
+    assert _common.columns_that_fit(10.0, ["a"] * 4) == 4
+    assert _common.columns_that_fit(4.0, ["donor 0"] * 6) == 3
+    assert _common.columns_that_fit(3.5, ["donor 0"] * 4) == 2  # not three and one
+    assert _common.columns_that_fit(0.1, ["a", "b"]) == 1

@@ -167,3 +167,13 @@ def test_long_names_leave_room_for_the_panels():
     figure = axes[0].figure
     figure.canvas.draw()
     assert all(axis.get_window_extent().width / figure.dpi > 1.5 for axis in axes)
+
+
+@pytest.mark.parametrize("n_groups", [4, 5, 9])
+def test_legends_of_many_groups_lie_within_the_figure(n_groups, is_within):
+    groups = [f"donor {i}" for i in range(n_groups)]
+    runs = pd.DataFrame({"method": ["a", "b"] * n_groups, "donor": np.repeat(groups, 2), "mse": range(2 * n_groups)})
+    figure = sn.pl.comparison(runs, "mse", groupby="donor", return_fig=True)
+    assert is_within(figure)
+    assert figure.axes[0].get_window_extent().height > 0.14 * n_groups * 2 * figure.dpi
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(groups)

@@ -159,3 +159,8 @@ def test_dollar_signs_are_no_mathematics(tmp_path):
     titles = [axis.title for axis in figure.axes[1:]]
     assert [title.get_text() for title in titles] == ["a$b^c$", "$\\frac$"]
     assert not any(title.get_parse_math() for title in titles)
+
+
+def test_colors_of_trajectories_that_are_not_there():
+    with pytest.raises(ValueError, match=r"`colors` to name some of .*found \['monocytes'\]"):
+        sn.pl.intervention(simulation(), colors={"monocytes": "red"})

@@ -157,3 +157,22 @@ def test_long_names_leave_room(scores):
     for box in (axis.get_legend().get_window_extent(), *(text.get_window_extent() for text in axis.texts)):
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
     assert axis.get_window_extent().width > 2 * figure.dpi
+
+
+@pytest.mark.parametrize("width", [3.2, 6.4])
+def test_numbers_and_legend_lie_within_given_axes(scores, width):
+    """The neighbours of these axes begin at their right."""
+    scores["null_zero"] *= 100.0  # off the scale
+    figure, axis = plt.subplots(figsize=(width, 4.0))
+    sn.pl.skill(scores, ax=axis)
+    figure.canvas.draw()
+    frame = axis.get_window_extent()
+    for box in (axis.get_legend().get_window_extent(), *(text.get_window_extent() for text in axis.texts)):
+        assert frame.x0 - 1 <= box.x0 < box.x1 <= frame.x1 + 1
+    texts = [text for text in axis.texts if text.get_text() != "→"]
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    right = max(line.get_window_extent().x1 for line in axis.lines if line.get_label() in ("model", "zero"))
+    assert all(box.x0 > right for box in boxes)
+    places = axis.transData.transform([(tick, 0) for tick in axis.get_xticks()])[:, 0]
+    assert (places < min(box.x0 for box in boxes)).all()

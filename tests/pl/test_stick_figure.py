@@ -180,3 +180,15 @@ def test_given_axes_and_show(motion, shown):
     assert shown() == 0
     assert sn.pl.stick_figure(motion, show=True) is None
     assert shown() == 1
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 4])
+@pytest.mark.parametrize("azimuth", [20, 90])
+@pytest.mark.parametrize("until", [None, 0.5])
+def test_few_frames_have_room_for_the_legend(motion, is_within, n_frames, azimuth, until):
+    figure = sn.pl.stick_figure(
+        motion, predictions=motion.X, n_frames=n_frames, azimuth=azimuth, fitted_until=until, return_fig=True
+    )
+    assert is_within(figure)
+    places = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert not any(one.overlaps(other) for i, one in enumerate(places) for other in places[:i])

@@ -197,7 +197,12 @@ def test_cells_stand_at_their_pseudotime_in_the_lineage(fitted_donors):
 def test_one_of_several_lineages_of_two_donors(fitted_donors):
     axis = sn.pl.trajectory(fitted_donors.adata.copy(), "gene1", lineages="myeloid")
     assert {to_hex(line.get_color()) for line in axis.lines} == {PALETTE[1].lower()}
-    assert [text.get_text() for text in axis.figure.legends[0].get_texts()] == ["several lineages", "donor0", "donor1"]
+    assert [text.get_text() for text in axis.figure.legends[0].get_texts()] == [
+        "myeloid",
+        "several lineages",
+        "donor0",
+        "donor1",
+    ]
     assert axis.figure.legends[0].get_title().get_text() == "lineage (colour), donor (line)"
 
 

@@ -42,6 +42,11 @@ def test_refuses_lineages_without_cell_types(lineages, message):
         lineages_of_cell_types(pd.Series(["x"]), lineages, "kind")
 
 
+def test_refuses_lineages_that_are_no_mapping():
+    with pytest.raises(TypeError, match=r"cell types by lineage, .* found \['x'\]"):
+        lineages_of_cell_types(pd.Series(["x"]), ["x"], "kind")
+
+
 def test_columns_of_fates_are_text():
     adata = AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["a", "b"]))
     adata.obsm["fates"] = pd.DataFrame([[0.25, 0.75], [np.nan, 1.0]], adata.obs_names, [3, 4])

@@ -52,6 +52,8 @@ def download(name: Literal["bone_marrow", "motion_capture"]) -> Path:
         If there is no data set of that name, or a downloaded file has another checksum.
     FileNotFoundError
         If files are missing in the folder that ``SPARSENODE_DATA`` names.
+    requests.RequestException
+        If a server cannot be reached.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,7 @@ class SecondOrderSystem:
     position: pd.DataFrame
     velocity: pd.DataFrame
     initial_velocity: pd.DataFrame
-    draw_initial: _StandardNormal
+    draw_initial: Callable[[np.random.Generator, int], np.ndarray]
     t_end: float
 
     @property

@@ -21,6 +21,7 @@ from sparsenode.model._network import Block
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
+_FEWEST_ROWS = 3  # that a figure has room for: the label of the colour bar needs it
 _WIDE = 0.5  # width of a letter over its height
 _LABEL = 8.0  # height of a label with its margin, in points
 _STRIP = 5  # colours of groups stand this far from the heat map, in points
@@ -110,7 +111,7 @@ def adjacency(
     row_order = groups.order(rows, magnitudes, cluster)
     column_order = groups.order(columns, magnitudes.T, cluster)
     rows, columns = rows[row_order], columns[column_order]
-    size = 2.5 + 0.16 * np.array([min(len(columns), _MAX_LABELS), min(len(rows), _MAX_LABELS)])
+    size = 2.5 + 0.16 * np.clip([len(columns), len(rows)], _FEWEST_ROWS, _MAX_LABELS)
     figure, axes = _common.panels(ax, 1, size[0] + 1.2, size[1])
     shown = np.ix_(rows, columns)
     _draw(axes[0], figure, matrix[shown], self_edges[shown], adata.var_names[rows], adata.var_names[columns])
@@ -221,5 +222,5 @@ def _draw(
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
     label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")
-    bar = figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
+    bar = axis.figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
     bar.set_label(label, size=min(10.0, max(6.0, frame.height * 72 / figure.dpi / len(label) / _WIDE)))

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -39,7 +39,7 @@ def results(adata: AnnData, key: str) -> dict[str, Any]:
     if not isinstance(adata, AnnData):
         raise TypeError(
             f"Expected `adata` to be an AnnData object with the results of a fit, found {type(adata).__name__}. Of a model pass "
-            "`model.adata`, of MuData the modality with the results, `mdata['rna']`."
+            "`model.adata`, also after a fit of two modalities together; of MuData the modality that was fitted, `mdata['rna']`."
         )
     if key not in adata.uns or "trajectories" not in adata.uns[key]:
         raise KeyError(
@@ -169,6 +169,7 @@ def panels(
         if len(axes) != n:
             raise ValueError(f"Expected {n} axes, one per panel, found {len(axes)}.")
         figure = axes[0].get_figure()
+        figure = figure.figure if isinstance(figure, SubFigure) else figure
         if not isinstance(figure, Figure):
             raise ValueError("Expected axes that belong to a figure.")
         return figure, axes
@@ -183,16 +184,26 @@ def panels(
     return figure, axes[:n]
 
 
+def columns_that_fit(width: float, labels: Sequence[str]) -> int:
+    """Columns of a legend of small letters in so many inches, with rows that are as full as each other."""
+    most = max(1, min(len(labels), int(width / (_ENTRY + CHARACTER * max(map(len, labels))))))
+    rows = -(-len(labels) // most)
+    return -(-len(labels) // rows)
+
+
+def legend_height(n_entries: int, columns: int, title: bool) -> float:
+    """Height of a legend of small letters, in inches."""
+    return _LINE * (-(-n_entries // columns) + title)
+
+
 def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, title: str | None = None) -> None:
     """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows."""
     looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
     if not beneath:
         take_literally(axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks))
         return
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / (_ENTRY + CHARACTER * longest))))
-    rows = -(-len(handles) // columns) + (title is not None)
-    figure.set_figheight(figure.get_figheight() + _LINE * rows)
+    columns = columns_that_fit(figure.get_figwidth(), [str(handle.get_label()) for handle in handles])
+    figure.set_figheight(figure.get_figheight() + legend_height(len(handles), columns, title is not None))
     take_literally(figure.legend(handles=handles, loc="outside lower center", ncols=columns, **looks))
 
 

@@ -86,7 +86,7 @@ def comparison(
     if empty or not methods:
         raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
     colors = _common.distinct_colors(len(groups))
-    height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods) + 0.25 * (groupby is not None)
+    height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods)
     longer = max(0, max(map(len, methods)) - _SHORT) * _common.CHARACTER
     figure, axes = _common.panels(ax, len(wanted), 3.2 + longer / min(4, len(wanted)), height)
     for i, (axis, measure) in enumerate(zip(axes, wanted, strict=True)):
@@ -108,9 +108,12 @@ def comparison(
         axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right", "left"]].set_visible(False)
     if groupby is not None:
-        looks: dict[str, Any] = {"ncols": min(4, len(groups)), "frameon": False, "fontsize": 8, "title": groupby}
+        width = figure.get_figwidth() if ax is None else axes[0].get_window_extent().width / figure.dpi
+        n_columns = _common.columns_that_fit(width, groups)
+        looks: dict[str, Any] = {"ncols": n_columns, "frameon": False, "fontsize": 8, "title": groupby}
         if ax is None:  # above all panels: one panel would be moved away from the others for it
             handles = axes[0].get_legend_handles_labels()
+            figure.set_figheight(figure.get_figheight() + _common.legend_height(len(groups), n_columns, title=True))
             legend = figure.legend(*handles, loc="outside upper center", **looks)
         else:
             legend = axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)

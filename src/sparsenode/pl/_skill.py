@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -18,6 +20,8 @@ _FAR = 4.0  # null models further from the best one stand at the edge
 _APART = 0.22  # between null models at the edge, in rows
 _HUGE = 1000.0  # ratio of errors from which the skill is written in powers of ten
 _MAX_TEXT = 40  # rows beyond which nothing is written beside them
+_LETTERS = 8  # size of the legend and of numbers, in points
+_COLUMNS = (52, 92)  # right ends of the numbers beside a row, in points
 
 
 def skill(
@@ -133,16 +137,21 @@ def skill(
     axis.set_xscale("log", base=2)
     axis.set_xlim(low, high)
     _label(axis, scores, errors, ratios, places)
+    if ax is not None and len(places) <= _MAX_TEXT:  # given axes have no room beside them
+        _make_room(axis)
     far = (ratios > high).any(1)
     for place in places[far]:
         axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
-    axis.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0 if len(places) > _MAX_TEXT else 1.08),
-        ncols=min(len(nulls) + 1, 5),
-        frameon=False,
-        fontsize=8,
-    )
+    looks: dict[str, Any] = {
+        "loc": "lower center",
+        "bbox_to_anchor": (0.5, 1.0 if len(places) > _MAX_TEXT else 1.08),
+        "ncols": min(len(nulls) + 1, 5),
+        "frameon": False,
+    }
+    legend = axis.legend(**looks, fontsize=_LETTERS)
+    share = axis.get_window_extent().width / legend.get_window_extent().width
+    if ax is not None and share < 1:  # the neighbours of given axes begin there
+        axis.legend(**looks, fontsize=_LETTERS * share, columnspacing=1.0)
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -164,15 +173,25 @@ def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndar
         for place, error, ratio in zip(places, errors[:, 0], ratios[:, 0], strict=True)
     ]
     for place, *texts in [(len(places) - 0.3, "error", "skill"), *rows]:
-        for text, right in zip(texts, (52, 92), strict=True):
+        for text, right in zip(texts, _COLUMNS, strict=True):
             axis.annotate(
                 text,
-                (1.0, place),
+                (axis.get_xlim()[1], place),
                 (right, 0),
-                xycoords=axis.get_yaxis_transform(),
                 textcoords="offset points",
                 ha="right",
                 va="center",
-                fontsize=8,
+                fontsize=_LETTERS,
                 annotation_clip=False,
             )
+
+
+def _make_room(axis: Axes) -> None:
+    """Move the right end of the scale, so that the numbers beside it are within the axes."""
+    low, high = axis.get_xlim()
+    ticks = axis.get_xticks()
+    width = axis.get_window_extent().width * 72 / axis.figure.dpi
+    kept = max(1 - (_COLUMNS[-1] + 4) / width, 0.3)  # of the width, for the scale
+    axis.set_xlim(low, low * (high / low) ** (1 / kept))
+    axis.set_xticks(ticks[(ticks >= low) & (ticks <= high)])
+    axis.set_xticks([], minor=True)

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from sparsenode import _keys
 from sparsenode.pl import _common
 
+_NARROWEST, _MARGIN = 2.4, 0.7  # width of a figure, and of what is beside its axes, in inches
 _OBSERVED, _RECONSTRUCTED, _EXTRAPOLATED = "0.65", _common.PALETTE[0], _common.PALETTE[1]
 
 
@@ -106,7 +107,8 @@ def stick_figure(
     shift = (spacing * np.arange(len(chosen)))[:, None, None] * [1, 0]
     low, high = flat[..., 1].min(), flat[..., 1].max()
     scale = 1.6 / (high - low) if high > low else 1.0
-    figure, axes = _common.panels(ax, max(1, len(drawn)), 0.9 + scale * spacing * len(chosen), 2.6, columns=1)
+    width = max(_NARROWEST, 0.9 + scale * spacing * len(chosen))
+    figure, axes = _common.panels(ax, max(1, len(drawn)), width, 2.6, columns=1)
     late = times > (np.inf if fitted_until is None else fitted_until + 1e-9)
     for axis, title in zip(axes, drawn or [""], strict=True):
         _draw(axis, flat + shift, bones, [_OBSERVED] * len(times), 3.5)
@@ -127,7 +129,7 @@ def stick_figure(
         axis.spines[["top", "right", "bottom"]].set_visible(False)
     axes[-1].set_xlabel(f"time (s), {name}", parse_math=False)
     if drawn:
-        _legend(axes[0], late)
+        _legend(figure, axes[0], late, grows=ax is None)
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -180,9 +182,14 @@ def _draw(axis: Axes, places: np.ndarray, bones: np.ndarray, colors: Sequence[st
         axis.add_collection(LineCollection(frame[bones], colors=color, linewidths=width, capstyle="round"))
 
 
-def _legend(axis: Axes, late: np.ndarray) -> None:
+def _legend(figure: Figure, axis: Axes, late: np.ndarray, grows: bool) -> None:
+    """Legend above the axes, in as many columns as fit; a figure of our own grows by its rows."""
     entries = [("observed", _OBSERVED, 3.5)]
     entries += [("reconstructed", _RECONSTRUCTED, 1.3)] if not late.all() else []
     entries += [("extrapolated", _EXTRAPOLATED, 1.3)] if late.any() else []
     handles = [Line2D([], [], color=color, linewidth=width, label=label) for label, color, width in entries]
-    axis.legend(handles=handles, ncols=3, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0))
+    width = figure.get_figwidth() - _MARGIN if grows else axis.get_window_extent().width / figure.dpi
+    columns = _common.columns_that_fit(width, [label for label, _, _ in entries])
+    if grows:
+        figure.set_figheight(figure.get_figheight() + _common.legend_height(len(entries), columns, title=False))
+    axis.legend(handles=handles, ncols=columns, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.0))

@@ -172,7 +172,7 @@ class _Looks:
 
     def legend(self, lineages: list[str], several: bool) -> tuple[str, list[Line2D]]:
         """Title and entries that name what differs: colours, and line styles with the batches that share them."""
-        colors = self.batches if self.by_batch else lineages if len(lineages) > 1 else []
+        colors = self.batches if self.by_batch else lineages if len(lineages) > 1 or several else []
         handles = [Line2D([], [], color=self.colors[name], linewidth=2, label=name) for name in colors]
         if several:
             handles.append(_common.dot(_common.SEVERAL, _common.SEVERAL_COLOR, size=4))

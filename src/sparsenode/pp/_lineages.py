@@ -17,9 +17,16 @@ def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequenc
 
     Raises
     ------
+    TypeError
+        If lineages are no mapping.
     ValueError
         If a lineage is empty or a string, or names cell types that no cell has.
     """
+    if not isinstance(lineages, Mapping):
+        raise TypeError(
+            f"Expected `lineages` to be cell types by lineage, such as {{'erythroid': ['stem', 'erythroblast']}}, or a key of `adata.obsm`, "
+            f"found {lineages!r}."
+        )
     if not lineages:
         raise ValueError("Expected at least one lineage in `lineages`, found none.")
     labels = cell_types.astype(object).where(cell_types.notna(), None).map(str, na_action="ignore")

@@ -47,7 +47,7 @@ def prepare_motion(
     start_every
         Seconds between starts, or the unit of ``time_key``; ``None`` for no late starts.
     shortest
-        Length in the same unit below which there are no late starts. They have ten frames at least in any case.
+        Length in the same unit that what is left from a late start on has to exceed. Late starts have ten frames at least in any case.
     mirror
         Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, take others
         for the middle of the body (with a warning where the name may be one of a side), and

@@ -97,7 +97,7 @@ def prepare_trajectories(
     KeyError
         If a column, layer, table or root is not there.
     TypeError
-        If ``adata`` is no AnnData.
+        If ``adata`` is no AnnData, or ``lineages`` are neither a key nor cell types by lineage.
     ValueError
         If values are negative, fractions so small that they look log-transformed, or backed by a file (fractions as of corrected counts,
         or of counts divided by the library size, are taken); if cell types are missing; if fewer than 20 cells are left; if no gene of
