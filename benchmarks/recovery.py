@@ -176,9 +176,6 @@ def parse() -> argparse.Namespace:
         "--redo", nargs="+", default=[], choices=METHODS, help="with --resume: methods whose rows are dropped first"
     )
     options = parser.parse_args()
-    needing = [name for name in options.methods if name.startswith("pysindy")]
-    if needing and find_spec("pysindy") is None:
-        parser.error(f"Expected PySINDy for {needing}, found none. Install it, or leave these out of `--methods`.")
     if options.redo and not options.resume:
         parser.error("Expected `--resume` with `--redo`: without it all rows are dropped.")
     if options.quick:
@@ -193,6 +190,9 @@ def main() -> None:
     path = options.output / "recovery.csv"
     kept = earlier_rows(path, options)
     runs = plan(options, kept)
+    needing = sorted({method for _, method in runs if method.startswith("pysindy")})
+    if needing and find_spec("pysindy") is None:
+        raise SystemExit(f"Expected PySINDy for {needing}, found none. Install it, or leave these out of `--methods`.")
     rows = kept.to_dict("records")
     if not options.quick:
         path.parent.mkdir(parents=True, exist_ok=True)

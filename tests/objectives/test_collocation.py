@@ -225,6 +225,17 @@ def test_a_piece_of_a_trajectory_is_smoothed_like_the_whole(unit):
     assert short < 3 * long  # it has more ends, where slopes are hardly known
 
 
+def test_a_long_trajectory_among_many_short_ones_is_smoothed_too():
+    """The strongest smoothness is one at which the longest trajectory is all but a parabola."""
+    rng = np.random.default_rng(9)
+    spans = np.array([1.0] * 20 + [1000.0])
+    times = [np.sort(rng.uniform(size=60)) for _ in spans]
+    x = [span * t[:, None] / 1000 + 0.2 * rng.normal(size=(60, 3)) for span, t in zip(spans, times, strict=True)]
+    found = smooth(_statistics(times, x), spans)
+    assert np.sqrt(np.square(found.derivatives[-1] - 1.0).mean()) < 0.5
+    assert np.isfinite(found.precision).all()
+
+
 def test_curvatures_do_not_depend_on_the_direction_of_time():
     """At a knot they are the mean of both sides, which are not equal."""
     rng = np.random.default_rng(6)

@@ -162,6 +162,8 @@ def test_long_names_leave_room(scores):
 @pytest.mark.parametrize("width", [3.2, 6.4])
 def test_numbers_and_legend_lie_within_given_axes(scores, width):
     """The neighbours of these axes begin at their right."""
+    for name in ("null_persistence", "null_linear"):
+        scores[name] = 3.0
     scores["null_zero"] *= 100.0  # off the scale
     figure, axis = plt.subplots(figsize=(width, 4.0))
     sn.pl.skill(scores, ax=axis)

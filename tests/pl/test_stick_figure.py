@@ -186,6 +186,9 @@ def test_given_axes_and_show(motion, shown):
 @pytest.mark.parametrize("azimuth", [20, 90])
 @pytest.mark.parametrize("until", [None, 0.5])
 def test_few_frames_have_room_for_the_legend(motion, is_within, n_frames, azimuth, until):
+    """Of somebody who is tall and slender."""
+    across = motion.var["axis"].to_numpy() != "z"
+    motion.X = np.where(across, 0.1, 3.0) * motion.X
     figure = sn.pl.stick_figure(
         motion, predictions=motion.X, n_frames=n_frames, azimuth=azimuth, fitted_until=until, return_fig=True
     )

@@ -190,17 +190,22 @@ def chunks(
     """
     x = expression(adata, layer)
     if isinstance(x, sparse.csc_array | sparse.csc_matrix):
-        x = x.tocsr()
+        x, rows = (x if rows is None else x[rows]).tocsr(), None
+    in_memory = isinstance(x, np.ndarray) or sparse.issparse(x)
     in_order = len(positions) == x.shape[1] and np.array_equal(positions, np.arange(len(positions)))
     size = max(_CHUNK_VALUES // max(x.shape[1], 1), 1)
     rows = np.arange(x.shape[0]) if rows is None else rows
-    for wanted in np.split(rows, np.searchsorted(rows, np.arange(size, x.shape[0], size))):
+    # Files and dask are slow with single rows: what lies between them is read too, as much as a chunk.
+    cuts = np.arange(size, len(rows), size) if in_memory else np.searchsorted(rows, np.arange(size, x.shape[0], size))
+    for wanted in np.split(rows, cuts):
         if len(wanted) == 0:
             continue
-        block = x[wanted[0] : wanted[-1] + 1]  # files are slow with single rows
+        first, last = wanted[0], wanted[-1] + 1
+        scattered = last - first > len(wanted)
+        block = x[wanted] if scattered and in_memory else x[first:last]
         if hasattr(block, "compute"):
             block = block.compute()
-        block = block if len(wanted) == block.shape[0] else block[wanted - wanted[0]]
+        block = block[wanted - first] if scattered and not in_memory else block
         block = block if in_order else block[:, positions]
         block = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float64)
         require_finite(block, layer)

@@ -276,17 +276,16 @@ class RegularizationMixin(ResultsMixin):
         if n_cells > _MAX_ITEMS:
             held_out = np.sort(np.random.default_rng(self._seed).choice(held_out, _MAX_ITEMS, replace=False))
         cells, fitted, scale = self._cells(), self._integrate_all(None), self._units[1]
-        chosen = np.zeros(len(cells.times), dtype=bool)
-        chosen[held_out] = True
-        squares = np.zeros((self.module.n_replicates, len(chosen)))
-        for first, x in cells.chunks():
-            rows = slice(first, first + len(x))
-            for m in range(cells.weights.shape[1]):
-                members = (cells.weights[rows, m] > 0) & chosen[rows]
-                times, weights = cells.times[rows, m][members], cells.weights[rows, m][members]
+        squares = np.zeros((self.module.n_replicates, len(held_out)))
+        for first, x in cells.chunks(held_out):
+            here = slice(first, first + len(x))
+            times, weights = cells.times[held_out[here]], cells.weights[held_out[here]]
+            for m in range(weights.shape[1]):
+                members = weights[:, m] > 0
                 for own, one in zip(squares, fitted, strict=True):
-                    own[rows][members] += np.square((x[members] - one.at(m, times)) / scale).sum(1) * weights
-        return squares[:, held_out], n_cells
+                    error = np.square((x[members] - one.at(m, times[members, m])) / scale).sum(1)
+                    own[here][members] += error * weights[members, m]
+        return squares, n_cells
 
     def prune(self) -> pd.Series:
         """Remove hidden units and regulators that no open path goes through, for good.

@@ -8,8 +8,8 @@ import numpy as np
 
 from sparsenode.objectives._statistics import TrajectoryStatistics
 
-# Smoothness, relative to the mean number of cells of a trajectory; the best one of every variable is chosen.
-_GRID = 10.0 ** np.arange(-16.0, 1.1, 0.5)
+# Smoothness in powers of ten, relative to the mean number of cells of a trajectory; the best one of every variable is chosen.
+_LOWEST, _HIGHEST, _STEP = -16.0, 1.0, 0.5
 _RIDGE = 1e-13  # keeps the normal equations regular where a trajectory has gaps, relative to the mean weight of a knot
 
 
@@ -72,10 +72,12 @@ def smooth(statistics: TrajectoryStatistics, spans: np.ndarray) -> SmoothedTraje
     gram, cross = statistics.gram, statistics.cross
     n_trajectories, size, n_vars = cross.shape
     data = _data_rows(gram, statistics.weight)
-    per_share = (spans / np.exp(np.log(spans).mean())) ** -5.0  # of third derivatives squared, and integrated
-    unit = statistics.weight.mean() * per_share
-    error = np.empty((len(_GRID), n_vars))
-    for index, smoothness in enumerate(_GRID):
+    relative = spans / np.exp(np.log(spans).mean())
+    unit = statistics.weight.mean() * relative**-5.0  # third derivatives per time, squared and integrated
+    # Up to where the longest one is all but a parabola.
+    grid = 10.0 ** np.arange(_LOWEST, _HIGHEST + 5.0 * np.log10(relative.max()) + 0.1, _STEP)
+    error = np.empty((len(grid), n_vars))
+    for index, smoothness in enumerate(grid):
         root = _inverse_root(data, smoothness * unit)
         solution = root @ (root.mT @ cross)
         fit = (solution * (gram @ solution - 2.0 * cross)).sum((0, 1)) + statistics.square.sum(0)
@@ -87,7 +89,7 @@ def smooth(statistics: TrajectoryStatistics, spans: np.ndarray) -> SmoothedTraje
     solution, variance = np.empty_like(cross), np.empty((2, n_trajectories, n_knots, n_vars))
     for index in np.unique(chosen):
         own = chosen == index
-        root = _inverse_root(data, _GRID[index] * unit)
+        root = _inverse_root(data, grid[index] * unit)
         solution[:, :, own] = root @ (root.mT @ cross[:, :, own])
         variance[0][:, :, own] = np.square(root[:, n_knots:]).sum(2, keepdims=True)
         variance[1][:, :, own] = np.square(second @ root).sum(2, keepdims=True)

@@ -222,5 +222,5 @@ def _draw(
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
     label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")
-    bar = axis.figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
+    bar = figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
     bar.set_label(label, size=min(10.0, max(6.0, frame.height * 72 / figure.dpi / len(label) / _WIDE)))

@@ -85,7 +85,7 @@ def intervention(
     changed = np.abs(effects).max(0) > _ROUNDING * np.maximum(np.abs(states[rows]), np.abs(baseline[rows])).max((0, 1))
     top = free[changed[free]][:n_top]
     wanted = [names[i] for i in free[:_N_DEFAULT]] if genes is None else _common.check_names(genes, names, "genes")
-    if colors:
+    if colors and not set(colors) & set(known):  # others may be those of another simulation
         _common.check_names(list(colors), known, "colors")
     palette = dict(zip(known, _common.distinct_colors(len(known)), strict=True)) | (colors or {})
     figure, axes = _common.panels(ax, 1 + len(wanted), 3.2, max(2.8, 0.8 + 0.19 * len(top)))

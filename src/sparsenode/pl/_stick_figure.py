@@ -16,6 +16,7 @@ from sparsenode import _keys
 from sparsenode.pl import _common
 
 _NARROWEST, _MARGIN = 2.4, 0.7  # width of a figure, and of what is beside its axes, in inches
+_SLENDER = 0.4  # width that a figure has at the least, in metres: the times beneath them need it
 _OBSERVED, _RECONSTRUCTED, _EXTRAPOLATED = "0.65", _common.PALETTE[0], _common.PALETTE[1]
 
 
@@ -103,7 +104,7 @@ def stick_figure(
     root = flat[:, bones[~np.isin(bones[:, 0], bones[:, 1]), 0][:1]] * [1, 0]  # the joint that is no child
     drawn = {title: values[:, joints][chosen] @ view - root for title, values in found.items()}
     flat = flat - root
-    spacing = 1.1 * max(float(np.ptp(flat[..., 0], axis=1).max()), 0.3)
+    spacing = 1.1 * max(float(np.ptp(flat[..., 0], axis=1).max()), _SLENDER)
     shift = (spacing * np.arange(len(chosen)))[:, None, None] * [1, 0]
     low, high = flat[..., 1].min(), flat[..., 1].max()
     scale = 1.6 / (high - low) if high > low else 1.0
