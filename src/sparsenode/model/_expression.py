@@ -148,6 +148,12 @@ def require_finite(values: np.ndarray, layer: str | None) -> None:
         )
 
 
+def dense(values: Any) -> np.ndarray:
+    """The values as an array, from sparse ones and from dask too."""
+    values = values.compute() if hasattr(values, "compute") else values
+    return np.asarray(values.toarray() if sparse.issparse(values) else values)
+
+
 def gene_positions(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
     """Columns of ``adata`` that hold the genes of the model, in the model's order.
 
@@ -203,10 +209,9 @@ def chunks(
         first, last = wanted[0], wanted[-1] + 1
         scattered = last - first > len(wanted)
         block = x[wanted] if scattered and in_memory else x[first:last]
-        if hasattr(block, "compute"):
-            block = block.compute()
-        block = block[wanted - first] if scattered and not in_memory else block
+        if scattered and not in_memory:
+            block = (block.compute() if hasattr(block, "compute") else block)[wanted - first]
         block = block if in_order else block[:, positions]
-        block = np.asarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float64)
+        block = dense(block).astype(np.float64, copy=False)
         require_finite(block, layer)
         yield int(np.searchsorted(rows, wanted[0])), block

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
+
+from sparsenode.model._expression import dense
 
 
 def modality(mdata: MuData, name: str, argument: str) -> AnnData:
@@ -93,7 +94,7 @@ def same_values(one: object, other: object) -> bool:
         return False
     if type(one) is not type(other) and not (hasattr(one, "shape") and hasattr(other, "shape")):
         return False
-    first, second = (np.asarray(value.toarray() if hasattr(value, "toarray") else value) for value in (one, other))
+    first, second = map(dense, (one, other))
     if first.shape != second.shape:
         return False
     missing = pd.isna(first)

@@ -144,11 +144,6 @@ class NetworkMixin(VelocityMixin):
             matrix = _balance(matrix)
         return self._by_gene(matrix if signed else np.abs(matrix))
 
-    def _paths(self, replicate: int | None) -> torch.Tensor:
-        """Path matrices of one replicate in module units: fields × targets × coordinates of the state."""
-        chosen = self._replicate(replicate)
-        return self.module.path_matrix(slice(chosen, chosen + 1))[0]
-
     def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:
         """Targets × regulators with their names."""
         return pd.DataFrame(
@@ -426,19 +421,6 @@ class NetworkMixin(VelocityMixin):
             if block == "velocity":
                 units = units / rate
         return np.tile(units, (1, module.order))
-
-    def _fields(self, lineage: str | None) -> list[int]:
-        """Fields that belong to a lineage, or all."""
-        places = self._places(lineage)
-        return places if self.module.n_fields > 1 else [0]
-
-    def _places(self, lineage: str | None) -> list[int]:
-        """Place of a lineage among the lineages, or of all."""
-        if lineage is None:
-            return list(range(len(self.lineages)))
-        if lineage not in self.lineages:
-            raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
-        return [self.lineages.index(lineage)]
 
     def _bounds(self, lineage: str | None, replicate: int | None, signed: bool) -> np.ndarray:
         """Path matrix, with the signs of the mean Jacobian if asked for, in module units: targets × coordinates of the state."""

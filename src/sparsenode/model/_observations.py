@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _checks, _keys
+from sparsenode.model._expression import dense
 from sparsenode.model._pseudotime import by_lineage, read_members, read_pseudotime
 
 MIN_CELLS = 10
@@ -264,7 +265,7 @@ def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> 
             )
         values = table.to_numpy(dtype=np.float64)
     else:
-        values = np.asarray(table.toarray() if hasattr(table, "toarray") else table, dtype=np.float64)
+        values = dense(table).astype(np.float64)
         if values.ndim != 2:
             raise ValueError(
                 f"Expected memberships `adata.obsm[{key!r}]` to be cells × lineages, found shape {values.shape}."

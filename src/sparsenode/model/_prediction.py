@@ -247,15 +247,13 @@ class PredictionMixin(MuDataMixin):
         own = cells is None or self._is_training_data(cells)
         if cells is not None and not own:
             initial = self._encode(cells.initial_state(self._initial_state, self._initial_bandwidth))
-            start = torch.as_tensor(initial, dtype=torch.float32, device=module.device)
-            start = start.expand(module.n_replicates, -1, -1)
+            start = self._on_device(initial).expand(module.n_replicates, -1, -1)
             lineages = cells.lineages
-            relative = torch.as_tensor(self._relative(cells), dtype=torch.float32, device=module.device)
+            relative = self._on_device(self._relative(cells))
             speed = None
         if cells is not None and observed and not (own and speed is not None):
             slopes = self._initial_slopes(cells) / self._relative(cells)[:, None] / self._velocity_unit
-            speed = torch.as_tensor(slopes, dtype=torch.float32, device=module.device)
-            speed = speed.expand(module.n_replicates, -1, -1)
+            speed = self._on_device(slopes).expand(module.n_replicates, -1, -1)
         if module.order == 2 and speed is None:
             speed = module.network_velocity(start, lineages)
         # A skip after the integration is no part of the field, and the solver's states lack what it adds.
@@ -308,8 +306,7 @@ class PredictionMixin(MuDataMixin):
         """Lowest and highest expression on the fitted trajectories of each field, networks × 1 × variables."""
         module = self.module
         fitted = self._encode(np.stack([one.states for one in self._integrate_all(None, only=only)]))
-        states = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
-        own = module.layout(module.lineages).spread(states).flatten(1, 2)
+        own = module.layout(module.lineages).spread(self._on_device(fitted)).flatten(1, 2)
         return own.amin(1, keepdim=True), own.amax(1, keepdim=True)
 
     def _relative(self, cells: Cells) -> np.ndarray:
@@ -424,6 +421,28 @@ class PredictionMixin(MuDataMixin):
             and np.allclose(shares, own_shares[positions])
             and not sums_differ(own.fingerprints(positions[order]), cells.fingerprints()[order])
         )
+
+    def _paths(self, replicate: int | None) -> torch.Tensor:
+        """Path matrices of one replicate in module units: fields × targets × coordinates of the state."""
+        chosen = self._replicate(replicate)
+        return self.module.path_matrix(slice(chosen, chosen + 1))[0]
+
+    def _fields(self, lineage: str | None) -> list[int]:
+        """Fields that belong to a lineage, or all."""
+        places = self._places(lineage)
+        return places if self.module.n_fields > 1 else [0]
+
+    def _places(self, lineage: str | None) -> list[int]:
+        """Place of a lineage among the lineages, or of all."""
+        if lineage is None:
+            return list(range(len(self.lineages)))
+        if lineage not in self.lineages:
+            raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
+        return [self.lineages.index(lineage)]
+
+    def _on_device(self, values: np.ndarray) -> torch.Tensor:
+        """The values as a tensor in single precision, where the module is."""
+        return torch.as_tensor(values, dtype=torch.float32, device=self.module.device)
 
     def _require_trained(self) -> None:
         if not self.is_trained_:

@@ -214,8 +214,7 @@ class SimulationMixin(PredictionMixin):
         """Warn of held genes that no open path leads from to a gene that is not held."""
         columns = self.genes.get_indexer(held.index)
         others = np.setdiff1d(np.arange(len(self.genes)), columns)
-        fields = slice(None) if lineage is None or self.module.n_fields == 1 else [self.lineages.index(lineage)]
-        paths = self.module.path_matrix(slice(replicate, replicate + 1))[0, fields].detach().cpu().numpy()
+        paths = self._paths(replicate)[self._fields(lineage)].detach().cpu().numpy()
         reached = (paths != 0).reshape(*paths.shape[:2], self.module.order, -1)[:, others][..., columns].any((0, 1, 2))
         without = list(held.index[~reached])
         if without:
@@ -232,8 +231,7 @@ class SimulationMixin(PredictionMixin):
         self, x0: np.ndarray | pd.DataFrame | pd.Series | None, lineage: str | None, replicate: int
     ) -> tuple[np.ndarray, list[str], list[int], np.ndarray]:
         """Starts × genes, their names and lineages, and the module's time per unit of their pseudotime."""
-        if lineage is not None and lineage not in self.lineages:
-            raise ValueError(f"Expected `lineage` to be one of {self.lineages}, found {lineage!r}.")
+        index = self._places(lineage)[0]
         if x0 is None:
             kept = np.flatnonzero([lineage in (None, name) for name in self.trajectories["lineage"]])
             states = self._integrate(None, replicate=replicate).initial_state[kept]
@@ -274,7 +272,6 @@ class SimulationMixin(PredictionMixin):
                 f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of {genes[:5]}"
                 f"{' and more' if len(genes) > 5 else ''}."
             )
-        index = 0 if lineage is None else self.lineages.index(lineage)
         clock = np.full(len(states), 1.0 / float(self.module.time_unit))
         return states, names, [index] * len(states), clock
 
@@ -314,9 +311,6 @@ class SimulationMixin(PredictionMixin):
                 f"Expected `v0` to be finite, of the shape {starts.shape} of the starts, found {given.shape}."
             )
         return self._on_device(given / clocks[:, None] / self._velocity_unit)[None]
-
-    def _on_device(self, values: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.float32, device=self.module.device)
 
     @torch.no_grad()
     def _runs(

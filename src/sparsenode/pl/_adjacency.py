@@ -17,6 +17,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 
 from sparsenode import _checks, _keys
+from sparsenode.model._expression import dense
 from sparsenode.model._network import Block
 from sparsenode.pl import _common
 
@@ -97,7 +98,7 @@ def adjacency(
     """
     _checks.at_least("n_top", n_top, 1)
     matrix = _common.adjacency(adata, key, lineage, block)
-    matrix = np.array(matrix.todense() if hasattr(matrix, "todense") else matrix)
+    matrix = dense(matrix).copy()
     self_edges = np.diag(np.diag(matrix) != 0)
     np.fill_diagonal(matrix, 0.0)
     columns = _common.regulator_columns(adata, regulators)

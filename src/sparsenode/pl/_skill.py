@@ -72,6 +72,29 @@ def skill(
     --------
     >>> sn.pl.skill(model.evaluate(other_donor))  # doctest: +SKIP
     """
+    table, nulls = _read(scores, key)
+    errors = table[["mse", *nulls]].to_numpy(dtype=float)
+    ratios = errors / errors[:, 1:].min(1, keepdims=True)
+    low, high = min(ratios.min(), 0.8) / 1.15, min(ratios.max(), max(_FAR, ratios[:, 0].max())) * 1.15
+    places = np.arange(len(errors))[::-1]
+    longest = max(len(str(name)) for name in table.index)
+    width = 6.0 + _common.CHARACTER * max(0, longest - _SHORT)
+    figure, axes = _common.panels(ax, 1, width, 1.3 + _ROW * min(len(errors), 2 * _MAX_TEXT))
+    axis = axes[0]
+    _draw(axis, ratios, places, [str(name).removeprefix("null_") for name in nulls], high)
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(low, high)
+    _label(axis, table, errors, ratios, places)
+    if ax is not None and len(places) <= _MAX_TEXT:  # given axes have no room beside them
+        _make_room(axis)
+    for place in places[(ratios > high).any(1)]:
+        axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
+    _legend(axis, 1.0 if len(places) > _MAX_TEXT else 1.08, shrinks=ax is not None)
+    return _common.finish(figure, axes, show, return_fig)
+
+
+def _read(scores: AnnData | pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[Any]]:
+    """Table of errors, after refusing what is none, and its null models."""
     if isinstance(scores, AnnData):
         uns = _common.results(scores, key)
         if "scores" not in uns:
@@ -94,19 +117,16 @@ def skill(
             f"Expected rows of finite, positive errors in `scores`, found {list(scores.index[wrong][:5]) or 'none'}. Leave out those that a null "
             "model predicts exactly: `scores.drop(index=[…])`."
         )
-    ratios = errors / errors[:, 1:].min(1, keepdims=True)
-    low, high = min(ratios.min(), 0.8) / 1.15, min(ratios.max(), max(_FAR, ratios[:, 0].max())) * 1.15
-    places = np.arange(len(errors))[::-1]
-    longest = max(len(str(name)) for name in scores.index)
-    width = 6.0 + _common.CHARACTER * max(0, longest - _SHORT)
-    figure, axes = _common.panels(ax, 1, width, 1.3 + _ROW * min(len(errors), 2 * _MAX_TEXT))
-    axis = axes[0]
+    return scores, nulls
+
+
+def _draw(axis: Axes, ratios: np.ndarray, places: np.ndarray, nulls: list[str], high: float) -> None:
+    """Ratios of the model, first column, and of the null models; those beyond ``high`` stand there, above each other."""
+    blue = _common.PALETTE[0]
     axis.axvline(1.0, color="0.5", linewidth=1, zorder=0)
-    axis.hlines(places, ratios[:, 0], 1.0, color=_common.PALETTE[0], linewidth=2, zorder=1)
+    axis.hlines(places, ratios[:, 0], 1.0, color=blue, linewidth=2, zorder=1)
     beyond = ratios[:, 1:] > high
-    spread = _APART * (
-        beyond.cumsum(1) - (beyond.sum(1, keepdims=True) + 1) / 2
-    )  # those at the edge stand above each other
+    spread = _APART * (beyond.cumsum(1) - (beyond.sum(1, keepdims=True) + 1) / 2)
     for i, name in enumerate(nulls):
         axis.plot(
             np.minimum(ratios[:, 1 + i], high),
@@ -118,41 +138,21 @@ def skill(
             markersize=6,
             zorder=4,
             clip_on=False,
-            label=str(name).removeprefix("null_"),
+            label=name,
         )
     # A ring, so that a null model at the same place is seen within.
-    blue = _common.PALETTE[0]
-    axis.plot(
-        ratios[:, 0],
-        places,
-        "o",
-        color=blue,
-        mfc="white",
-        mew=2.5,
-        markersize=11,
-        label="model",
-        zorder=3,
-        clip_on=False,
-    )
-    axis.set_xscale("log", base=2)
-    axis.set_xlim(low, high)
-    _label(axis, scores, errors, ratios, places)
-    if ax is not None and len(places) <= _MAX_TEXT:  # given axes have no room beside them
-        _make_room(axis)
-    far = (ratios > high).any(1)
-    for place in places[far]:
-        axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
-    looks: dict[str, Any] = {
-        "loc": "lower center",
-        "bbox_to_anchor": (0.5, 1.0 if len(places) > _MAX_TEXT else 1.08),
-        "ncols": min(len(nulls) + 1, 5),
-        "frameon": False,
-    }
+    looks: dict[str, Any] = {"color": blue, "mfc": "white", "mew": 2.5, "markersize": 11}
+    axis.plot(ratios[:, 0], places, "o", label="model", zorder=3, clip_on=False, **looks)
+
+
+def _legend(axis: Axes, height: float, shrinks: bool) -> None:
+    """Legend above the axes; if it ``shrinks``, in letters that are small enough for their width, where neighbours begin."""
+    looks: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, height), "frameon": False}
+    looks["ncols"] = min(len(axis.get_legend_handles_labels()[0]), 5)
     legend = axis.legend(**looks, fontsize=_LETTERS)
     share = axis.get_window_extent().width / legend.get_window_extent().width
-    if ax is not None and share < 1:  # the neighbours of given axes begin there
+    if shrinks and share < 1:
         axis.legend(**looks, fontsize=_LETTERS * share, columnspacing=1.0)
-    return _common.finish(figure, axes, show, return_fig)
 
 
 def _label(axis: Axes, scores: pd.DataFrame, errors: np.ndarray, ratios: np.ndarray, places: np.ndarray) -> None:

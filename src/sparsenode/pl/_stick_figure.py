@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsenode import _keys
+from sparsenode.model._expression import dense
 from sparsenode.pl import _common
 
 _NARROWEST, _MARGIN = 2.4, 0.7  # width of a figure, and of what is beside its axes, in inches
@@ -98,8 +99,7 @@ def stick_figure(
     times = adata.obs[time_key].to_numpy(dtype=float)[rows][chosen]
     turn = np.radians(azimuth)
     view = np.array([[np.cos(turn), 0], [np.sin(turn), 0], [0, 1]])  # to the right, and up
-    x = adata.X[rows][:, joints.ravel()]
-    observed = np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=float)
+    observed = dense(adata.X[rows][:, joints.ravel()]).astype(float)
     flat = observed.reshape(len(rows), *joints.shape)[chosen] @ view
     root = flat[:, bones[~np.isin(bones[:, 0], bones[:, 1]), 0][:1]] * [1, 0]  # the joint that is no child
     drawn = {title: values[:, joints][chosen] @ view - root for title, values in found.items()}

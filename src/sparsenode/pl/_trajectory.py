@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsenode import _keys
-from sparsenode.model._expression import expression
+from sparsenode.model._expression import dense, expression
 from sparsenode.model._observations import Observations, read_observations
 from sparsenode.pl import _common
 
@@ -187,6 +187,5 @@ class _Looks:
 
 def _gene(adata: AnnData, layer: str | None, gene: str) -> np.ndarray:
     """Expression of one gene in all cells."""
-    column = expression(adata, layer)[:, int(adata.var_names.get_loc(gene))]
-    column = column.compute() if hasattr(column, "compute") else column
-    return np.asarray(column.todense() if hasattr(column, "todense") else column).ravel()
+    place = int(adata.var_names.get_loc(gene))
+    return dense(expression(adata, layer)[:, place : place + 1]).ravel()

@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from sparsenode import _checks, _keys
-from sparsenode.model._expression import expression
+from sparsenode.model._expression import dense, expression
 from sparsenode.model._observations import read_observations
 from sparsenode.pl import _common
 from sparsenode.pl._projection import on_grid, project
@@ -89,8 +89,8 @@ def velocity(
     shades = _lineages(adata, uns) if color is None else adata.obs[color]
     chosen = np.arange(adata.n_obs)[:: max(1, -(-adata.n_obs // _MAX_CELLS))]
     arrows = project(
-        _dense(expression(adata, setup.get("layer"))[chosen]),
-        _dense(adata.layers[layer][chosen]),
+        dense(expression(adata, setup.get("layer"))[chosen]).astype(float),
+        dense(adata.layers[layer][chosen]).astype(float),
         places[chosen],
         n_neighbors,
     )
@@ -126,12 +126,6 @@ def _embedding(adata: AnnData, basis: str) -> np.ndarray:
             f"{'' if np.isfinite(places).all() else ' with values that are not finite'}."
         )
     return places[:, :2]
-
-
-def _dense(values: Any) -> np.ndarray:
-    """Rows as a dense array, from dask or sparse ones too."""
-    values = values.compute() if hasattr(values, "compute") else values
-    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, dtype=float)
 
 
 def _lineages(adata: AnnData, uns: dict[str, Any]) -> pd.Series | None:

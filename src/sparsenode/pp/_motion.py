@@ -8,9 +8,9 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 
 from sparsenode import _checks
+from sparsenode.model._expression import dense
 from sparsenode.model._observations import MIN_CELLS
 
 _KEY = "motion"
@@ -91,8 +91,7 @@ def prepare_motion(
     for key in (time_key, trial_key):
         if key not in adata.obs:
             raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
-    x = adata.X.toarray() if sparse.issparse(adata.X) else np.asarray(adata.X)
-    x = x.astype(np.float64)
+    x = dense(adata.X).astype(np.float64)
     if not np.isfinite(x).all():
         raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
     if not np.isfinite(_checks.numbers(f"adata.obs[{time_key!r}]", adata.obs[time_key])).all():
