@@ -473,7 +473,6 @@ def test_the_unit_of_the_module_is_the_deviation_from_the_means_of_trajectories(
     squares = [np.square(adata.X[lineage == k] - adata.X[lineage == k].mean(0)) for k in fitted.lineages]
     expected = np.sqrt(np.concatenate(squares).mean())
     np.testing.assert_allclose(fitted.module.scale, np.full(8, expected), rtol=1e-5)
-    assert (fitted.module.centre == 0).all()
 
 
 # Seeds

@@ -36,7 +36,7 @@ from sparsenode.objectives import (
 from sparsenode.objectives._nulls import BANDWIDTH
 from sparsenode.training import PairsSplitter, StatisticsSplitter
 
-_FAR = 5.0  # mean expression over its spread, beyond which zero is no level that expression could decay to
+_FAR = 3.0  # mean expression over its spread, beyond which zero is no level that expression could decay to
 
 
 class PreparationMixin(OwnCellsMixin):

@@ -85,7 +85,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
         damping. By default with all objectives but collocation. Genes decay to zero; to their means with transport and collocation, and where
-        means are more than five times the spread (root mean squares over all genes), as of logarithms of intensities. With transport it is the part of the
+        means are more than three times the spread (root mean squares over all genes), as of logarithms of intensities. With transport it is the part of the
         displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
         that they are co-expressed with.
     skip
