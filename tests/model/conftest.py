@@ -74,10 +74,10 @@ def numpy_field() -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
         weights = [w[network].detach().double().numpy() for w in effective.weights]
         biases = [b[network].detach().double().numpy() for b in effective.biases]
         decay = 0.0 if effective.decay is None else effective.decay[network].detach().double().numpy()
-        scale, unit = module.scale.double().numpy(), float(module.time_unit)
+        centre, scale, unit = module.centre.double().numpy(), module.scale.double().numpy(), float(module.time_unit)
 
         def slope(x: np.ndarray) -> np.ndarray:
-            h = inputs = np.atleast_2d(x) / scale
+            h = inputs = (np.atleast_2d(x) - centre) / scale
             for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
                 h = h @ weight.T + bias
                 if layer < len(weights) - 1:

