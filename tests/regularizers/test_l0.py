@@ -53,7 +53,7 @@ def test_the_default_strength_is_a_tenth():
 
 @pytest.mark.parametrize("gates", ["paths", None, ""], ids=repr)
 def test_unknown_gates(gates):
-    with pytest.raises(ValueError, match=r"'weight' or 'unit'"):
+    with pytest.raises(ValueError, match=r"`gates` to be one of \['weight', 'unit'\]"):
         L0(gates=gates)
 
 

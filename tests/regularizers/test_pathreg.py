@@ -116,5 +116,5 @@ def test_invalid_shrinkage(shrinkage):
 
 @pytest.mark.parametrize("gates", ["paths", None, ""], ids=repr)
 def test_unknown_gates(gates):
-    with pytest.raises(ValueError, match=r"'weight' or 'unit'"):
+    with pytest.raises(ValueError, match=r"`gates` to be one of \['weight', 'unit'\]"):
         PathReg(gates=gates)

@@ -212,7 +212,7 @@ class NetworkMixin(VelocityMixin):
         if self.module.order == 2:
             velocities = self._slopes(cells, wanted, chosen, 1.0 / self._relative(cells)) / self._velocity_unit
             states = np.concatenate([states, velocities], 1)
-        points = torch.as_tensor(states, dtype=torch.float32, device=self.module.device)
+        points = self._on_device(states)
         effective, first = self.module.field.effective_weights(), chosen * self.module.n_fields
         factor = self._edge_units(False, block)
         result = np.empty((len(wanted), len(self.genes), len(self.genes)), dtype=np.float32)

@@ -82,7 +82,7 @@ class VelocityMixin(PredictionMixin):
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
         for first, x in cells.chunks(needed):
             here = slice(first, first + len(x))
-            states = torch.as_tensor(self._encode(x), dtype=torch.float32, device=module.device)
+            states = self._on_device(self._encode(x))
             slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
             velocity = np.zeros(x.shape)
             for m, lineage in enumerate(cells.lineages):
@@ -111,6 +111,6 @@ class VelocityMixin(PredictionMixin):
         if effective.architecture.skip != "outer":
             return np.zeros((len(cells.lineages), 1))
         fitted = self._encode(self._integrate(cells, replicate=replicate).initial_state)
-        start = torch.as_tensor(fitted, dtype=torch.float32, device=module.device)
+        start = self._on_device(fitted)
         layout = module.layout(cells.lineages)
         return layout.gather(module.drift(layout.spread(start[None]), effective))[0].cpu().numpy()

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
+from sparsenode import _checks
+from sparsenode.module._field import Gates
 from sparsenode.regularizers._base import Regularizer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from sparsenode.module import EffectiveWeights, Field
-
-
-def check_gates(gates: str) -> Literal["weight", "unit"]:
-    """Refuse anything but the two granularities."""
-    if gates == "weight":
-        return "weight"
-    if gates == "unit":
-        return "unit"
-    raise ValueError(f"Expected `gates` to be 'weight' or 'unit', found {gates!r}.")
 
 
 class L0(Regularizer):
@@ -62,7 +55,8 @@ class L0(Regularizer):
 
     def __init__(self, strength: ArrayLike = 0.1, gates: Literal["weight", "unit"] = "weight") -> None:
         super().__init__(strength)
-        self.gates = check_gates(gates)
+        _checks.choice("gates", gates, get_args(Gates))
+        self.gates = gates
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Mean over layers of the mean P(gate open)."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from sparsenode import _checks
 from sparsenode.module import _paths
+from sparsenode.module._field import Gates
 from sparsenode.regularizers._base import Regularizer, path_norm, path_sums, soft_threshold_paths
-from sparsenode.regularizers._l0 import check_gates
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -90,7 +90,8 @@ class PathReg(Regularizer):
         _checks.at_least("adaptive", adaptive, 0)
         self.adaptive = int(adaptive)
         _checks.non_negative("shrinkage", shrinkage)
-        self.gates = check_gates(gates)
+        _checks.choice("gates", gates, get_args(Gates))
+        self.gates = gates
         self.shrinkage = float(shrinkage)
 
     @staticmethod
