@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -167,25 +167,34 @@ def setup_arguments(given: Mapping[str, Any], known: Sequence[str]) -> None:
         raise TypeError(f"Expected arguments among {list(known)}, found {list(given)}.")
 
 
-def trainer_arguments(names: Iterable[str]) -> None:
-    """Refuse arguments that no trainer has, before data are prepared for it.
+def trainer_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments that no trainer has, before data are prepared for it, and gradients that are clipped by value.
 
     Raises
     ------
     TypeError
         If there are any; the message says where settings belong that other models take here.
+    ValueError
+        If gradients are not clipped by a positive norm.
     """
     known = {
         name for one in (Trainer, LightningTrainer) for name in inspect.signature(one).parameters if name != "kwargs"
     }
     known |= {"trainer_config", "ckpt_path"}  # what TrainRunner takes beside them
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise TypeError(
             f"Expected arguments of `train` or of `scvi.train.Trainer`, found {unknown}. Learning rates and weight decay are "
             "`plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, and other "
             "objectives take all cells at once."
         )
+    if given.get("gradient_clip_algorithm") not in (None, "norm"):
+        raise ValueError(
+            f"Expected `gradient_clip_algorithm='norm'`, found {given['gradient_clip_algorithm']!r}: the gradient of every replicate is "
+            "clipped by its own norm. Leave it out."
+        )
+    if given.get("gradient_clip_val") is not None:
+        _positive_or_infinite("gradient_clip_val", given["gradient_clip_val"])
 
 
 def plan_arguments(settings: Mapping[str, Any]) -> None:

@@ -45,6 +45,8 @@ def new(adata, **arguments) -> sn.SparseNODE:
         ({"devices": "0,1"}, "one device, found `devices='0,1'`"),
         ({"precision": "64-true"}, "single precision.* found `precision='64-true'`"),
         ({"precision": "bf16-mixed"}, "single precision.* found `precision='bf16-mixed'`"),
+        ({"gradient_clip_algorithm": "value"}, "`gradient_clip_algorithm='norm'`, found 'value'"),
+        ({"gradient_clip_val": 0.0}, "`gradient_clip_val`.*found 0.0"),
         ({"objective": "collocation"}, r"`objective`.*\['trajectory'\], found 'collocation'"),
         ({"schedule": "iterativ"}, r"`schedule`.*\['sparse', 'iterative'\], found 'iterativ'"),
     ],
