@@ -126,9 +126,8 @@ class PreparationMixin(OwnCellsMixin):
             weight = data.training.weight
             scale, mean = np.sqrt(null / weight.sum() / len(self.genes)), weight @ data.training.mean / weight.sum()
             self.module.scale.fill_(float(scale))
-            # Far from zero the regression on slopes is badly conditioned, and a decay to zero pulls trajectories away.
-            decays = self.module.order == 1 and self.module.field.decay is not None
-            if fitted == "collocation" or decays and np.sqrt(np.square(mean).mean()) > _FAR * scale:
+            # Far from zero slopes are badly conditioned, and a decay to zero pulls trajectories away; "both" forecast worse around the mean.
+            if self._objective_name != "both" or np.sqrt(np.square(mean).mean()) > _FAR * scale:
                 self.module.centre.copy_(torch.as_tensor(mean))
             self.deviation_ = data.deviation
         own = (np.flatnonzero(np.equal(cells.lineages, lineage)) for lineage in range(len(self.lineages)))
