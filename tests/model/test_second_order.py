@@ -100,9 +100,10 @@ def test_predictions_solve_the_equation(model):
     first, last, skip = (w[0].detach().double().numpy() for w in effective.weights)
     b1, b2 = (b[0].detach().double().numpy() for b in effective.biases)
     scale, unit, rate = float(module.scale[0]), float(module.time_unit), float(module.rate[0])
+    centre = module.centre.double().numpy()
 
     def rhs(_, s):
-        z = np.concatenate([s[:3] / scale, s[3:] / scale / rate * unit])
+        z = np.concatenate([(s[:3] - centre) / scale, s[3:] / scale / rate * unit])
         h = z @ first.T + b1
         h = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
         return np.concatenate([s[3:], scale * rate**2 / unit**2 * ((h @ last.T + b2)[0] + skip @ z)])
@@ -111,7 +112,7 @@ def test_predictions_solve_the_equation(model):
     speeds = module.initial_velocity(module.start().detach())[0].detach().double().numpy() * scale * rate / unit
     found = model.predict(times=TIMES, replicate=0)
     for m in range(8):
-        start = np.concatenate([starts[m].double().numpy() * scale, speeds[m]])
+        start = np.concatenate([starts[m].double().numpy() * scale + centre, speeds[m]])
         solution = solve_ivp(rhs, (TIMES[0], TIMES[-1]), start, t_eval=TIMES, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(found[m], solution.y[:3].T, atol=2e-3)
         rows = slice(40 * m, 40 * (m + 1))

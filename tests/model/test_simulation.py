@@ -201,9 +201,10 @@ def test_second_order_against_scipy(second_order):
     b1, b2 = (b[0].detach().double().numpy() for b in effective.biases)
     decay = effective.decay[0].detach().double().numpy()
     scale, clock = float(module.scale[0]), float(module.rate[0]) / float(module.time_unit)
+    centre = module.centre.double().numpy()
 
     def rhs(_, s):
-        z = np.concatenate([s[:2], s[2:] / clock]) / scale
+        z = np.concatenate([s[:2] - centre, s[2:] / clock]) / scale
         h = z @ first.T + b1
         h = np.where(h > 0, h, np.expm1(np.minimum(h, 0)))
         slope = scale * clock**2 * ((h @ last.T + b2)[0] + skip @ z - (decay * z[2:])[0])

@@ -523,6 +523,16 @@ def test_a_loss_that_is_not_finite_is_a_divergence_error(make_module, batch):
         plan.training_step(batch | {"square": torch.tensor([float("nan")])}, 0)
 
 
+def test_an_error_that_no_gradient_leads_back_from_is_a_divergence_error(make_module, batch):
+    module = make_module(NoRegularizer())
+    far, near = (batch | {"gram": batch["gram"] * factor, "cross": 0.0 * batch["cross"]} for factor in (1e12, 1e6))
+    error, other = (float(module(tensors)[1].loss.detach()) for tensors in (far, near))
+    assert other < 1e9 < error < float("inf")
+    with pytest.raises(DivergenceError, match=r"squared error became \S+e\+12 times the variance"):
+        TrainingPlan(module).training_step(far, 0)
+    TrainingPlan(module).training_step(near, 0)
+
+
 class Explode(pl.Callback):
     """Spoils the weights before some training batches."""
 

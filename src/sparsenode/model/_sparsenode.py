@@ -84,8 +84,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         network: its zeros, and the edge weights that are reported.
     decay
         Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with all objectives but collocation. Genes decay to zero; to their means with transport and collocation, and where
-        means are more than three times the spread (root mean squares over all genes), as of logarithms of intensities. With transport it is the part of the
+        damping. By default with all objectives but collocation. Genes decay to their means; with both to zero, unless means are more than
+        three times the spread (root mean squares over all genes), as of logarithms of intensities. With transport it is the part of the
         displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
         that they are co-expressed with.
     skip

@@ -30,7 +30,7 @@ class SparseNODEModule(BaseModuleClass):
     """Replicated neural ODEs, their initial states and their loss.
 
     There are R replicates (strengths × seeds) and, with one field per lineage, F fields in each; the batch of
-    networks has ``R * F`` entries. Inside the module, expression is centred by ``centre``, zero for trajectories near zero,
+    networks has ``R * F`` entries. Inside the module, expression is centred by ``centre``, zero where it is not,
     and divided by ``scale``, the field is multiplied by ``rate``, and the time of every trajectory runs over ``[0, 1]``.
 
     In second order the state holds the variables and their velocities, ``d(x, v) = rate * (v, f(x, v))``: velocities are

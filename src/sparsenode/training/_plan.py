@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
 _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
 _SLOWER, _MOST_SETBACKS = 1 / 3, 3  # learning rate after a divergence, as a share of the one before; how often
+_LARGEST_ERROR = 1e9  # over the variance: gradients of exploding trajectories soon overflow, and training would stay there
 
 
 class TrainingPlan(pl.LightningModule):
@@ -65,9 +66,9 @@ class TrainingPlan(pl.LightningModule):
     the first, and held as at test time in the second. Their noise shrinks effects like a ridge, and the inverses of shrunken
     effects do not tell true edges from false.
 
-    A step whose integration or loss leaves the finite numbers does not end the training: it goes on with a third of the learning rate
-    from the state that an epoch began with, of those with finite losses that with the smallest, up to three times, each with a
-    warning. Every replicate goes back, as all are integrated together.
+    A step whose integration or loss leaves the finite numbers, or whose squared error is more than 1e9 times the variance, does not end
+    the training: it goes on with a third of the learning rate from the state that an epoch began with, of those that did not diverge
+    that with the smallest loss, up to three times, each with a warning. Every replicate goes back, as all are integrated together.
 
     References
     ----------
@@ -222,10 +223,13 @@ class TrainingPlan(pl.LightningModule):
                 self._go_back(self._optimizer, error)
 
     def _try(self, batch: dict[str, torch.Tensor]) -> tuple[EffectiveWeights, LossOutput]:
-        """Losses of a batch, if they are finite."""
+        """Losses of a batch, if they are finite and errors in reach of a gradient step."""
         effective, output = self.module(batch)
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
+        largest = float(output.extra_metrics["error"].detach().max())
+        if largest > _LARGEST_ERROR:
+            raise DivergenceError(f"The squared error became {largest:.2g} times the variance.")
         return effective, output
 
     @torch.no_grad()
