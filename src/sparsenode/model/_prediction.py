@@ -257,7 +257,8 @@ class PredictionMixin(MuDataMixin):
         if module.order == 2 and speed is None:
             speed = module.network_velocity(start, lineages)
         # A skip after the integration is no part of the field, and the solver's states lack what it adds.
-        saturates = not own and self.objective == "both" and module.field.skip != "outer"
+        fits_trajectories = self._objective_name in ("trajectory", "both")
+        saturates = not own and fits_trajectories and module.order == 1 and module.field.skip != "outer"
         reach = self._reach(only) if saturates else None
         if only is not None:
             start, speed = start[[only]], None if speed is None else speed[[only]]
