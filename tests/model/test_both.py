@@ -105,10 +105,11 @@ def by_time(cells, lineage):
     return rows[np.argsort(times)], np.sort(times)
 
 
-@pytest.mark.parametrize("fields", ["lineage", "shared"])
-def test_regulators_saturate_for_other_donors_only(cells, numpy_field, fields):
+@pytest.mark.parametrize(("objective", "fields"), [("both", "lineage"), ("both", "shared"), ("trajectory", "lineage")])
+def test_regulators_saturate_for_other_donors_only(cells, numpy_field, objective, fields):
     """Oracle: scipy, the field read at the nearest expression that its fitted trajectories have."""
-    model = sn.SparseNODE(cells, CNODE(0.01), skip=False, n_seeds=2, fields=fields, **SMALL)
+    settings = SMALL | {"objective": objective}
+    model = sn.SparseNODE(cells, CNODE(0.01), skip=False, n_seeds=2, fields=fields, **settings)
     model.train(**LONGER, key_added=None)
     shifted = cells.copy()
     shifted.X = shifted.X + 1.0

@@ -112,8 +112,9 @@ class PredictionMixin(MuDataMixin):
         ----------
         adata
             Cells to predict; those of the model by default. Another donor starts from the mean of its own early cells,
-            and its genes are matched by name. With ``objective="both"`` its regulators saturate beyond the range that the fitted
-            trajectories of a lineage cover, where nothing supports the field. Not together with ``times``.
+            and its genes are matched by name. Where trajectories were fitted in first order, with ``objective="trajectory"`` or
+            ``"both"``, its regulators saturate beyond the range that the fitted trajectories of a lineage cover, where nothing
+            supports the field. Not together with ``times``.
         times
             Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
             before the start of a trajectory its initial state is returned.
