@@ -232,11 +232,9 @@ def test_new_donor_starts_from_its_own_early_cells(fitted, make_adata):
         np.testing.assert_allclose(predicted[rows[times.argmin()]], start, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shift", [0.0, 2.0])
-def test_new_donor_follows_the_field(fitted, make_adata, numpy_field, shift):
-    """However far it starts from the trajectories that were fitted."""
+def test_new_donor_follows_the_field(fitted, make_adata, numpy_field):
+    """One that stays where trajectories were fitted; for others see :func:`test_regulators_saturate_for_other_donors_only`."""
     other = make_adata(n_obs=100, seed=7)
-    other.X += np.float32(shift)
     rows = np.flatnonzero(other.obs["lineage"] == "myeloid")
     rows = rows[np.argsort(other.obs[TIME].to_numpy()[rows])]
     predicted, times = fitted.predict(other)[rows], other.obs[TIME].to_numpy()[rows]
