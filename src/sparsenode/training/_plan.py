@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
 _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
 _SLOWER, _MOST_SETBACKS = 1 / 3, 3  # learning rate after a divergence, as a share of the one before; how often
-_LARGEST_ERROR = (
-    1e9  # over the variance: gradients of exploding trajectories soon overflow, and training would stay there
-)
+_LARGEST_ERROR = 1e9  # over the variance; beyond it gradients soon overflow, and training would stay there
 
 
 class TrainingPlan(pl.LightningModule):
