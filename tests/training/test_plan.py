@@ -479,8 +479,8 @@ def test_best_states_are_judged_by_error_and_penalty(make_module, fit, batch, va
     errors = iter((3.0, 2.0, 1.0, 0.5))
     evaluate = plan._evaluate
 
-    def told(tensors):
-        output = evaluate(tensors)
+    def told(tensors, **place):
+        output = evaluate(tensors, **place)
         if plan.module.training != validation:
             output.extra_metrics["error"] = torch.full_like(output.extra_metrics["error"], next(errors))
         return output
@@ -528,9 +528,14 @@ def test_an_error_that_no_gradient_leads_back_from_is_a_divergence_error(make_mo
     far, near = (batch | {"gram": batch["gram"] * factor, "cross": 0.0 * batch["cross"]} for factor in (1e12, 1e6))
     error, other = (float(module(tensors)[1].loss.detach()) for tensors in (far, near))
     assert other < 1e9 < error < float("inf")
+    plan = TrainingPlan(module)
+    plan.training_step(far, 0)  # training may begin there, and pass through it
+    plan.training_step(near, 0)
+    plan.training_step(far, 1)
     with pytest.raises(DivergenceError, match=r"squared error became \S+e\+12 times the variance"):
-        TrainingPlan(module).training_step(far, 0)
-    TrainingPlan(module).training_step(near, 0)
+        plan.training_step(far, 0)
+    with pytest.raises(DivergenceError, match="squared error became"):
+        plan.validation_step(far, 0)
 
 
 class Explode(pl.Callback):

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
 _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
 _SLOWER, _MOST_SETBACKS = 1 / 3, 3  # learning rate after a divergence, as a share of the one before; how often
-_LARGEST_ERROR = 1e9  # over the variance; beyond it gradients soon overflow, and training would stay there
+_LARGEST_ERROR = (
+    1e9  # over the variance; where an epoch ends beyond it, gradients overflow and training would stay there
+)
 
 
 class TrainingPlan(pl.LightningModule):
@@ -66,9 +68,10 @@ class TrainingPlan(pl.LightningModule):
     the first, and held as at test time in the second. Their noise shrinks effects like a ridge, and the inverses of shrunken
     effects do not tell true edges from false.
 
-    A step whose integration or loss leaves the finite numbers, or whose squared error is more than 1e9 times the variance, does not end
-    the training: it goes on with a third of the learning rate from the state that an epoch began with, of those that did not diverge
-    that with the smallest loss, up to three times, each with a warning. Every replicate goes back, as all are integrated together.
+    A step whose integration or loss leaves the finite numbers, or an epoch that ends with a squared error of more than 1e9 times the
+    variance, does not end the training: it goes on with a third of the learning rate from the state that an epoch began with, of those
+    that did not diverge that with the smallest loss, up to three times, each with a warning. Every replicate goes back, as all are
+    integrated together.
 
     References
     ----------
@@ -204,17 +207,17 @@ class TrainingPlan(pl.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
         self.module.fixed_gates = self.refit or self._is_settled(self.global_step)
-        output = self._evaluate(batch)
+        output = self._evaluate(batch, at_start=batch_idx == 0)
         if batch_idx == 0 and float(output.loss.detach()) <= self._sound_loss:
             self._keep_sound(float(output.loss.detach()))
         self._steps.append({key: value.detach() for key, value in output.extra_metrics.items()})
         return output.loss
 
-    def _evaluate(self, batch: dict[str, torch.Tensor]) -> LossOutput:
+    def _evaluate(self, batch: dict[str, torch.Tensor], at_start: bool = True) -> LossOutput:
         """Losses of a batch, of an earlier state where the present one diverges."""
         while True:
             try:
-                self._effective, output = self._try(batch)
+                self._effective, output = self._try(batch, at_start)
                 return output
             except DivergenceError as error:
                 if self._n_setbacks == _MOST_SETBACKS or self._optimizer is None:
@@ -222,13 +225,13 @@ class TrainingPlan(pl.LightningModule):
                     raise
                 self._go_back(self._optimizer, error)
 
-    def _try(self, batch: dict[str, torch.Tensor]) -> tuple[EffectiveWeights, LossOutput]:
-        """Losses of a batch, if they are finite and errors in reach of a gradient step."""
+    def _try(self, batch: dict[str, torch.Tensor], at_start: bool = True) -> tuple[EffectiveWeights, LossOutput]:
+        """Losses of a batch, if they are finite and, at the start of an epoch, not beyond all that went before."""
         effective, output = self.module(batch)
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
         largest = float(output.extra_metrics["error"].detach().max())
-        if largest > _LARGEST_ERROR:
+        if at_start and largest > max(_LARGEST_ERROR, self._sound_loss):
             raise DivergenceError(f"The squared error became {largest:.2g} times the variance.")
         return effective, output
 
