@@ -127,8 +127,9 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         ------
         DivergenceError
             If the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times the
-            variance, for the fourth time; until then training goes on from an earlier state with a third of the learning rate, with a warning. The model
-            holds the best state so far, or what it held before if it is the fit of the network that diverges (``objective="both"``).
+            variance, for the fourth time; until then training goes on from an earlier state with a third of the learning rate, with
+            a warning. The model holds the best state so far, or what it held before if it is the fit of the network that diverges
+            (``objective="both"``).
         TypeError
             If an argument is none of this method, of its plan or of a trainer, or a switch is no boolean.
         RuntimeError

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
 _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
 _SLOWER, _MOST_SETBACKS = 1 / 3, 3  # learning rate after a divergence, as a share of the one before; how often
-_LARGEST_ERROR = (
-    1e9  # over the variance; where an epoch ends beyond it, gradients overflow and training would stay there
-)
+_LARGEST_ERROR = 1e9  # over the variance; an epoch that ends beyond it is lost, since gradients overflow there
 
 
 class TrainingPlan(pl.LightningModule):
@@ -230,9 +228,10 @@ class TrainingPlan(pl.LightningModule):
         effective, output = self.module(batch)
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
-        largest = float(output.extra_metrics["error"].detach().max())
-        if at_start and largest > max(_LARGEST_ERROR, self._sound_loss):
-            raise DivergenceError(f"The squared error became {largest:.2g} times the variance.")
+        if at_start:
+            largest = float(output.extra_metrics["error"].detach().max())
+            if largest > max(_LARGEST_ERROR, self._sound_loss):
+                raise DivergenceError(f"The squared error became {largest:.2g} times the variance.")
         return effective, output
 
     @torch.no_grad()
