@@ -48,7 +48,7 @@ def cells(make_adata) -> AnnData:
     adata.obs["dpt_pseudotime"] -= adata.obs["dpt_pseudotime"].min()
     adata.obs["time"], adata.obs["trial"] = adata.obs["dpt_pseudotime"], adata.obs["lineage"]
     adata.var["is_tf"] = np.arange(adata.n_vars) < 4
-    names = ["GATA1", "SPI1", "RUNX1"]
+    names = ["GATA1", "KLF1", "RUNX1"]
     adata.var_names = names + list(adata.var_names[len(names) :])
     adata.X = adata.X + 2  # overexpression needs a positive highest value
     return adata

@@ -240,6 +240,13 @@ def device(devices: object, precision: object) -> None:
         )
 
 
+def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Refuse tables that lack columns."""
+    missing = [column for column in needed if column not in table]
+    if missing:
+        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {missing} not found in {list(table)}.")
+
+
 def genes_of_edges(name: str, table: pd.DataFrame) -> None:
     """Refuse edges whose source or target is missing."""
     for column in ("source", "target"):

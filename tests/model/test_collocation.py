@@ -298,7 +298,7 @@ def test_nothing_is_left_to_fine_tune_when_the_last_replicate_diverges(make):
 def test_errors_of_every_half_are_shares_of_its_own_derivatives(trials):
     model = sn.SparseNODE(trials, CNODE(0.01), objective="collocation", n_seeds=3, hidden=(4,), **SERIES)
     splitter = model._prepare((np.arange(trials.n_obs), np.arange(0), np.arange(0)), 1, True, "collocation")
-    tensors = splitter.train_tensors
+    tensors = splitter.batches.training
     assert len(tensors["precision"]) == 3
     null = (tensors["precision"] * tensors["derivatives"] ** 2).sum((1, 2, 3))
     torch.testing.assert_close(null, torch.ones(3))

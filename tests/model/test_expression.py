@@ -226,6 +226,7 @@ def read(
     wanted = None if rows is None else np.array(rows)
     pairs = list(_expression.chunks(adata, layer, np.asarray(positions), wanted))
     assert all(x.dtype == np.float64 and isinstance(x, np.ndarray) for _, x in pairs)
+    assert all(x.flags.c_contiguous for _, x in pairs)  # results do not depend on how data are stored
     return np.concatenate([x for _, x in pairs]), [first for first, _ in pairs]
 
 

@@ -303,6 +303,8 @@ def test_two_modalities_keep_what_plots_need(mdata):
     before = joined.obs["dpt_pseudotime"].to_numpy().copy()
     rna.obs["dpt_pseudotime"] = 0.0
     np.testing.assert_array_equal(joined.obs["dpt_pseudotime"], before)
+    rna.obsm["X_umap"][:] = 0.0
+    assert joined.obsm["X_umap"].max() == 239
 
 
 @pytest.mark.parametrize("convert", [lambda table: table, pd.DataFrame.to_numpy], ids=["table", "array"])

@@ -328,6 +328,9 @@ def test_a_pruned_model_predicts_the_same(adata, fit, tmp_path, regularizer, opt
         np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(model.get_adjacency() == 0, before[-1] == 0)
     assert model.get_sparsity()["feature"] == sparsity
+    table = model.get_regularization_path()
+    for replicate in table.index:
+        assert table["weight_sparsity"][replicate] == pytest.approx(model.get_sparsity(replicate=replicate)["weight"])
     model.save(tmp_path / "model", save_anndata=True)
     loaded = sn.SparseNODE.load(tmp_path / "model")
     for old, new in zip(read(model), read(loaded), strict=True):

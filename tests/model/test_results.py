@@ -246,7 +246,10 @@ def test_names_with_a_slash_survive_h5ad(adata, fit, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"n_seeds": 2}, {"regularizer": "none", "decay": False}, {"hidden": [8], "initial_state": "first"}],
+    [
+        *({"n_seeds": 2}, {"regularizer": "none", "decay": False}, {"hidden": [8], "initial_state": "first"}),
+        {"objective": sn.objectives.Transport(windows=20)},
+    ],
     ids=str,
 )
 def test_all_parameters_can_be_stored(adata, fit, tmp_path, arguments):
@@ -254,6 +257,19 @@ def test_all_parameters_can_be_stored(adata, fit, tmp_path, arguments):
     adata.write_h5ad(tmp_path / "a.h5ad")
     again = anndata.read_h5ad(tmp_path / "a.h5ad")
     assert_identical(adata.uns["sparsenode"], again.uns["sparsenode"])
+
+
+def test_settings_of_an_objective_are_stored(adata, fit):
+    fit(adata, train={"max_epochs": 1}, objective=sn.objectives.Transport(windows=20))
+    assert "windows=20" in adata.uns["sparsenode"]["parameters"]["objective"]
+    fit(adata, train={"max_epochs": 1}, objective="transport")
+    assert adata.uns["sparsenode"]["parameters"]["objective"] == "transport"
+
+
+def test_what_is_done_to_stored_tables_does_not_reach_the_model(adata, fit):
+    model = fit(adata, regularizer=sn.regularizers.CNODE([0.1, 1.0]))
+    del adata.uns["sparsenode"]["regularization_path"]["validation_error"]
+    assert "validation_error" in model.select("best", key_added=None)
 
 
 # Other cells

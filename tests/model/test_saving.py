@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import sparsenode as sn
 
@@ -70,6 +71,20 @@ def test_loaded_model_trains_on_as_the_original_would(adata, fit, tmp_path, same
     for each in (model, loaded):
         each.train(max_epochs=2, steps_per_epoch=2, accelerator="cpu", enable_progress_bar=False)
     assert same_state(model, loaded)
+
+
+@pytest.mark.parametrize("argument", ["prior", "path_weights"])
+def test_tables_that_change_later_are_saved_as_they_were(adata, fit, tmp_path, argument):
+    edges = pd.DataFrame({"source": ["gene1"], "target": ["gene2"], "weight": [0.9]})
+    genes = list(adata.var_names)
+    tables = {"prior": edges, "path_weights": pd.DataFrame(np.full((8, 8), 2.0), index=genes, columns=genes)}
+    model = fit(adata, regularizer="cnode", **{argument: tables[argument]})
+    before = model.module.field.path_weights.clone()
+    tables["prior"]["source"] = "gene3"
+    tables["path_weights"].iloc[0, 1] = 100.0
+    model.save(tmp_path / "model")
+    loaded = sn.SparseNODE.load(tmp_path / "model", adata=adata)
+    assert torch.equal(loaded.module.field.path_weights, before)
 
 
 def test_a_trained_model_can_be_copied(adata, fit):

@@ -361,6 +361,14 @@ def test_times_from_the_start_on_with_other_adaptive_solvers(adata, fit):
     )
 
 
+@pytest.mark.parametrize("solver", ["dopri5", "dopri8"])
+def test_times_that_are_one_in_single_precision(adata, fit, solver):
+    model = fit(adata, solver=solver)
+    found = model.simulate(times=[0.0, 0.5, 0.5 + 1e-9, 1.0], knockout="gene1")
+    apart = model.simulate(times=[0.0, 0.5, 1.0], knockout="gene1")
+    np.testing.assert_allclose(found.perturbed, apart.perturbed[:, [0, 1, 1, 2]], atol=1e-5)
+
+
 def test_starts_are_named_once(fitted):
     starts = fitted.adata[:3].to_df().set_axis(["a", "a", "b"])
     with pytest.raises(ValueError, match=r"unique names of starts.*found \['a'\]"):

@@ -16,6 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 
 import sparsenode as sn
+from sparsenode.module import Field, SparseNODEModule
+from sparsenode.objectives import Transport
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 QUICK = {"max_epochs": 2, "steps_per_epoch": 3} | QUIET
@@ -580,13 +582,13 @@ def test_half_samples_give_every_seed_other_cells(adata, fit):
     assert not any(np.allclose(adjacencies[r], adjacencies[(r + 1) % 3], rtol=0.01) for r in range(3))
     splitter = model.trainer.datamodule
     for name in ("gram", "cross", "square"):
-        halves, full = splitter.train_tensors[name], splitter.full_tensors[name]
+        halves, full = splitter.batches.training[name], splitter.batches.full[name]
         assert len(halves) == 3
         np.testing.assert_allclose(halves[0] + halves[1], full[0], rtol=1e-4, atol=1e-3)
         assert not np.allclose(halves[0], halves[2], rtol=0.01)
         assert not np.allclose(halves[1], halves[2], rtol=0.01)
     # The values among the basis functions sum to one for every cell, so this is their number.
-    np.testing.assert_allclose(splitter.train_tensors["gram"][..., :5, :5].sum((1, 2, 3)), [54] * 3, rtol=1e-4)
+    np.testing.assert_allclose(splitter.batches.training["gram"][..., :5, :5].sum((1, 2, 3)), [54] * 3, rtol=1e-4)
 
 
 def test_half_samples_have_half_of_every_lineage(adata):
@@ -757,3 +759,46 @@ def test_training_resumes_from_a_checkpoint(adata, tmp_path, monkeypatch):
     again = new(adata)
     again.train(**(QUICK | {"max_epochs": 2 * QUICK["max_epochs"]}), ckpt_path=str(tmp_path / "kept.ckpt"))
     assert len(again.history["train_loss"]) == QUICK["max_epochs"]
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", ["_prepare", "_select_best", "_mean_jacobian", "_velocities"])
+def test_small_fields_are_computed_on_one_thread_from_the_first_step_to_the_network(
+    adata, fit, four_threads, monkeypatch, method
+):
+    """Many threads wait for one another, also before and after the steps."""
+    threads, original = [], getattr(sn.SparseNODE, method)
+
+    def counted(function):
+        def count(*args, **kwargs):
+            threads.append(torch.get_num_threads())
+            return function(*args, **kwargs)
+
+        return count
+
+    def watched(self, *args, **kwargs):
+        with monkeypatch.context() as patch:
+            for name in ("evaluate", "jacobian"):
+                patch.setattr(Field, name, staticmethod(counted(getattr(Field, name))))
+            patch.setattr(SparseNODEModule, "trajectories", counted(SparseNODEModule.trajectories))
+            return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(sn.SparseNODE, method, watched)
+    order = 2 if method == "_prepare" else 1  # which starts from accelerations
+    fit(adata, order=order, train={"max_epochs": 1})
+    assert threads
+    assert set(threads) == {1}
+    assert torch.get_num_threads() == 4
+
+
+def test_numpy_integers_are_numbers_of_steps_and_pairs(adata, fit):
+    settings = {"max_epochs": np.int64(2), "steps_per_epoch": np.int64(2)}
+    model = fit(adata, objective=Transport(batch_size=np.int64(16)), train=settings)
+    assert len(model.history_["validation_loss"]) == 2

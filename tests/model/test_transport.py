@@ -212,7 +212,7 @@ def test_the_linear_part_is_at_its_optimum_after_training(cells):
     model.train(max_epochs=5, train_size=1.0, key_added=None, **QUIET)
     before = model.module.field.weights[-1].detach().clone()
     splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, False, "transport")
-    polish(model.module, splitter.full_tensors)
+    polish(model.module, splitter.batches.full)
     torch.testing.assert_close(model.module.field.weights[-1].detach(), before, atol=1e-3, rtol=1e-3)
 
 
@@ -266,7 +266,7 @@ def test_slopes_are_regressed_at_the_start_of_pairs(cells):
         weight.requires_grad_(False)
     model.train(max_epochs=60, train_size=1.0, key_added=None, plan_kwargs={"lr": 0.05}, **QUIET)
     splitter = model._prepare((np.arange(800), np.arange(0), np.arange(0)), 1, False, "transport")
-    tensors = {name: value.double().numpy() for name, value in splitter.full_tensors.items()}
+    tensors = {name: value.double().numpy() for name, value in splitter.batches.full.items()}
     design = np.column_stack([tensors["state"], np.ones(len(tensors["state"]))])
     root = np.sqrt(tensors["weight"][0])[:, None]
     expected = np.linalg.lstsq(design * root, tensors["slope"][0] * root, rcond=None)[0][:4].T
@@ -294,7 +294,7 @@ def test_small_data_are_fitted_in_full_batches(cells):
         model = sn.SparseNODE(cells, objective=Transport(batch_size=batch_size), hidden=(4,))
         everything = (np.arange(800), np.arange(0), np.arange(0))
         splitter = model._prepare(everything, 2, False, "transport")
-        return [len(batch["state"]) for batch in splitter.train_dataloader()], len(splitter.full_tensors["state"])
+        return [len(batch["state"]) for batch in splitter.train_dataloader()], len(splitter.batches.full["state"])
 
     sizes, n = loader(800)
     assert sizes == [n, n]
@@ -490,7 +490,7 @@ def test_other_training_cells_are_brought_into_the_units_of_the_model(few):
     sizes = []
     for model in (trained, new):
         splitter, module = model._prepare(split, 1, False, "transport"), model.module
-        for tensors, kept in zip((splitter.train_tensors, splitter.validation_tensors), split, strict=False):
+        for tensors, kept in zip((splitter.batches.training, splitter.batches.validation), split, strict=False):
             states = (tensors["state"] * module.scale + module.centre).numpy()
             distances = np.abs(states[:, None] - few.X[kept]).max(2).min(1)
             assert distances.max() < 1e-5
@@ -697,8 +697,8 @@ def test_half_samples_are_coupled_with_their_own_cells_alone(few):
     model = sn.SparseNODE(few, objective=transport, n_seeds=3, hidden=(4,))
     everything = np.ones(240, dtype=bool)
     splitter = model._prepare((np.arange(240), np.arange(0), np.arange(0)), 1, True, "transport")
-    tensors = splitter.train_tensors
-    assert len(splitter.full_tensors["weight"]) == 1  # seeds are compared on all cells
+    tensors = splitter.batches.training
+    assert len(splitter.batches.full["weight"]) == 1  # seeds are compared on all cells
     first, second = model._half_samples(model._cells(), everything)
     z = (few.X - model.module.centre.numpy()) / model.module.scale.numpy()
     for seed, half in enumerate((first, ~first, second)):
@@ -719,7 +719,7 @@ def test_halves_have_no_held_out_cells(few, batch_size):
     model = sn.SparseNODE(few, objective=Transport(batch_size=batch_size), n_seeds=3, hidden=(4,))
     splitter = model._prepare((training, rows[rows % 3 == 0], rows[:0]), 1, True, "transport")
     module = model.module
-    for tensors, n_samples in ((splitter.train_tensors, 3), (splitter.full_tensors, 1)):
+    for tensors, n_samples in ((splitter.batches.training, 3), (splitter.batches.full, 1)):
         assert tensors["weight"].shape == (n_samples, len(tensors["state"]))
         states = (tensors["state"] * module.scale + module.centre).numpy()
         distances = np.abs(states[:, None] - few.X[training]).max(2).min(1)
@@ -741,7 +741,7 @@ def test_held_out_displacements_are_over_the_lags_of_training(few, share):
     validation = np.sort(np.random.default_rng(1).choice(rows, int(240 * share), replace=False))
     model = sn.SparseNODE(few, objective=Transport(relaxation=0), hidden=(4,))
     splitter = model._prepare((np.setdiff1d(rows, validation), validation, rows[:0]), 1, False, "transport")
-    held_out = splitter.validation_tensors
+    held_out = splitter.batches.validation
     assert set(held_out["cell"].numpy()) <= set(validation)
     assert len(held_out["cell"]) > 0.7 * len(validation)  # the last ones go nowhere
     z = (few.X - few.X[np.setdiff1d(rows, validation)].mean(0)) / few.X[np.setdiff1d(rows, validation)].std(0)
@@ -771,7 +771,7 @@ def test_cells_are_coupled_in_their_principal_components(few):
     left, sizes, _ = np.linalg.svd(z, full_matrices=False)
     pairs = couple_cells(few.obs[["time"]].to_numpy(), np.ones((240, 1)), left[:, :2] * sizes[:2], Transport(n_pcs=2))
     expected = pair_batch([pairs], z, model._cells(), np.ones(1), None)[0]["slope"].numpy()
-    np.testing.assert_allclose(splitter.train_tensors["slope"], expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(splitter.batches.training["slope"], expected, rtol=1e-3, atol=1e-3)
 
 
 N_RESTING = 2000
@@ -844,8 +844,8 @@ def test_held_out_cells_and_halves_are_centred_alike(by_chance, halves):
         objective = Transport(relaxation=0, centring=centring)
         model = sn.SparseNODE(by_chance, objective=objective, hidden=(4,), n_seeds=2)
         prepared.append(model._prepare(split, 1, halves, "transport"))
-    for name in ("train", "full", "validation"):
-        plain, centred = ({k: v.double().numpy() for k, v in getattr(p, f"{name}_tensors").items()} for p in prepared)
+    for name in ("training", "full", "validation"):
+        plain, centred = ({k: v.double().numpy() for k, v in getattr(p.batches, name).items()} for p in prepared)
         np.testing.assert_array_equal(plain["state"], centred["state"])
         taken = plain["slope"] - centred["slope"]
         for sample, weight in enumerate(plain["weight"]):
@@ -864,7 +864,7 @@ def test_halves_that_lack_a_lineage_relax_without_it(resting):
     model = sn.SparseNODE(adata, objective="transport", hidden=(4,), n_seeds=2)
     with pytest.warns(UserWarning, match="right"):
         splitter = model._prepare((rows, rows[:0], rows[:0]), 1, True, "transport")
-    assert np.isfinite(splitter.train_tensors["slope"].numpy()).all()
+    assert np.isfinite(splitter.batches.training["slope"].numpy()).all()
 
 
 @pytest.mark.parametrize(("halves", "regulators"), [(False, None), (True, None), (False, ["1", "2", "5"])])
@@ -877,8 +877,8 @@ def test_held_out_cells_relax_as_those_that_were_trained_on(resting, halves, reg
         objective = Transport(relaxation=relaxation)
         model = sn.SparseNODE(resting, objective=objective, hidden=(4,), n_seeds=2, regulators=regulators)
         splitter = model._prepare(split, 1, halves, "transport")
-        names = ("train", "full", "validation")
-        return {name: {k: v.numpy() for k, v in getattr(splitter, f"{name}_tensors").items()} for name in names}
+        names = ("training", "full", "validation")
+        return {name: {k: v.numpy() for k, v in getattr(splitter.batches, name).items()} for name in names}
 
     without, relaxed = prepare(0.0), prepare(0.8)
     matrices = {}
@@ -894,9 +894,9 @@ def test_held_out_cells_relax_as_those_that_were_trained_on(resting, halves, reg
         assert np.abs(matrices["full", 0][[0, 3, 4]]).max() < 0.01
     np.testing.assert_allclose(matrices["validation", 0], matrices["full", 0], atol=0.02)
     if halves:
-        assert np.abs(matrices["train", 0] - matrices["train", 1]).max() > 0.005
+        assert np.abs(matrices["training", 0] - matrices["training", 1]).max() > 0.005
     else:
-        np.testing.assert_array_equal(matrices["train", 0], matrices["full", 0])
+        np.testing.assert_array_equal(matrices["training", 0], matrices["full", 0])
 
 
 def test_trajectories_start_from_early_training_cells(few):

@@ -355,3 +355,29 @@ def test_lineages_that_share_one_field(results, plot):
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_the_colour_bar_has_room_beside_few_targets(cells, is_within, n_targets):
     assert is_within(sn.pl.adjacency(cells, targets=list(cells.var_names[:n_targets]), return_fig=True))
+
+
+@pytest.mark.parametrize("prefix", ["", "ENSMUSG0000001234", "atac:chr10-100027800-10002830"])
+@pytest.mark.parametrize("n", [3, 8])
+def test_long_names_take_nothing_from_the_heat_map(cells, is_within, prefix, n):
+    some = cells[:, :n].copy()
+    some.var_names = [f"{prefix}{index}" for index in range(n)]
+    figure = sn.pl.adjacency(some, return_fig=True)
+    assert is_within(figure)
+    frame = figure.axes[0].get_window_extent()
+    size = 2.5 + 0.16 * n
+    assert min(frame.width, frame.height) / figure.dpi > 0.65 * size
+    letters = figure.axes[1].yaxis.label
+    assert letters.get_window_extent().height <= frame.height * 1.2
+    assert letters.get_size() >= 6
+
+
+def test_on_given_axes_the_label_of_the_colour_bar_is_as_long_as_they_are_after_the_layout(cells):
+    figure, axes = plt.subplots(2, 1, layout="constrained", figsize=(5, 6))
+    cells = cells.copy()
+    cells.var_names = [f"ENSMUSG000000{index:05d}" for index in range(cells.n_vars)]
+    sn.pl.adjacency(cells, ax=axes[0])
+    sn.pl.adjacency(cells, ax=axes[1])
+    figure.canvas.draw()
+    labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes[2:]]
+    assert labels[0].y0 > labels[1].y1

@@ -150,7 +150,8 @@ def test_real_motion(data_dir):
     ("arguments", "error", "message"),
     [
         ({"trial": "c"}, ValueError, r"`trial` to name some of \['b', 'a'\].*found \['c'\]"),
-        ({"n_frames": 0}, ValueError, "`n_frames` to be at least 1, found 0"),
+        ({"n_frames": 0}, ValueError, "`n_frames` to be an integer of at least 1, found 0"),
+        ({"n_frames": 2.5}, ValueError, "`n_frames` to be an integer of at least 1, found 2.5"),
         ({"time_key": "seconds"}, KeyError, "'seconds' in `adata.obs`"),
         ({"trial_key": "subject"}, KeyError, "'subject' in `adata.obs`"),
         ({"predictions": np.zeros((9, 9))}, ValueError, r"10 frames.*× 9 coordinates.*20 frames.*\(9, 9\) for 'model'"),
@@ -166,6 +167,8 @@ def test_errors(motion, arguments, error, message):
 def test_data_without_a_skeleton(motion, adata):
     with pytest.raises(KeyError, match="read_motion_capture"):
         sn.pl.stick_figure(adata)
+    with pytest.raises(TypeError, match="AnnData object, found DataFrame"):
+        sn.pl.stick_figure(motion.to_df())
     with pytest.raises(KeyError, match=r"\('knee', 'y'\)"):
         sn.pl.stick_figure(motion[:, motion.var_names != "knee_y"])
     with pytest.raises(KeyError, match="some joints missing"):

@@ -218,6 +218,14 @@ def test_pseudotimes_of_the_lineages_colour_cells_by_lineage(fitted_donors):
     assert legend.get_title().get_text() == "times"
 
 
+def test_lineages_that_are_numbers_have_a_legend(embedded):
+    adata = embedded.copy()
+    adata.obs["lineage"] = pd.factorize(adata.obs["lineage"])[0]
+    axis = sn.pl.velocity(adata)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0", "1"]
+    assert len(axis.figure.axes) == 1
+
+
 def test_memberships_colour_cells_by_the_largest(fitted_donors):
     adata = fitted_donors.adata.copy()
     adata.obsm["memberships"].iloc[:30] = [0.6, 0.4]
@@ -410,6 +418,11 @@ def test_other_errors(results):
     two.obsm["X_umap"] = np.asarray(two.X)[:, :2]
     with pytest.raises(ValueError, match=r"at least 3 cells.*\(2, 2\)"):
         sn.pl.velocity(two)
+    results.obsm["X_umap"] = np.c_[np.asarray(results.X)[:, 0], np.full(120, 2.5)]
+    with pytest.raises(
+        ValueError, match=r"different places.*adata.obsm\['X_umap'\].*found one value, 2.5, along coordinate 1"
+    ):
+        sn.pl.velocity(results)
     results.obsm["X_umap"] = np.full((120, 2), np.nan)
     with pytest.raises(ValueError, match="not finite"):
         sn.pl.velocity(results)

@@ -214,7 +214,11 @@ def test_refuses_coordinates_that_are_none(start):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"max_distance": 0.5}, {"promoter": (1000, 100, None)}, {"promoter": (-1, 100)}, {"promoter": (1.5, 2)}],
+    [
+        *({"max_distance": 0.5}, {"max_distance": True}, {"max_distance": -1}),
+        *({"promoter": (1000, 100, None)}, {"promoter": (-1, 100)}, {"promoter": (1.5, 2)}),
+        *({"promoter": None}, {"promoter": 1000}, {"promoter": (True, 100)}),
+    ],
 )
 def test_refuses_distances_that_are_no_bases(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):

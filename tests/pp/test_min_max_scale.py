@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from anndata import AnnData
+from mudata import MuData
 from scipy import sparse
 from sklearn.preprocessing import MinMaxScaler
 
@@ -107,6 +108,8 @@ def test_constant_genes_are_zero_in_other_donors_too(donors):
 
 def test_refuses_what_is_no_expression(donors):
     one, _ = donors
+    with pytest.raises(TypeError, match="`adata` to be an AnnData object, found MuData"):
+        pp.min_max_scale(MuData({"rna": one}))
     one.layers["text"] = np.full(one.shape, "1")
     with pytest.raises(TypeError, match="numeric expression in `adata.layers\\['text'\\]`"):
         pp.min_max_scale(one, layer="text")

@@ -85,6 +85,10 @@ def test_new_trials_are_projected_on_the_components_of_a_reference(frames):
     own = made[(made.obs["trial"] == "a").to_numpy()]
     np.testing.assert_allclose(found.X, own.X, atol=1e-6)
     assert list(found.obs["trial"].cat.categories) == ["a"]
+    found.uns["motion"]["axes"][:] = 0.0
+    assert np.abs(made.uns["motion"]["axes"]).max() > 0.1
+    with pytest.raises(TypeError, match="`adata` to be an AnnData object, found DataFrame"):
+        pp.prepare_motion(frames.to_df())
     with pytest.raises(ValueError, match="others in `adata`: them in another order"):
         pp.prepare_motion(new[:, ::-1].copy(), reference=made)
     other = new.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sparsenode import regularizers
@@ -26,9 +27,16 @@ def test_every_regularizer_is_registered_and_exported():
     assert set(regularizers._REGISTRY.values()) == exported
 
 
-def test_objects_are_returned_as_they_are():
-    regularizer = PathReg(0.3)
-    assert get(regularizer) is regularizer
+def test_objects_are_copied():
+    """What is done to them later does not reach a model."""
+    strengths = np.array([0.3, 1.0])
+    regularizer = PathReg(strengths, gates="weight")
+    found = get(regularizer)
+    assert repr(found) == repr(regularizer)
+    strengths[0] = 5.0
+    assert regularizer.strength.tolist() == [0.3, 1.0]
+    regularizer.strength[0] = 7.0
+    assert found.strength.tolist() == [0.3, 1.0]
 
 
 def test_names_give_a_new_object_each_time():

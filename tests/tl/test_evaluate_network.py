@@ -281,9 +281,9 @@ def test_against_scikit_learn(data):
 @pytest.mark.parametrize(
     ("network", "reference", "error", "message"),
     [
-        (REFERENCE.drop(columns="weight"), REFERENCE, KeyError, r"`network`.*\['weight'\] missing"),
-        (REFERENCE.rename(columns={"source": "Gene1"}), REFERENCE, KeyError, r"`network`.*\['source'\] missing"),
-        (REFERENCE, REFERENCE.drop(columns="target"), KeyError, r"`reference`.*\['target'\] missing"),
+        (REFERENCE.drop(columns="weight"), REFERENCE, KeyError, r"in `network`, \['weight'\] not found"),
+        (REFERENCE.rename(columns={"source": "Gene1"}), REFERENCE, KeyError, r"in `network`, \['source'\] not found"),
+        (REFERENCE, REFERENCE.drop(columns="target"), KeyError, r"in `reference`, \['target'\] not found"),
         (table(("a", "b", np.nan)), REFERENCE, ValueError, "finite weights in `network`"),
         (table(("a", "b", np.inf)), REFERENCE, ValueError, "finite weights in `network`"),
         (table(("A", "B", 1.0)), REFERENCE, ValueError, r"none of 2 .*its 3 genes.*\['a', 'b', 'c'\].*\['A', 'B'\]"),

@@ -186,8 +186,8 @@ def test_inputs_are_not_changed(tmp_path):
 @pytest.mark.parametrize(
     ("network", "error", "message"),
     [
-        (NETWORK.drop(columns="weight"), KeyError, r"\['weight'\] missing in"),
-        (NETWORK.rename(columns={"source": "regulator"}), KeyError, r"\['source'\] missing in"),
+        (NETWORK.drop(columns="weight"), KeyError, r"\['weight'\] not found in"),
+        (NETWORK.rename(columns={"source": "regulator"}), KeyError, r"\['source'\] not found in"),
         (
             NETWORK.assign(target=NETWORK["target"].where([True, False, True, True])),
             ValueError,

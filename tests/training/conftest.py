@@ -10,7 +10,7 @@ import torch
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import hermite_basis
 from sparsenode.regularizers import PathReg
-from sparsenode.training import StatisticsSplitter, TrainingPlan
+from sparsenode.training import Batches, StatisticsSplitter, TrainingPlan
 
 N_KNOTS = 5
 
@@ -73,7 +73,7 @@ def fit(batch, held_out):
         plan: TrainingPlan, max_epochs=3, steps_per_epoch=4, validation=held_out, callbacks=(), **kwargs
     ) -> pl.Trainer:
         indices = (np.arange(40), np.arange(40, 50), np.arange(0))
-        splitter = StatisticsSplitter(batch, validation, indices, steps_per_epoch)
+        splitter = StatisticsSplitter(Batches(batch, validation, batch), indices, steps_per_epoch)
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             accelerator="cpu",

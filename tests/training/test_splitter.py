@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsenode.training import PairsSplitter, StatisticsSplitter, split_cells
+from sparsenode.training import Batches, StatisticsSplitter, split_cells
 
 
 @given(
@@ -73,7 +73,7 @@ def tensors():
 
 
 def test_training_statistics_are_handed_out_once_per_step(tensors):
-    splitter = StatisticsSplitter(tensors, None, (np.arange(3), np.arange(0), np.arange(0)), 7)
+    splitter = StatisticsSplitter(Batches(tensors, None, tensors), (np.arange(3), np.arange(0), np.arange(0)), 7)
     batches = list(splitter.train_dataloader())
     assert len(batches) == 7
     for batch in batches:
@@ -84,7 +84,7 @@ def test_training_statistics_are_handed_out_once_per_step(tensors):
 
 def test_held_out_statistics_are_handed_out_once(tensors):
     other = {"a": torch.zeros(2)}
-    splitter = StatisticsSplitter(tensors, other, (np.arange(3), np.arange(3, 5), np.arange(5, 6)), 7)
+    splitter = StatisticsSplitter(Batches(tensors, other, tensors), (np.arange(3), np.arange(3, 5), np.arange(5, 6)), 7)
     (batch,) = splitter.val_dataloader()
     assert torch.equal(batch["a"], other["a"])
     assert splitter.n_val == 2
@@ -102,15 +102,15 @@ def test_minibatches_of_pairs_are_drawn_with_replacement_by_the_seed(pairs):
     indices = (np.arange(5), np.arange(0), np.arange(0))
     drawn = {}
     before = torch.get_rng_state()
-    for seed in (1, 1, 2):
-        splitter = PairsSplitter(pairs, None, indices, 6, 8, seed)
+    for seed, steps, size in ((1, 6, 4), (1, np.int64(6), np.int64(4)), (2, 6, 4)):
+        splitter = StatisticsSplitter(Batches(pairs, None, pairs), indices, steps, size, seed)
         batches = list(splitter.train_dataloader())
         assert len(batches) == 6
         for batch in batches:
             rows = batch["state"][:, 0]
-            assert len(rows) == 8
-            assert torch.equal(batch["weight"], rows.expand(3, 8))
-            assert torch.equal(batch["slope"], rows[None, :, None].expand(3, 8, 2))
+            assert len(rows) == 4
+            assert torch.equal(batch["weight"], rows.expand(3, 4))
+            assert torch.equal(batch["slope"], rows[None, :, None].expand(3, 4, 2))
         rows = torch.cat([batch["state"][:, 0] for batch in batches]).tolist()
         assert drawn.setdefault(seed, rows) == rows
     assert drawn[1] != drawn[2]
@@ -121,18 +121,24 @@ def test_minibatches_of_pairs_are_drawn_with_replacement_by_the_seed(pairs):
 
 def test_every_step_is_on_the_training_batch_and_the_full_one_is_kept(tensors, pairs):
     full, indices = {"a": torch.zeros(1)}, (np.arange(3), np.arange(0), np.arange(0))
-    splitter = StatisticsSplitter(tensors, None, indices, 2, full)
-    assert splitter.full_tensors is full
+    splitter = StatisticsSplitter(Batches(tensors, None, full), indices, 2)
+    assert splitter.batches.full is full
     assert all(torch.equal(batch["a"], tensors["a"]) for batch in splitter.train_dataloader())
-    assert StatisticsSplitter(tensors, None, indices, 2).full_tensors is tensors
     twice = {name: torch.cat([t, t], dim=int(name != "state")) + 5 for name, t in pairs.items()}
-    splitter = PairsSplitter(pairs, None, indices, 4, 10, 0, twice)
-    assert splitter.full_tensors is twice
+    splitter = StatisticsSplitter(Batches(pairs, None, twice), indices, 4, 4)
     assert max(float(batch["state"].max()) for batch in splitter.train_dataloader()) < 5
 
 
+@pytest.mark.parametrize("size", [5, 6])
+def test_pairs_that_fit_into_one_batch_are_taken_whole(pairs, size):
+    indices = (np.arange(5), np.arange(0), np.arange(0))
+    batches = list(StatisticsSplitter(Batches(pairs, None, pairs), indices, 3, size).train_dataloader())
+    assert len(batches) == 3
+    assert all(torch.equal(batch["state"], pairs["state"]) for batch in batches)
+
+
 def test_loaders_leave_the_global_random_state_alone(tensors):
-    splitter = StatisticsSplitter(tensors, tensors, (np.arange(3), np.arange(0), np.arange(0)), 2)
+    splitter = StatisticsSplitter(Batches(tensors, tensors, tensors), (np.arange(3), np.arange(0), np.arange(0)), 2)
     before = torch.get_rng_state()
     list(splitter.train_dataloader())
     list(splitter.val_dataloader())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -156,7 +157,7 @@ def _join(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
     for name in names:
         var[name] = (var[MODALITY] == name).to_numpy()
     results = _all_written(first, "obsm") | _all_written(mdata, "obsm")  # of other fits, of one modality or both
-    kept = {key: values for key, values in first.obsm.items() if key not in results}
+    kept = {key: values.copy() for key, values in first.obsm.items() if key not in results}
     adata = AnnData(joined, obs=first.obs.copy(), var=var, obsm=kept)
     adata.uns.update({key: value for key, value in first.uns.items() if str(key).endswith("_colors")})
     if setup[EXPRESSION] is not None:
@@ -301,4 +302,4 @@ def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str]
         shape = (mdata.n_vars, mdata.n_vars)
         entries = (block.data, (positions[block.row], positions[block.col]))
         mdata.varp[key] = sparse.csr_matrix(entries, shape=shape)
-    mdata.uns[key_added] = joined.uns[key_added]
+    mdata.uns[key_added] = copy.deepcopy(joined.uns[key_added])

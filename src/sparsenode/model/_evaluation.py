@@ -92,7 +92,7 @@ class EvaluationMixin(PredictionMixin):
             integers nor booleans.
         ValueError
             If genes are missing, a lineage is new, there is no such replicate, or no cell is left; with ``forecast`` also if a
-            batch is new.
+            batch is new; if ``initial_velocity="observed"`` is asked for in first order, or with ``forecast``.
         DivergenceError
             If a solution leaves the finite numbers, as long forecasts may.
 

@@ -212,6 +212,7 @@ def chunks(
         if scattered and not in_memory:
             block = (block.compute() if hasattr(block, "compute") else block)[wanted - first]
         block = block if in_order else block[:, positions]
-        block = dense(block).astype(np.float64, copy=False)
+        # Sums and products are rounded differently where values lie differently in memory.
+        block = np.ascontiguousarray(dense(block), dtype=np.float64)
         require_finite(block, layer)
         yield int(np.searchsorted(rows, wanted[0])), block

@@ -15,6 +15,7 @@ from scipy import sparse
 from sparsenode import _checks
 from sparsenode.model._velocity import VelocityMixin
 from sparsenode.objectives import Transport
+from sparsenode.training import limited_threads
 
 Weights = Literal["paths", "jacobian", "effect", "standardised", "balanced"]
 Block = Literal["position", "velocity"]
@@ -216,10 +217,11 @@ class NetworkMixin(VelocityMixin):
         effective, first = self.module.field.effective_weights(), chosen * self.module.n_fields
         factor = self._edge_units(False, block)
         result = np.empty((len(wanted), len(self.genes), len(self.genes)), dtype=np.float32)
-        for row in range(len(wanted)):
-            point = points[row : row + 1]
-            found = [self.module.field.jacobian(point, effective, first + field).cpu().numpy() for field in fields]
-            result[row] = self._take_block(np.mean(found, 0) * factor, block)
+        with limited_threads(self.module):
+            for row in range(len(wanted)):
+                point = points[row : row + 1]
+                found = [self.module.field.jacobian(point, effective, first + field).cpu().numpy() for field in fields]
+                result[row] = self._take_block(np.mean(found, 0) * factor, block)
         return result
 
     def get_network(
@@ -460,11 +462,12 @@ class NetworkMixin(VelocityMixin):
         effective = module.field.effective_weights()
         read = self._places(lineage)
         total = np.zeros((len(self.genes), states.shape[2]))
-        for index in read:
-            points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)
-            network = chosen * module.n_fields + (index if module.n_fields > 1 else 0)
-            weight = module.reference_weight[index] if at_reference else None
-            total += module.field.jacobian(points.to(module.device), effective, network, weight).cpu().numpy()
+        with limited_threads(module):
+            for index in read:
+                points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)
+                network = chosen * module.n_fields + (index if module.n_fields > 1 else 0)
+                weight = module.reference_weight[index] if at_reference else None
+                total += module.field.jacobian(points.to(module.device), effective, network, weight).cpu().numpy()
         return total / len(read)
 
 

@@ -19,7 +19,7 @@ from sparsenode.objectives import (
     take_out,
 )
 from sparsenode.objectives._transport import count_windows
-from sparsenode.training._splitter import BY_SAMPLE
+from sparsenode.training import take_rows
 
 _RELAXATION_CELLS = 1000  # number of cells that the relaxation is meant for
 
@@ -226,7 +226,7 @@ def rows_of(batch: dict[str, torch.Tensor], chosen: np.ndarray) -> dict[str, tor
     rows = torch.as_tensor(chosen[batch["cell"].numpy()])
     if not rows.any():
         return None
-    kept = {name: t[:, rows] if name in BY_SAMPLE else t[rows] for name, t in batch.items()}
+    kept = take_rows(batch, rows)
     return kept | {"weight": kept["weight"] / kept["weight"].mean()}
 
 

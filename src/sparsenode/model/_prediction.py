@@ -130,7 +130,8 @@ class PredictionMixin(MuDataMixin):
         -------
         Without ``times``: cells × genes, the prediction of every cell at its own pseudotime, averaged over its lineages
         with its weights. With ``times``: trajectories × times × genes, or times × genes if there is one trajectory. In
-        the units of the data; genes in the order of ``model.genes``, trajectories in that of ``model.trajectories``.
+        the units of the data; genes in the order of ``model.genes``, trajectories in that of ``model.trajectories``. In single
+        precision without ``times``, as the expression of cells is, and in double precision with them.
 
         Raises
         ------
@@ -264,7 +265,7 @@ class PredictionMixin(MuDataMixin):
         if only is not None:
             start, speed = start[[only]], None if speed is None else speed[[only]]
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
-        with limited_threads(sum(parameter.numel() for parameter in module.parameters())):
+        with limited_threads(module):
             states, derivatives = self._solved(
                 only, self._effective(only), start, relative, lineages, grid, self._tight_solver, speed, reach=reach
             )

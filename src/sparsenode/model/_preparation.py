@@ -28,13 +28,14 @@ from sparsenode.objectives import (
     Pairs,
     SmoothedTrajectories,
     StreamedData,
+    TrajectoryStatistics,
     Transport,
     couple_cells,
     noise_to_signal,
     smooth,
 )
 from sparsenode.objectives._nulls import BANDWIDTH
-from sparsenode.training import PairsSplitter, StatisticsSplitter
+from sparsenode.training import Batches, StatisticsSplitter
 
 _FAR = 3.0  # mean expression over its spread, beyond which zero is no level that expression could decay to
 
@@ -90,8 +91,8 @@ class PreparationMixin(OwnCellsMixin):
             raise ValueError(
                 "Expected expression to vary between the cells of a trajectory, found every gene constant."
             )
-        batches = list(cells.trajectories["batch"])
-        spans, unit = relative_spans(cells.lineages, batches, cells.spans, self._align_batches)
+        donors = list(cells.trajectories["batch"])
+        spans, unit = relative_spans(cells.lineages, donors, cells.spans, self._align_batches)
         if not self.is_trained_:
             self._choose_units(data, cells, float(null), fitted)
         self._take_clock(cells)
@@ -100,25 +101,31 @@ class PreparationMixin(OwnCellsMixin):
             module.relative_span.copy_(torch.as_tensor(spans))
         self.data_range_ = data.range
         self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages), self._lineage_clocks(cells))
-        splitter: StatisticsSplitter | None = None
+        batch_size = None
         if fitted == "transport" and isinstance(self.objective, Transport):
-            masks = (training, validation)
-            splitter = self._pairs(cells, masks, spans, self.objective, half_samples, indices, steps_per_epoch)
-        module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
-        if splitter is not None:
-            return splitter
+            batches = self._pairs(cells, training, validation, spans, self.objective, half_samples)
+            batch_size = self.objective.batch_size
+        module.initial_state.copy_(
+            torch.as_tensor(self._encode(data.initial_state))
+        )  # in units that pairs may have set
         curves = self._smooth(data, spans) if smoothed else []
         if module.initial_velocity is not None:
             self._start_second_order(curves, spans)
         if fitted == "collocation":
-            return self._collocation(data, curves, cells.lineages, spans, indices, steps_per_epoch)
-        held_out = None
-        if data.validation.weight.sum() > 0:
-            held_out = full_batch([data.validation], centre, self._units, data.early)
-        full = full_batch([data.training], centre, self._units, data.early)
-        halves = data.halves[: len(module.seeds)]
-        training_batch = full_batch(halves, centre, self._units, data.early) if halves else full
-        return StatisticsSplitter(training_batch, held_out, indices, steps_per_epoch, full)
+            batches = self._collocation(curves, cells.lineages, spans)
+        elif fitted == "trajectory":
+            batches = self._statistics(data)
+        return StatisticsSplitter(batches, indices, steps_per_epoch, batch_size, self._seed)
+
+    def _statistics(self, data: StreamedData) -> Batches:
+        """Statistics of the trajectories, in module units: those of all training cells, of every seed's, and of held-out ones."""
+
+        def batch(*samples: TrajectoryStatistics) -> dict[str, torch.Tensor]:
+            return full_batch(samples, data.training.mean, self._units, data.early)
+
+        full, halves = batch(data.training), data.halves[: len(self.module.seeds)]
+        held_out = batch(data.validation) if data.validation.weight.sum() > 0 else None
+        return Batches(batch(*halves) if halves else full, held_out, full)
 
     def _choose_units(self, data: StreamedData, cells: Cells, null: float, fitted: str) -> None:
         """Units of the module, which later trainings keep, and how much genes deviate; transport has units of its own."""
@@ -158,15 +165,14 @@ class PreparationMixin(OwnCellsMixin):
     def _pairs(
         self,
         cells: Cells,
-        masks: tuple[np.ndarray, np.ndarray],
+        training: np.ndarray,
+        validation: np.ndarray,
         spans: np.ndarray,
         transport: Transport,
         half_samples: bool,
-        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
-        steps_per_epoch: int,
-    ) -> StatisticsSplitter:
-        """Couple the cells, set the units of the module, and build the loaders of a transport fit."""
-        module, (training, validation) = self.module, masks
+    ) -> Batches:
+        """Couple the cells, and set the units of the module."""
+        module = self.module
         z, mean, deviation = standardisation(cells, training)
         rate = None
         if self.is_trained_:  # the weights were learned in these units
@@ -211,9 +217,7 @@ class PreparationMixin(OwnCellsMixin):
             self._refer(lineage, z[weights > 0], weights[weights > 0])
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
-        if len(batch["state"]) <= transport.batch_size:
-            return StatisticsSplitter(batch, held_out, indices, steps_per_epoch, full)
-        return PairsSplitter(batch, held_out, indices, steps_per_epoch, transport.batch_size, self._seed, full)
+        return Batches(batch, held_out, full)
 
     def _couple(
         self, cells: Cells, training: np.ndarray, embedding: np.ndarray, transport: Transport, half_samples: bool
@@ -235,15 +239,9 @@ class PreparationMixin(OwnCellsMixin):
         return coupled
 
     def _collocation(
-        self,
-        data: StreamedData,
-        curves: Sequence[SmoothedTrajectories],
-        lineages: Sequence[int],
-        spans: np.ndarray,
-        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
-        steps_per_epoch: int,
-    ) -> StatisticsSplitter:
-        """Start learned initial states and linear skips from smoothed trajectories, and build the loaders."""
+        self, curves: Sequence[SmoothedTrajectories], lineages: Sequence[int], spans: np.ndarray
+    ) -> Batches:
+        """Start learned initial states and linear skips from smoothed trajectories, and sample these."""
         module = self.module
         batch = self._collocation_batch(curves, spans)
         if module.start_offset is not None:
@@ -256,7 +254,7 @@ class PreparationMixin(OwnCellsMixin):
         for lineage in range(len(self.lineages)):
             own = [m for m, index in enumerate(lineages) if index == lineage]
             self._refer(lineage, batch["states"][0, own].flatten(0, 1).numpy())
-        return StatisticsSplitter(batch, None, indices, steps_per_epoch)
+        return Batches(batch, None, batch)
 
     def _collocation_batch(self, curves: Sequence[SmoothedTrajectories], spans: np.ndarray) -> dict[str, torch.Tensor]:
         """Tensors of a collocation fit in module units: states, and what the field adds to them over the trajectory."""

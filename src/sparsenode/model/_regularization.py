@@ -15,7 +15,7 @@ import torch
 from sparsenode import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
-from sparsenode.training import StatisticsSplitter
+from sparsenode.training import StatisticsSplitter, limited_threads
 
 Rule = Literal["best", "one_standard_error", "sparsity"]
 _N_REPEATS = 30  # of one evaluation of the field, whose median is its cost
@@ -68,7 +68,7 @@ class RegularizationMixin(ResultsMixin):
           from as many,
         - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and
           that of the best one, both means over seeds,
-        - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights,
+        - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights, after :meth:`prune` in those that are left,
         - ``spurious_sparsity``: share of zeros in the columns of genes that are not among the ``regulators`` of the
           model, which is one where these are given as a list; ``NaN`` without regulators. For other lists use
           :meth:`get_sparsity`,
@@ -209,7 +209,7 @@ class RegularizationMixin(ResultsMixin):
         module = self.module
         module.eval()
         errors = {}
-        for name, tensors in (("train", splitter.full_tensors), ("validation", splitter.validation_tensors)):
+        for name, tensors in (("train", splitter.batches.full), ("validation", splitter.batches.validation)):
             errors[name] = np.full(module.n_replicates, np.nan)
             if tensors is not None:
                 _, output = module({key: value.to(module.device) for key, value in tensors.items()})
@@ -264,7 +264,7 @@ class RegularizationMixin(ResultsMixin):
 
     def _held_out_squares(self, splitter: StatisticsSplitter) -> tuple[np.ndarray, int]:
         """Squared errors of some held-out cells, each the sum over its trajectories: replicates × cells; and the number of all."""
-        held_out, tensors = splitter.val_idx, splitter.validation_tensors
+        held_out, tensors = splitter.val_idx, splitter.batches.validation
         if tensors is None:
             return np.empty((self.module.n_replicates, 0)), 0
         if "slope" in tensors:
@@ -312,6 +312,8 @@ class RegularizationMixin(ResultsMixin):
         field, kept = prune_field(self.module.field)
         self.module.field = field
         self.pruned_ = kept
+        if self.regularization_path_ is not None:
+            self.regularization_path_["weight_sparsity"] = self.module.sparsity()[:, 1]
         after = self._cost()
         return pd.Series(
             {
@@ -333,12 +335,13 @@ class RegularizationMixin(ResultsMixin):
             field.n_networks, len(self.module.lineages), field.architecture.n_state, device=self.module.device
         )
         seconds = []
-        for _ in range(_N_REPEATS):
-            start = perf_counter()
-            field.evaluate(x, effective)
-            if x.device.type == "cuda":  # which works on while Python goes on
-                torch.cuda.synchronize(x.device)
-            seconds.append(perf_counter() - start)
+        with limited_threads(self.module):
+            for _ in range(_N_REPEATS):
+                start = perf_counter()
+                field.evaluate(x, effective)
+                if x.device.type == "cuda":  # which works on while Python goes on
+                    torch.cuda.synchronize(x.device)
+                seconds.append(perf_counter() - start)
         return sum(p.numel() for p in field.parameters()), float(np.median(seconds))
 
     def citation(self) -> str:
@@ -348,6 +351,11 @@ class RegularizationMixin(ResultsMixin):
         -------
         BibTeX entries, one after the other: neural ODEs, the regularizer, the objective if it is not that of the paper,
         stability selection where there are several seeds, and the adaptive lasso where the regularizer is adaptive.
+
+        Raises
+        ------
+        KeyError
+            If a regularizer of your own names a key in its ``citations`` that the package does not know.
 
         Notes
         -----

@@ -193,9 +193,7 @@ def prior_weight_matrix(
     """
     if not isinstance(prior, pd.DataFrame):
         raise TypeError(f"Expected `prior` to be a data frame of edges, found {type(prior).__name__}.")
-    missing = [column for column in ("source", "target") if column not in prior]
-    if missing:
-        raise KeyError(f"Expected the columns 'source' and 'target' in `prior`, {missing} not found in {list(prior)}.")
+    _checks.columns("prior", prior, ("source", "target"))
     _checks.genes_of_edges("prior", prior)
     confidence = _checks.weights("prior", prior) if "weight" in prior else np.ones(len(prior))
     wrong = np.flatnonzero(~((confidence >= 0) & (confidence <= 1)))

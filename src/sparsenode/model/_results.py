@@ -241,9 +241,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             if history:
                 summary[name] = history_table(history)
         if self.regularization_path_ is not None:
-            summary["regularization_path"] = self.regularization_path_
+            summary["regularization_path"] = self.regularization_path_.copy()
         if self.sparsification_ is not None:
-            summary["sparsification"] = self.sparsification_
+            summary["sparsification"] = self.sparsification_.copy()
         return summary
 
     def _stored_scores(self, cells: Cells, fitted: FittedTrajectories) -> dict[str, pd.DataFrame]:
@@ -262,6 +262,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         arguments = self.init_params_["non_kwargs"]
         kept: dict[str, Any] = {key: value for key, value in arguments.items() if isinstance(value, str | Number)}
         kept |= {"regularizer": repr(self.module.regularizer), "hidden": list(map(int, arguments["hidden"]))}
+        kept.setdefault("objective", repr(self.objective))  # one with settings of its own
         if self._regulators is not None:
             kept["regulators"] = np.asarray(self.genes[self._regulators], dtype=str)
         return kept | {"selected_replicate": self.selected_}

@@ -334,13 +334,15 @@ class SimulationMixin(PredictionMixin):
         free[len(starts) :, torch.as_tensor(positions)] = 0.0
         clocks = np.concatenate([clocks, clocks])
         grid = self._solver_times(times, clocks)
+        # Times that are one in single precision are one to the solver, which takes none twice.
+        shares, place = np.unique((grid / grid[-1]).astype(np.float32), return_inverse=True)
         states, derivatives = self._solved(
             replicate,
             self._effective(replicate),
             self._on_device(self._encode(both))[None],
             self._on_device(grid[-1] * clocks),
             lineages * 2,
-            self._on_device(grid / grid[-1]),
+            self._on_device(shares),
             self._tight_solver,
             None if speed is None else torch.cat([speed, speed], 1) * free,
             free,
@@ -351,7 +353,7 @@ class SimulationMixin(PredictionMixin):
             slopes = derivatives[0, ..., : module.n_vars].cpu().numpy().astype(np.float64)
             found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 1)
         else:
-            found = found[:, len(grid) - len(times) :]
+            found = found[:, place[len(grid) - len(times) :]]
         unperturbed, perturbed = np.split(found * scale + offset, 2)
         return unperturbed, perturbed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -281,7 +282,10 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
             f"lineages, {options.regularizer!r}, {self.module.n_replicates} replicates"
         )
-        self.init_params_ = self._get_init_params(locals() | vars(options) | {"regularizer": regularizer})
+        # A copy, since tables and regularizers are the user's, who may change them before the model is saved.
+        self.init_params_ = copy.deepcopy(
+            self._get_init_params(locals() | vars(options) | {"regularizer": regularizer})
+        )
 
     def _set_up(self, adata: AnnData | MuData | None) -> AnnData | None:
         """The AnnData to fit, set up with defaults if it was not, with a warning."""

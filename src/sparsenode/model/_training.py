@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -41,6 +42,18 @@ _PLANS: dict[str, dict[str, Any]] = {
 
 # What `train` does not pass on to the transport fit with the objective "both".
 _NOT_OF_TRANSPORT = ("self", "objective", "refit", "key_added", "trainer_kwargs")
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What a training fits, and how."""
+
+    objective: str
+    #: Epochs of all rounds and of the schedule together.
+    max_epochs: int
+    plan_kwargs: dict[str, Any]
+    #: Whether the linear part is solved for in the end.
+    is_polished: bool
 
 
 class TrainingMixin(PreparationMixin, RegularizationMixin):
@@ -140,78 +153,39 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             else under ``key_added``, or if an argument is out of range.
         """
         given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
-        if objective is not None:
-            _checks.choice("objective", objective, ("trajectory",))
         _checks.booleans(
             shuffle_set_split=shuffle_set_split, early_stopping=early_stopping, half_samples=half_samples, refit=refit
         )
-        if objective is not None or refit:
-            self._require_trained()
-        both = self.objective == "both"
-        needs_network = both and not self.is_trained_
-        if both and schedule is not None and not needs_network:
-            raise ValueError(
-                f"Expected no `schedule` where a model with `objective='both'` is trained again, found {schedule!r}: it concerns the fit of "
-                "the network, which is kept. Make a new model for another network."
-            )
-        refit = refit or both
-        fitted = "trajectory" if both or objective is not None else self._objective_name
-        max_epochs = _MAX_EPOCHS[fitted] if max_epochs is None else max_epochs
-        _checks.plan_arguments(plan_kwargs or {})
         self._check_arguments(
             max_epochs, steps_per_epoch, train_size, validation_size, devices, half_samples, key_added, trainer_kwargs
         )
-        max_epochs = int(max_epochs)  # Lightning takes no numpy integers
+        fit = self._resolve(objective, schedule, refit, max_epochs, early_stopping, plan_kwargs, trainer_kwargs)
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
         if early_stopping and len(indices[1]) == 0:
             raise ValueError("Expected held-out cells for `early_stopping`, found none. Lower `train_size`.")
-        adaptive = 0 if refit else self.module.regularizer.adaptive
-        if adaptive and early_stopping:
-            raise ValueError(
-                "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
-            )
-        plan_kwargs = {**_PLANS[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
-        iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
-        if iterative is not None:
-            _checks.iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
-            plan_kwargs |= {"schedule": iterative, "dense_epochs": max_epochs}
-            max_epochs += iterative.n_epochs
-        max_epochs *= n_rounds(adaptive, refit, self.is_trained_)
-        if self.is_trained_ and self.fitted_ == "trajectory" and fitted != "trajectory":
-            logger.warning(
-                "Training goes back to the %s objective; `objective='trajectory'` goes on with trajectories.", fitted
-            )
-        callbacks = trainer_kwargs.get("callbacks")
-        if callbacks is not None:  # scvi-tools appends its own
-            trainer_kwargs["callbacks"] = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+        both = self.objective == "both"
         steps = self.sparsification_ if both else None
-        with ExitStack() as undo, without_noise():
+        with ExitStack() as undo, without_noise(), limited_threads(self.module):
             undo.callback(snapshot(self))
-            if needs_network:
+            if both and not self.is_trained_:
                 steps = find_network(self, given | trainer_kwargs)
-            plan = self._training_plan_cls(self.module, **plan_kwargs)
-            splitter = self._prepare(indices, steps_per_epoch, half_samples, fitted)
+            plan = self._training_plan_cls(self.module, **fit.plan_kwargs)
+            splitter = self._prepare(indices, steps_per_epoch, half_samples, fit.objective)
             if objective is not None:
                 self._give_up()
             plan.given_up = self.given_up_
-            _set_validation(trainer_kwargs, splitter, fitted, early_stopping)
             runner = self._train_runner_cls(
                 self,
                 training_plan=plan,
                 data_splitter=splitter,
-                max_epochs=max_epochs,
+                max_epochs=fit.max_epochs,
                 accelerator=accelerator,
                 devices=devices,
                 early_stopping=early_stopping,
-                **trainer_kwargs,
+                **_trainer_arguments(trainer_kwargs, splitter, fit.objective, early_stopping),
             )
-            self.fitted_ = fitted
-            earlier = self.history_ if self.is_trained_ else None
-            if earlier is not None:
-                self.history_ = {}
             try:
-                with limited_threads(sum(parameter.numel() for parameter in self.module.parameters())):
-                    runner()
+                self._run(runner, fit.objective)
             except DivergenceError as error:
                 undo.pop_all()
                 self._restore(plan)
@@ -221,14 +195,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                     f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
                     "The model keeps the best state so far."
                 ) from error
-            finally:
-                self.module.fixed_gates = False
-                if earlier is not None:
-                    later = getattr(
-                        runner.trainer.logger, "history", None
-                    )  # other loggers than that of scvi-tools keep none
-                    self.history_ = continued(earlier, later if isinstance(later, dict) else {})
-            if fitted == "transport" and iterative is None and not refit:
+            if fit.is_polished:
                 self._polish(splitter)
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
             self._select_best(splitter)
@@ -237,9 +204,68 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         if key_added is not None:
             self._write(self._cells(), None, key_added)
 
+    def _resolve(
+        self,
+        objective: Literal["trajectory"] | None,
+        schedule: Literal["sparse", "iterative"] | IterativeSparsification | None,
+        refit: bool,
+        max_epochs: int | None,
+        early_stopping: bool,
+        plan_kwargs: dict[str, Any] | None,
+        trainer_kwargs: dict[str, Any],
+    ) -> _Fit:
+        """What is to be fitted, and how; refuses what does not go together."""
+        if objective is not None:
+            _checks.choice("objective", objective, ("trajectory",))
+        if objective is not None or refit:
+            self._require_trained()
+        _checks.plan_arguments(plan_kwargs or {})
+        both = self.objective == "both"
+        if both and schedule is not None and self.is_trained_:
+            raise ValueError(
+                f"Expected no `schedule` where a model with `objective='both'` is trained again, found {schedule!r}: it concerns the fit of "
+                "the network, which is kept. Make a new model for another network."
+            )
+        refit = refit or both
+        fitted = "trajectory" if both or objective is not None else self._objective_name
+        adaptive = 0 if refit else self.module.regularizer.adaptive
+        if adaptive and early_stopping:
+            raise ValueError(
+                "Expected no `early_stopping` with an adaptive regularizer, whose rounds are of one length."
+            )
+        epochs = int(_MAX_EPOCHS[fitted] if max_epochs is None else max_epochs)  # Lightning takes no numpy integers
+        plan_kwargs = {**_PLANS[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
+        iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
+        if iterative is not None:
+            _checks.iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
+            plan_kwargs |= {"schedule": iterative, "dense_epochs": epochs}
+            epochs += iterative.n_epochs
+        epochs *= n_rounds(adaptive, refit, self.is_trained_)
+        if self.is_trained_ and self.fitted_ == "trajectory" and fitted != "trajectory":
+            logger.warning(
+                "Training goes back to the %s objective; `objective='trajectory'` goes on with trajectories.", fitted
+            )
+        return _Fit(fitted, epochs, plan_kwargs, fitted == "transport" and iterative is None and not refit)
+
+    def _run(self, runner: TrainRunner, fitted: str) -> None:
+        """Train, and add the metrics to those of earlier trainings, also where it fails."""
+        self.fitted_ = fitted
+        earlier = self.history_ if self.is_trained_ else None
+        if earlier is not None:
+            self.history_ = {}
+        try:
+            runner()
+        finally:
+            self.module.fixed_gates = False
+            if earlier is not None:
+                later = getattr(
+                    runner.trainer.logger, "history", None
+                )  # other loggers than that of scvi-tools keep none
+                self.history_ = continued(earlier, later if isinstance(later, dict) else {})
+
     def _check_arguments(
         self,
-        max_epochs: int,
+        max_epochs: int | None,
         steps_per_epoch: int,
         train_size: float,
         validation_size: float | None,
@@ -251,7 +277,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         """Refuse what is out of range, before anything is done."""
         _checks.trainer_arguments(trainer_kwargs)
         _checks.device(devices, trainer_kwargs.get("precision"))
-        _checks.at_least("max_epochs", max_epochs, 1)
+        if max_epochs is not None:
+            _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
         _checks.share("train_size", train_size, zero=False)
         if validation_size is not None:
@@ -271,13 +298,13 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
     def _polish(self, splitter: StatisticsSplitter) -> None:
         """Solve for the linear part of a transport fit, but in replicates that were given up."""
         if self.module.field.skip == "inner" and self.module.regularizer.convex_skip:
-            polish(self.module, splitter.train_tensors)
+            polish(self.module, splitter.batches.training)
         give_up(self.module, self.given_up_)
 
     def _select_best(self, splitter: StatisticsSplitter) -> None:
         """Make the regularization path, and select the replicate with the smallest error on held-out cells, if there are any."""
         self.regularization_path_ = self._make_path(splitter, self._regulators if self._chosen_regulators else None)
-        name = "train_error" if splitter.validation_tensors is None else "validation_error"
+        name = "train_error" if splitter.batches.validation is None else "validation_error"
         self.selected_ = int(self.regularization_path_[name].argmin())
 
     def _schedule(self, schedule: str | IterativeSparsification | None) -> IterativeSparsification | None:
@@ -316,16 +343,20 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         self.given_up_ = given_up
 
 
-def _set_validation(
-    trainer_kwargs: dict[str, Any], splitter: StatisticsSplitter, fitted: str, early_stopping: bool
-) -> None:
-    """Have the trainer validate in every epoch where there is a held-out error, which early stopping needs."""
-    held_out = splitter.validation_tensors is not None
+def _trainer_arguments(
+    given: dict[str, Any], splitter: StatisticsSplitter, fitted: str, early_stopping: bool
+) -> dict[str, Any]:
+    """Arguments of the trainer, which validates in every epoch where there is a held-out error; early stopping needs one."""
+    held_out = splitter.batches.validation is not None
     if early_stopping and not held_out:
         raise ValueError(
             f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
             "collocation smooths the training cells, and with transport none of the held-out cells moves on to others."
         )
+    arguments = {"early_stopping_monitor": "validation_loss"} | given
     if held_out:
-        trainer_kwargs.setdefault("check_val_every_n_epoch", 1)
-    trainer_kwargs.setdefault("early_stopping_monitor", "validation_loss")
+        arguments.setdefault("check_val_every_n_epoch", 1)
+    callbacks = arguments.get("callbacks")
+    if callbacks is not None:  # scvi-tools appends its own
+        arguments["callbacks"] = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+    return arguments

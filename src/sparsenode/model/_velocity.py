@@ -12,6 +12,7 @@ from mudata import MuData
 from sparsenode import _checks
 from sparsenode.model._data import Cells
 from sparsenode.model._prediction import PredictionMixin
+from sparsenode.training import limited_threads
 
 
 class VelocityMixin(PredictionMixin):
@@ -80,15 +81,16 @@ class VelocityMixin(PredictionMixin):
         drift = self._drift(cells, replicate)
         rates = self._units[1] * module.rate.cpu().numpy()
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
-        for first, x in cells.chunks(needed):
-            here = slice(first, first + len(x))
-            states = self._on_device(self._encode(x))
-            slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
-            velocity = np.zeros(x.shape)
-            for m, lineage in enumerate(cells.lineages):
-                field = lineage if module.n_fields > 1 else 0
-                velocity += rate[needed[here], m, None] * (slopes[field] + drift[m])
-            result[here] = velocity * rates
+        with limited_threads(module):
+            for first, x in cells.chunks(needed):
+                here = slice(first, first + len(x))
+                states = self._on_device(self._encode(x))
+                slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
+                velocity = np.zeros(x.shape)
+                for m, lineage in enumerate(cells.lineages):
+                    field = lineage if module.n_fields > 1 else 0
+                    velocity += rate[needed[here], m, None] * (slopes[field] + drift[m])
+                result[here] = velocity * rates
         return result[back]
 
     def _slopes(self, cells: Cells, wanted: np.ndarray, replicate: int, clocks: np.ndarray) -> np.ndarray:

@@ -251,13 +251,14 @@ class Field(nn.Module):
         if path_weights is not None and inputs is not None:
             path_weights = path_weights[:, list(inputs)]
         self.register_buffer("path_weights", path_weights, persistent=False)
-        #: Path weights that an adaptive penalty has found, networks × targets × regulators.
-        self.adapted: torch.Tensor | None = None
+        self.register_buffer("adapted", None, persistent=False)
         self._initialise(seeds)
 
     # Registered buffers, declared for type checkers.
     inputs: torch.Tensor | None
     path_weights: torch.Tensor | None
+    #: Path weights that an adaptive penalty has found, networks × targets × regulators.
+    adapted: torch.Tensor | None
 
     @torch.no_grad()
     def _initialise(self, seeds: Sequence[int]) -> None:

@@ -23,8 +23,11 @@ from sparsenode.pl import _common
 
 _MAX_LABELS = 60
 _FEWEST_ROWS = 3  # that a figure has room for: the label of the colour bar needs it
-_WIDE = 0.5  # width of a letter over its height
+_SMALLEST, _LARGEST = 6.0, 10.0  # letters of the label of the colour bar, in points
+_BROAD = 0.64  # width of capitals and digits over the height of letters
 _LABEL = 8.0  # height of a label with its margin, in points
+_NAME_SIZE = 7.0  # of the letters of a gene's name, in points
+_USUAL_NAME = 8  # letters that a figure has room for; longer names get more
 _STRIP = 5  # colours of groups stand this far from the heat map, in points
 
 
@@ -113,9 +116,10 @@ def adjacency(
     column_order = groups.order(columns, magnitudes.T, cluster)
     rows, columns = rows[row_order], columns[column_order]
     size = 2.5 + 0.16 * np.clip([len(columns), len(rows)], _FEWEST_ROWS, _MAX_LABELS)
-    figure, axes = _common.panels(ax, 1, size[0] + 1.2, size[1])
+    names = adata.var_names[rows], adata.var_names[columns]
+    figure, axes = _common.panels(ax, 1, size[0] + 1.2 + _overlong(names[0]), size[1] + _overlong(names[1]))
     shown = np.ix_(rows, columns)
-    _draw(axes[0], figure, matrix[shown], self_edges[shown], adata.var_names[rows], adata.var_names[columns])
+    _draw(axes[0], figure, matrix[shown], self_edges[shown], *names)
     groups.draw(axes[0], rows, columns)
     return _common.finish(figure, axes, show, return_fig)
 
@@ -125,6 +129,12 @@ def _strongest(sums: np.ndarray, n_top: int, named: bool = False) -> np.ndarray:
     if not named and len(sums) > n_top:
         n_top = min(n_top, max(1, int((sums > 0).sum())))
     return np.sort(_common.top_range(sums, n_top))
+
+
+def _overlong(names: Sequence[str]) -> float:
+    """Inches by which the longest of some names is longer than usual ones."""
+    letters = max(map(len, names)) - _USUAL_NAME
+    return max(0, letters) * _NAME_SIZE * _BROAD / 72
 
 
 class _Groups:
@@ -219,9 +229,21 @@ def _draw(
     for setter, names, rotation, length in sides:
         n_labels = min(_MAX_LABELS, max(1, int(length * 72 / axis.figure.dpi / _LABEL)))
         step = -(-len(names) // n_labels)
-        setter(np.arange(0, len(names), step), list(names)[::step], rotation=rotation, fontsize=7, parse_math=False)
+        setter(
+            np.arange(0, len(names), step),
+            list(names)[::step],
+            rotation=rotation,
+            fontsize=_NAME_SIZE,
+            parse_math=False,
+        )
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
     label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")
     bar = figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
-    bar.set_label(label, size=min(10.0, max(6.0, frame.height * 72 / figure.dpi / len(label) / _WIDE)))
+    bar.set_label(label, size=_LARGEST)
+    if figure.get_layout_engine() is not None:  # which makes room for the names of genes only now
+        figure.draw_without_rendering()
+    room, text = axis.get_window_extent().height, bar.ax.yaxis.label
+    if room < text.get_window_extent().height:
+        text.set_text(label.replace("; ", ";\n"))
+    text.set_size(min(_LARGEST, max(_SMALLEST, _LARGEST * room / text.get_window_extent().height)))

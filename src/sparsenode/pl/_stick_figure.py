@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sparsenode import _keys
+from sparsenode import _checks, _keys
 from sparsenode.model._expression import dense
 from sparsenode.pl import _common
 
@@ -77,6 +77,8 @@ def stick_figure(
     ------
     KeyError
         If columns of ``adata.obs`` or ``adata.var``, or the skeleton in ``adata.uns``, are missing.
+    TypeError
+        If ``adata`` is no AnnData.
     ValueError
         If the trial is unknown, predictions have another shape, or the number of axes is wrong.
 
@@ -85,12 +87,12 @@ def stick_figure(
     >>> times = test.obs["time"]  # doctest: +SKIP
     >>> sn.pl.stick_figure(test, predictions=model.predict(times=times), fitted_until=0.8)  # doctest: +SKIP
     """
+    _checks.anndata(adata)
     joints, bones = _skeleton(adata)
     for column in (trial_key, time_key):
         if column not in adata.obs:
             raise KeyError(f"Expected the column {column!r} in `adata.obs`, found {list(adata.obs)}.")
-    if n_frames < 1:
-        raise ValueError(f"Expected `n_frames` to be at least 1, found {n_frames}.")
+    _checks.at_least("n_frames", n_frames, 1)
     trials = list(dict.fromkeys(adata.obs[trial_key].astype(str)))
     name = trials[0] if trial is None else _common.check_names(trial, trials, "trial")[0]
     rows = np.flatnonzero((adata.obs[trial_key].astype(str) == name).to_numpy())

@@ -125,6 +125,12 @@ def _embedding(adata: AnnData, basis: str) -> np.ndarray:
             f"Expected at least 3 cells with two finite coordinates in `adata.obsm[{name!r}]`, found shape {places.shape}"
             f"{'' if np.isfinite(places).all() else ' with values that are not finite'}."
         )
+    for axis in range(2):
+        if np.ptp(places[:, axis]) == 0:
+            raise ValueError(
+                f"Expected cells at different places along both coordinates in `adata.obsm[{name!r}]`, found one value, {places[0, axis]:g}, "
+                f"along coordinate {axis}. Take an embedding of two dimensions."
+            )
     return places[:, :2]
 
 
@@ -133,7 +139,7 @@ def _lineages(adata: AnnData, uns: dict[str, Any]) -> pd.Series | None:
     setup = uns["setup"]
     lineage_key = setup.get("lineage_key")
     if lineage_key in adata.obs:
-        return adata.obs[lineage_key]
+        return adata.obs[lineage_key].astype("category")  # lineages may be numbers
     names = list(dict.fromkeys(map(str, uns["trajectories"]["lineage"])))
     if lineage_key is None and len(names) == 1:
         return None

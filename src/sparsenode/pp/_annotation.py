@@ -15,6 +15,8 @@ import bioframe
 import numpy as np
 import pandas as pd
 
+from sparsenode import _checks
+
 FEATURES = ("gene", "transcript", "exon")
 COLUMNS = ("chrom", "start", "end", "strand", "gene", "feature")
 
@@ -27,7 +29,7 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     Parameters
     ----------
     path
-        GTF file, plain or compressed (``.gz``).
+        GTF file, plain or compressed (``.gz``, ``.bz2``, ``.xz``).
     gene_attribute
         Attribute with the names of the genes, as they stand in ``var_names`` of the expression: ``"gene_name"`` or
         ``"gene_id"``. Rows without it get their ``gene_id``.
@@ -99,9 +101,7 @@ def check_annotation(annotation: pd.DataFrame, name: str = "annotation") -> pd.D
             f"Expected `{name}` to be a data frame or the path of a GTF file, found {type(annotation).__name__}. "
             "`pp.read_annotation` reads a GTF."
         )
-    missing = [column for column in COLUMNS if column not in annotation]
-    if missing:
-        raise KeyError(f"Expected the columns {list(COLUMNS)} in `{name}`, {missing} not found in {list(annotation)}.")
+    _checks.columns(name, annotation, COLUMNS)
     table = annotation[list(COLUMNS)].reset_index(drop=True)
     for column in ("chrom", "strand", "gene", "feature"):
         table[column] = table[column].astype(str)

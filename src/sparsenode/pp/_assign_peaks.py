@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode import _checks
 from sparsenode._logging import logger
 from sparsenode.pp._annotation import check_annotation, check_intervals
 from sparsenode.pp._peaks import peak_coordinates
@@ -75,9 +76,7 @@ def assign_peaks(
         peaks = peak_coordinates(peaks)
     elif not isinstance(peaks, pd.DataFrame):
         raise TypeError(f"Expected `peaks` to be an AnnData object or a data frame, found {type(peaks).__name__}.")
-    missing = [column for column in _INTERVAL if column not in peaks]
-    if missing:
-        raise KeyError(f"Expected the columns {_INTERVAL} in `peaks`, {missing} not found in {list(peaks)}.")
+    _checks.columns("peaks", peaks, _INTERVAL)
     check_intervals(peaks, "peaks")
     intervals = peaks[_INTERVAL].astype({"chrom": str}).reset_index(drop=True)
     _check_chromosomes(intervals, annotation)
@@ -87,14 +86,14 @@ def assign_peaks(
 
 
 def _check_arguments(promoter: Sequence[int], max_distance: int) -> None:
-    integers = [value for value in promoter if isinstance(value, Integral)]
-    if len(integers) != 2 or len(promoter) != 2 or integers[0] < 0 or integers[1] < 1:
+    given = list(promoter) if isinstance(promoter, Sequence) else []
+    integers = [value for value in given if isinstance(value, Integral) and not isinstance(value, bool)]
+    if len(integers) != 2 or len(given) != 2 or integers[0] < 0 or integers[1] < 1:
         raise ValueError(
             "Expected `promoter` to be bases upstream (0 or more) and downstream (1 or more), such as (1000, 100), found "
             f"{promoter!r}."
         )
-    if not isinstance(max_distance, Integral) or max_distance < 0:
-        raise ValueError(f"Expected `max_distance` to be a number of bases, 0 or more, found {max_distance!r}.")
+    _checks.at_least("max_distance", max_distance, 0)
 
 
 def _check_chromosomes(peaks: pd.DataFrame, annotation: pd.DataFrame) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
+from sparsenode import _checks
 from sparsenode.model._expression import check_expression, chunks, gene_positions
 
 
@@ -43,7 +44,7 @@ def min_max_scale(
     KeyError
         If there is no such layer, or if ``reference`` was not scaled.
     TypeError
-        If expression is not numeric.
+        If ``adata`` is no AnnData, or expression is not numeric.
     ValueError
         If expression is NaN or infinite, if gene names repeat, if genes are missing in ``reference``, or if ``key_added`` is the
         layer that is read, or one that this function did not write.
@@ -55,6 +56,7 @@ def min_max_scale(
     >>> sn.pp.min_max_scale(adata)
     >>> sn.pp.min_max_scale(donor, reference=adata)
     """
+    _checks.anndata(adata)
     check_expression(adata, layer)
     if key_added == layer:
         raise ValueError(

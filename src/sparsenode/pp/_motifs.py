@@ -146,17 +146,15 @@ def _chunks(coordinates: pd.DataFrame, fasta: str | PathLike[str]) -> Iterator[t
     """Positions of peaks, and their sequences in upper case, a few million bases at a time."""
     if not Path(fasta).is_file():
         raise FileNotFoundError(f"Expected `fasta` to be a FASTA file, found no file at {str(fasta)!r}.")
-    genome = _require("pyfaidx").Fasta(str(fasta), as_raw=True, sequence_always_upper=True)
-    lengths = {record.name: len(record) for record in genome}
-    _check_sequences(coordinates, lengths)
-    length = (coordinates["end"] - coordinates["start"]).to_numpy()
-    order = np.argsort(length, kind="stable")  # sequences of one chunk are padded to the longest
-    chunk = np.cumsum(length[order]) // _CHUNK_BASES
-    rows = list(coordinates[["chrom", "start", "end"]].itertuples(index=False))
-    for number in np.unique(chunk):
-        positions = order[chunk == number]
-        yield positions, [str(genome[rows[i][0]][rows[i][1] : rows[i][2]]) for i in positions]
-    genome.close()
+    with _require("pyfaidx").Fasta(str(fasta), as_raw=True, sequence_always_upper=True) as genome:
+        _check_sequences(coordinates, {record.name: len(record) for record in genome})
+        length = (coordinates["end"] - coordinates["start"]).to_numpy()
+        order = np.argsort(length, kind="stable")  # sequences of one chunk are padded to the longest
+        chunk = np.cumsum(length[order]) // _CHUNK_BASES
+        rows = list(coordinates[["chrom", "start", "end"]].itertuples(index=False))
+        for number in np.unique(chunk):
+            positions = order[chunk == number]
+            yield positions, [str(genome[rows[i][0]][rows[i][1] : rows[i][2]]) for i in positions]
 
 
 def _check_sequences(coordinates: pd.DataFrame, lengths: Mapping[str, int]) -> None:

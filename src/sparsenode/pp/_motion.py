@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import anndata
@@ -71,7 +72,7 @@ def prepare_motion(
     KeyError
         If a column is missing.
     TypeError
-        If times are no numbers.
+        If ``adata`` is no AnnData, or times are no numbers.
     ValueError
         If an argument is out of range, if there are not enough frames, if times or trials are missing, if a joint lacks a coordinate that
         the one on the other side has, or if coordinates differ from those of the reference.
@@ -88,6 +89,7 @@ def prepare_motion(
     >>> frames = sn.datasets.read_motion_capture("07.asf", ["07_01.amc", "07_10.amc"])  # doctest: +SKIP
     >>> training = sn.pp.prepare_motion(frames)  # doctest: +SKIP
     """
+    _checks.anndata(adata)
     for key in (time_key, trial_key):
         if key not in adata.obs:
             raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
@@ -100,14 +102,7 @@ def prepare_motion(
         raise ValueError(f"Expected a trial for every frame in `adata.obs[{trial_key!r}]`, found missing ones.")
     if reference is not None:
         found = _components(reference, "reference")
-        if list(found["coordinates"]) != list(adata.var_names):
-            missing = [str(name) for name in found["coordinates"] if name not in adata.var_names]
-            new = [str(name) for name in adata.var_names if name not in set(found["coordinates"])]
-            what = f"{missing[:3]} missing and {new[:3]} new" if missing or new else "them in another order"
-            raise ValueError(
-                f"Expected the coordinates of `reference` in their order, found others in `adata`: {what}. Read trials of the same "
-                "skeleton, and take `adata[:, reference.uns['motion']['coordinates']]`."
-            )
+        _check_coordinates(adata, found["coordinates"])
         table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
         table.obs[trial_key] = table.obs[trial_key].astype("category").cat.remove_unused_categories()
         return table
@@ -177,6 +172,19 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     return values @ found["axes"].T + found["centre"]
 
 
+def _check_coordinates(adata: AnnData, coordinates: np.ndarray) -> None:
+    """Refuse others than those of the reference, and another order."""
+    if list(coordinates) == list(adata.var_names):
+        return
+    missing = [str(name) for name in coordinates if name not in adata.var_names]
+    new = [str(name) for name in adata.var_names if name not in set(coordinates)]
+    what = f"{missing[:3]} missing and {new[:3]} new" if missing or new else "them in another order"
+    raise ValueError(
+        f"Expected the coordinates of `reference` in their order, found others in `adata`: {what}. Read trials of the same "
+        "skeleton, and take `adata[:, reference.uns['motion']['coordinates']]`."
+    )
+
+
 def _components(adata: AnnData, name: str) -> dict:
     if _KEY not in adata.uns:
         raise KeyError(f"Expected `{name}` to come from `prepare_motion`, found no `{name}.uns[{_KEY!r}]`.")
@@ -188,7 +196,7 @@ def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:
     obs.index = obs.index.astype(str)
     result = AnnData(z, obs=obs)
     result.var_names = [f"component {i}" for i in range(z.shape[1])]
-    result.uns[_KEY] = found
+    result.uns[_KEY] = copy.deepcopy(found)  # a reference keeps its own
     return result
 
 

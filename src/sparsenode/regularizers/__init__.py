@@ -1,5 +1,6 @@
 """Regularizers of the vector field, by name or as objects."""
 
+import copy
 from collections.abc import Callable
 
 from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
@@ -15,7 +16,7 @@ _REGISTRY: dict[str, Callable[[], Regularizer]] = {cls.name: cls for cls in _MET
 
 
 def get(regularizer: str | Regularizer) -> Regularizer:
-    """Regularizer of that name with its defaults, or the object itself.
+    """Regularizer of that name with its defaults, or a copy of the object.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def get(regularizer: str | Regularizer) -> Regularizer:
         If it is neither a name nor a regularizer, for instance the class itself.
     """
     if isinstance(regularizer, Regularizer):
-        return regularizer
+        return copy.deepcopy(regularizer)
     if isinstance(regularizer, str):
         if regularizer not in _REGISTRY:
             raise ValueError(

@@ -64,7 +64,7 @@ class Regularizer:
 
     def __init__(self, strength: ArrayLike) -> None:
         try:
-            values = np.atleast_1d(np.asarray(strength, dtype=np.float64))
+            values = np.atleast_1d(np.array(strength, dtype=np.float64))
         except (TypeError, ValueError):  # text, or sequences of several lengths
             values = np.empty(0)
         if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)) or np.any(values < 0):
@@ -96,6 +96,11 @@ class Regularizer:
         Returns
         -------
         Shape networks, without units, differentiable.
+
+        Raises
+        ------
+        NotImplementedError
+            If a class that is derived from this one has none.
         """
         raise NotImplementedError
 

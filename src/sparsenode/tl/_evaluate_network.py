@@ -70,8 +70,8 @@ def evaluate_network(
         If weights are not finite, if a gene has no name, if all or none of the candidates are true edges, or if the network
         has edges but shares no gene with the reference.
     """
-    _require_columns("network", network, ["source", "target", "weight"])
-    _require_columns("reference", reference, ["source", "target"])
+    _checks.columns("network", network, ["source", "target", "weight"])
+    _checks.columns("reference", reference, ["source", "target"])
     if not np.isfinite(_checks.weights("network", network)).all():
         raise ValueError("Expected finite weights in `network`, found NaN or infinite ones.")
     if "weight" in reference:
@@ -117,12 +117,6 @@ def evaluate_network(
         },
         name="network",
     )
-
-
-def _require_columns(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise KeyError(f"Expected `{name}` to have the columns {list(columns)}, {missing} missing in {list(table)}.")
 
 
 def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:

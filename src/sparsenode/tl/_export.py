@@ -148,11 +148,7 @@ def to_decoupler(
 
 def _check(network: pd.DataFrame) -> None:
     """Refuse tables that are no network, or more than one."""
-    missing = [name for name in _COLUMNS if name not in network]
-    if missing:
-        raise KeyError(
-            f"Expected `network` to have the columns {list(_COLUMNS)}, {missing} missing in {list(network)}."
-        )
+    _checks.columns("network", network, _COLUMNS)
     _checks.genes_of_edges("network", network)
     count = int((~np.isfinite(_checks.weights("network", network))).sum())
     if count:

@@ -179,7 +179,7 @@ class TrainingPlan(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the strength in force, and adapt the weights of the paths between rounds."""
-        if self._n_rounds > 1 and self.current_epoch % (int(self.trainer.max_epochs or 1) // self._n_rounds) == 0:
+        if self._n_rounds > 1 and self.current_epoch % max(1, int(self.trainer.max_epochs or 1) // self._n_rounds) == 0:
             if self.current_epoch > 0:
                 self.module.adapt()
             self._best_loss = self._sound_loss = float("inf")  # losses of two rounds are not comparable
@@ -316,7 +316,7 @@ class TrainingPlan(pl.LightningModule):
             self._end_step(self.schedule, mean["error"], sparsity)
         self.log("feature_sparsity", feature, prog_bar=True)
         self.log("weight_sparsity", weight)
-        if getattr(self.trainer, "datamodule", None) is None or self.trainer.datamodule.validation_tensors is None:  # type: ignore[attr-defined]
+        if getattr(self.trainer, "datamodule", None) is None or self.trainer.datamodule.batches.validation is None:  # type: ignore[attr-defined]
             self._keep_best(float((mean["error"] + mean["penalty"]).mean()))
         elif self._validation_loss is not None:
             self._keep_best(self._validation_loss)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 
@@ -55,8 +54,7 @@ class IterativeSparsification:
         for name in ("n_steps", "epochs_per_step"):
             _checks.at_least(name, getattr(self, name), 1)
         _checks.share("first", self.first, zero=False)
-        if not (isinstance(self.max_error_increase, Real) and self.max_error_increase >= 0):
-            raise ValueError(f"Expected `max_error_increase` to be at least 0, found {self.max_error_increase!r}.")
+        _checks.non_negative("max_error_increase", self.max_error_increase)
 
     @property
     def shares(self) -> list[float]:

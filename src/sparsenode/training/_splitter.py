@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from scvi.dataloaders._data_splitting import validate_data_split
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
-BY_SAMPLE = ("slope", "weight")  # tensors of pairs whose first axis is that of samples
+_BY_SAMPLE = ("slope", "weight")  # tensors of pairs whose first axis is that of samples
 
 
 def split_cells(
@@ -41,6 +43,22 @@ def split_cells(
     )
 
 
+def take_rows(tensors: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Some of the pairs of a batch of coupled cells, by position or as a mask."""
+    return {name: t[:, rows] if name in _BY_SAMPLE else t[rows] for name, t in tensors.items()}
+
+
+class Batches(NamedTuple):
+    """What a fit sees of the cells."""
+
+    #: Full batch that steps are made on, or that minibatches are drawn from.
+    training: dict[str, torch.Tensor]
+    #: That of the held-out cells, if there are any.
+    validation: dict[str, torch.Tensor] | None
+    #: That of all training cells, where every seed trains on a sample of them; otherwise the first.
+    full: dict[str, torch.Tensor]
+
+
 class _Repeated(Dataset):
     """The same full batch, as often as there are steps in an epoch."""
 
@@ -55,53 +73,6 @@ class _Repeated(Dataset):
         return self.tensors
 
 
-class StatisticsSplitter(pl.LightningDataModule):
-    """Loaders of the statistics of training and held-out cells.
-
-    Parameters
-    ----------
-    train_tensors, validation_tensors
-        Full batches; no validation tensors where no cell is held out.
-    indices
-        Training, validation and test cells.
-    steps_per_epoch
-        Optimisation steps in an epoch: a Lightning epoch costs milliseconds, a step not much more.
-    full_tensors
-        Full batch of all training cells, where every seed trains on a sample of them.
-    """
-
-    def __init__(
-        self,
-        train_tensors: dict[str, torch.Tensor],
-        validation_tensors: dict[str, torch.Tensor] | None,
-        indices: tuple[np.ndarray, np.ndarray, np.ndarray],
-        steps_per_epoch: int,
-        full_tensors: dict[str, torch.Tensor] | None = None,
-    ) -> None:
-        super().__init__()
-        self.train_tensors = train_tensors
-        self.validation_tensors = validation_tensors
-        self.full_tensors = train_tensors if full_tensors is None else full_tensors
-        self.train_idx, self.val_idx, self.test_idx = indices
-        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
-        self.steps_per_epoch = steps_per_epoch
-
-    def train_dataloader(self) -> DataLoader:
-        """The training statistics, once per step."""
-        return self._loader(_Repeated(self.train_tensors, self.steps_per_epoch))
-
-    def val_dataloader(self) -> DataLoader | list:
-        """The held-out statistics, once."""
-        if self.validation_tensors is None:
-            return []
-        return self._loader(_Repeated(self.validation_tensors, 1))
-
-    @staticmethod
-    def _loader(batches: Dataset, sampler: Sampler | None = None) -> DataLoader:
-        # A loader without a generator of its own draws from the global one.
-        return DataLoader(batches, batch_size=None, sampler=sampler, generator=torch.Generator())
-
-
 class _Pairs(Dataset):
     """Coupled cells, from which a sampler takes many at once."""
 
@@ -112,46 +83,58 @@ class _Pairs(Dataset):
         return len(self.tensors["state"])
 
     def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        index = torch.as_tensor(rows)
-        return {name: t[:, index] if name in BY_SAMPLE else t[index] for name, t in self.tensors.items()}
+        return take_rows(self.tensors, torch.as_tensor(rows))
 
 
-class PairsSplitter(StatisticsSplitter):
-    """Loaders of minibatches of coupled cells, drawn with replacement.
+class StatisticsSplitter(pl.LightningDataModule):
+    """Loaders of full batches of training and held-out cells, or of minibatches of coupled cells, drawn with replacement.
 
     Parameters
     ----------
-    train_tensors, validation_tensors
-        All pairs of the training and of the held-out cells.
+    batches
+        Full batches.
     indices
         Training, validation and test cells.
     steps_per_epoch
-        Minibatches in an epoch.
+        Optimisation steps in an epoch: a Lightning epoch costs milliseconds, a step not much more.
     batch_size
-        Pairs in a minibatch.
+        Largest number of coupled cells in a step, of which more are drawn from; ``None`` for full batches.
     seed
         Seed of the draws.
-    full_tensors
-        As in :class:`StatisticsSplitter`.
     """
 
     def __init__(
         self,
-        train_tensors: dict[str, torch.Tensor],
-        validation_tensors: dict[str, torch.Tensor] | None,
+        batches: Batches,
         indices: tuple[np.ndarray, np.ndarray, np.ndarray],
         steps_per_epoch: int,
-        batch_size: int,
-        seed: int,
-        full_tensors: dict[str, torch.Tensor] | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
     ) -> None:
-        super().__init__(train_tensors, validation_tensors, indices, steps_per_epoch, full_tensors)
-        self.batch_size, self.seed = batch_size, seed
+        super().__init__()
+        self.batches = batches
+        self.train_idx, self.val_idx, self.test_idx = indices
+        self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
+        # Samplers take no numpy integers.
+        self.steps_per_epoch, self.batch_size = int(steps_per_epoch), None if batch_size is None else int(batch_size)
+        self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
-        """Minibatches of training pairs."""
-        pairs = _Pairs(self.train_tensors)
-        generator = torch.Generator().manual_seed(self.seed)
+        """The training batch, once per step, or minibatches of it."""
+        training = self.batches.training
+        if self.batch_size is None or len(training["state"]) <= self.batch_size:
+            return _loader(_Repeated(training, self.steps_per_epoch))
+        pairs, generator = _Pairs(training), torch.Generator().manual_seed(self.seed)
         n_draws = self.steps_per_epoch * self.batch_size
         draws = RandomSampler(pairs, replacement=True, num_samples=n_draws, generator=generator)
-        return self._loader(pairs, BatchSampler(draws, self.batch_size, drop_last=False))
+        return _loader(pairs, BatchSampler(draws, self.batch_size, drop_last=False))
+
+    def val_dataloader(self) -> DataLoader | list:
+        """The held-out batch, once."""
+        held_out = self.batches.validation
+        return [] if held_out is None else _loader(_Repeated(held_out, 1))
+
+
+def _loader(batches: Dataset, sampler: BatchSampler | None = None) -> DataLoader:
+    """Loader that draws nothing from the global generator, as one without a generator of its own does."""
+    return DataLoader(batches, batch_size=None, sampler=sampler, generator=torch.Generator())
