@@ -216,14 +216,19 @@ def plan_arguments(settings: Mapping[str, Any]) -> None:
         known[name](f"plan_kwargs[{name!r}]", value)
 
 
-def device(devices: object, precision: object) -> None:
-    """Refuse several devices, which would each see all cells, and other precisions than single.
+def device(accelerator: object, devices: object, precision: object) -> None:
+    """Refuse several devices, which would each see all cells, those of Apple, which lack double precision, and other precisions of fits than single.
 
     Raises
     ------
     ValueError
-        If there are several devices, or the precision of a fit or of new tensors is not single.
+        If there are several devices, it is one of Apple, or the precision of a fit or of new tensors is not single.
     """
+    if accelerator == "mps" or (accelerator == "gpu" and torch.backends.mps.is_available()):
+        raise ValueError(
+            f"Expected an accelerator with double precision, in which steps of the solver are computed, found `accelerator={accelerator!r}`, "
+            "that of Apple. Take `accelerator='cpu'`."
+        )
     if isinstance(devices, str) and "," in devices:  # indices, with or without a comma at the end
         count: object = len(devices.rstrip(",").split(","))
     else:

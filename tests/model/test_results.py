@@ -354,7 +354,7 @@ def test_results_of_a_fit_under_another_key_are_not_overwritten(adata, fit):
 @pytest.mark.parametrize("options", [{}, {"fields": "shared", "n_seeds": 2}, {"order": 2}])
 def test_keys_that_are_checked_are_those_that_are_written(adata, fit, options):
     model = fit(adata, train={"max_epochs": 1}, **options)
-    assert sorted(adata.uns["sparsenode"]["written"]["varp"]) == sorted(model._network_keys("sparsenode"))
+    assert sorted(adata.uns["sparsenode"]["written"]["varp"]) == sorted(model._networks("sparsenode"))
 
 
 def test_data_that_cannot_take_results_are_found_before_training(fitted, make_adata, tmp_path):

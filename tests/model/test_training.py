@@ -43,6 +43,7 @@ def new(adata, **arguments) -> sn.SparseNODE:
         ({"validation_size": "0.1"}, "`validation_size` .* found '0.1'"),
         ({"train_size": 0.9, "validation_size": 0.2}, "`train_size` and `validation_size` .* found 0.9 and 0.2"),
         ({"devices": 2}, "one device, found `devices=2`"),
+        ({"accelerator": "mps"}, "double precision.*found `accelerator='mps'`.*Take `accelerator='cpu'`"),
         ({"devices": [0, 1]}, r"one device, found `devices=\[0, 1\]`"),
         ({"devices": "0,1"}, "one device, found `devices='0,1'`"),
         ({"precision": "64-true"}, "single precision.* found `precision='64-true'`"),

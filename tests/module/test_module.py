@@ -433,9 +433,9 @@ def test_curves_that_solve_the_equation_have_no_collocation_error(make_module, f
         generator = torch.Generator().manual_seed(0)
         difference, precision = torch.rand(2, *gained[..., -4:].shape, generator=generator, dtype=torch.float64)
         tensors = {"states": states, "derivatives": gained[..., -4:], "precision": precision}
-        exact = module._collocation_error(effective, tensors)
+        exact = module.collocation_error(effective, tensors)
         tensors["derivatives"] = tensors["derivatives"] + difference
-        off = module._collocation_error(effective, tensors)
+        off = module.collocation_error(effective, tensors)
     torch.testing.assert_close(exact, torch.zeros_like(exact), rtol=0, atol=1e-12)
     torch.testing.assert_close(off, (precision * difference**2).sum((1, 2, 3)))
 

@@ -245,7 +245,7 @@ class PreparationMixin(OwnCellsMixin):
         module = self.module
         batch = self._collocation_batch(curves, spans)
         if module.start_offset is not None:
-            starts = module._by_replicate(batch["states"][:, :, 0, : module.n_vars]).to(module.device)
+            starts = module.by_replicate(batch["states"][:, :, 0, : module.n_vars]).to(module.device)
             module.start_offset.data.copy_(starts - module.initial_state)
         if module.order == 2:  # they belong to the starts, which have moved
             module.take_velocities(self._initial_velocities(curves, spans))

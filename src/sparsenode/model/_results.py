@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from numbers import Number
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -126,7 +128,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 UserWarning,
                 stacklevel=3,
             )
-        networks, summary = self._networks(key_added), self._summary(cells, fitted, order)
+        networks = {key: make() for key, make in self._networks(key_added).items()}
+        summary = self._summary(cells, fitted, order)
         dense: dict[str, dict[str, np.ndarray]] = {}
         if target.n_obs * target.n_vars <= MAX_DENSE:
             if fitted is not None:
@@ -164,7 +167,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         joint = origin if self._is_joint else None
         for data in (target, *([] if joint is None else [joint])):
             check_key(data, key_added)
-        networks, dense = {"varp": self._network_keys(key_added)}, self._dense_keys(target, key_added)
+        networks, dense = {"varp": list(self._networks(key_added))}, self._dense_keys(target, key_added)
         self._check_unread(dense)
         if joint is None:
             check_free(target, key_added, networks | dense, origin, self._modalities.get(EXPRESSION))
@@ -190,27 +193,18 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         small = target.n_obs * target.n_vars <= MAX_DENSE
         return {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]} if small else {}
 
-    def _network_keys(self, key_added: str) -> list[str]:
-        """Keys of everything that goes to ``.varp``."""
-        keys = list(self._adjacency_keys(key_added).values())
-        keys += [_keys.block_adjacency(block, key_added) for block in get_args(Block)] * (self.module.order == 2)
-        return keys + [_keys.frequency(key_added)] * (len(self.module.seeds) > 1)
-
-    def _networks(self, key_added: str) -> dict[str, pd.DataFrame]:
-        """Everything that goes to ``.varp``."""
-        found = {key: self.get_adjacency(lineage) for lineage, key in self._adjacency_keys(key_added).items()}
-        if self.module.order == 2:
-            found |= {_keys.block_adjacency(b, key_added): self.get_adjacency(block=b) for b in get_args(Block)}
-        if len(self.module.seeds) > 1:
-            found[_keys.frequency(key_added)] = self.get_edge_frequency()
-        return found
-
-    def _adjacency_keys(self, key_added: str) -> dict[str | None, str]:
-        """Lineage (``None`` for all) and key of every adjacency that is written."""
-        keys: dict[str | None, str] = {None: _keys.adjacency(key_added)}
+    def _networks(self, key_added: str) -> dict[str, Callable[[], pd.DataFrame]]:
+        """What goes to ``.varp``: the key of every table, and what makes it."""
+        found: dict[str, Callable[[], pd.DataFrame]] = {_keys.adjacency(key_added): self.get_adjacency}
         if self.module.n_fields > 1 or (self._couples_cells and len(self.lineages) > 1):
-            keys |= {lineage: _keys.lineage_adjacency(lineage, key_added) for lineage in self.lineages}
-        return keys
+            for lineage in self.lineages:
+                found[_keys.lineage_adjacency(lineage, key_added)] = partial(self.get_adjacency, lineage)
+        if self.module.order == 2:
+            for block in get_args(Block):
+                found[_keys.block_adjacency(block, key_added)] = partial(self.get_adjacency, block=block)
+        if len(self.module.seeds) > 1:
+            found[_keys.frequency(key_added)] = self.get_edge_frequency
+        return found
 
     def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict:
         """Everything that goes to ``.uns``, in types that h5ad can store, with genes in the order of the cells' data."""

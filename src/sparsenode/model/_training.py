@@ -101,7 +101,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
             regularizer, the number in each round; a model that is already trained skips the first round, which has no adaptive weights yet.
         accelerator, devices
-            As in :class:`lightning.pytorch.Trainer`, but one device only: a step takes all cells at once.
+            As in :class:`lightning.pytorch.Trainer`, but one device only, as a step takes all cells at once, and none of Apple's (``"mps"``),
+            which lack double precision.
         train_size, validation_size
             Shares of the cells for training and validation. Held-out cells get their own statistics.
         shuffle_set_split
@@ -149,7 +150,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             If a model that was never trained is to be fine-tuned or refitted.
         ValueError
             If expression is NaN or infinite, if a trajectory has no training cells, if lineages or batches are not those that the
-            model was made for, if devices are several or precision is not single, if the data have other genes or hold something
+            model was made for, if devices are several or Apple's, or precision is not single, if the data have other genes or hold something
             else under ``key_added``, or if an argument is out of range.
         """
         given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
@@ -157,7 +158,15 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             shuffle_set_split=shuffle_set_split, early_stopping=early_stopping, half_samples=half_samples, refit=refit
         )
         self._check_arguments(
-            max_epochs, steps_per_epoch, train_size, validation_size, devices, half_samples, key_added, trainer_kwargs
+            max_epochs,
+            steps_per_epoch,
+            train_size,
+            validation_size,
+            accelerator,
+            devices,
+            half_samples,
+            key_added,
+            trainer_kwargs,
         )
         fit = self._resolve(objective, schedule, refit, max_epochs, early_stopping, plan_kwargs, trainer_kwargs)
         indices = split_cells(self.adata.n_obs, train_size, validation_size, shuffle_set_split, self._seed)
@@ -269,6 +278,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         steps_per_epoch: int,
         train_size: float,
         validation_size: float | None,
+        accelerator: str,
         devices: list[int] | int | str,
         half_samples: bool,
         key_added: str | None,
@@ -276,7 +286,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
     ) -> None:
         """Refuse what is out of range, before anything is done."""
         _checks.trainer_arguments(trainer_kwargs)
-        _checks.device(devices, trainer_kwargs.get("precision"))
+        _checks.device(accelerator, devices, trainer_kwargs.get("precision"))
         if max_epochs is not None:
             _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)

@@ -174,7 +174,7 @@ class SparseNODEModule(BaseModuleClass):
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
 
-    def _draw(
+    def draw(
         self, shape: Sequence[int], kind: Literal["uniform", "exponential", "normal"] = "uniform"
     ) -> torch.Tensor:
         """Random numbers, seeds × shape: replicates that share a seed share the numbers."""
@@ -188,7 +188,7 @@ class SparseNODEModule(BaseModuleClass):
     def sample_weights(self) -> EffectiveWeights:
         """Effective weights with sampled gates: one sample for a whole solve."""
         uniform = [
-            self._draw((len(logits) // self.n_replicates, *logits.shape[1:])).flatten(0, 1)
+            self.draw((len(logits) // self.n_replicates, *logits.shape[1:])).flatten(0, 1)
             for logits in self.field.gate_logits
         ]
         return self.field.effective_weights(uniform)
@@ -315,26 +315,26 @@ class SparseNODEModule(BaseModuleClass):
         start = self.start()
         if not (self.training and self.bootstrap):
             return start
-        weights = self._draw(tensors["early_mask"].shape, "exponential") * tensors["early_mask"]
+        weights = self.draw(tensors["early_mask"].shape, "exponential") * tensors["early_mask"]
         weights = weights / weights.sum(2, keepdim=True)
         uniform = tensors["early_mask"] / tensors["early_mask"].sum(1, keepdim=True)
         # Early cells are centred on their mean, so the draws are centred on the initial state.
         drawn = torch.einsum("sme,med->smd", weights - uniform, tensors["early"])
-        return start + self._by_replicate(drawn)
+        return start + self.by_replicate(drawn)
 
     def _noisy(self, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Initial values and velocities, with noise while training; no velocities where those of the network serve."""
         speed = self.start_speed()
         if not (self.training and self.start_noise > 0):
             return start, speed
-        noise = self.start_noise * self._draw((self.order, *start.shape[1:]), "normal")
-        noise = self._by_replicate(noise)
+        noise = self.start_noise * self.draw((self.order, *start.shape[1:]), "normal")
+        noise = self.by_replicate(noise)
         if self.initial_velocity is None:
             return start + noise[:, 0], None
         speed = self.network_velocity(start, self.lineages) if speed is None else speed
         return start + noise[:, 0], speed + noise[:, 1]
 
-    def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
+    def by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
         """Seeds × … to replicates × …; a leading axis of one serves all replicates."""
         return (
             tensor if len(tensor) == 1 else tensor.repeat(len(self.strength) // len(tensor), *[1] * (tensor.dim() - 1))
@@ -360,10 +360,10 @@ class SparseNODEModule(BaseModuleClass):
         sampled = self.training and not self.fixed_gates
         effective = self.sample_weights() if sampled else self.field.effective_weights()
         if "derivatives" in tensors:
-            error = self._collocation_error(effective, tensors)
+            error = self.collocation_error(effective, tensors)
         elif "slope" in tensors:
             items = self.pair_errors(effective, tensors)
-            weight = self._by_replicate(tensors["weight"]).sum(1)
+            weight = self.by_replicate(tensors["weight"]).sum(1)
             # A minibatch may miss a half-sample.
             error = items.sum(1) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
         else:
@@ -385,23 +385,23 @@ class SparseNODEModule(BaseModuleClass):
         start, speed = self._noisy(self._start(tensors))
         span = self.relative_span
         if self.training and self.clock_noise > 0:
-            span = span * self._by_replicate(torch.exp(self.clock_noise * self._draw(span.shape, "normal")))
+            span = span * self.by_replicate(torch.exp(self.clock_noise * self.draw(span.shape, "normal")))
         states, derivatives = (
             values[..., : self.n_vars]
             for values in self.trajectories(effective, start, span, self.lineages, knots, initial_velocity=speed)
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
-        gram, cross, square = (self._by_replicate(tensors[name]) for name in ("gram", "cross", "square"))
+        gram, cross, square = (self.by_replicate(tensors[name]) for name in ("gram", "cross", "square"))
         quadratic = (centred * (gram @ centred - 2.0 * cross)).sum((1, 2, 3))
         return (quadratic + square) / square
 
-    def _collocation_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def collocation_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the derivatives of the smoothed trajectories, as a share of that of zero.
 
         In second order these are the derivatives of the velocities.
         """
         layout = self.layout(self.lineages)
-        states = layout.spread(self._by_replicate(tensors["states"]).expand(self.n_replicates, -1, -1, -1))
+        states = layout.spread(self.by_replicate(tensors["states"]).expand(self.n_replicates, -1, -1, -1))
         span = layout.spread(self.relative_span.expand(self.n_replicates, -1)).unsqueeze(2) * self.rate
         gain: torch.Tensor | float = 0.0
         if effective.architecture.skip == "outer":
@@ -410,7 +410,7 @@ class SparseNODEModule(BaseModuleClass):
             states, gain = states - gained, gain[..., -self.n_vars :]
         found = self.field.evaluate(states.flatten(1, 2), effective).unflatten(1, states.shape[1:3])
         found = layout.gather(span.unsqueeze(2) * found + gain)
-        wanted, precision = (self._by_replicate(tensors[name]) for name in ("derivatives", "precision"))
+        wanted, precision = (self.by_replicate(tensors[name]) for name in ("derivatives", "precision"))
         return ((found - wanted).square() * precision).sum((1, 2, 3))
 
     def pair_errors(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -423,7 +423,7 @@ class SparseNODEModule(BaseModuleClass):
         if self.n_fields > 1:
             index = tensors["lineage"].view(1, 1, -1, 1).expand(self.n_replicates, 1, -1, found.shape[3])
             found = found.gather(1, index)
-        slope, weight = (self._by_replicate(tensors[name]) for name in ("slope", "weight"))
+        slope, weight = (self.by_replicate(tensors[name]) for name in ("slope", "weight"))
         return (found.squeeze(1) - slope).square().mean(2) * weight
 
     @torch.no_grad()

@@ -132,7 +132,7 @@ def integrate(
     dense = solver.method == "dopri5"
     if solver.method in ADAPTIVE:
         options = {
-            "dtype": torch.float32 if start.device.type == "mps" else torch.float64,
+            "dtype": torch.float64,
             "norm": _largest_rms,
             "max_num_steps": _MAX_STEPS,
             "first_step": _FIRST_STEP * float(times[-1] - times[0]),

@@ -28,7 +28,7 @@ def start_linear(module: SparseNODEModule, tensors: dict[str, torch.Tensor]) -> 
     layout, architecture = module.layout(module.lineages), module.field.architecture
     span = module.relative_span.view(-1, 1, 1) * module.rate
     states, slopes, precision = (
-        layout.spread(module._by_replicate(tensor).expand(module.n_replicates, -1, -1, -1)).flatten(1, 2).double()
+        layout.spread(module.by_replicate(tensor).expand(module.n_replicates, -1, -1, -1)).flatten(1, 2).double()
         for tensor in (tensors["states"], tensors["derivatives"] / span, tensors["precision"] * span**2)
     )
     n_times = tensors["states"].shape[-2]
@@ -69,9 +69,9 @@ def start_accelerations(module: SparseNODEModule, tensors: dict[str, torch.Tenso
         optimizer.zero_grad()
         states = tensors["states"]
         if module.start_noise > 0:
-            draw = module._draw(states.shape[1:], "normal")
-            states = module._by_replicate(states + module.start_noise * draw)
-        module._collocation_error(module.sample_weights(), tensors | {"states": states}).sum().backward()
+            draw = module.draw(states.shape[1:], "normal")
+            states = module.by_replicate(states + module.start_noise * draw)
+        module.collocation_error(module.sample_weights(), tensors | {"states": states}).sum().backward()
         optimizer.step()
         schedule.step()
     optimizer.zero_grad()

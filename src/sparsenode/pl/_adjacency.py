@@ -246,4 +246,4 @@ def _draw(
     room, text = axis.get_window_extent().height, bar.ax.yaxis.label
     if room < text.get_window_extent().height:
         text.set_text(label.replace("; ", ";\n"))
-    text.set_size(min(_LARGEST, max(_SMALLEST, _LARGEST * room / text.get_window_extent().height)))
+    text.set_fontsize(min(_LARGEST, max(_SMALLEST, _LARGEST * room / text.get_window_extent().height)))
