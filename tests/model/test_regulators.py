@@ -32,6 +32,14 @@ def test_only_regulators_regulate(adata, fit, caplog):
     assert list(adata.uns["sparsenode"]["parameters"]["regulators"]) == ["gene1", "gene5"]
 
 
+@pytest.mark.parametrize("convert", [lambda names: dict.fromkeys(names).keys(), iter, pd.Index, set])
+def test_names_in_any_form(adata, tmp_path, convert):
+    model = sn.SparseNODE(adata, hidden=(4,), regulators=convert(["gene1", "gene5"]))
+    assert model._regulators == [1, 5]
+    model.save(tmp_path / "model")
+    assert sn.SparseNODE.load(tmp_path / "model", adata=adata)._regulators == [1, 5]
+
+
 def test_the_log_says_nothing_of_unused_names_where_all_are_used(adata, caplog):
     with caplog.at_level("INFO", logger="sparsenode"):
         regulator_positions(["gene5", "gene1"], adata.var_names, adata)

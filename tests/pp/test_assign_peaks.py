@@ -130,7 +130,9 @@ def test_reach_counts_the_bases_between_peak_and_promoter(start, expected):
 )
 def test_ends_of_a_promoter(start, region):
     annotation = genes(("chr1", 10_000, 20_000, "+", "gene"))
-    assert pp.assign_peaks(peaks(("chr1", start, start + 500)), annotation)["region"].tolist() == [region]
+    for promoter in ((1000, 100), np.array([1000, 100]), pd.Series([1000, 100])):
+        table = pp.assign_peaks(peaks(("chr1", start, start + 500)), annotation, promoter=promoter)
+        assert table["region"].tolist() == [region]
 
 
 def test_coordinates_from_names_intervals_and_columns():

@@ -44,7 +44,7 @@ def test_every_epoch_belongs_to_one_step(n_steps, per_step, dense):
         *({"first": "a"}, {"max_error_increase": None}),
         *({"n_steps": 2.5}, {"n_steps": True}, {"epochs_per_step": 2.0}),
         *({"first": float("nan")}, {"max_error_increase": -0.1}, {"max_error_increase": float("nan")}),
-        *({"max_error_increase": True}, {"max_error_increase": float("inf")}),
+        {"max_error_increase": True},
     ],
     ids=str,
 )

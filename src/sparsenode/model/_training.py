@@ -101,8 +101,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
             regularizer, the number in each round; a model that is already trained skips the first round, which has no adaptive weights yet.
         accelerator, devices
-            As in :class:`lightning.pytorch.Trainer`, but one device only, as a step takes all cells at once, and none of Apple's (``"mps"``),
-            which lack double precision.
+            As in :class:`lightning.pytorch.Trainer`, but one device only, as a step takes all cells at once, and no graphics card of
+            Apple (``"mps"``, and ``"gpu"`` there), which lacks double precision.
         train_size, validation_size
             Shares of the cells for training and validation. Held-out cells get their own statistics.
         shuffle_set_split

@@ -174,9 +174,7 @@ class SparseNODEModule(BaseModuleClass):
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
 
-    def draw(
-        self, shape: Sequence[int], kind: Literal["uniform", "exponential", "normal"] = "uniform"
-    ) -> torch.Tensor:
+    def draw(self, shape: Sequence[int], kind: Literal["uniform", "exponential", "normal"] = "uniform") -> torch.Tensor:
         """Random numbers, seeds × shape: replicates that share a seed share the numbers."""
         if not self._generators:
             self.seed_generators()

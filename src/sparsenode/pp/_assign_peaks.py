@@ -86,7 +86,7 @@ def assign_peaks(
 
 
 def _check_arguments(promoter: Sequence[int], max_distance: int) -> None:
-    given = list(promoter) if isinstance(promoter, Sequence) else []
+    given = list(promoter) if isinstance(promoter, Sequence | np.ndarray | pd.Series) else []
     integers = [value for value in given if isinstance(value, Integral) and not isinstance(value, bool)]
     if len(integers) != 2 or len(given) != 2 or integers[0] < 0 or integers[1] < 1:
         raise ValueError(

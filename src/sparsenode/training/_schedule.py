@@ -54,7 +54,8 @@ class IterativeSparsification:
         for name in ("n_steps", "epochs_per_step"):
             _checks.at_least(name, getattr(self, name), 1)
         _checks.share("first", self.first, zero=False)
-        _checks.non_negative("max_error_increase", self.max_error_increase)
+        if self.max_error_increase != float("inf"):  # as far as the steps go
+            _checks.non_negative("max_error_increase", self.max_error_increase)
 
     @property
     def shares(self) -> list[float]:
