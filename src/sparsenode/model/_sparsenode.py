@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from scvi.data._utils import _check_if_view
 from sparsenode import _checks, _keys
 from sparsenode.model._data import warn_of_lengths
 from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
-from sparsenode.model._options import check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
+from sparsenode.model._options import Options, check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import (
     SelfEdges,
@@ -214,6 +215,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         seed: int = 0,
         registry: dict | None = None,
     ) -> None:
+        arguments = locals()
         noise = {"start_noise": start_noise, "clock_noise": clock_noise}
         check_dynamics(objective, order, initial_velocity, noise)
         order = 1 if order == 1 else 2  # no numpy integer from here on
@@ -225,18 +227,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
-        given = {
-            "regularizer": regularizer,
-            "hidden": hidden,
-            "fields": fields,
-            "decay": decay,
-            "skip": skip,
-            "self_edges": self_edges,
-            "initial_state": initial_state,
-            "initial_bandwidth": initial_bandwidth,
-            "align_batches": align_batches,
-            "bootstrap": bootstrap,
-        }
+        given = {option.name: arguments[option.name] for option in dataclasses.fields(Options)}
         options = resolve(self._objective_name, order, given)
         check_knowledge(options, prior, hard_prior, path_weights)
         super().__init__(adata, registry)
