@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from scvi.dataloaders._data_splitting import validate_data_split
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 _BY_SAMPLE = ("slope", "weight")  # tensors of pairs whose first axis is that of samples
 
@@ -82,8 +83,23 @@ class _Pairs(Dataset):
     def __len__(self) -> int:
         return len(self.tensors["state"])
 
-    def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        return take_rows(self.tensors, torch.as_tensor(rows))
+    def __getitem__(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return take_rows(self.tensors, rows)
+
+
+class _Draws(Sampler[torch.Tensor]):
+    """Positions of the pairs of every step of an epoch, drawn with replacement; from epoch to epoch the draws go on."""
+
+    def __init__(self, n_pairs: int, batch_size: int, n_steps: int, seed: int) -> None:
+        self.n_pairs, self.batch_size, self.n_steps = n_pairs, batch_size, n_steps
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for _ in range(self.n_steps):
+            yield torch.randint(self.n_pairs, (self.batch_size,), generator=self.generator)
 
 
 class StatisticsSplitter(pl.LightningDataModule):
@@ -115,7 +131,7 @@ class StatisticsSplitter(pl.LightningDataModule):
         self.batches = batches
         self.train_idx, self.val_idx, self.test_idx = indices
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
-        # Samplers take no numpy integers.
+        # Torch takes no numpy integers.
         self.steps_per_epoch, self.batch_size = int(steps_per_epoch), None if batch_size is None else int(batch_size)
         self.seed = seed
 
@@ -124,10 +140,8 @@ class StatisticsSplitter(pl.LightningDataModule):
         training = self.batches.training
         if self.batch_size is None or len(training["state"]) <= self.batch_size:
             return _loader(_Repeated(training, self.steps_per_epoch))
-        pairs, generator = _Pairs(training), torch.Generator().manual_seed(self.seed)
-        n_draws = self.steps_per_epoch * self.batch_size
-        draws = RandomSampler(pairs, replacement=True, num_samples=n_draws, generator=generator)
-        return _loader(pairs, BatchSampler(draws, self.batch_size, drop_last=False))
+        pairs = _Pairs(training)
+        return _loader(pairs, _Draws(len(pairs), self.batch_size, self.steps_per_epoch, self.seed))
 
     def val_dataloader(self) -> DataLoader | list:
         """The held-out batch, once."""
@@ -135,6 +149,6 @@ class StatisticsSplitter(pl.LightningDataModule):
         return [] if held_out is None else _loader(_Repeated(held_out, 1))
 
 
-def _loader(batches: Dataset, sampler: BatchSampler | None = None) -> DataLoader:
+def _loader(batches: Dataset, sampler: _Draws | None = None) -> DataLoader:
     """Loader that draws nothing from the global generator, as one without a generator of its own does."""
     return DataLoader(batches, batch_size=None, sampler=sampler, generator=torch.Generator())
