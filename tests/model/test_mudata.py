@@ -221,6 +221,8 @@ def test_results_of_two_modalities(make_adata, tmp_path):
         np.testing.assert_array_equal(read.varp[key].toarray(), expected)
     assert "sparsenode_frequency" in read.varp
     assert "scores" in read.uns["sparsenode"]
+    del mdata.uns["sparsenode"]["scores"]
+    assert "scores" in model.adata.uns["sparsenode"]
     other = bundle(make_adata(seed=4))
     model.write_results(other)
     assert other["atac"].obsm["sparsenode_trajectory"].shape == atac.shape

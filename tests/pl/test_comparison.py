@@ -140,10 +140,10 @@ def test_names_stand_at_the_left_panel_only(runs):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"measures": "mae"}, KeyError, r"found \['mae'\] missing"),
+        ({"measures": "mae"}, KeyError, r"\['mae'\] not found in"),
         ({"measures": []}, KeyError, "no measure"),
-        ({"measures": "mse", "method": "penalty"}, KeyError, r"found \['penalty'\] missing"),
-        ({"measures": "mse", "groupby": "site"}, KeyError, r"found \['site'\] missing"),
+        ({"measures": "mse", "method": "penalty"}, KeyError, r"\['penalty'\] not found in"),
+        ({"measures": "mse", "groupby": "site"}, KeyError, r"\['site'\] not found in"),
         ({"measures": ["mse", "nothing"]}, ValueError, r"none for \['nothing'\]"),
     ],
     ids=str,

@@ -228,6 +228,11 @@ def test_a_refit_leaves_the_gates_where_they_are(make_module, fit):
         assert torch.equal(logits, expected)
 
 
+def test_fewer_epochs_than_rounds(make_module, fit):
+    """As `fast_dev_run` has it."""
+    fit(TrainingPlan(make_module(PathReg(gates="weight", adaptive=2))), max_epochs=1)
+
+
 @pytest.mark.parametrize("adaptive", [0, 1])
 def test_a_refit_is_one_round_without_penalty_and_with_gates_held(make_module, fit, adaptive):
     """One warm-up and one decay, in whatever rounds the training before was."""

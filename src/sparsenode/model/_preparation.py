@@ -105,9 +105,8 @@ class PreparationMixin(OwnCellsMixin):
         if fitted == "transport" and isinstance(self.objective, Transport):
             batches = self._pairs(cells, training, validation, spans, self.objective, half_samples)
             batch_size = self.objective.batch_size
-        module.initial_state.copy_(
-            torch.as_tensor(self._encode(data.initial_state))
-        )  # in units that pairs may have set
+        # In the units of the pairs, if there are any.
+        module.initial_state.copy_(torch.as_tensor(self._encode(data.initial_state)))
         curves = self._smooth(data, spans) if smoothed else []
         if module.initial_velocity is not None:
             self._start_second_order(curves, spans)

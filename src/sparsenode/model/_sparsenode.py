@@ -37,6 +37,8 @@ from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
 from sparsenode.objectives import InitialState, NullModels, Transport
 from sparsenode.regularizers import Regularizer
 
+_OPTIONS = tuple(option.name for option in dataclasses.fields(Options))
+
 
 class SparseNODE(SimulationMixin, TrainingMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
@@ -215,7 +217,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         seed: int = 0,
         registry: dict | None = None,
     ) -> None:
-        arguments = locals()
+        given = {name: value for name, value in locals().items() if name in _OPTIONS}
         noise = {"start_noise": start_noise, "clock_noise": clock_noise}
         check_dynamics(objective, order, initial_velocity, noise)
         order = 1 if order == 1 else 2  # no numpy integer from here on
@@ -227,7 +229,6 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.objective: Literal["both", "trajectory", "collocation"] | Transport = (
             Transport() if objective == "transport" else objective
         )
-        given = {option.name: arguments[option.name] for option in dataclasses.fields(Options)}
         options = resolve(self._objective_name, order, given)
         check_knowledge(options, prior, hard_prior, path_weights)
         super().__init__(adata, registry)

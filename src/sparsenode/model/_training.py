@@ -267,9 +267,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         finally:
             self.module.fixed_gates = False
             if earlier is not None:
-                later = getattr(
-                    runner.trainer.logger, "history", None
-                )  # other loggers than that of scvi-tools keep none
+                # Other loggers than that of scvi-tools keep none.
+                later = getattr(runner.trainer.logger, "history", None)
                 self.history_ = continued(earlier, later if isinstance(later, dict) else {})
 
     def _check_arguments(

@@ -24,10 +24,8 @@ from sparsenode.pl import _common
 _MAX_LABELS = 60
 _FEWEST_ROWS = 3  # that a figure has room for: the label of the colour bar needs it
 _SMALLEST, _LARGEST = 6.0, 10.0  # letters of the label of the colour bar, in points
-_BROAD = 0.64  # width of capitals and digits over the height of letters
 _LABEL = 8.0  # height of a label with its margin, in points
-_NAME_SIZE = 7.0  # of the letters of a gene's name, in points
-_USUAL_NAME = 8  # letters that a figure has room for; longer names get more
+_SHORT = 8  # letters of a gene's name, beyond which the figure is larger
 _STRIP = 5  # colours of groups stand this far from the heat map, in points
 
 
@@ -117,7 +115,8 @@ def adjacency(
     rows, columns = rows[row_order], columns[column_order]
     size = 2.5 + 0.16 * np.clip([len(columns), len(rows)], _FEWEST_ROWS, _MAX_LABELS)
     names = adata.var_names[rows], adata.var_names[columns]
-    figure, axes = _common.panels(ax, 1, size[0] + 1.2 + _overlong(names[0]), size[1] + _overlong(names[1]))
+    beyond = [_common.overlong(own, _SHORT) for own in names]
+    figure, axes = _common.panels(ax, 1, size[0] + 1.2 + beyond[0], size[1] + beyond[1])
     shown = np.ix_(rows, columns)
     _draw(axes[0], figure, matrix[shown], self_edges[shown], *names)
     groups.draw(axes[0], rows, columns)
@@ -129,12 +128,6 @@ def _strongest(sums: np.ndarray, n_top: int, named: bool = False) -> np.ndarray:
     if not named and len(sums) > n_top:
         n_top = min(n_top, max(1, int((sums > 0).sum())))
     return np.sort(_common.top_range(sums, n_top))
-
-
-def _overlong(names: Sequence[str]) -> float:
-    """Inches by which the longest of some names is longer than usual ones."""
-    letters = max(map(len, names)) - _USUAL_NAME
-    return max(0, letters) * _NAME_SIZE * _BROAD / 72
 
 
 class _Groups:
@@ -233,7 +226,7 @@ def _draw(
             np.arange(0, len(names), step),
             list(names)[::step],
             rotation=rotation,
-            fontsize=_NAME_SIZE,
+            fontsize=7,
             parse_math=False,
         )
     for row, column in np.argwhere(self_edges):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import matplotlib.pyplot as plt
@@ -182,6 +182,11 @@ def panels(
     for spare in axes[n:]:
         spare.remove()
     return figure, axes[:n]
+
+
+def overlong(names: Iterable[object], usual: int) -> float:
+    """Inches that the longest of some names takes beyond so many letters."""
+    return CHARACTER * max(0, max(len(str(name)) for name in names) - usual)
 
 
 def columns_that_fit(width: float, labels: Sequence[str]) -> int:

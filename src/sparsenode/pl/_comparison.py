@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sparsenode import _checks
 from sparsenode.pl import _common
 
 _ROW = 0.3  # height of a method, in inches
@@ -78,16 +79,16 @@ def comparison(
     """
     wanted = [measures] if isinstance(measures, str) else list(measures)
     columns = [*wanted, method, *([groupby] if groupby is not None else [])]
-    missing = [column for column in columns if column not in table]
-    if missing or not wanted:
-        raise KeyError(f"Expected the columns {columns} in `table`, found {missing or 'no measure'} missing.")
+    _checks.columns("table", table, columns)
+    if not wanted:
+        raise KeyError("Expected columns of `table` in `measures`, found no measure.")
     methods, groups = _levels(table[method]), ["all"] if groupby is None else _levels(table[groupby])
     empty = [measure for measure in wanted if table[measure].notna().sum() == 0]
     if empty or not methods:
         raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
     colors = _common.distinct_colors(len(groups))
     height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods)
-    longer = max(0, max(map(len, methods)) - _SHORT) * _common.CHARACTER
+    longer = _common.overlong(methods, _SHORT)
     figure, axes = _common.panels(ax, len(wanted), 3.2 + longer / min(4, len(wanted)), height)
     for i, (axis, measure) in enumerate(zip(axes, wanted, strict=True)):
         for g, group in enumerate(groups):

@@ -77,8 +77,7 @@ def skill(
     ratios = errors / errors[:, 1:].min(1, keepdims=True)
     low, high = min(ratios.min(), 0.8) / 1.15, min(ratios.max(), max(_FAR, ratios[:, 0].max())) * 1.15
     places = np.arange(len(errors))[::-1]
-    longest = max(len(str(name)) for name in table.index)
-    width = 6.0 + _common.CHARACTER * max(0, longest - _SHORT)
+    width = 6.0 + _common.overlong(table.index, _SHORT)
     figure, axes = _common.panels(ax, 1, width, 1.3 + _ROW * min(len(errors), 2 * _MAX_TEXT))
     axis = axes[0]
     _draw(axis, ratios, places, [str(name).removeprefix("null_") for name in nulls], high)

@@ -101,7 +101,7 @@ def prepare_motion(
     if adata.obs[trial_key].isna().any():
         raise ValueError(f"Expected a trial for every frame in `adata.obs[{trial_key!r}]`, found missing ones.")
     if reference is not None:
-        found = _components(reference, "reference")
+        found = copy.deepcopy(_components(reference, "reference"))  # a reference keeps its own
         _check_coordinates(adata, found["coordinates"])
         table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
         table.obs[trial_key] = table.obs[trial_key].astype("category").cat.remove_unused_categories()
@@ -196,7 +196,7 @@ def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:
     obs.index = obs.index.astype(str)
     result = AnnData(z, obs=obs)
     result.var_names = [f"component {i}" for i in range(z.shape[1])]
-    result.uns[_KEY] = copy.deepcopy(found)  # a reference keeps its own
+    result.uns[_KEY] = found
     return result
 
 
