@@ -175,6 +175,16 @@ def test_packaged_collection_by_species_and_without_variants():
     assert not others & human
 
 
+def test_files_are_closed_after_an_error(genome, monkeypatch):
+    pyfaidx = pytest.importorskip("pyfaidx")
+    path, *_ = genome
+    closed, close = [], pyfaidx.Faidx.__exit__
+    monkeypatch.setattr(pyfaidx.Faidx, "__exit__", lambda self, *error: (closed.append(self), close(self, *error)))
+    with pytest.raises(ValueError, match="chrX"):
+        pp.scan_motifs(AnnData(np.zeros((1, 1)), var=pd.DataFrame(index=["chrX:5-10"])), path, {"F": np.ones((3, 4))})
+    assert closed
+
+
 def test_refuses_what_it_cannot_scan(genome):
     path, peaks, _ = genome
     counts = np.ones((3, 4))
