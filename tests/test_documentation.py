@@ -104,10 +104,11 @@ def _with_times_of_slingshot(blocks: list[str]) -> list[str]:
     return [given + block if "slingshot.csv" in block else block for block in blocks]
 
 
-def test_tables_are_those_of_the_results():
+def test_tables_are_those_of_the_results(monkeypatch):
     script = REPOSITORY / "benchmarks" / "tables.py"
     if not script.exists():  # a source distribution has no benchmarks
         pytest.skip("no benchmarks here")
+    monkeypatch.syspath_prepend(script.parent)  # as Python does for a script
     spec = importlib.util.spec_from_file_location("tables", script)
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)

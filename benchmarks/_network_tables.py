@@ -1,0 +1,190 @@
+"""Tables of networks: BEELINE, simulated and real cells, and reference networks from chromatin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from _tables import DONORS, NETWORKS, Rows, results, strongest
+
+NETWORK_METHODS = {
+    "sparsenode": "transport (ours)",
+    "sparsenode, shuffled": "pseudotime shuffled",
+    "genie3": "GENIE3",
+    "pearson": "Pearson",
+    "partial_correlation": "partial correlation",
+}
+# Families of simulated networks whose cells come to rest in some states
+_RESTING = ("repression", "attractors", "myeloid")
+TIMES = {
+    "true": "true",
+    "diffusion": "diffusion",
+    "diffusion, not centred": "the same, not centred",
+    "curves": "curves, one for each lineage",
+    "curves, not centred": "the same, not centred",
+    "curves, mean": "curves, mean over lineages",
+    "genie3": "GENIE3",
+    "partial_correlation": "partial correlation",
+}
+FAMILIES = {
+    "chain": "chains",
+    "ring": "ring",
+    "bifurcation": "bifurcations",
+    "random": "random",
+    "repression": "repression",
+    "attractors": "attractors",
+    "myeloid": "myeloid",
+}
+
+
+def rests(networks: pd.Index) -> np.ndarray:
+    """Which of the simulated networks have cells that come to rest in some states."""
+    return networks.str.split(",").str[0].isin(_RESTING)
+
+
+def beeline() -> Rows:
+    """AUPRC ratio / early precision ratio beside baselines and the best published method."""
+    table = results("results/beeline.csv").groupby(["network", "method"]).median(numeric_only=True)
+    published = results("results/beeline_best_published.csv").set_index("network")
+    names = NETWORK_METHODS
+    rows = [["network", *names.values(), "best of twelve published", "signs right"]]
+    for network in ("dyn-BF", "dyn-TF", "dyn-LI", "VSC", "mCAD"):
+        scores = []
+        for score in ("auprc_ratio", "epr"):
+            own = {name: table.loc[network, name][score] for name in names}
+            scores.append(strongest(own | {"published": published.loc[network, score]}))
+        cells = [f"{scores[0][name]} / {scores[1][name]}" for name in scores[0]]
+        rows.append([network, *cells, f"{table.loc[network, 'sparsenode']['sign_accuracy']:.2f}"])
+    return rows
+
+
+def simulated_networks() -> Rows:
+    """AUPRC ratio / early precision ratio on simulated networks, with most cells."""
+    table = results("results/simulated_networks.csv").query("cells == cells.max()")
+    table = table.groupby(["network", "method"], sort=False).median(numeric_only=True)
+    rows = [["network", *NETWORK_METHODS.values(), "signs right"]]
+    for network in table.index.unique("network"):
+        own = table.loc[network]
+        scores = [strongest(own[score].loc[list(NETWORK_METHODS)].to_dict()) for score in ("auprc_ratio", "epr")]
+        cells = [f"{scores[0][name]} / {scores[1][name]}" for name in NETWORK_METHODS]
+        rows.append([network, *cells, f"{own.loc['sparsenode', 'sign_accuracy']:.2f}"])
+    return rows
+
+
+def simulated_cells() -> Rows:
+    """Geometric means of AUPRC ratios over networks whose cells move on or rest, also unseen ones, with fewer and fewer cells."""
+    table = results("results/simulated_networks.csv").groupby(["cells", "network", "method"], sort=False)
+    ratio = table["auprc_ratio"].median().unstack()[list(NETWORK_METHODS)]
+    rows = [["cells", "networks", *NETWORK_METHODS.values(), "ours is highest"]]
+    for n_cells in ratio.index.unique("cells"):
+        own = ratio.loc[n_cells]
+        at_rest, unseen = rests(own.index), own.index.str.endswith("c")
+        for name, members in (
+            ("move on", ~at_rest),
+            ("move on, draws *c* alone", ~at_rest & unseen),
+            ("rest in some states", at_rest),
+            ("rest, draws *c* alone", at_rest & unseen),
+        ):
+            which = own[members]
+            means = strongest(np.exp(np.log(which).mean()).to_dict())
+            highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
+            own_row = [str(n_cells), name, *(means[method] for method in NETWORK_METHODS)]
+            rows.append([*own_row, f"{highest} of {len(which)}"])
+    return rows
+
+
+def estimated_pseudotime() -> Rows:
+    """Geometric means of AUPRC ratios over families of simulated networks, by what their pseudotime is."""
+    table = results("results/estimated_pseudotime.csv")
+    ratio = table.groupby(["network", "method"], sort=False)["auprc_ratio"].median().unstack()[list(TIMES)]
+    family = ratio.index.str.split(",").str[0].map(FAMILIES)
+    rows = [["networks", *TIMES.values()]]
+    for name in dict.fromkeys(family):
+        own = ratio[family == name]
+        means = strongest(np.exp(np.log(own.dropna(axis=1)).mean()).to_dict())
+        rows.append([f"{name} ({len(own)})", *(means.get(method, "") for method in TIMES)])
+    return rows
+
+
+def sensitivity() -> Rows:
+    """AUPRC ratio with one setting changed at a time."""
+    table = results("results/sensitivity.csv")
+    rows = [["setting", *NETWORKS]]
+    for (setting, value), own in table.groupby(["setting", "value"], sort=False):
+        ratio = own.set_index("network")["auprc_ratio"]
+        name = "defaults" if (setting, value) == ("seed", "0") else f"{setting} {value}"
+        rows.append([name, *(f"{ratio[network]:.2f}" for network in NETWORKS)])
+    return rows
+
+
+def stability() -> Rows:
+    """Edges that are in every half of the cells, with pseudotime and without its order; means over seeds."""
+    table = results("results/stability.csv").groupby(["network", "pseudotime"]).mean(numeric_only=True)
+    shown = {
+        ("density", "as given"): "true edges, share of all pairs",
+        ("in_all", "as given"): "pairs non-zero in all ten halves, share of all pairs",
+        ("precision_in_all", "as given"): "true, share of these",
+        ("precision_strongest", "as given"): "true, share of as many strongest pairs of one fit to all cells",
+        ("precision_others", "as given"): "true, share of pairs that are zero in some half",
+        ("correlation", "as given"): "rank correlation of weights between complementary halves",
+        ("correlation", "permuted"): "that correlation, pseudotime permuted",
+        ("precision_in_all", "permuted"): "true, share of pairs non-zero in all halves, pseudotime permuted",
+    }
+    rows = [["network", *shown.values()]]
+    for network in table.index.unique("network"):
+        rows.append([str(network), *(f"{table.loc[(network, kind), name]:.2f}" for name, kind in shown)])
+    return rows
+
+
+def real_networks() -> Rows:
+    """AUPRC ratio of three lineages on three donors."""
+    table = results("results/real_networks.csv").groupby(["donor", "method", "lineage"])["auprc_ratio"].median()
+    names = {
+        "sparsenode": "transport (ours)",
+        "sparsenode, shuffled": "pseudotime shuffled, median of two",
+        "pearson": "Pearson",
+        "spearman": "Spearman",
+        "genie3": "GENIE3, 50 trees",
+        "sparsenode, lineage": "transport, network of the lineage",
+        "pearson, lineage": "Pearson, cells of the lineage",
+        "spearman, lineage": "Spearman, cells of the lineage",
+        "genie3, lineage": "GENIE3, cells of the lineage",
+    }
+    lineages = {"monocyte": "monocyte", "erythroid": "erythroid", "b_cell": "B cell"}
+    rows = [["donor", "method", *lineages.values()]]
+    for donor in DONORS:
+        cells = [strongest({name: table[donor, name, lineage] for name in names}) for lineage in lineages]
+        for name, label in names.items():
+            rows.append([donor if name == "sparsenode" else "", label, *(cell[name] for cell in cells)])
+    return rows
+
+
+def real_ridge() -> Rows:
+    """AUPRC ratios of the same networks with other ridges, three donors each."""
+    table = results("results/real_networks.csv").groupby(["method", "lineage", "donor"])["auprc_ratio"].median()
+    lineages = {"monocyte": "monocyte", "erythroid": "erythroid", "b_cell": "B cell"}
+    ridges = {"sparsenode, ridge 0": "0", "sparsenode": "**0.5**, the default", "sparsenode, ridge 2": "2"}
+    return [
+        ["ridge", *(f"{lineage}: {', '.join(DONORS)}" for lineage in lineages.values())],
+        *(
+            [label, *(" / ".join(f"{table[name, lineage, donor]:.2f}" for donor in DONORS) for lineage in lineages)]
+            for name, label in ridges.items()
+        ),
+    ]
+
+
+def multiome() -> Rows:
+    """Reference networks and pseudotime of simulated multiomes."""
+    table = results("results/multiome.csv")
+    names = {
+        "lineage_precision": "precision, mean over lineages",
+        "lineage_recall": "recall, mean over lineages",
+        "union_precision": "precision, all cell types together",
+        "worst_cell_type_precision": "precision, worst single cell type",
+        "time_correlation": "rank correlation of diffusion pseudotime with the true time, worse fate",
+        "cells_in_their_lineage": "cells kept in the lineage of their true fate",
+    }
+    rows = [["", f"lowest of {len(table)} seeds", "median"]]
+    return [
+        *rows,
+        *([label, f"{table[name].min():.3f}", f"{table[name].median():.3f}"] for name, label in names.items()),
+    ]
