@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "recovery_hill_zeros": lambda: equations.recovery("hill", "f1", 2, largest=True),
     "recovery_hill_extrapolation": lambda: equations.recovery("hill", "extrapolation_error", 2, largest=False),
     "multiome": networks.multiome,
+    "multiome_networks": networks.multiome_networks,
     "second_order": lambda: equations.second_order("fixed"),
     "second_order_random": lambda: equations.second_order("random"),
     "second_order_noise": equations.second_order_noise,
