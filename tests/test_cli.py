@@ -11,6 +11,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from mudata import MuData
 from scipy.stats import rankdata
 from sklearn.metrics import auc, precision_recall_curve
 
@@ -209,6 +210,27 @@ def test_input_that_is_no_h5ad(tmp_path, capsys):
     (tmp_path / "in.h5ad").write_text("gene,cell\n")
     assert _cli.main(["fit", str(tmp_path / "in.h5ad"), str(tmp_path / "out.h5ad")]) == 1
     assert "Expected an h5ad file to read, found '" in failure(capsys)
+
+
+def test_input_of_several_modalities(adata, tmp_path, capsys):
+    MuData({"rna": adata, "other": adata.copy()}).write_h5mu(tmp_path / "in.h5mu")
+    assert _cli.main(["fit", str(tmp_path / "in.h5mu"), str(tmp_path / "out.h5ad")]) == 1
+    assert "Of a MuData write one modality" in failure(capsys)
+
+
+def test_names_in_another_encoding(path, tmp_path, capsys):
+    (tmp_path / "factors.txt").write_text("GATA1\n", encoding="utf-16")
+    arguments = [
+        "fit",
+        str(path),
+        str(tmp_path / "out.h5ad"),
+        "--time",
+        "age",
+        "--regulators",
+        str(tmp_path / "factors.txt"),
+    ]
+    assert _cli.main(arguments) == 1
+    assert "Expected a text file in UTF-8" in failure(capsys)
 
 
 def test_the_input_is_not_overwritten(path, quick, capsys):

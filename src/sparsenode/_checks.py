@@ -31,11 +31,11 @@ def missing(adata: AnnData, key: str, argument: str, places: Sequence[str]) -> K
     return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.")
 
 
-def anndata(adata: object) -> None:
+def anndata(adata: object, name: str = "adata") -> None:
     """Refuse anything but AnnData, such as MuData, of which it takes one modality."""
     if not isinstance(adata, AnnData):
         raise TypeError(
-            f"Expected `adata` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, `mdata['rna']`."
+            f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, `mdata['rna']`."
         )
 
 
@@ -74,6 +74,12 @@ def key_added(value: object) -> None:
         raise ValueError(
             f"Expected `key_added` to be a name without a slash, which h5ad reads as a group, found {value!r}."
         )
+
+
+def number(name: str, value: object) -> None:
+    """Refuse anything but finite numbers."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not abs(float(value)) < float("inf"):
+        raise ValueError(f"Expected `{name}` to be a finite number, found {value!r}.")
 
 
 def positive(name: str, value: object) -> None:
@@ -246,7 +252,9 @@ def device(accelerator: object, devices: object, precision: object) -> None:
 
 
 def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
-    """Refuse tables that lack columns."""
+    """Refuse what is no table, and tables that lack columns."""
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"Expected `{name}` to be a data frame, found {type(table).__name__}.")
     missing = [column for column in needed if column not in table]
     if missing:
         raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {missing} not found in {list(table)}.")
@@ -266,6 +274,8 @@ def genes_of_edges(name: str, table: pd.DataFrame) -> None:
 def weights(name: str, table: pd.DataFrame) -> np.ndarray:
     """Weights of a table of edges, after refusing anything but numbers; they may be missing or infinite."""
     column = table["weight"]
+    if column.dtype.kind in "fiu":  # the usual case, where there may be millions
+        return column.to_numpy(dtype=float)
     if any(isinstance(value, bool | np.bool_ | str) for value in column):
         raise TypeError(
             f"Expected numbers in the column `weight` of `{name}`, found {column.dtype}, such as {column.iloc[:1].tolist()}. "

@@ -98,8 +98,10 @@ def _fit(options: argparse.Namespace) -> None:
         raise ValueError(f"Expected OUT.h5ad to be another file than IN.h5ad, found '{options.output}' for both.")
     try:
         adata = anndata.read_h5ad(options.input)
-    except OSError as error:
-        raise OSError(f"Expected an h5ad file to read, found '{options.input}': {error}") from error
+    except Exception as error:  # whatever is in files of other kinds
+        raise OSError(
+            f"Expected an h5ad file to read, found '{options.input}': {error} Of a MuData write one modality, `mdata['rna'].write_h5ad(…)`."
+        ) from error
     print(f"{options.input}: {adata.n_obs} cells × {adata.n_vars} genes")
     SparseNODE.setup_anndata(
         adata, layer=options.layer, time_key=options.time, lineage_key=options.lineages, batch_key=options.batch
@@ -125,7 +127,10 @@ def _fit(options: argparse.Namespace) -> None:
 def _regulators(given: str, adata: AnnData) -> str | list[str]:
     """Names in a file, or the column of ``.var``."""
     if Path(given).is_file():
-        return [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        try:
+            return [line.strip() for line in Path(given).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"Expected a text file in UTF-8, a name a line, in {given!r}: {error}") from error
     if given not in adata.var:
         raise ValueError(
             f"Expected `--regulators` to be a file with a name a line or a column of .var, found {given!r}. Columns: "

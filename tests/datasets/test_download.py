@@ -5,6 +5,7 @@ import http.server
 import threading
 from hashlib import sha256
 from importlib.resources import files
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -135,3 +136,39 @@ def test_checksums_are_those_of_the_local_copy(data_dir):
     for name in _download._MOTION:
         digest = sha256((data_dir / "motion_capture" / name).read_bytes()).hexdigest()
         assert cache.registry[f"motion_capture/{name}"] == f"sha256:{digest}"
+
+
+def test_local_copy_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPARSENODE_DATA", "~/data")
+    (tmp_path / "data" / "motion_capture").mkdir(parents=True)
+    for name in _download._MOTION:
+        (tmp_path / "data" / "motion_capture" / name).touch()
+    assert sn.datasets.download("motion_capture") == tmp_path / "data" / "motion_capture"
+
+
+def test_tables_that_were_interrupted_are_written_anew(published, tmp_path, monkeypatch):
+    """A file that is there is whole: it is moved to its place when all are written."""
+    cache = tmp_path / "cache" / "bone_marrow"
+    cache.mkdir(parents=True)
+    registry = [f"bone_marrow/{path.name}" for path in published.iterdir()]
+    for path in published.iterdir():
+        (cache / path.name).write_bytes(path.read_bytes())
+    store = SimpleNamespace(
+        load_registry=lambda _: None, registry_files=registry, fetch=lambda name: str(tmp_path / "cache" / name)
+    )
+    monkeypatch.setattr(pooch, "create", lambda **_: store)
+    monkeypatch.delenv("SPARSENODE_DATA", raising=False)
+    to_csv = pd.DataFrame.to_csv
+
+    def interrupted(self, path, **kwargs):
+        to_csv(self, path, **kwargs)
+        if "reference_monocyte" in str(path):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sn.datasets.download("bone_marrow")
+    assert {path.name for path in cache.iterdir()} == {path.name for path in published.iterdir()}
+    sn.datasets.bone_marrow(sn.datasets.download("bone_marrow"), "S1D2")

@@ -171,3 +171,10 @@ def test_errors():
         sn.datasets.random_second_order_system(1)
     with pytest.raises(ValueError, match="`noise`"):
         system.simulate(noise=-1.0)
+
+
+def test_times_that_are_refused():
+    system = sn.datasets.random_second_order_system(n_genes=3, seed=0)
+    for times in (1.0, [[0.0, 1.0]], [0.0, np.inf]):
+        with pytest.raises(ValueError, match="Expected `times` to be finite numbers in one dimension"):
+            system.solve(np.ones(3), times)

@@ -351,7 +351,7 @@ def test_held_genes_of_a_linear_system_in_closed_form():
         np.testing.assert_allclose(held.X[rows], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("clamp", [{"gene9": 1.0}, {"gene1": np.inf}])
+@pytest.mark.parametrize("clamp", [{"gene9": 1.0}, {"gene1": np.inf}, {"gene1": "1"}, ["gene1"]])
 def test_held_genes_that_are_refused(clamp):
-    with pytest.raises(ValueError, match="clamp"):
+    with pytest.raises(ValueError if isinstance(clamp, dict) else TypeError, match="clamp"):
         sn.datasets.random_linear_system(n_genes=4, seed=3).simulate(clamp=clamp)

@@ -156,6 +156,7 @@ def test_real_motion(data_dir):
         ({"trial_key": "subject"}, KeyError, "'subject' in `adata.obs`"),
         ({"predictions": np.zeros((9, 9))}, ValueError, r"10 frames.*× 9 coordinates.*20 frames.*\(9, 9\) for 'model'"),
         ({"predictions": {"base": np.zeros((20, 8))}}, ValueError, "for 'base'"),
+        ({"fitted_until": "0.8"}, ValueError, "Expected `fitted_until` to be a finite number, found '0.8'"),
     ],
     ids=str,
 )
@@ -198,3 +199,20 @@ def test_few_frames_have_room_for_the_legend(motion, is_within, n_frames, azimut
     assert is_within(figure)
     places = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert not any(one.overlaps(other) for i, one in enumerate(places) for other in places[:i])
+
+
+def test_frames_are_drawn_in_the_order_of_their_times(motion):
+    """Whatever the order of the rows, and predictions with them."""
+    order = np.random.default_rng(1).permutation(20)
+    drawn = frames(sn.pl.stick_figure(motion, predictions=motion.X + 0.1, trial="a", n_frames=4))
+    mixed = motion[order].copy()
+    axis = sn.pl.stick_figure(mixed, predictions=motion.X[order] + 0.1, trial="a", n_frames=4)
+    for colour, found in frames(axis).items():
+        np.testing.assert_allclose(found, drawn[colour])
+    labels = [float(text.get_text()) for text in axis.get_xticklabels()]
+    assert labels == sorted(labels)
+
+
+def test_trials_that_are_numbers(motion):
+    motion.obs["trial"] = motion.obs["trial"].map({"a": 1, "b": 10}).astype(int)
+    assert sn.pl.stick_figure(motion, trial=10).get_xlabel() == "time (s), 10"

@@ -441,3 +441,12 @@ def test_given_axes_and_show(monkeypatch, results, shown):
     assert shown() == 0
     assert sn.pl.velocity(results, show=True) is None
     assert shown() == 1
+
+
+def test_the_legend_names_the_categories_that_cells_have(embedded):
+    """In the colours that all of them have."""
+    embedded.obs["type"] = pd.Categorical(np.where(np.arange(embedded.n_obs) % 2, "a", "c"), categories=["a", "b", "c"])
+    embedded.uns["type_colors"] = ["#ff0000", "#00ff00", "#0000ff"]
+    legend = sn.pl.velocity(embedded, color="type").get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "c"]
+    assert [to_hex(handle.get_color()) for handle in legend.legend_handles] == ["#ff0000", "#0000ff"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
+import re
 
 import pytest
 
@@ -72,3 +74,35 @@ def test_attributes_are_found_by_their_whole_name_and_empty_ones_are_none(tmp_pa
     path.write_text("\n".join(rows) + "\n")
     assert pp.read_annotation(path)["gene"].tolist() == ["A", "ENSG1"]
     assert pp.read_annotation(path, "gene_id")["gene"].tolist() == ["ENSG1", "ENSG1"]
+
+
+@pytest.mark.parametrize(
+    "compress", [gzip.compress, bz2.compress, lzma.compress, bytes], ids=["gzip", "bzip2", "xz", "none"]
+)
+@pytest.mark.parametrize("name", ["genes.gtf", "genes.gtf.gz", "genes.gtf.bgz"])
+def test_compression_is_told_by_the_file_and_not_by_its_name(tmp_path, compress, name):
+    path = tmp_path / name
+    path.write_bytes(compress(GTF.encode()))
+    assert len(pp.read_annotation(path)) == 4
+
+
+@pytest.mark.parametrize("content", [GTF.replace("tag", "naïve").encode("latin-1"), gzip.compress(GTF.encode())[:-20]])
+def test_files_that_cannot_be_read_are_named(tmp_path, content):
+    path = tmp_path / "genes.gtf"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected a GTF file, plain text in UTF-8 or compressed, in '.*genes\.gtf'"):
+        pp.read_annotation(path)
+
+
+@pytest.mark.parametrize("attribute", ["gene_nmae", "gene(name", "gene.name"])
+def test_an_attribute_that_no_row_has(tmp_path, attribute):
+    path = tmp_path / "genes.gtf"
+    path.write_text(GTF)
+    with pytest.raises(ValueError, match=rf"attribute '{re.escape(attribute)}' in rows .* none of 4, such as 'gene_id"):
+        pp.read_annotation(path, attribute)
+
+
+def test_a_chromosome_may_be_called_na(tmp_path):
+    path = tmp_path / "genes.gtf"
+    path.write_text(GTF.replace("\n1\t", "\nNA\t"))
+    assert set(pp.read_annotation(path)["chrom"]) == {"NA"}

@@ -225,3 +225,34 @@ def test_refuses_coordinates_that_are_none(start):
 def test_refuses_distances_that_are_no_bases(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
         pp.assign_peaks(peaks(("chr1", 5, 10)), genes(("chr1", 10_000, 20_000, "+", "gene")), **arguments)
+
+
+@pytest.mark.parametrize("peaks_type", ["int16", "uint16", "uint32", "uint64", "UInt32"])
+@pytest.mark.parametrize("genes_type", ["int64", "uint32", "uint64"])
+def test_coordinates_of_any_integers(peaks_type, genes_type):
+    """Differences of unsigned numbers are no distances; there is a promoter on either side, and a chromosome begins nearby."""
+    rows = [("chr1", 2_000, 9_000, "+", "near"), ("chr1", 30_000, 31_000, "-", "far"), ("chr1", 100, 200, "+", "first")]
+    annotation = pd.DataFrame(
+        [(*row, feature) for row in rows for feature in ("gene", "exon")], columns=ANNOTATION_COLUMNS
+    )
+    peaks = pd.DataFrame(
+        {"chrom": "chr1", "start": [20, 12_000, 25_000], "end": [40, 12_500, 25_100]}, index=list("abc")
+    )
+    expected = pp.assign_peaks(peaks, annotation)
+    found = pp.assign_peaks(
+        peaks.astype({"start": peaks_type, "end": peaks_type}),
+        annotation.astype({"start": genes_type, "end": genes_type}),
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    assert expected["gene"].tolist() == ["first", "near", "far"]
+    assert expected["distance"].tolist() == [0, 9_900, 5_800]
+
+
+def test_refuses_no_peaks_and_repeated_ones():
+    annotation = pd.DataFrame(
+        [("chr1", 2_000, 9_000, "+", "a", feature) for feature in ("gene", "exon")], columns=ANNOTATION_COLUMNS
+    )
+    peaks = pd.DataFrame({"chrom": "chr1", "start": [20, 30], "end": [40, 50]}, index=["p", "p"])
+    for table in (peaks, peaks[:0]):
+        with pytest.raises(ValueError, match=f"unique names, found {len(table)} of"):
+            pp.assign_peaks(table, annotation)

@@ -113,3 +113,23 @@ def test_refuses_what_is_no_expression(donors):
     one.layers["text"] = np.full(one.shape, "1")
     with pytest.raises(TypeError, match="numeric expression in `adata.layers\\['text'\\]`"):
         pp.min_max_scale(one, layer="text")
+
+
+@pytest.mark.parametrize("key", ["a/b", "", None, 5])
+def test_refuses_keys_that_no_file_can_hold(donors, key):
+    with pytest.raises(ValueError, match="Expected `key_added` to be a name"):
+        pp.min_max_scale(donors[0], layer=None, key_added=key)
+    assert not set(donors[0].layers) - {None}
+
+
+def test_refuses_a_reference_without_ranges_of_all_genes(donors):
+    """As an outer concatenation leaves them: such genes would all be zero."""
+    one, other = donors
+    with pytest.raises(TypeError, match="Expected `reference` to be an AnnData object, found str"):
+        pp.min_max_scale(other, reference="one")
+    pp.min_max_scale(one)
+    one.var.loc[one.var_names[3], "min_max_high"] = np.nan
+    with pytest.raises(
+        ValueError, match=f"finite ranges of all genes in `reference`, found others of 1: .*{one.var_names[3]}"
+    ):
+        pp.min_max_scale(other, reference=one)

@@ -250,3 +250,27 @@ def test_coordinates_in_columns(tmp_path):
     assert hits["F"].to_dict() == {"a": False, "b": True}
     with pytest.raises(ValueError, match="1:4-4"):
         pp.scan_motifs(AnnData(np.zeros((1, 2)), var=var.assign(end=4)), path, motifs)
+
+
+def test_tables_of_counts_are_read_by_their_columns(genome):
+    path, peaks, _ = genome
+    counts = np.random.default_rng(3).dirichlet([0.3] * 4, 6) * 100
+    expected = pp.scan_motifs(peaks, path, {"TF": counts}, pvalue=1e-2)
+    table = pd.DataFrame(counts, columns=list(BASES))[list("TGCA")]
+    pd.testing.assert_frame_equal(pp.scan_motifs(peaks, path, {"TF": table}, pvalue=1e-2), expected)
+
+
+def test_chunks_are_cut_by_what_they_take_when_padded(genome, monkeypatch):
+    """A single long peak does not widen all others."""
+    path, peaks, words = genome
+    monkeypatch.setattr(_motifs, "_CHUNK_BASES", 200)
+    found = list(_motifs._chunks(_motifs.peak_coordinates(peaks), path))
+    assert len(found) > 5
+    assert all(len(sequences) == 1 or len(sequences) * max(map(len, sequences)) <= 200 for _, sequences in found)
+    assert sorted(np.concatenate([positions for positions, _ in found])) == list(range(peaks.n_vars))
+    assert all(words[i] == text for positions, texts in found for i, text in zip(positions, texts, strict=True))
+
+
+def test_peaks_are_an_anndata(genome):
+    with pytest.raises(TypeError, match="Expected `peaks` to be an AnnData object, found DataFrame"):
+        pp.scan_motifs(genome[1].var, genome[0], {"TF": np.ones((6, 4))})

@@ -163,12 +163,18 @@ def test_warns_of_joints_at_one_side_alone(frames):
         pp.prepare_motion(frames[:, (joint != "rhand") | (axis != "z")].copy())
 
 
-def test_many_late_starts_have_names_of_their_own():
-    """More than 130 seconds, every 0.05 of them."""
+@pytest.mark.parametrize(
+    ("every", "n_starts", "known"),
+    [(0.05, 2619, ("a from 0.06", "a from 0.1", "a from 130.96")), (0.001, 6549, ("a from 0.02",))],
+)
+def test_many_late_starts_have_names_of_their_own(every, n_starts, known):
+    """More than 130 seconds, 50 frames each: a start is at a frame, and has its time, however many fall on it."""
     times = np.arange(6600) / 50
-    names = [name for name, *_ in _late_starts("a", times, times[:, None], 0.05, 1.0)]
-    assert len(set(names)) == len(names) > 2500
-    assert {"a from 0.05", "a from 130.95"} <= set(names)
+    found = _late_starts("a", times, times[:, None], every, 1.0)
+    names = [name for name, *_ in found]
+    assert len(set(names)) == len(names) == n_starts
+    assert set(known) <= set(names)
+    assert all(name == f"a from {at[0]:.7g}" for name, at, _ in found)
 
 
 @pytest.mark.parametrize(("column", "message"), [("time", "finite times"), ("trial", "a trial for every frame")])
@@ -236,3 +242,29 @@ def test_new_trials_have_their_own_categories_only(frames):
 def test_refuses_what_few_frames_do_not_give(frames, arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
         pp.prepare_motion(frames[:7].copy(), **arguments)
+
+
+def test_refuses_names_that_late_starts_and_mirror_images_have(frames):
+    for other in ("a mirrored", "a from 0.2"):
+        named = frames.copy()
+        first, second = named.obs["trial"].unique()[:2]
+        named.obs["trial"] = named.obs["trial"].astype(str).replace({str(first): "a", str(second): other})
+        with pytest.raises(ValueError, match=f"differ from those of mirror images and late starts, found '{other}'"):
+            pp.prepare_motion(named)
+
+
+def test_trials_that_are_numbers_are_named_alike_with_a_reference(frames):
+    frames.obs["trial"] = pd.factorize(frames.obs["trial"])[0]
+    training = pp.prepare_motion(frames, start_every=None, mirror=False)
+    again = pp.prepare_motion(frames, reference=training)
+    assert list(again.obs["trial"]) == [str(name) for name in frames.obs["trial"]]
+    assert set(again.obs["trial"]) == set(training.obs["trial"])
+
+
+def test_what_is_no_reference_and_no_switch(frames):
+    with pytest.raises(TypeError, match="Expected `reference` to be an AnnData object, found int"):
+        pp.prepare_motion(frames, reference=3)
+    with pytest.raises(TypeError, match="Expected `mirror` to be True or False, found 'no'"):
+        pp.prepare_motion(frames, mirror="no")
+    with pytest.raises(ValueError, match="found a single number"):
+        pp.restore_motion(3.0, pp.prepare_motion(frames))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import anndata
+import dask.array
 import numpy as np
 import pandas as pd
 import pytest
@@ -193,7 +194,7 @@ def test_refuses_what_it_cannot_prepare(counts):
         pp.prepare_trajectories(rna, "stem", batch_key="site")
     with pytest.raises(ValueError, match=r"yours like \['GATA1'\]"):
         pp.prepare_trajectories(rna, "stem", keep_genes=["GATA1"])
-    with pytest.raises(ValueError, match="found the string"):
+    with pytest.raises(ValueError, match="found the str"):
         pp.prepare_trajectories(rna, "stem", keep_genes="GATA1")
     with pytest.raises(ValueError, match="cells of the root 'stem' in a lineage"):
         pp.prepare_trajectories(rna, "stem", {"late": ["late_erythroid", "early_erythroid"]})
@@ -358,3 +359,50 @@ def test_counts_are_told_from_logarithms(convert):
     counts[1, 1] = 0.7
     with pytest.raises(ValueError, match="log-transformed"):
         check_counts(AnnData(convert(counts)), None)
+
+
+def test_colours_of_the_cell_types_that_are_left(counts):
+    rna = counts["rna"].copy()
+    types = list(rna.obs["cell_type"].cat.categories)
+    rna.uns["cell_type_colors"] = [f"#00000{number}" for number in range(len(types))]
+    kept = ["early_erythroid", "late_erythroid"]
+    made = sn.pp.prepare_trajectories(rna, "early_erythroid", {"erythroid": kept}, n_top_genes=50)
+    assert list(made.obs["cell_type"].cat.categories) == kept
+    assert list(made.uns["cell_type_colors"]) == [f"#00000{types.index(name)}" for name in kept]
+    assert len(rna.uns["cell_type_colors"]) == len(types)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"lineages": {1: ["stem"], "1": ["early_myeloid"]}}, ValueError, r"found \['1'\] more than once"),
+        ({"lineages": "fates"}, ValueError, r"found \['x'\] more than once"),
+        ({"lineages": {"a": None}}, ValueError, "list of cell types for the lineage 'a', found None"),
+        ({"root": ["stem"]}, TypeError, "name of a cell or a cell type as a string"),
+        ({"keep_genes": None}, ValueError, "list of names, found the NoneType None"),
+        ({"n_top_genes": 1}, ValueError, "at least 3 genes for principal components, found [12]"),
+    ],
+)
+def test_more_that_it_cannot_prepare(counts, arguments, error, message):
+    rna = counts["rna"].copy()
+    if arguments.get("lineages") == "fates":
+        rna.obsm["fates"] = pd.DataFrame(np.ones((rna.n_obs, 2)), rna.obs_names, ["x", "y"])
+        rna.obsm["fates"].columns = ["x", "x"]
+    with pytest.raises(error, match=message):
+        sn.pp.prepare_trajectories(rna, **{"root": "stem", "lineages": counts.uns["lineages"]} | arguments)
+
+
+def test_sparse_arrays_are_as_sparse_matrices(counts):
+    rna = counts["rna"].copy()
+    expected = sn.pp.prepare_trajectories(rna, "stem", n_top_genes=50)
+    rna.X = sparse.csr_array(rna.X)
+    found = sn.pp.prepare_trajectories(rna, "stem", n_top_genes=50)
+    assert (found.X != expected.X).sum() == 0
+    pd.testing.assert_series_equal(found.obs["dpt_pseudotime"], expected.obs["dpt_pseudotime"])
+
+
+def test_counts_that_are_not_in_memory_are_refused(counts):
+    rna = counts["rna"].copy()
+    rna.X = dask.array.from_array(rna.X.toarray())
+    with pytest.raises(TypeError, match=r"counts in memory in `adata\.X`, found Array"):
+        sn.pp.prepare_trajectories(rna, "stem")

@@ -250,3 +250,36 @@ def test_refuses_cell_types_that_cannot_be_compared(normalised):
     every = ["stem"] * normalised.n_obs
     with pytest.raises(ValueError, match=r"at least two cell types in 'cell_type' of modality 'rna'"):
         build((every, every), lineages={"one": ["stem"]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"max_pvalue": 5}, ValueError, r"Expected `max_pvalue` to be in \[0, 1\], found 5"),
+        ({"max_pvalue": "0.05"}, ValueError, "Expected `max_pvalue`"),
+        ({"method": "logreg"}, ValueError, "Expected `method` to be one of .*found 'logreg'"),
+        ({"lineages": "lineages"}, TypeError, "Expected `lineages` to be cell types by lineage"),
+        ({"motifs": "text"}, TypeError, "Expected numbers or booleans in `motifs`, found others, such as 'yes'"),
+    ],
+)
+def test_arguments_out_of_range(normalised, arguments, error, message):
+    if arguments.get("motifs") == "text":
+        arguments = {"motifs": normalised["atac"].varm["motifs"].astype(object).replace({True: "yes", False: "yes"})}
+    given = {"motifs": "motifs", "annotation": normalised.uns["annotation"]} | arguments
+    with pytest.raises(error, match=message):
+        pp.reference_network(normalised, "cell_type", **given)
+
+
+@pytest.mark.parametrize("modality", ["rna", "atac"])
+def test_values_that_are_missing_do_not_take_edges_away(normalised, modality):
+    broken = {name: adata.copy() for name, adata in normalised.mod.items()}
+    broken[modality].X[0, 0] = np.nan
+    with pytest.raises(ValueError, match="found 1 NaN or infinite values"):
+        pp.reference_network(MuData(broken), "cell_type", "motifs", normalised.uns["annotation"], max_pvalue=0.05)
+
+
+def test_names_of_genes_are_unique(normalised):
+    twice = {name: adata.copy() for name, adata in normalised.mod.items()}
+    twice["rna"].var_names = [twice["rna"].var_names[1], *twice["rna"].var_names[1:]]
+    with pytest.raises(ValueError, match="unique names of genes in modality 'rna'"):
+        pp.reference_network(MuData(twice), "cell_type", "motifs", normalised.uns["annotation"])

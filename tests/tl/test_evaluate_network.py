@@ -370,3 +370,17 @@ def test_edges_of_both_signs_and_of_none_have_no_known_sign():
         scores = sn.tl.evaluate_network(network, reference)
         assert scores["sign_accuracy"] == 0.5  # of a to b and b to c
         assert scores["n_true"] == 4
+
+
+def test_names_that_are_numbers():
+    reference = pd.DataFrame({"source": [0, 1, 2], "target": [1, 2, 0]})
+    network = pd.DataFrame({"source": [0, 0, 1], "target": [1, 2, 2], "weight": [3.0, 2.0, 1.0]})
+    expected = sn.tl.evaluate_network(network.astype({"source": str, "target": str}), reference.astype(str), ["0", "1"])
+    pd.testing.assert_series_equal(sn.tl.evaluate_network(network, reference, regulators=[0, 1]), expected)
+
+
+def test_what_is_no_table():
+    table = pd.DataFrame({"source": ["a"], "target": ["b"], "weight": [1.0]})
+    for name, arguments in (("network", (None, table)), ("reference", (table, "reference.csv"))):
+        with pytest.raises(TypeError, match=f"Expected `{name}` to be a data frame, found"):
+            sn.tl.evaluate_network(*arguments)

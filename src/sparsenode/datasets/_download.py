@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -64,7 +65,7 @@ def download(name: Literal["bone_marrow", "motion_capture"]) -> Path:
     wanted = _MOTION if name == "motion_capture" else _bone_marrow.file_names(_bone_marrow.BATCHES)
     local = os.environ.get(VARIABLE)
     if local:
-        folder = Path(local) / name
+        folder = Path(local).expanduser() / name
         missing = [file for file in wanted if not (folder / file).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -77,7 +78,10 @@ def download(name: Literal["bone_marrow", "motion_capture"]) -> Path:
     raw = [Path(cache.fetch(file)) for file in cache.registry_files if file.startswith(f"{name}/")]
     folder = raw[0].parent
     if not all((folder / file).is_file() for file in wanted):
-        assemble_bone_marrow(folder, folder)
+        with TemporaryDirectory(dir=folder) as unfinished:  # a file that is there is whole
+            assemble_bone_marrow(folder, Path(unfinished))
+            for file in Path(unfinished).iterdir():
+                file.replace(folder / file.name)
     return folder
 
 

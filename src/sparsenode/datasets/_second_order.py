@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.linalg import expm
 
+from sparsenode import _checks
 from sparsenode.datasets import _systems
 from sparsenode.datasets._linear_system import _StandardNormal
 
@@ -124,15 +125,20 @@ class SecondOrderSystem:
 
         Raises
         ------
+        TypeError
+            If ``times`` are not numbers.
         ValueError
-            If the initial state does not have an entry per gene.
+            If the initial state does not have an entry per gene, or ``times`` are not finite numbers in one dimension.
         """
         n = len(self.genes)
         x0 = np.asarray(x0, dtype=np.float64)
         v0 = self.initial_velocity.to_numpy() @ x0 if v0 is None and x0.shape == (n,) else np.asarray(v0)
         if x0.shape != (n,) or v0.shape != (n,):
             raise ValueError(f"Expected `x0` and `v0` to have the shape ({n},), found {x0.shape} and {v0.shape}.")
-        flow = expm(np.asarray(times, dtype=np.float64)[:, None, None] * companion(self.position, self.velocity))
+        times = _checks.numbers("times", times)
+        if times.ndim != 1 or not np.isfinite(times).all():
+            raise ValueError(f"Expected `times` to be finite numbers in one dimension, found shape {times.shape}.")
+        flow = expm(times[:, None, None] * companion(self.position, self.velocity))
         state = flow @ np.concatenate([x0, v0])
         return state[:, :n], state[:, n:]
 

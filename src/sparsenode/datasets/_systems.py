@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import numpy as np
@@ -116,6 +117,8 @@ class System:
 
         Raises
         ------
+        TypeError
+            If ``clamp`` is no mapping.
         ValueError
             If an argument is out of range.
         RuntimeError
@@ -131,9 +134,11 @@ class System:
 
     def _held(self, clamp: Mapping[str, float] | None) -> dict[int, float]:
         """Positions and values of held genes."""
+        if clamp is not None and not isinstance(clamp, Mapping):
+            raise TypeError(f"Expected `clamp` to map genes to numbers, found {clamp!r}.")
         held = {} if clamp is None else dict(clamp)
         for name, value in held.items():
-            if name not in self.genes or not np.isfinite(value):
+            if name not in self.genes or not isinstance(value, Real) or not np.isfinite(value):
                 raise ValueError(
                     f"Expected `clamp` to map genes like {self.genes[:3]} to finite numbers, found {name!r}: {value!r}."
                 )

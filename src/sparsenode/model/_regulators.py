@@ -191,8 +191,6 @@ def prior_weight_matrix(
     ValueError
         If a gene is missing, a weight is out of range, or no edge is between genes of the model.
     """
-    if not isinstance(prior, pd.DataFrame):
-        raise TypeError(f"Expected `prior` to be a data frame of edges, found {type(prior).__name__}.")
     _checks.columns("prior", prior, ("source", "target"))
     _checks.genes_of_edges("prior", prior)
     confidence = _checks.weights("prior", prior) if "weight" in prior else np.ones(len(prior))

@@ -67,6 +67,8 @@ def comparison(
     ------
     KeyError
         If a column is missing.
+    TypeError
+        If ``table`` is no data frame.
     ValueError
         If the table is empty, a measure has no values, or the number of axes is wrong.
 

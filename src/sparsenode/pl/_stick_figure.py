@@ -80,7 +80,7 @@ def stick_figure(
     TypeError
         If ``adata`` is no AnnData.
     ValueError
-        If the trial is unknown, predictions have another shape, or the number of axes is wrong.
+        If the trial is unknown, ``fitted_until`` is no finite number, predictions have another shape, or the number of axes is wrong.
 
     Examples
     --------
@@ -93,12 +93,16 @@ def stick_figure(
         if column not in adata.obs:
             raise KeyError(f"Expected the column {column!r} in `adata.obs`, found {list(adata.obs)}.")
     _checks.at_least("n_frames", n_frames, 1)
+    if fitted_until is not None:
+        _checks.number("fitted_until", fitted_until)
     trials = list(dict.fromkeys(adata.obs[trial_key].astype(str)))
-    name = trials[0] if trial is None else _common.check_names(trial, trials, "trial")[0]
+    name = trials[0] if trial is None else _common.check_names(str(trial), trials, "trial")[0]
+    times = adata.obs[time_key].to_numpy(dtype=float)
     rows = np.flatnonzero((adata.obs[trial_key].astype(str) == name).to_numpy())
+    order = np.argsort(times[rows], kind="stable")
     found = _predictions(adata, predictions, rows, key)
-    chosen = np.unique(np.linspace(0, len(rows) - 1, n_frames).round().astype(int))
-    times = adata.obs[time_key].to_numpy(dtype=float)[rows][chosen]
+    chosen = order[np.unique(np.linspace(0, len(rows) - 1, n_frames).round().astype(int))]
+    times = times[rows][chosen]
     turn = np.radians(azimuth)
     view = np.array([[np.cos(turn), 0], [np.sin(turn), 0], [0, 1]])  # to the right, and up
     observed = dense(adata.X[rows][:, joints.ravel()]).astype(float)

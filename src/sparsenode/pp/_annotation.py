@@ -6,6 +6,8 @@ import bz2
 import csv
 import gzip
 import lzma
+import re
+import zlib
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -18,6 +20,12 @@ import pandas as pd
 from sparsenode import _checks
 
 FEATURES = ("gene", "transcript", "exon")
+# First bytes of compressed files, whatever their names, with what pandas calls them
+_COMPRESSED: dict[bytes, tuple[str, Callable[..., Any]]] = {
+    b"\x1f\x8b": ("gzip", gzip.open),
+    b"BZh": ("bz2", bz2.open),
+    b"\xfd7zXZ": ("xz", lzma.open),
+}
 COLUMNS = ("chrom", "start", "end", "strand", "gene", "feature")
 
 
@@ -29,7 +37,7 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     Parameters
     ----------
     path
-        GTF file, plain or compressed (``.gz``, ``.bz2``, ``.xz``).
+        GTF file, plain or compressed by gzip, bzip2 or xz.
     gene_attribute
         Attribute with the names of the genes, as they stand in ``var_names`` of the expression: ``"gene_name"`` or
         ``"gene_id"``. Rows without it get their ``gene_id``.
@@ -44,20 +52,24 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file holds no genes, or if rows have neither the attribute nor a ``gene_id``.
+        If the file cannot be read as text, if it holds no genes, if no row has the attribute, or if rows have neither the attribute nor a ``gene_id``.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `path` to be a GTF file, found no file at {str(path)!r}.")
-    options = {"skiprows": _comments(Path(path)), "quoting": csv.QUOTE_NONE, "dtype": {"chrom": str}}
-    table = bioframe.read_table(str(path), schema="gtf", **options)
+    table = _read(Path(path))
     table = table[table["feature"].isin(FEATURES)]
     names = _attribute(table["attributes"], gene_attribute)
+    if len(table) and names.isna().all():
+        raise ValueError(
+            f"Expected the attribute {gene_attribute!r} in rows of {str(path)!r}, found it in none of {len(table)}, such as "
+            f"{table['attributes'].iloc[0]!r}. Is it a GTF file, not GFF3? Otherwise name one of these attributes."
+        )
     if gene_attribute != "gene_id":
         names = names.where(names.notna(), _attribute(table["attributes"], "gene_id"))
     if names.isna().any():
         raise ValueError(
             f"Expected the attribute {gene_attribute!r} or 'gene_id' in every row, found neither in {int(names.isna().sum())} "
-            f"of {len(names)}, such as {table['attributes'][names.isna()].iloc[0]!r}. Is it a GTF file, not GFF3?"
+            f"of {len(names)}, such as {table['attributes'][names.isna()].iloc[0]!r}."
         )
     result = pd.DataFrame(
         {
@@ -72,16 +84,26 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     return check_annotation(result, str(path))
 
 
-def _comments(path: Path) -> list[int]:
-    """Numbers of the lines that are comments: elsewhere, as in a description, the sign is text."""
-    readers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    reader = readers.get(path.suffix, open)
-    with reader(path, "rb") as lines:
-        return [number for number, line in enumerate(lines) if line.startswith(b"#")]
+def _read(path: Path) -> pd.DataFrame:
+    """The table of a GTF file; comments are lines that begin with a #, which elsewhere, as in a description, is text."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        compression, reader = next(
+            (pair for magic, pair in _COMPRESSED.items() if start.startswith(magic)), (None, open)
+        )
+        with reader(path, "rb") as lines:
+            comments = [number for number, line in enumerate(lines) if line.startswith(b"#")]
+        options = {"skiprows": comments, "quoting": csv.QUOTE_NONE, "dtype": {"chrom": str}, "keep_default_na": False}
+        return bioframe.read_table(str(path), schema="gtf", compression=compression, **options)
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"Expected a GTF file, plain text in UTF-8 or compressed, in {str(path)!r}: {error}"
+        ) from error
 
 
 def _attribute(attributes: pd.Series, name: str) -> pd.Series:
-    return attributes.str.extract(rf'(?:^|;)\s*{name} "([^"]*)"', expand=False).replace("", np.nan)
+    return attributes.str.extract(rf'(?:^|;)\s*{re.escape(name)} "([^"]*)"', expand=False).replace("", np.nan)
 
 
 def check_annotation(annotation: pd.DataFrame, name: str = "annotation") -> pd.DataFrame:
@@ -111,15 +133,17 @@ def check_annotation(annotation: pd.DataFrame, name: str = "annotation") -> pd.D
                 f"Expected rows whose `feature` is 'gene' and rows whose `feature` is 'exon' in `{name}`, found "
                 f"{sorted(set(table['feature']))[:5]}. Without {feature}s peaks cannot be assigned."
             )
-    check_intervals(table, name)
+    table = check_intervals(table, name)
     strange = sorted(set(table["strand"]) - {"+", "-"})
     if strange:
-        raise ValueError(f"Expected the strands '+' and '-' in `{name}`, found {strange[:5]}. Remove these rows.")
+        raise ValueError(
+            f"Expected the strands '+' and '-' in `{name}`, found {strange[:5]}. Remove these rows from it."
+        )
     return table
 
 
-def check_intervals(table: pd.DataFrame, name: str) -> None:
-    """Refuse coordinates that are no integers, and intervals without a base."""
+def check_intervals(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table with coordinates of 64 bits, in which differences fit, after refusing what are no integers and intervals without a base."""
     for column in ("start", "end"):
         if not pd.api.types.is_integer_dtype(table[column]) or table[column].isna().any():
             raise ValueError(f"Expected integers in the column {column!r} of `{name}`, found {table[column].dtype}.")
@@ -130,3 +154,4 @@ def check_intervals(table: pd.DataFrame, name: str) -> None:
             f"Expected `0 <= start < end` in `{name}`, found {int(wrong.sum())} other rows, such as "
             f"{row['chrom']}:{row['start']}-{row['end']}. Coordinates are 0-based and half-open."
         )
+    return table.astype({"start": np.int64, "end": np.int64})

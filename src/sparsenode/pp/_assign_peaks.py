@@ -64,7 +64,7 @@ def assign_peaks(
     TypeError
         If peaks or annotation are no tables.
     ValueError
-        If peaks have no coordinates, if no chromosome of the peaks is in the annotation, or if an argument is out of range.
+        If there are no peaks, if their names repeat, if they have no coordinates, if no chromosome of the peaks is in the annotation, or if an argument is out of range.
 
     Notes
     -----
@@ -77,8 +77,9 @@ def assign_peaks(
     elif not isinstance(peaks, pd.DataFrame):
         raise TypeError(f"Expected `peaks` to be an AnnData object or a data frame, found {type(peaks).__name__}.")
     _checks.columns("peaks", peaks, _INTERVAL)
-    check_intervals(peaks, "peaks")
-    intervals = peaks[_INTERVAL].astype({"chrom": str}).reset_index(drop=True)
+    if len(peaks) == 0 or not peaks.index.is_unique:
+        raise ValueError(f"Expected peaks with unique names, found {len(peaks)} of {peaks.index.nunique()} names.")
+    intervals = check_intervals(peaks[_INTERVAL], "peaks").astype({"chrom": str}).reset_index(drop=True)
     _check_chromosomes(intervals, annotation)
     table = assign_intervals(intervals, annotation, promoter, max_distance)
     table.insert(0, "peak", np.asarray(peaks.index, dtype=object)[table.pop("position").to_numpy()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -32,7 +32,7 @@ def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequenc
     labels = cell_types.astype(object).where(cell_types.notna(), None).map(str, na_action="ignore")
     present = sorted(set(labels.dropna()))
     for name, types in lineages.items():
-        if isinstance(types, str) or len(types) == 0:
+        if isinstance(types, str) or not isinstance(types, Collection) or len(types) == 0:
             raise ValueError(f"Expected a list of cell types for the lineage {name!r}, found {types!r}.")
         unknown = [str(item) for item in types if str(item) not in present]
         if unknown:
@@ -40,8 +40,8 @@ def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequenc
                 f"Expected the cell types of the lineage {name!r} in `adata.obs[{groupby!r}]`, found no cells of {unknown}. "
                 f"There are {present[:20]}."
             )
-    members = {str(name): labels.isin([str(item) for item in types]) for name, types in lineages.items()}
-    return pd.DataFrame(members, index=cell_types.index)
+    members = [labels.isin([str(item) for item in types]).to_numpy() for types in lineages.values()]
+    return pd.DataFrame(np.transpose(members), cell_types.index, [str(name) for name in lineages])
 
 
 def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from sparsenode.model._expression import are_whole, expression, place, sample
+from sparsenode.model._expression import are_whole, expression, place, require_finite, sample
 
 Method = Literal["t-test", "t-test_overestim_var", "wilcoxon"]
 
@@ -44,6 +44,11 @@ def top_features(
         As in :func:`scanpy.tl.rank_genes_groups`.
     """
     x = expression(adata, layer)
+    if not isinstance(x, np.ndarray) and not sparse.issparse(x):
+        raise TypeError(
+            f"Expected values in memory in {place(layer)}, found {type(x).__name__}. Pass `mdata.to_memory()`."
+        )
+    require_finite(x.data if sparse.issparse(x) else x, layer)
     _refuse_counts(x, layer)
     # Only a frame around the same matrix: scanpy writes its results here, not into the data.
     labels = pd.DataFrame({"group": groups.astype(str).astype("category").to_numpy()}, index=adata.obs_names)

@@ -44,10 +44,10 @@ def min_max_scale(
     KeyError
         If there is no such layer, or if ``reference`` was not scaled.
     TypeError
-        If ``adata`` is no AnnData, or expression is not numeric.
+        If ``adata`` or ``reference`` is no AnnData, or expression is not numeric.
     ValueError
-        If expression is NaN or infinite, if gene names repeat, if genes are missing in ``reference``, or if ``key_added`` is the
-        layer that is read, or one that this function did not write.
+        If expression is NaN or infinite, if gene names repeat, if genes are missing in ``reference`` or have no
+        range there, or if ``key_added`` is the layer that is read, one that this function did not write, or no name that a file can hold.
 
     Examples
     --------
@@ -57,6 +57,7 @@ def min_max_scale(
     >>> sn.pp.min_max_scale(donor, reference=adata)
     """
     _checks.anndata(adata)
+    _checks.key_added(key_added)
     check_expression(adata, layer)
     if key_added == layer:
         raise ValueError(
@@ -72,6 +73,7 @@ def min_max_scale(
     if reference is None:
         low, high = value_range(adata, layer)
     else:
+        _checks.anndata(reference, "reference")
         absent = [key for key in (low_key, high_key) if key not in reference.var]
         if absent:
             raise KeyError(
@@ -86,6 +88,12 @@ def min_max_scale(
             )
         positions = gene_positions(reference, list(adata.var_names))
         low, high = (reference.var[key].to_numpy(dtype=np.float64)[positions] for key in (low_key, high_key))
+        lost = adata.var_names[~(np.isfinite(low) & np.isfinite(high))]
+        if len(lost):
+            raise ValueError(
+                f"Expected finite ranges of all genes in `reference`, found others of {len(lost)}: {list(lost[:5])}. Scale the reference again, as "
+                "after an outer `anndata.concat`."
+            )
     scaled = np.empty(adata.shape, dtype=np.float32)
     for first, x in chunks(adata, layer, np.arange(adata.n_vars)):
         scaled[first : first + len(x)] = scale(x, low, high)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode import _checks
 from sparsenode._logging import logger
 from sparsenode.pp._peaks import peak_coordinates
 
@@ -46,7 +47,7 @@ def scan_motifs(
         Sequence of the genome that the reads were mapped to. An index is written beside it (``.fai``) if there is none.
     motifs
         Release of JASPAR :cite:p:`rauluseviciute2024jaspar` whose collection CORE is taken, ``"JASPAR2024"`` for instance; or
-        counts by name of the factor, each positions × 4 in the order A, C, G, T. Several factors of one motif are joined by
+        counts by name of the factor, each positions × 4 in the order A, C, G, T, or a table whose columns have these names. Several factors of one motif are joined by
         ``::``, and each of them gets its hits.
     species
         Taxonomy identifiers of the species whose motifs are taken from JASPAR, human by default.
@@ -64,6 +65,8 @@ def scan_motifs(
     ------
     ImportError
         If the extra is not installed.
+    TypeError
+        If ``peaks`` is no AnnData.
     FileNotFoundError
         If there is no FASTA file.
     ValueError
@@ -76,6 +79,7 @@ def scan_motifs(
     """
     if not isinstance(pvalue, Real) or not 0 < float(pvalue) < 1:
         raise ValueError(f"Expected `pvalue` to be in (0, 1), found {pvalue!r}.")
+    _checks.anndata(peaks, "peaks")
     coordinates = peak_coordinates(peaks)
     counts = _jaspar(motifs, species) if isinstance(motifs, str) else _check_counts(motifs)
     short = sorted({name for name, matrix in counts if 4.0 ** -len(matrix) > pvalue})
@@ -112,7 +116,7 @@ def _jaspar(release: str, species: int | Sequence[int]) -> list[tuple[str, np.nd
     releases = pyjaspar.jaspardb().get_releases()
     if release not in releases:
         raise ValueError(f"Expected `motifs` to be counts or one of {sorted(releases)}, found {release!r}.")
-    wanted = [str(species)] if isinstance(species, int) else [str(item) for item in species]
+    wanted = [str(species)] if isinstance(species, int | np.integer | str) else [str(item) for item in species]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Zero motifs")  # an error below
         found = pyjaspar.jaspardb(release=release).fetch_motifs(collection="CORE", species=wanted)
@@ -131,6 +135,8 @@ def _check_counts(motifs: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarra
         )
     result = []
     for name, counts in motifs.items():
+        if isinstance(counts, pd.DataFrame) and set(counts) == set(_BASES):
+            counts = counts[list(_BASES)]  # named, whatever their order
         matrix = np.asarray(counts, dtype=float)
         if matrix.ndim != 2 or matrix.shape[1] != 4 or len(matrix) == 0:
             raise ValueError(
@@ -149,12 +155,20 @@ def _chunks(coordinates: pd.DataFrame, fasta: str | PathLike[str]) -> Iterator[t
     with _require("pyfaidx").Fasta(str(fasta), as_raw=True, sequence_always_upper=True) as genome:
         _check_sequences(coordinates, {record.name: len(record) for record in genome})
         length = (coordinates["end"] - coordinates["start"]).to_numpy()
-        order = np.argsort(length, kind="stable")  # sequences of one chunk are padded to the longest
-        chunk = np.cumsum(length[order]) // _CHUNK_BASES
+        order = np.argsort(length, kind="stable")
         rows = list(coordinates[["chrom", "start", "end"]].itertuples(index=False))
-        for number in np.unique(chunk):
-            positions = order[chunk == number]
+        for positions in np.split(order, _cuts(length[order])):
             yield positions, [str(genome[rows[i][0]][rows[i][1] : rows[i][2]]) for i in positions]
+
+
+def _cuts(lengths: np.ndarray) -> list[int]:
+    """Where increasing lengths are cut into chunks, whose sequences are padded to the longest."""
+    cuts, first = [], 0
+    for place, length in enumerate(lengths):
+        if place > first and (place + 1 - first) * length > _CHUNK_BASES:
+            cuts.append(place)
+            first = place
+    return cuts
 
 
 def _check_sequences(coordinates: pd.DataFrame, lengths: Mapping[str, int]) -> None:

@@ -46,7 +46,7 @@ def prepare_motion(
     n_components
         Number of components.
     start_every
-        Seconds between starts, or the unit of ``time_key``; ``None`` for no late starts.
+        Seconds between starts, or the unit of ``time_key``; ``None`` for no late starts. Of starts between the same two frames there is one.
     shortest
         Length in the same unit that what is left from a late start on has to exceed. Late starts have ten frames at least in any case.
     mirror
@@ -57,7 +57,7 @@ def prepare_motion(
     time_key, trial_key
         Columns of ``adata.obs`` with the time and the trial.
     reference
-        What an earlier call returned: frames are then projected on its components, and nothing is added; for new trials.
+        What an earlier call returned: frames are then projected on its components, in the order that they have, and nothing is added; for new trials.
 
     Returns
     -------
@@ -72,9 +72,9 @@ def prepare_motion(
     KeyError
         If a column is missing.
     TypeError
-        If ``adata`` is no AnnData, or times are no numbers.
+        If ``adata`` or ``reference`` is no AnnData, times are no numbers, or ``mirror`` is not True or False.
     ValueError
-        If an argument is out of range, if there are not enough frames, if times or trials are missing, if a joint lacks a coordinate that
+        If an argument is out of range, if there are not enough frames, if times or trials are missing, if a trial has the name of a mirror image or late start, if a joint lacks a coordinate that
         the one on the other side has, or if coordinates differ from those of the reference.
 
     Notes
@@ -93,6 +93,7 @@ def prepare_motion(
     for key in (time_key, trial_key):
         if key not in adata.obs:
             raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
+    _checks.booleans(mirror=mirror)
     x = dense(adata.X).astype(np.float64)
     if not np.isfinite(x).all():
         raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
@@ -101,10 +102,11 @@ def prepare_motion(
     if adata.obs[trial_key].isna().any():
         raise ValueError(f"Expected a trial for every frame in `adata.obs[{trial_key!r}]`, found missing ones.")
     if reference is not None:
+        _checks.anndata(reference, "reference")
         found = copy.deepcopy(_components(reference, "reference"))  # a reference keeps its own
         _check_coordinates(adata, found["coordinates"])
         table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
-        table.obs[trial_key] = table.obs[trial_key].astype("category").cat.remove_unused_categories()
+        table.obs[trial_key] = pd.Categorical(table.obs[trial_key].astype(str))  # names, as without a reference
         return table
     if mirror and "joint" in adata.var:
         _warn_of_one_side(adata.var["joint"].astype(str))
@@ -131,6 +133,13 @@ def prepare_motion(
     found = {"centre": centre, "axes": axes, "coordinates": adata.var_names.to_numpy(dtype=object).astype(str)}
     if start_every is not None:
         runs += [late for run in runs for late in _late_starts(*run, start_every, shortest)]
+    repeated = pd.Index([name for name, *_ in runs])
+    repeated = repeated[repeated.duplicated()]
+    if len(repeated):
+        raise ValueError(
+            f"Expected names of trials that differ from those of mirror images and late starts, found {repeated[0]!r} for two of them. Rename "
+            f"trials in `adata.obs[{trial_key!r}]`."
+        )
     tables = [_project(values, pd.DataFrame({time_key: t, trial_key: name}), found) for name, t, values in runs]
     result = anndata.concat(tables, keys=[name for name, *_ in runs], index_unique="|")
     # In the order of the runs: the trials themselves first.
@@ -167,8 +176,10 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     """
     found = _components(reference, "reference")
     values = np.asarray(values, dtype=np.float64)
-    if values.shape[-1] != found["axes"].shape[1]:
-        raise ValueError(f"Expected {found['axes'].shape[1]} components, found {values.shape[-1]}.")
+    if values.ndim == 0 or values.shape[-1] != found["axes"].shape[1]:
+        raise ValueError(
+            f"Expected {found['axes'].shape[1]} components, found {values.shape[-1] if values.ndim else 'a single number'}."
+        )
     return values @ found["axes"].T + found["centre"]
 
 
@@ -203,13 +214,14 @@ def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:
 def _late_starts(
     name: str, times: np.ndarray, values: np.ndarray, every: float, shortest: float
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """A trial from later and later frames on."""
-    runs = []
-    for start in np.arange(times[0] + every, times[-1] - shortest, every):
-        first = int(np.searchsorted(times, start - 1e-9))
-        if len(times) - first >= MIN_CELLS:
-            runs.append((f"{name} from {start - times[0]:.7g}", times[first:], values[first:]))
-    return runs
+    """A trial from later and later frames on; starts that lie before the next frame are one."""
+    starts = np.arange(times[0] + every, times[-1] - shortest, every)
+    frames = np.unique(np.searchsorted(times, starts - 1e-9))
+    return [
+        (f"{name} from {times[first] - times[0]:.7g}", times[first:], values[first:])
+        for first in frames
+        if len(times) - first >= MIN_CELLS
+    ]
 
 
 def _mirrored(values: np.ndarray, var: pd.DataFrame) -> np.ndarray:

@@ -38,5 +38,4 @@ def peak_coordinates(adata: AnnData) -> pd.DataFrame:
                 "like 'chr1:100-600'."
             )
         table = table.astype({"start": np.int64, "end": np.int64})
-    check_intervals(table, "peaks")
-    return table
+    return check_intervals(table, "peaks")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from sparsenode.model._expression import LOGGED, are_whole, expression, place, r
 from sparsenode.model._observations import SINGLE_LINEAGE
 from sparsenode.pp._lineages import lineages_of_cell_types, lineages_of_fates
 
-_MIN_CELLS = 20
+_MIN_CELLS, _MIN_GENES = 20, 3
 
 
 def prepare_trajectories(
@@ -97,10 +97,11 @@ def prepare_trajectories(
     KeyError
         If a column, layer, table or root is not there.
     TypeError
-        If ``adata`` is no AnnData, or ``lineages`` are neither a key nor cell types by lineage.
+        If ``adata`` is no AnnData, ``root`` no string, or ``lineages`` are neither a key nor cell types by lineage; or if counts are not numeric or
+        not in memory.
     ValueError
         If values are negative, fractions so small that they look log-transformed, or backed by a file (fractions as of corrected counts,
-        or of counts divided by the library size, are taken); if cell types are missing; if fewer than 20 cells are left; if no gene of
+        or of counts divided by the library size, are taken); if cell types are missing; if fewer than 20 cells or 3 genes are left; if no gene of
         ``keep_genes`` is in the data; if a lineage loses all cells, or has a slash in its name; or if an argument is out of range.
 
     Examples
@@ -141,6 +142,11 @@ def prepare_trajectories(
     result.var["highly_variable"] = _variable_genes(result, batches, n_top_genes)
     result.var["kept"] = result.var_names.isin(listed)
     result = result[:, result.var["highly_variable"] | result.var["kept"]].copy()
+    if result.n_vars < _MIN_GENES:
+        raise ValueError(
+            f"Expected at least {_MIN_GENES} genes for principal components, found {result.n_vars}. Raise `n_top_genes`, {n_top_genes}, or name "
+            "`keep_genes`."
+        )
     _diffuse(result, n_pcs, n_neighbors, n_diffusion_components, seed)
     start = _root_position(result, root, groupby)
     result.uns["iroot"] = start
@@ -161,6 +167,10 @@ def prepare_trajectories(
 def check_counts(adata: AnnData, layer: str | None) -> None:
     """Refuse what has been scaled or logged; values that were only divided by a library size pass."""
     x = expression(adata, layer)
+    if not isinstance(x, np.ndarray) and not sparse.issparse(x):
+        raise TypeError(
+            f"Expected counts in memory in {place(layer)}, found {type(x).__name__}. Load them, as `adata.to_memory()` does."
+        )
     values = x.data if sparse.issparse(x) else np.asarray(x)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"Expected numeric counts in {place(layer)}, found dtype {values.dtype}.")
@@ -182,6 +192,8 @@ def _check_keys(
     adata: AnnData, root: str, lineages: Mapping[str, Sequence[str]] | str | None, groupby: str, batch_key: str | None
 ) -> None:
     """Refuse keys that are not there."""
+    if not isinstance(root, str):
+        raise TypeError(f"Expected `root` to be the name of a cell or a cell type as a string, found {root!r}.")
     if batch_key is not None:
         if batch_key not in adata.obs:
             raise KeyError(
@@ -212,8 +224,10 @@ def _columns(adata: AnnData) -> str:
 
 def _listed_genes(adata: AnnData, keep_genes: Sequence[str]) -> tuple[list[str], list[str]]:
     """Genes to keep that are in the data, and those that are not."""
-    if isinstance(keep_genes, str):
-        raise ValueError(f"Expected `keep_genes` to be a list of names, found the string {keep_genes!r}.")
+    if isinstance(keep_genes, str) or not isinstance(keep_genes, Iterable):
+        raise ValueError(
+            f"Expected `keep_genes` to be a list of names, found the {type(keep_genes).__name__} {keep_genes!r}."
+        )
     wanted = list(dict.fromkeys(str(gene) for gene in keep_genes))
     listed = [gene for gene in wanted if gene in adata.var_names]
     if wanted and not listed:
@@ -232,6 +246,11 @@ def _memberships(adata: AnnData, lineages: Mapping[str, Sequence[str]] | str | N
         if isinstance(lineages, str)
         else lineages_of_cell_types(adata.obs[groupby], lineages, groupby)
     )
+    repeated = table.columns[table.columns.duplicated()].unique()
+    if len(repeated):
+        raise ValueError(
+            f"Expected names of lineages that differ, as texts too, found {list(repeated)} more than once in `lineages`."
+        )
     slashes = [str(name) for name in table if "/" in str(name)]
     if slashes:
         raise ValueError(
@@ -245,11 +264,10 @@ def _normalised(adata: AnnData, assigned: np.ndarray, layer: str | None, members
     """Assigned cells with log-normalised expression; counts in a layer."""
     chosen = adata[assigned]
     counts = expression(chosen, layer).copy()
-    if not sparse.issparse(counts):
-        counts = np.asarray(counts)
+    counts = sparse.csr_matrix(counts) if sparse.issparse(counts) else np.asarray(counts)
     result = AnnData(counts.astype(np.float32), obs=chosen.obs.copy(), var=adata.var.copy())
     result.layers["counts"] = counts
-    result.uns.update({key: value for key, value in adata.uns.items() if str(key).endswith("_colors")})
+    result.uns.update({key: value for key, value in chosen.uns.items() if str(key).endswith("_colors")})
     sc.pp.normalize_total(result)
     sc.pp.log1p(result)
     result.obsm.update({key: value.copy() for key, value in chosen.obsm.items()})

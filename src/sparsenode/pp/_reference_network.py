@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -124,9 +125,9 @@ def reference_network(
     KeyError
         If a modality, a layer, the column ``groupby`` or the motifs are not there.
     TypeError
-        If ``mdata`` is no MuData, or motifs or annotation are no tables.
+        If ``mdata`` is no MuData, ``lineages`` no mapping, motifs or annotation no tables, motifs not numeric, or values not in memory.
     ValueError
-        If values are counts; if cell types are missing or have fewer than two cells; if peaks have no coordinates; if chromosomes
+        If values are counts, NaN or infinite; if names of genes repeat; if cell types are missing or have fewer than two cells; if peaks have no coordinates; if chromosomes
         or genes do not match the annotation; if no motif matches a peak or a gene; or if an argument is out of range.
 
     Examples
@@ -144,7 +145,14 @@ def reference_network(
     """
     for name, value in {"n_genes": n_genes, "n_peaks": n_peaks}.items():
         _checks.at_least(name, value, 1)
+    if max_pvalue is not None:
+        _checks.share("max_pvalue", max_pvalue)
+    _checks.choice("method", method, get_args(Method))
     rna, atac = modality(mdata, expression, "expression"), modality(mdata, accessibility, "accessibility")
+    if not rna.var_names.is_unique:
+        raise ValueError(
+            f"Expected unique names of genes in modality {expression!r}, found repeated ones. Call `mdata[{expression!r}].var_names_make_unique()`."
+        )
     groups = {
         name: _cell_types(mdata, name, groupby, argument)
         for name, argument in ((expression, "expression"), (accessibility, "accessibility"))
@@ -194,6 +202,10 @@ def _wanted_types(
 ) -> list[str]:
     """Cell types of the lineages, or all; every one of them with cells in both modalities."""
     present = sorted(set().union(*(set(column) for column in groups.values())))
+    if lineages is not None and not isinstance(lineages, Mapping):
+        raise TypeError(
+            f"Expected `lineages` to be cell types by lineage, such as {{'erythroid': ['stem', 'erythroblast']}}, found {lineages!r}."
+        )
     if lineages is None:
         wanted = present
     else:
@@ -249,7 +261,11 @@ def _motif_matrix(motifs: pd.DataFrame | str, atac: object, genes: pd.Index) -> 
             f"columns like {list(motifs.columns[:3])}. Rename them, for instance `motifs.rename(columns=str.capitalize)`."
         )
     logger.info("%d of %d factors with motifs are among the genes.", int((factors >= 0).sum()), len(factors))
-    positive = (motifs.loc[:, factors >= 0].fillna(0).to_numpy()[np.maximum(rows, 0)] > 0) & (rows >= 0)[:, None]
+    values = motifs.loc[:, factors >= 0].fillna(0).to_numpy()[np.maximum(rows, 0)]
+    try:
+        positive = (values > 0) & (rows >= 0)[:, None]
+    except TypeError as error:
+        raise TypeError(f"Expected numbers or booleans in `motifs`, found others, such as {values[0, 0]!r}.") from error
     if not positive.any():
         raise ValueError(
             "Expected motifs in the peaks, none matched: all of `motifs` is zero for these peaks and genes."

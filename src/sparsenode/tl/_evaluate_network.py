@@ -65,7 +65,7 @@ def evaluate_network(
     KeyError
         If a column is missing.
     TypeError
-        If weights are not numbers, or ``regulators`` is a string.
+        If one of the tables is none, weights are not numbers, or ``regulators`` is a string.
     ValueError
         If weights are not finite, if a gene has no name, if all or none of the candidates are true edges, or if the network
         has edges but shares no gene with the reference.
@@ -84,10 +84,9 @@ def evaluate_network(
     # Before self edges are dropped: a gene that regulates only itself is a gene of the reference.
     genes = pd.unique(pd.concat([reference["source"], reference["target"]]))
     truth = reference[reference["source"] != reference["target"]].drop_duplicates(["source", "target"])
-    sources = genes if regulators is None else genes[np.isin(genes, np.asarray(list(regulators), dtype=object))]
-    candidates = pd.MultiIndex.from_product([sources, genes], names=["source", "target"])
-    candidates = candidates[candidates.get_level_values(0) != candidates.get_level_values(1)]
-    is_true = candidates.isin(pd.MultiIndex.from_frame(truth[["source", "target"]]))
+    index = pd.Index(genes)
+    candidates = _candidates(index, None if regulators is None else [str(gene) for gene in regulators])
+    is_true = np.isin(candidates, _codes(truth, index))
     if not is_true.any():
         raise ValueError(
             f"Expected some of {len(candidates)} candidate edges to be in `reference`, found none. Candidates are pairs of two of its "
@@ -101,7 +100,7 @@ def evaluate_network(
     _warn_of_unknown_genes(network, genes)
     if regulators is None:
         _warn_of_targets_only(network, truth, pd.Index(genes))
-    weights = _strongest(network).reindex(candidates).fillna(0.0).to_numpy()
+    weights = _strongest(network, index).reindex(candidates, fill_value=0.0).to_numpy()
     score, density = np.abs(weights), is_true.mean()
     auprc = _trapezoids(is_true, score)
     return pd.Series(
@@ -111,12 +110,25 @@ def evaluate_network(
             "auprc_ratio": auprc / density,
             "average_precision_ratio": average_precision_score(is_true, score) / density,
             "epr": _early_precision(score, is_true) / density,
-            "sign_accuracy": _sign_accuracy(weights, reference, candidates),
+            "sign_accuracy": _sign_accuracy(weights, reference, index, candidates),
             "n_true": int(is_true.sum()),
             "n_candidates": len(candidates),
         },
         name="network",
     )
+
+
+def _codes(edges: pd.DataFrame, genes: pd.Index) -> np.ndarray:
+    """A number for every pair of genes, -1 for pairs of others: there may be millions of them."""
+    source, target = (genes.get_indexer(pd.Index(edges[column])) for column in ("source", "target"))
+    return np.where((source >= 0) & (target >= 0), source.astype(np.int64) * len(genes) + target, -1)
+
+
+def _candidates(genes: pd.Index, regulators: Sequence[str] | None) -> np.ndarray:
+    """Codes of all pairs of a regulator and another gene."""
+    sources = np.arange(len(genes)) if regulators is None else np.flatnonzero(genes.isin(regulators))
+    codes = sources[:, None] * len(genes) + np.arange(len(genes))
+    return codes[sources[:, None] != np.arange(len(genes))]
 
 
 def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
@@ -170,11 +182,11 @@ def _trapezoids(is_true: np.ndarray, score: np.ndarray) -> float:
     return float(auc(recall, precision))
 
 
-def _strongest(network: pd.DataFrame) -> pd.Series:
-    """Weight of largest magnitude of every edge."""
-    ranked = network.sort_values("weight", key=np.abs, ascending=False, kind="stable")
-    unique = ranked.drop_duplicates(["source", "target"])
-    return unique.set_index(["source", "target"])["weight"].astype(float)
+def _strongest(network: pd.DataFrame, genes: pd.Index) -> pd.Series:
+    """Weight of largest magnitude of every edge, by its code."""
+    weights = pd.Series(network["weight"].to_numpy(dtype=float), _codes(network, genes))
+    ranked = weights.iloc[np.argsort(-weights.abs().to_numpy(), kind="stable")]
+    return ranked[~ranked.index.duplicated()]
 
 
 def _early_precision(score: np.ndarray, is_true: np.ndarray) -> float:
@@ -184,10 +196,10 @@ def _early_precision(score: np.ndarray, is_true: np.ndarray) -> float:
     return float(is_true[top].mean()) if top.any() else 0.0
 
 
-def _sign_accuracy(weights: np.ndarray, reference: pd.DataFrame, candidates: pd.MultiIndex) -> float:
+def _sign_accuracy(weights: np.ndarray, reference: pd.DataFrame, genes: pd.Index, candidates: np.ndarray) -> float:
     if "weight" not in reference:
         return float("nan")
-    rows = reference["weight"].astype(float).apply(np.sign).groupby([reference["source"], reference["target"]])
+    rows = reference["weight"].astype(float).apply(np.sign).groupby(_codes(reference, genes))
     lowest, highest = rows.min(), rows.max()
     signs = lowest.where(lowest == highest, 0.0).reindex(candidates).fillna(0.0).to_numpy()
     compared = (signs != 0) & (weights != 0)
