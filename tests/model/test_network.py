@@ -326,3 +326,17 @@ def test_a_strong_penalty_gives_exact_zeros(make_adata, fit):
     model = fit(make_adata(), regularizer=regularizer, train={"max_epochs": 10})
     weak, strong = (model.get_sparsity(replicate=r)["feature"] for r in (0, 1))
     assert weak < 0.5 < strong
+
+
+@pytest.mark.parametrize("lineage", [0, 1])
+def test_the_mean_jacobian_is_that_of_the_whole_trajectory(fitted, numpy_field, lineage):
+    """By finite differences at a hundred and one places of it; a few places would do as well for a straight one only."""
+    name = fitted.lineages[lineage]
+    row = fitted.trajectories[fitted.trajectories["lineage"] == name].iloc[0]
+    points = fitted.predict(times=np.linspace(row["start"], row["end"], 101))[lineage]
+    field, step, n = numpy_field(fitted, lineage), 1e-4, len(fitted.genes)
+    slopes = [(field(points + step * unit) - field(points - step * unit)) / (2 * step) for unit in np.eye(n)]
+    expected = np.stack(slopes, -1).mean(0)  # targets × regulators
+    found = fitted.get_adjacency(name, weights="jacobian").to_numpy()
+    apart = ~np.eye(n, dtype=bool)  # the decay is no part of it
+    np.testing.assert_allclose(found[apart], expected[apart], atol=2e-4)

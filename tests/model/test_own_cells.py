@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import anndata
@@ -259,3 +260,37 @@ def test_a_model_that_is_given_its_cells_at_other_times(cells, caplog, shift):
     model.adata = cells
     assert "was given other cells" in caplog.text
     assert len(model.validation_indices) == 0
+
+
+def test_training_on_another_clock_does_not_reach_another_model_of_the_same_setup(adata, tmp_path):
+    """Both were made from one setup: the one that was trained before is saved with the times that it was trained on."""
+    original = adata.copy()
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    options = {"objective": "trajectory", "hidden": (4,), "n_knots": 5}
+    quick = {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "key_added": None}
+    first, second = sn.SparseNODE(adata, **options), sn.SparseNODE(adata, **options)
+    first.train(**quick)
+    before, registry = first.trajectories.copy(), copy.deepcopy(first.registry_)
+    adata.obs["dpt_pseudotime"] = 3.0 * adata.obs["dpt_pseudotime"] + 1.0
+    second.train(**quick)
+    np.testing.assert_allclose(second.trajectories["end"], 3.0 * before["end"] + 1.0)
+    assert first.registry_["field_registries"].keys() == registry["field_registries"].keys()
+    pd.testing.assert_frame_equal(first.trajectories, before)
+    first.save(str(tmp_path / "model"))
+    loaded = sn.SparseNODE.load(str(tmp_path / "model"), adata=original)
+    pd.testing.assert_frame_equal(loaded.trajectories, before)
+    assert len(loaded.train_indices) > 0
+
+
+def test_memberships_that_were_changed_are_warned_of(make_adata, fit, recwarn):
+    """Though every cell is in the lineages that it was in."""
+    import pytest
+
+    adata = make_adata()
+    model = fit(adata, {"lineage_key": "memberships"})
+    recwarn.clear()
+    model.evaluate()
+    assert not [w for w in recwarn if "no longer those" in str(w.message)]
+    adata.obsm["memberships"] = adata.obsm["memberships"].where(adata.obsm["memberships"] != 0.75, 0.6)
+    with pytest.warns(UserWarning, match="Times, lineages or batches of the cells are no longer those"):
+        model.evaluate()

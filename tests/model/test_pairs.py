@@ -162,3 +162,57 @@ def test_relaxation_is_as_strong_as_cells_rest_are_few_and_signal(cells, monkeyp
     np.testing.assert_allclose(embedding, batch["state"][:, :3], rtol=1e-6)
     assert relaxation_strength(batch, x, cells, replace(transport, relaxation=0), 2.0) == 0.0
     assert len(seen) == 1
+
+
+def test_slopes_over_lags_and_windows_are_averaged_by_the_inverse_of_their_variance(cells):
+    """Pair by pair, and so are the weights of cells and the rate of every gene, a weighted standard deviation."""
+    x, spans = cells.adata.X.astype(float) + 3.0, np.array([1.0, 1.2, 0.7, 0.8])
+    transport = Transport(windows=(5, 9), lags=(1, 3), min_cells=3)
+    pairs = couple_cells(cells.times, cells.weights, x, transport)
+    assert len(np.unique(pairs.kind)) > 2
+    moved = [
+        (pairs.coupling[[i]].toarray()[0] @ x - x[pairs.start[i]]) / (pairs.duration[i] * spans[pairs.trajectory[i]])
+        for i in range(len(pairs.start))
+    ]
+    variance = {k: np.stack(moved)[pairs.kind == k].var(0).mean() for k in np.unique(pairs.kind)}
+    assert max(variance.values()) > 2 * min(variance.values())
+    of_row: dict[tuple[int, int], list[int]] = {}
+    for i, row in enumerate(zip(pairs.trajectory, pairs.start, strict=True)):
+        of_row.setdefault(row, []).append(i)
+    rows = sorted(of_row)
+    shares = [[1 / variance[pairs.kind[i]] for i in of_row[row]] for row in rows]
+    slope = np.stack([np.average([moved[i] for i in of_row[row]], 0, s) for row, s in zip(rows, shares, strict=True)])
+    weight = np.array([sum(s) * cells.weights[cell, m] for (m, cell), s in zip(rows, shares, strict=True)])
+    deviation = np.sqrt(np.cov(slope.T, aweights=weight, ddof=0).diagonal())
+    batch, rate = pair_batch([pairs], x, cells, spans, None)
+    np.testing.assert_array_equal(batch["cell"], [cell for _, cell in rows])
+    np.testing.assert_array_equal(batch["trajectory"], [m for m, _ in rows])
+    np.testing.assert_allclose(rate, deviation, rtol=1e-5)
+    np.testing.assert_allclose(batch["slope"][0], slope / deviation, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(batch["weight"][0], weight / weight.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["centred", "relaxed"])
+def test_windows_of_a_half_hold_its_own_cells_only(cells, what):
+    """What each seed makes of its half is what it would make of it were there no other."""
+    x, transport = cells.adata.X.astype(float), Transport(windows=5, lags=1, min_cells=3)
+    halves = [
+        couple_cells(cells.times, cells.weights * (np.arange(120) // 4 % 2 == half)[:, None], x, transport)
+        for half in (0, 1)
+    ]
+    arguments = x, cells, np.ones(4), np.ones(8)
+
+    def change(batch):
+        if what == "centred":
+            centre_batch(batch, cells, 0.7, transport)
+        else:
+            relax_batch(batch, cells, np.arange(8), 0.5, 0.2, transport)
+        return batch
+
+    together = change(pair_batch(halves, *arguments)[0])
+    for sample, pairs in enumerate(halves):
+        alone = change(pair_batch([pairs], *arguments)[0])
+        has = together["weight"][sample] > 0
+        assert 0 < int(has.sum()) < len(has)
+        torch.testing.assert_close(together["cell"][has], alone["cell"])
+        torch.testing.assert_close(together["slope"][sample, has], alone["slope"][0], rtol=1e-4, atol=1e-5)

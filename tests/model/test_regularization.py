@@ -429,3 +429,60 @@ def test_a_choice_that_is_interrupted_is_taken_back(adata, fit, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         model.select("sparsity", sparsity=0.0)
     assert model.selected_ == 1
+
+
+@pytest.mark.parametrize(("beyond", "strength"), [(0.9, 10.0), (1.1, 1.0)])
+def test_differences_within_the_squared_tolerance_of_the_solver_do_not_count(
+    make_adata, fit, monkeypatch, recwarn, beyond, strength
+):
+    """Though cells agree on them: they may be errors of the integration."""
+    import sparsenode as sn
+
+    model = fit(make_adata(), train={"key_added": None}, regularizer=sn.regularizers.CNODE([0.1, 1.0, 10.0]))
+    solver = model.module.solver
+    least = (solver.rtol + solver.atol) ** 2
+    table = pd.DataFrame({"strength": [0.1, 1.0, 10.0], "difference_se": 0.0, "feature_sparsity": 0.5})
+    table["train_error"] = table["validation_error"] = [0.5, 0.5 + 0.5 * least, 0.5 + beyond * least]
+    monkeypatch.setattr(model, "regularization_path_", table)
+    assert model.select(key_added=None)["strength"] == strength
+
+
+def test_differences_are_from_the_best_strength_wherever_it_stands(make_adata, fit):
+    """As in the test of differences cell by cell, where the best strength is the first."""
+    import numpy as np
+
+    import sparsenode as sn
+
+    train = {"max_epochs": 15, "train_size": 0.7, "key_added": None}
+    model = fit(make_adata(), train=train, regularizer=sn.regularizers.CNODE([3.0, 0.01, 0.3]))
+    x, held_out = model.adata.X.astype(float), model.validation_indices
+    table = model.get_regularization_path()
+    best = int(table["validation_error"].argmin())
+    assert best > 0
+    items = np.stack([np.square(x - model.predict(replicate=r))[held_out].sum(1) for r in table.index])
+    items *= (table["validation_error"].to_numpy() / items.mean(1))[:, None]
+    expected = (items - items[best]).std(1, ddof=1) / np.sqrt(len(held_out))
+    np.testing.assert_allclose(table["difference_se"], expected, rtol=1e-3, atol=1e-12)
+    assert expected[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "arguments"), [("best", {}), ("one_standard_error", {}), ("sparsity", {"sparsity": 0.5})]
+)
+def test_replicates_that_were_given_up_do_not_count_in_means_over_seeds(
+    make_adata, fit, monkeypatch, recwarn, rule, arguments
+):
+    """Their error is infinite and their weights are zero, whatever the other seed of their strength has."""
+    import sparsenode as sn
+
+    regularizer = sn.regularizers.CNODE([0.1, 1.0, 10.0])
+    model = fit(make_adata(), train={"key_added": None}, regularizer=regularizer, n_seeds=2)
+    table = pd.DataFrame({"strength": [0.1, 0.1, 1.0, 1.0, 10.0, 10.0], "difference_se": 0.01})
+    table["train_error"] = table["validation_error"] = [0.5, 0.5, float("inf"), 0.3, 0.6, 0.6]
+    table["feature_sparsity"] = (
+        [0.5, 0.6, 1.0, 0.45, 0.9, 0.9] if rule != "sparsity" else [0.2, 0.3, 1.0, 0.4, 0.6, 0.7]
+    )
+    monkeypatch.setattr(model, "regularization_path_", table)
+    monkeypatch.setattr(model, "given_up_", [2])
+    expected = 4 if rule == "sparsity" else 3
+    assert model.select(rule, key_added=None, **arguments).name == expected

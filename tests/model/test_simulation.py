@@ -437,3 +437,34 @@ def test_a_gene_twice_among_the_starts(fitted):
         fitted.simulate(x0=pd.concat([start, start[["gene0"]]], axis=1), lineage=lineage)
     with pytest.raises(TypeError, match="`times` to be numbers, found 'abc'"):
         fitted.simulate(times="abc")
+
+
+@pytest.mark.parametrize("velocities", ["network", "observed"])
+def test_a_replicate_starts_with_velocities_of_its_own(velocities):
+    """Whichever is selected: as in its predictions."""
+    adata = oscillations(0.0, 0.7, 1.4)
+    sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    model = sn.SparseNODE(
+        adata, "none", objective="trajectory", order=2, hidden=(6,), n_knots=9, n_seeds=2, initial_velocity=velocities
+    )
+    model.train(max_epochs=15, accelerator="cpu", enable_progress_bar=False, key_added=None)
+    times = np.linspace(0, 2, 11)
+    predictions = [model.predict(times=times, replicate=replicate) for replicate in (0, 1)]
+    slopes = [(p[:, 1] - p[:, 0]) / 0.2 for p in predictions]
+    assert np.abs(slopes[0] - slopes[1]).max() > 0.02
+    for replicate, expected in enumerate(predictions):
+        found = model.simulate(times=times, replicate=replicate).unperturbed
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_fixed_steps_are_a_hundredth_of_the_trajectory_whose_clock_is_fastest(make_adata, fit):
+    """Of aligned batches: there the steps are those of its predictions, to the last digits, and elsewhere they are smaller."""
+    adata = make_adata(n_lineages=1, n_donors=2)
+    adata.obs.loc[adata.obs["donor"] == "donor1", "dpt_pseudotime"] *= 2.5
+    setup = {"lineage_key": "lineage", "batch_key": "donor"}
+    model = fit(adata, setup, {"max_epochs": 20}, solver="euler")
+    start, end = model.trajectories[["start", "end"]].to_numpy(float).T
+    assert (end - start).argmin() == 0
+    times = np.linspace(0.0, (end - start)[0], 101)
+    found = model.simulate(times=times).unperturbed[0]
+    np.testing.assert_allclose(found, model.predict(times=start[0] + times)[0], atol=1e-5)

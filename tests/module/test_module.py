@@ -508,3 +508,32 @@ def test_trajectories_are_not_shrunk_by_the_penalty_on_squares_of_transport(prob
         after = module(tensors)[1]
     assert torch.equal(after.loss, before.loss)
     assert torch.equal(after.extra_metrics["penalty"], before.extra_metrics["penalty"])
+
+
+@pytest.mark.parametrize("skip", ["inner", "outer"])
+@pytest.mark.parametrize("fields", ["shared", "lineage"])
+def test_the_error_of_pairs_is_a_weighted_mean_against_numpy(make_module, skip, fields):
+    """A skip of either kind adds to the slope; every pair is of the field of its lineage, and of the sample of its seed."""
+    rng = np.random.default_rng(6)
+    module = make_module(LassoNet([0.1, 0.2], skip=skip), seeds=(0, 1), fields=fields, hidden=(5,)).eval()
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for parameter in module.field.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    x, slope, weight = rng.normal(size=(30, 4)), rng.normal(size=(2, 30, 4)), rng.uniform(0.1, 3.0, (2, 30))
+    lineage = rng.integers(0, 2, 30)
+    tensors = {name: torch.as_tensor(a) for name, a in {"state": x, "slope": slope, "weight": weight}.items()}
+    with torch.no_grad():
+        found = module(tensors | {"lineage": torch.as_tensor(lineage)})[1].extra_metrics["error"].numpy()
+    first, last, linear = (w.detach().numpy() for w in module.field.weights)
+    below, above = (b.detach().numpy() for b in module.field.biases)
+    decay = module.field.decay.detach().numpy()
+    for replicate in range(4):
+        expected = 0.0
+        for i in range(30):
+            n = replicate * module.n_fields + (lineage[i] if fields == "lineage" else 0)
+            h = first[n] @ x[i] + below[n, 0]
+            h = np.where(h > 0, h, np.expm1(np.minimum(h, 0.0)))
+            field = last[n] @ h + above[n, 0] + linear[n] @ x[i] - decay[n, 0] * x[i]
+            expected += weight[replicate % 2, i] * np.square(field - slope[replicate % 2, i]).mean()
+        assert found[replicate] == pytest.approx(expected / weight[replicate % 2].sum(), rel=1e-9)

@@ -200,3 +200,38 @@ def test_a_lineage_without_pairs_keeps_its_biases(make_module, pairs):
     assert (module.field.biases[-1][1] == 0.7).all()
     assert (module.field.biases[-1][0] != 0.7).all()
     assert all(torch.isfinite(parameter).all() for parameter in module.field.parameters())
+
+
+@pytest.mark.parametrize("fields", ["shared", "lineage"])
+def test_in_adaptive_rounds_paths_count_by_the_weights_of_their_network(make_module, pairs, fields):
+    """Those that were adapted to it: nothing that is near has a smaller loss."""
+    module = make_module(CNODE([0.1, 0.4], adaptive=1), fields=fields, skip=True).double()
+    module.ridge = 0.3
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.field.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    module.adapt()
+    module.eval()
+
+    def loss() -> torch.Tensor:
+        with torch.no_grad():
+            metrics = module(pairs)[1].extra_metrics
+        return metrics["error"] + metrics["penalty"]
+
+    polish(module, pairs)
+    least = loss()
+    linear = [module.field.weights[-1], module.field.biases[-1], module.field.raw_decay]
+    for size in (1e-3, 1e-2, 0.1):
+        for parameter in linear:
+            for _ in range(5):
+                step = size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                with torch.no_grad():
+                    parameter += step
+                    found = loss()
+                    parameter -= step
+                assert (found > least - 1e-6).all()
+    before = module.field.weights[-1].detach().clone()
+    module.field.adapt(None)
+    polish(module, pairs)
+    assert (module.field.weights[-1] - before).abs().amax((1, 2)).min() > 1e-2  # other weights, another solution

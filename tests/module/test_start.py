@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsenode.module import _start
+from sparsenode.module import Solver, SparseNODEModule, _start
 from sparsenode.module._diverging import diverging
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.regularizers import CNODE, LassoNet
@@ -106,3 +106,27 @@ def test_a_field_is_calmed_as_a_whole_by_halves(make_module, skip):
         for parameter in (*module.field.weights[1:], module.field.biases[-1]):
             parameter[0] *= 2.0
     assert diverging(module) == [0]
+
+
+def test_the_linear_start_of_a_lineage_knows_no_trajectories_but_its_own():
+    """Whatever their number: here three of one lineage, and two of the other, which are no more than they were alone."""
+    generator = torch.Generator().manual_seed(5)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    curves = {"states": draw(1, 5, 7, 4), "derivatives": draw(1, 5, 7, 4), "precision": draw(1, 5, 7, 4).exp()}
+    lineages, spans = torch.tensor([0, 1, 0, 0, 1]), torch.tensor([1.0, 0.8, 0.6, 1.2, 0.5])
+
+    def started(chosen: torch.Tensor, n_lineages: int) -> SparseNODEModule:
+        own = [int(lineage) if n_lineages > 1 else 0 for lineage in lineages[chosen]]
+        module = SparseNODEModule(
+            4, own, n_lineages, CNODE(0.1), [0], (5,), "lineage", True, False, 7, Solver(), skip=True
+        ).double()
+        with torch.no_grad():
+            module.relative_span.copy_(spans[chosen])
+            start_linear(module, {name: values[:, chosen] for name, values in curves.items()})
+        return module
+
+    both = started(torch.arange(5), 2)
+    for lineage in (0, 1):
+        alone = started(torch.nonzero(lineages == lineage)[:, 0], 1)
+        torch.testing.assert_close(both.field.weights[-1][lineage], alone.field.weights[-1][0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(both.field.biases[-1][lineage], alone.field.biases[-1][0], rtol=1e-5, atol=1e-6)

@@ -250,3 +250,22 @@ def test_the_rate_does_not_depend_on_how_far_trajectories_lie_apart():
     x = np.sin(7 * t)[:, None]
     near, far = (_smooth(_statistics([t, t], [x, x + gap], n_knots=9)).rate(np.ones(2)) for gap in (0.0, 10.0))
     assert near == pytest.approx(far, rel=1e-3)
+
+
+def _statistics_of(t, x, n_knots=33):
+    ones, everything = np.ones((len(t), 1)), np.ones(len(t), dtype=bool)
+    cells = CellTable(t[:, None], ones, ones / len(t), [np.arange(2)])
+    return stream([(0, x)], cells, everything, ~everything, n_knots, x.shape[1]).training
+
+
+def test_every_variable_is_smoothed_as_if_it_were_alone():
+    """A noisy line beside a fast oscillation: one strength for both would fit noise, or nothing."""
+    rng = np.random.default_rng(4)
+    t = np.sort(rng.uniform(0, 1, 300))
+    x = np.column_stack([t + 0.5 * rng.normal(size=300), 100 * np.sin(25 * t) + 0.1 * rng.normal(size=300)])
+    together = smooth(_statistics_of(t, x), np.ones(1))
+    for variable in range(2):
+        alone = smooth(_statistics_of(t, x[:, [variable]]), np.ones(1))
+        for name in ("states", "derivatives", "curvatures", "precision", "curvature_precision"):
+            found, expected = getattr(together, name)[..., variable], getattr(alone, name)[..., 0]
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())

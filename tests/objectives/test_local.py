@@ -42,3 +42,20 @@ def test_few_times_lower_the_degree():
     usable = np.ones(3, dtype=bool)
     assert (local_weights(times, ones, usable, 0.0, 1, 2, 0.5).T @ [1.0, 3.0, 5.0])[0] == pytest.approx(3.0)
     np.testing.assert_array_equal(local_weights(0 * times, ones, usable, 0.0, 1, 2, 0.5), 0.0)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("derivative", [0, 1])
+def test_a_narrow_kernel_widens_until_enough_times_are_within_twice_of_it(degree, derivative):
+    """Twice as many distances as coefficients; times that are equally far count once, and so do those that repeat."""
+    rng = np.random.default_rng(0)
+    times = np.append(np.sort(rng.uniform(0.0, 1.0, 30)), [0.5, 0.5])
+    at = 0.5 * (times[10] + times[11])  # two times lie equally far
+    x = rng.normal(size=32)
+    distance = np.unique(np.abs(times - at))
+    width = distance[2 * (degree + 1) - 1] / 2
+    kernel = np.exp(-0.5 * ((times - at) / width) ** 2)
+    expected = np.polyfit(times - at, x, degree, w=np.sqrt(kernel))[-1 - derivative]
+    ones = np.ones((32, 1))
+    found = local_weights(times[:, None], ones, np.ones(32, dtype=bool), at, derivative, degree, 1e-3)[:, 0] @ x
+    assert found == pytest.approx(expected, rel=1e-6)

@@ -129,3 +129,46 @@ def test_constant_genes_have_no_coefficients():
     assert np.isfinite(found).all()
     assert (found[[0, 2], 1] == 0).all()
     assert (found[1] == 0).all()
+
+
+def test_every_trajectory_costs_a_degree_of_freedom():
+    """With many small ones the means that are taken out of them explain much by chance."""
+    rng = np.random.default_rng(7)
+    trajectory = np.repeat(np.arange(25), 8)
+    n = len(trajectory)
+    times, ones = rng.uniform(size=n), np.ones(n)
+    x = rng.normal(size=(n, 6)) + np.sin(6 * times[:, None])
+    means = WindowMeans.arrange(times, trajectory, ones, Transport())
+    deviation = np.empty_like(x)
+    for rows, own in means.deviations(x):
+        deviation[rows] = own
+    slope = -0.1 * deviation - x + 4.0 * rng.normal(size=(n, 6))
+    centred = [v - np.stack([v[trajectory == m].mean(0) for m in range(25)])[trajectory] for v in (x, slope)]
+    shares = []
+    for variables in (centred[0], deviation):
+        predicted = LinearRegression(fit_intercept=False).fit(variables, centred[1]).predict(variables)
+        r2 = r2_score(centred[1], predicted, multioutput="raw_values")
+        shares.append(np.mean(1 - (1 - r2) * (n - 25) / (n - 25 - 6)))
+    ratio = shares[1] / shares[0]
+    assert 0.8 < ratio < 0.98
+    assert share_at_rest(slope, ones, x, means) == pytest.approx(4 * ratio - 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("by_chance", [0.4, 1.0])
+def test_coefficients_where_order_is_by_chance_are_those_of_other_deviations(by_chance):
+    """With all of it, of deviations from the mean of all cells: the ridge regression that scikit-learn finds."""
+    rng = np.random.default_rng(8)
+    n = 400
+    times, weight = rng.uniform(size=n), rng.uniform(0.5, 1.5, n)
+    x = rng.normal(size=(n, 3)) @ rng.normal(size=(3, 3)) + 5.0 * np.sin(6 * times[:, None] + [0.0, 1.0, 2.0])
+    means = WindowMeans.arrange(times, np.zeros(n, dtype=int), np.ones(n), Transport())
+    deviation = np.empty_like(x)
+    for rows, own in means.deviations(x):
+        deviation[rows] = (1 - by_chance) * own + by_chance * (x[rows] - x.mean(0))
+    found = regression_within(x, weight, means, np.arange(3), by_chance)
+    gram = (weight[:, None] * deviation).T @ deviation
+    for target in range(3):
+        others = np.delete(np.arange(3), target)
+        among = gram[np.ix_(others, others)]
+        expected = np.linalg.solve(among + 0.1 * np.diag(np.diag(among)), gram[others, target])
+        np.testing.assert_allclose(found[target, others], expected, atol=1e-9)

@@ -341,3 +341,34 @@ def test_cells_that_move_apart_have_no_noise():
     start = np.random.default_rng(0).normal(size=(300, 2))
     pairs, values = moves(start, 2 * start)
     assert noise_to_signal(pairs, values, np.ones(300)) == 0.0
+
+
+def test_cells_of_one_time_are_coupled_in_the_order_of_the_rows():
+    """As if each were a little later than the one before."""
+    rng = np.random.default_rng(11)
+    times, x = rng.integers(0, 8, 200) / 8, rng.normal(size=(200, 3))
+    ones, transport = np.ones((200, 1)), Transport(windows=10, lags=2)
+    tied, apart = (couple_cells(t[:, None], ones, x, transport) for t in (times, times + 1e-6 * np.arange(200)))
+    np.testing.assert_array_equal(tied.start, apart.start)
+    np.testing.assert_array_equal(tied.coupling.toarray(), apart.coupling.toarray())
+
+
+def test_windows_of_more_than_two_hundred_cells_are_coupled_in_parts():
+    """Every second cell with every second one; windows of 200 as a whole."""
+    for n_cells, together in ((800, False), (400, True)):
+        rng = np.random.default_rng(12)
+        x, ones = rng.normal(size=(n_cells, 2)), np.ones((n_cells, 1))
+        transport = Transport(windows=2, lags=1, overlap=1)
+        pairs = couple_cells(np.arange(n_cells)[:, None] / n_cells, ones, x, transport)
+        found = pairs.coupling.tocoo()
+        mixed = (pairs.start[found.row] - found.col) % 2 == 1
+        assert mixed.any() == together
+
+
+def test_shares_below_a_thousandth_of_the_largest_are_dropped():
+    """Or tables of pairs would be dense: cells × cells of every two windows."""
+    rng = np.random.default_rng(13)
+    first, second = rng.normal(size=(2, 1, 60, 3))
+    (plan,) = module.couple(first, second, 0.05, np.ones((1, 60)), np.ones((1, 60)))
+    least = np.where(plan > 0, plan, np.inf).min(1) / plan.max(1)
+    assert 1e-3 <= least.min() < 1.5e-3

@@ -79,3 +79,14 @@ def test_what_a_regression_explains():
     predicted = LinearRegression(fit_intercept=False).fit(x, y).predict(x)
     expected = 1 - ((y - predicted) ** 2).sum(0)[[0, 2]] / (y**2).sum(0)[[0, 2]]
     np.testing.assert_allclose(shares, expected)
+
+
+def test_windows_hold_three_cells_on_either_side_at_least():
+    """However small the windows of the coupling are: a mean of fewer is noise."""
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    means = WindowMeans.arrange(np.arange(40), np.zeros(40, dtype=int), np.ones(40), Transport(windows=20, min_cells=2))
+    ((rows, deviation),) = means.deviations(x)
+    np.testing.assert_array_equal(rows, np.arange(40))
+    for cell in range(40):
+        around = x[max(cell - 3, 0) : cell + 4]
+        np.testing.assert_allclose(deviation[cell], x[cell] - around.mean(0), atol=1e-12)

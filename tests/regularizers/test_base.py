@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
-from sparsenode.regularizers._base import Regularizer, path_norm, soft_threshold_paths
+from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg, soft_threshold_paths
+from sparsenode.regularizers._base import Regularizer, path_norm
 
 ALL = [
     *(NoRegularizer(), CNODE(), L0(), L0(gates="unit"), PathReg(gates="weight"), PathReg(gates="unit")),
@@ -263,3 +263,25 @@ def test_the_base_class_has_no_penalty(make_field):
     field = make_field()
     with pytest.raises(NotImplementedError):
         Regularizer(0.1).penalty(field, field.effective_weights())
+
+
+def test_networks_of_all_targets_are_thresholded_with_the_strength_of_their_replicate(make_field):
+    """One without a penalty stays, and each is as it would be alone."""
+    strengths = torch.tensor([0.0, 0.3, 0.9], dtype=torch.float64)
+    field = make_field(n_networks=3, per_target=True, skip="inner", seed=1)
+    steps = [torch.full_like(weight, 0.5) for weight in field.weights]
+    before = [weight.detach().clone() for weight in field.weights]
+    soft_threshold_paths(field, field.effective_weights(), strengths, steps)
+    for replicate, strength in enumerate(strengths):
+        alone = make_field(n_networks=1, per_target=True, skip="inner")
+        own = [weight.unflatten(0, (3, -1))[replicate] for weight in before]
+        with torch.no_grad():
+            for parameter, value in zip(alone.weights, own, strict=True):
+                parameter.copy_(value)
+        soft_threshold_paths(
+            alone, alone.effective_weights(), strength[None], [s[: len(o)] for s, o in zip(steps, own, strict=True)]
+        )
+        for found, expected, was in zip(field.weights, alone.weights, own, strict=True):
+            found = found.detach().unflatten(0, (3, -1))[replicate]
+            torch.testing.assert_close(found, expected.detach())
+            assert torch.equal(found, was) == (strength == 0)

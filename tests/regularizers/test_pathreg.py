@@ -118,3 +118,20 @@ def test_invalid_shrinkage(shrinkage):
 def test_unknown_gates(gates):
     with pytest.raises(ValueError, match=r"`gates` to be one of \['weight', 'unit'\]"):
         PathReg(gates=gates)
+
+
+@pytest.mark.parametrize("options", [{"inputs": (2, 0)}, {"order": 2}, {"inputs": (0, 2, 4), "order": 2}], ids=str)
+@pytest.mark.parametrize("skip", [None, "inner"])
+@pytest.mark.parametrize("gates", ["weight", "unit"])
+def test_the_share_of_open_paths_is_one_where_all_are(make_field, gates, skip, options):
+    """Whatever the number of inputs, which need not be that of the targets."""
+    field = make_field(gates=gates, skip=skip, **options)
+    with torch.no_grad():
+        for logits in field.gate_logits:
+            logits.fill_(40.0)
+        torch.testing.assert_close(PathReg.open_share(field), torch.ones(2, dtype=torch.float64))
+        for logits in field.gate_logits:  # as of the skip beside the layers, half of what is open
+            logits.fill_(0.0)
+        chance = torch.sigmoid(torch.tensor(-2 / 3 * torch.log(torch.tensor(0.1 / 1.1)), dtype=torch.float64))
+        expected = chance**3 if skip is None else (chance**3 + chance) / 2
+        torch.testing.assert_close(PathReg.open_share(field), expected.expand(2), rtol=1e-5, atol=0.0)

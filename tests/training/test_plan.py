@@ -874,3 +874,43 @@ def test_the_schedule_decides_and_not_the_loss(make_module, fit):
     assert recorder.losses[3] < recorder.losses[0]
     for name, value in plan.module.named_parameters():
         assert torch.equal(value, recorder.states[0][name])
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_trained_module_adapts_to_what_it_has_learned_before_the_first_step(make_module, fit, warm, refit):
+    """One that was not trained, and a refit, do not."""
+    module, found = make_module(CNODE(0.1, adaptive=1)), []
+    module.field.adapt(module.field.path_matrix(module.field.effective_weights()).detach())
+    expected = module.field.adapted.clone()
+    module.field.adapt(None)
+
+    class First(pl.Callback):
+        def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+            found.append(module.field.adapted)
+
+    fit(TrainingPlan(module, warm=warm, refit=refit), max_epochs=2, callbacks=[First()])
+    if warm and not refit:
+        torch.testing.assert_close(found[0], expected)
+    else:
+        assert found[0] is None
+
+
+@pytest.mark.parametrize(("times", "lost"), [(0.9e9, False), (1.1e9, True)])
+def test_an_epoch_is_lost_beyond_a_billion_times_the_variance(make_module, batch, monkeypatch, times, lost):
+    module = make_module(CNODE(0.1))
+    forward = module.forward
+
+    def wrong(*arguments):
+        effective, output = forward(*arguments)
+        output.extra_metrics["error"] = torch.tensor([1.0, times])
+        return effective, output
+
+    monkeypatch.setattr(module, "forward", wrong)
+    plan = TrainingPlan(module)
+    plan._sound_loss = 2.0
+    if lost:
+        with pytest.raises(DivergenceError, match="squared error became"):
+            plan._try(batch)
+    else:
+        plan._try(batch)
