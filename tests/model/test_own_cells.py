@@ -294,3 +294,13 @@ def test_memberships_that_were_changed_are_warned_of(make_adata, fit, recwarn):
     adata.obsm["memberships"] = adata.obsm["memberships"].where(adata.obsm["memberships"] != 0.75, 0.6)
     with pytest.warns(UserWarning, match="Times, lineages or batches of the cells are no longer those"):
         model.evaluate()
+
+
+def test_expression_that_was_changed_in_the_middle_is_noticed(adata, fit):
+    """Not only that of the first cells and of the last."""
+    import pytest
+
+    model = fit(adata)
+    adata.X[40:60] += 1.0
+    with pytest.warns(UserWarning, match="are no longer those that the model was trained on"):
+        model.predict()

@@ -486,3 +486,16 @@ def test_replicates_that_were_given_up_do_not_count_in_means_over_seeds(
     monkeypatch.setattr(model, "given_up_", [2])
     expected = 4 if rule == "sparsity" else 3
     assert model.select(rule, key_added=None, **arguments).name == expected
+
+
+def test_where_no_edge_is_left_the_strongest_strength_with_edges_is_named(make_adata, fit, monkeypatch):
+    """Of several that have edges, in whatever order they were fitted."""
+    import sparsenode as sn
+
+    model = fit(make_adata(), train={"key_added": None}, regularizer=sn.regularizers.CNODE([1.0, 10.0, 0.1]))
+    table = pd.DataFrame({"strength": [1.0, 10.0, 0.1], "difference_se": 0.0, "feature_sparsity": [0.5, 1.0, 0.1]})
+    table["train_error"] = table["validation_error"] = [0.5, 0.4, 0.6]
+    monkeypatch.setattr(model, "regularization_path_", table)
+    monkeypatch.setattr(model, "_is_empty", lambda replicates: 1 in replicates)
+    with pytest.warns(UserWarning, match=r"The strongest with edges is 1: `get_network\(replicate=0\)`"):
+        assert model.select("best", key_added=None).name == 1

@@ -422,3 +422,17 @@ def test_scores_of_held_out_cells_are_those_of_the_cells_of_the_model(make_adata
         model.write_results(other)
         pd.testing.assert_frame_equal(other.uns["sparsenode"]["held_out_scores"], expected)
         pd.testing.assert_frame_equal(other.uns["sparsenode"]["scores"], model.evaluate(other))
+
+
+@pytest.mark.parametrize("selected", [0, 1])
+def test_everything_is_that_of_the_selected_replicate(fitted_donors, monkeypatch, selected):
+    monkeypatch.setattr(fitted_donors, "selected_", selected)
+    adata = fitted_donors.adata.copy()
+    fitted_donors.write_results(adata, "again")
+    velocity, prediction = fitted_donors.get_velocity(replicate=selected), fitted_donors.predict(replicate=selected)
+    assert np.abs(velocity - fitted_donors.get_velocity(replicate=1 - selected)).max() > 1e-2
+    np.testing.assert_allclose(adata.layers["again_velocity"], velocity, atol=1e-5)
+    np.testing.assert_allclose(adata.obsm["again_trajectory"], prediction, atol=1e-5)
+    adjacency = fitted_donors.get_adjacency(replicate=selected).to_numpy()
+    np.testing.assert_allclose(adata.varp["again_adjacency"].toarray(), adjacency, rtol=1e-5)
+    assert adata.uns["again"]["parameters"]["selected_replicate"] == selected

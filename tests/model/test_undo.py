@@ -142,3 +142,27 @@ def test_results_that_cannot_be_written_do_not_undo_a_training(new, monkeypatch)
         model.train(**(QUICK | {"key_added": "fit"}))
     assert model.is_trained_
     assert np.isfinite(model.predict()).all()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_an_interruption_after_the_last_epoch_leaves_neither_history_nor_attributes(adata, monkeypatch, trained):
+    """As while errors are computed: the epochs are in the history by then."""
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, objective="trajectory", hidden=(4,), n_knots=5)
+    if trained:
+        model.train(**QUICK)
+    names, history = set(vars(model)), copy.deepcopy(model.history_)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sn.SparseNODE, "_make_path", interrupt)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            model.train(**QUICK)
+    assert set(vars(model)) == names
+    if not trained:
+        assert model.history_ == history
+        return
+    assert list(model.history_) == list(history)
+    assert all(model.history_[name].equals(history[name]) for name in history)

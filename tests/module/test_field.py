@@ -249,3 +249,19 @@ def test_adaptive_weights_are_those_of_the_inputs(make_field):
     read = size[..., [2, 0]]
     product = field.adapted * (read + 0.01 * read.mean((1, 2), keepdim=True))
     torch.testing.assert_close(product, product[:, :1, :1].expand_as(product))
+
+
+@pytest.mark.parametrize("inputs", [None, (2, 0)])
+def test_adaptive_weights_leave_the_penalty_of_what_they_come_from_as_it_was(make_field, inputs):
+    """With the path weights of the model, to which they are proportional."""
+    generator = torch.Generator().manual_seed(4)
+    own = 0.1 + 3.0 * torch.rand(3, 3, generator=generator, dtype=torch.float64)
+    field = make_field(inputs=inputs, path_weights=own)
+    size = torch.rand(2, 3, 3, generator=generator, dtype=torch.float64)
+    field.adapt(size)
+    columns = [0, 1, 2] if inputs is None else list(inputs)
+    read, own = size[..., columns], own[:, columns]
+    found = field.architecture.path_weights
+    torch.testing.assert_close((found * read).sum((1, 2)), (own * read).sum((1, 2)))
+    product = found * (read + 0.01 * read.mean((1, 2), keepdim=True)) / own
+    torch.testing.assert_close(product, product[:, :1, :1].expand_as(product))

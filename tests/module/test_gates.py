@@ -78,3 +78,20 @@ def test_deterministic_gates_draw_no_random_numbers():
 def test_gates_of_one_unit_broadcast_over_its_outgoing_weights():
     logits, uniform = torch.zeros(2, 1, 3), torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0))
     assert _gates.sample(logits, uniform).shape == (2, 4, 3)
+
+
+def test_gradients_are_those_of_the_formula_and_zero_where_gates_are_clamped():
+    """As autograd has it of the operations one by one."""
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.linspace(-6.0, 6.0, 400, dtype=torch.float64).requires_grad_()
+    uniform = torch.rand(400, generator=generator, dtype=torch.float64)
+    factor = torch.randn(400, generator=generator, dtype=torch.float64)
+    gates = _gates.sample(logits, uniform)
+    (found,) = torch.autograd.grad((factor * gates).sum(), logits)
+    plain = torch.clamp(torch.sigmoid((logits + torch.logit(uniform)) / (2 / 3)) * 1.2 - 0.1, 0.0, 1.0)
+    (expected,) = torch.autograd.grad((factor * plain).sum(), logits)
+    torch.testing.assert_close(found, expected)
+    closed, full = gates == 0, gates == 1
+    assert closed.sum() > 50
+    assert full.sum() > 50
+    assert (found[closed | full] == 0).all()

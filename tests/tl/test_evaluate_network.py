@@ -384,3 +384,12 @@ def test_what_is_no_table():
     for name, arguments in (("network", (None, table)), ("reference", (table, "reference.csv"))):
         with pytest.raises(TypeError, match=f"Expected `{name}` to be a data frame, found"):
             sn.tl.evaluate_network(*arguments)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_repeated_predictions_a_repression_may_be_the_largest(reverse):
+    reference = pd.DataFrame({"source": ["a", "b"], "target": ["b", "c"], "weight": [-1.0, 1.0]})
+    rows = [("a", "b", 0.5), ("a", "b", -3.0), ("b", "c", 2.0), ("c", "a", 1.0), ("a", "c", 0.7)]
+    network = pd.DataFrame(rows[::-1] if reverse else rows, columns=["source", "target", "weight"])
+    found = sn.tl.evaluate_network(network, reference)
+    assert found["auroc"] == found["sign_accuracy"] == 1.0
