@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 
 import sparsenode as sn
-from sparsenode.module import Field, SparseNODEModule
+from sparsenode.module import Field, Solver, SparseNODEModule
 from sparsenode.objectives import Transport
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -402,7 +402,11 @@ def test_every_combination_trains_and_predicts(adata, fit, regularizer, fields, 
 
 @pytest.mark.parametrize("solver", ["dopri8", "bosh3", "adaptive_heun", "euler", "midpoint", "heun3", "rk4"])
 def test_other_solvers(adata, fit, solver):
-    assert np.isfinite(fit(adata, solver=solver, train={"max_epochs": 1}).predict()).all()
+    """They solve the same equation; Euler's method with its fixed steps less exactly."""
+    model = fit(adata, solver=solver, train={"max_epochs": 1})
+    found = model.predict()
+    model.module.solver = Solver("dopri5", 1e-9, 1e-9)
+    np.testing.assert_allclose(found, model.predict(), atol=2e-3 if solver == "euler" else 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -511,8 +511,9 @@ def test_only_a_fit_can_be_fine_tuned(cells):
 )
 def test_every_regularizer(few, regularizer):
     model = sn.SparseNODE(few, regularizer, objective="transport", hidden=(4,))
-    model.train(max_epochs=3, key_added=None, **QUIET)
+    model.train(max_epochs=20, key_added=None, **QUIET)
     assert np.isfinite(model.get_adjacency()).all().all()
+    assert model.regularization_path_["train_error"].item() < 0.65  # of the displacements; 1 without a field
 
 
 def test_lineages_of_their_own_fields(few):
