@@ -103,7 +103,7 @@ def _cost() -> Rows:
             "Peak memory, the same", f"below {_GIGABYTES} GB", table["peak_gb"], table["peak_gb"] < _GIGABYTES, 1, " GB"
         ),
         _row(
-            "Edges of the 100 strongest that stay without 1 % of the cells",
+            "Edges of the 100 strongest that stay without 1 % of the cells, median of five",
             f"{_EDGES_KEPT}",
             kept,
             kept >= _EDGES_KEPT,

@@ -215,7 +215,7 @@ def test_input_that_is_no_h5ad(tmp_path, capsys):
 def test_input_of_several_modalities(adata, tmp_path, capsys):
     MuData({"rna": adata, "other": adata.copy()}).write_h5mu(tmp_path / "in.h5mu")
     assert _cli.main(["fit", str(tmp_path / "in.h5mu"), str(tmp_path / "out.h5ad")]) == 1
-    assert "Of a MuData write one modality" in failure(capsys)
+    assert "If it holds a MuData, write one modality" in failure(capsys)
 
 
 def test_names_in_another_encoding(path, tmp_path, capsys):

@@ -40,6 +40,12 @@ def short_training(monkeypatch):
     monkeypatch.setattr(sn.SparseNODE, "train", short)
 
 
+class _Lineages(np.ndarray):
+    """Fate probabilities as CellRank leaves them: an array with names."""
+
+    names = ("erythroid", "myeloid")
+
+
 @pytest.fixture
 def cells(make_adata) -> AnnData:
     """Cells with every key that the pages name."""
@@ -63,6 +69,7 @@ def test_code_blocks_run(page, cells, short_training, tmp_path, monkeypatch, req
         blocks = _with_activity(blocks)
     if page == "docs/user_guide/input.md":
         blocks = _with_times_of_slingshot(blocks)
+        cells.obsm["lineages_fwd"] = cells.obsm["lineages"].to_numpy(dtype=float).view(_Lineages)
     if page == "docs/user_guide/motion.md":
         monkeypatch.setenv("SPARSENODE_DATA", str(request.getfixturevalue("data_dir")))
     if page == "docs/user_guide/comparison.md":

@@ -35,7 +35,8 @@ def anndata(adata: object, name: str = "adata") -> None:
     """Refuse anything but AnnData, such as MuData, of which it takes one modality."""
     if not isinstance(adata, AnnData):
         raise TypeError(
-            f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, `mdata['rna']`."
+            f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, "
+            f"`mdata[{'atac' if name == 'peaks' else 'rna'!r}]`."
         )
 
 
@@ -276,7 +277,7 @@ def weights(name: str, table: pd.DataFrame) -> np.ndarray:
     column = table["weight"]
     if column.dtype.kind in "fiu":  # the usual case, where there may be millions
         return column.to_numpy(dtype=float)
-    if any(isinstance(value, bool | np.bool_ | str) for value in column):
+    if any(isinstance(value, bool | np.bool_) or not (isinstance(value, Real) or pd.isna(value)) for value in column):
         raise TypeError(
             f"Expected numbers in the column `weight` of `{name}`, found {column.dtype}, such as {column.iloc[:1].tolist()}. "
             "Signs are 1.0 and -1.0."

@@ -96,11 +96,13 @@ def _fit(options: argparse.Namespace) -> None:
         raise ValueError(f"Expected an .h5ad file in an existing folder to write to, found '{options.output}'.")
     if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
         raise ValueError(f"Expected OUT.h5ad to be another file than IN.h5ad, found '{options.output}' for both.")
+    if not options.input.is_file():
+        raise FileNotFoundError(f"Expected an h5ad file to read, found no file at '{options.input}'.")
     try:
         adata = anndata.read_h5ad(options.input)
     except Exception as error:  # whatever is in files of other kinds
         raise OSError(
-            f"Expected an h5ad file to read, found '{options.input}': {error} Of a MuData write one modality, `mdata['rna'].write_h5ad(…)`."
+            f"Expected an h5ad file to read, found '{options.input}': {error}. If it holds a MuData, write one modality: `mdata['rna'].write_h5ad(…)`."
         ) from error
     print(f"{options.input}: {adata.n_obs} cells × {adata.n_vars} genes")
     SparseNODE.setup_anndata(

@@ -90,7 +90,10 @@ def test_compression_is_told_by_the_file_and_not_by_its_name(tmp_path, compress,
 def test_files_that_cannot_be_read_are_named(tmp_path, content):
     path = tmp_path / "genes.gtf"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"Expected a GTF file, plain text in UTF-8 or compressed, in '.*genes\.gtf'"):
+    with pytest.raises(
+        ValueError,
+        match=r"Expected a GTF file, plain text in UTF-8 or compressed by gzip, bzip2 or xz, in '.*genes\.gtf'",
+    ):
         pp.read_annotation(path)
 
 
@@ -106,3 +109,20 @@ def test_a_chromosome_may_be_called_na(tmp_path):
     path = tmp_path / "genes.gtf"
     path.write_text(GTF.replace("\n1\t", "\nNA\t"))
     assert set(pp.read_annotation(path)["chrom"]) == {"NA"}
+
+
+def test_without_names_genes_have_their_identifiers(tmp_path):
+    """As in the annotation of RefSeq, whose identifiers are the names."""
+    path = tmp_path / "genes.gtf"
+    path.write_text(GTF.replace("gene_name", "gene"))
+    assert pp.read_annotation(path)["gene"].tolist() == ["ENSG1", "ENSG1", "ENSG1", "ENSG2"]
+    assert pp.read_annotation(path, "gene")["gene"].tolist() == ["DDX11L1", "DDX11L1", "DDX11L1", "ENSG2"]
+
+
+def test_coordinates_that_are_none_are_named(tmp_path):
+    path = tmp_path / "genes.gtf"
+    path.write_text(GTF.replace("11869", ""))
+    with pytest.raises(
+        ValueError, match=r"Expected integers as start of rows in '.*genes\.gtf', found 1 others, such as ''"
+    ):
+        pp.read_annotation(path)

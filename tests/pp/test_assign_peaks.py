@@ -253,6 +253,7 @@ def test_refuses_no_peaks_and_repeated_ones():
         [("chr1", 2_000, 9_000, "+", "a", feature) for feature in ("gene", "exon")], columns=ANNOTATION_COLUMNS
     )
     peaks = pd.DataFrame({"chrom": "chr1", "start": [20, 30], "end": [40, 50]}, index=["p", "p"])
-    for table in (peaks, peaks[:0]):
-        with pytest.raises(ValueError, match=f"unique names, found {len(table)} of"):
-            pp.assign_peaks(table, annotation)
+    with pytest.raises(ValueError, match="unique names of peaks in the index of `peaks`, found 'p' more than once"):
+        pp.assign_peaks(peaks, annotation)
+    with pytest.raises(ValueError, match="Expected peaks in `peaks`, found none"):
+        pp.assign_peaks(peaks[:0], annotation)

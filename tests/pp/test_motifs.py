@@ -274,3 +274,8 @@ def test_chunks_are_cut_by_what_they_take_when_padded(genome, monkeypatch):
 def test_peaks_are_an_anndata(genome):
     with pytest.raises(TypeError, match="Expected `peaks` to be an AnnData object, found DataFrame"):
         pp.scan_motifs(genome[1].var, genome[0], {"TF": np.ones((6, 4))})
+
+
+def test_no_peaks(genome):
+    with pytest.raises(ValueError, match="Expected peaks in `peaks`, found none"):
+        pp.scan_motifs(genome[1][:, :0], genome[0], {"TF": np.ones((6, 4))})

@@ -165,16 +165,16 @@ def test_warns_of_joints_at_one_side_alone(frames):
 
 @pytest.mark.parametrize(
     ("every", "n_starts", "known"),
-    [(0.05, 2619, ("a from 0.06", "a from 0.1", "a from 130.96")), (0.001, 6549, ("a from 0.02",))],
+    [(0.05, 2619, ("a from 0.05", "a from 0.1", "a from 130.95")), (0.001, 6549, ("a from 0.001", "a from 0.021"))],
 )
 def test_many_late_starts_have_names_of_their_own(every, n_starts, known):
-    """More than 130 seconds, 50 frames each: a start is at a frame, and has its time, however many fall on it."""
+    """More than 130 seconds, 50 frames each: of starts before the same frame there is the first."""
     times = np.arange(6600) / 50
     found = _late_starts("a", times, times[:, None], every, 1.0)
     names = [name for name, *_ in found]
     assert len(set(names)) == len(names) == n_starts
     assert set(known) <= set(names)
-    assert all(name == f"a from {at[0]:.7g}" for name, at, _ in found)
+    assert all(0 <= at[0] - float(name.split()[-1]) < 0.02 + 1e-9 for name, at, _ in found)
 
 
 @pytest.mark.parametrize(("column", "message"), [("time", "finite times"), ("trial", "a trial for every frame")])

@@ -159,7 +159,7 @@ def test_refuses_what_it_cannot_use(counts, normalised, tmp_path):
         build(groupby="leiden")
     with pytest.raises(ValueError, match=r"fewer of \['B'\]"):
         build(lineages={"b": ["stem", "B"]})
-    with pytest.raises(ValueError, match="found a string"):
+    with pytest.raises(ValueError, match="found .stem. for .b."):
         build(lineages={"b": "stem"})
     with pytest.raises(KeyError, match="'hits'"):
         build(motifs="hits")
@@ -258,8 +258,13 @@ def test_refuses_cell_types_that_cannot_be_compared(normalised):
         ({"max_pvalue": 5}, ValueError, r"Expected `max_pvalue` to be in \[0, 1\], found 5"),
         ({"max_pvalue": "0.05"}, ValueError, "Expected `max_pvalue`"),
         ({"method": "logreg"}, ValueError, "Expected `method` to be one of .*found 'logreg'"),
+        (
+            {"lineages": {"a": iter(["stem"])}},
+            ValueError,
+            "Expected a list of cell types for every lineage, found .* for 'a'",
+        ),
         ({"lineages": "lineages"}, TypeError, "Expected `lineages` to be cell types by lineage"),
-        ({"motifs": "text"}, TypeError, "Expected numbers or booleans in `motifs`, found others, such as 'yes'"),
+        ({"motifs": "text"}, TypeError, "Expected numbers or booleans in `motifs`, found 'yes' in the column"),
     ],
 )
 def test_arguments_out_of_range(normalised, arguments, error, message):
@@ -283,3 +288,17 @@ def test_names_of_genes_are_unique(normalised):
     twice["rna"].var_names = [twice["rna"].var_names[1], *twice["rna"].var_names[1:]]
     with pytest.raises(ValueError, match="unique names of genes in modality 'rna'"):
         pp.reference_network(MuData(twice), "cell_type", "motifs", normalised.uns["annotation"])
+
+
+@pytest.mark.parametrize("convert", ["boolean", "Int64", "category", "object", "Float32"])
+def test_motif_tables_of_any_type_may_have_missing_values(normalised, convert):
+    motifs = normalised["atac"].varm["motifs"].copy()
+    arguments = (normalised.uns["annotation"],)
+    expected = pp.reference_network(normalised, "cell_type", motifs, *arguments, max_pvalue=0.05).union
+    numbers = motifs.astype(int) if convert not in ("boolean", "object") else motifs
+    missing = numbers.astype(convert if convert != "category" else object).where(
+        motifs, pd.NA if convert != "category" else None
+    )
+    missing = missing.astype("category") if convert == "category" else missing
+    found = pp.reference_network(normalised, "cell_type", missing, *arguments, max_pvalue=0.05).union
+    pd.testing.assert_frame_equal(found, expected)

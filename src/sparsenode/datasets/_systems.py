@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Protocol
 
 import numpy as np
@@ -134,11 +133,13 @@ class System:
 
     def _held(self, clamp: Mapping[str, float] | None) -> dict[int, float]:
         """Positions and values of held genes."""
-        if clamp is not None and not isinstance(clamp, Mapping):
-            raise TypeError(f"Expected `clamp` to map genes to numbers, found {clamp!r}.")
-        held = {} if clamp is None else dict(clamp)
+        try:
+            held = {} if clamp is None else dict(clamp)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"Expected `clamp` to map genes to numbers, found {clamp!r}.") from error
         for name, value in held.items():
-            if name not in self.genes or not isinstance(value, Real) or not np.isfinite(value):
+            is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
+            if name not in self.genes or not is_number or not np.isfinite(value):
                 raise ValueError(
                     f"Expected `clamp` to map genes like {self.genes[:3]} to finite numbers, found {name!r}: {value!r}."
                 )

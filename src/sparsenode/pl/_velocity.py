@@ -175,8 +175,10 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
     none = (_MISSING, _MISSING_COLOR) if title in adata.obs else (_common.SEVERAL, _common.SEVERAL_COLOR)
     shown = [none[1] if missing else colors[str(name)] for name, missing in zip(shades, shades.isna(), strict=True)]
     axis.scatter(places[:, 0], places[:, 1], c=shown, alpha=0.5, **looks)
-    present = [name for name in names if name in set(shades.dropna().astype(str))]
-    return [_common.dot(name, colors[name]) for name in present] + [_common.dot(*none)] * bool(shades.isna().any())
+    present = set(shades.dropna().astype(str))
+    return [_common.dot(name, colors[name]) for name in names if name in present] + [_common.dot(*none)] * bool(
+        shades.isna().any()
+    )
 
 
 def _legend_beside(figure: Figure, axis: Axes, handles: list[Line2D], title: str) -> None:

@@ -26,10 +26,11 @@ _COMPRESSED: dict[bytes, tuple[str, Callable[..., Any]]] = {
     b"BZh": ("bz2", bz2.open),
     b"\xfd7zXZ": ("xz", lzma.open),
 }
+_NAMES = "gene_name"
 COLUMNS = ("chrom", "start", "end", "strand", "gene", "feature")
 
 
-def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name") -> pd.DataFrame:
+def read_annotation(path: str | PathLike[str], gene_attribute: str = _NAMES) -> pd.DataFrame:
     """Read genes, transcripts and exons from a GTF file, such as those of GENCODE and Ensembl.
 
     Do not take another annotation than the reads were mapped with: other releases name genes differently and move their ends.
@@ -40,7 +41,7 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
         GTF file, plain or compressed by gzip, bzip2 or xz.
     gene_attribute
         Attribute with the names of the genes, as they stand in ``var_names`` of the expression: ``"gene_name"`` or
-        ``"gene_id"``. Rows without it get their ``gene_id``.
+        ``"gene_id"``. Rows without it get their ``gene_id``; but an attribute that no row has is taken for a mistake, unless it is the default.
 
     Returns
     -------
@@ -52,30 +53,37 @@ def read_annotation(path: str | PathLike[str], gene_attribute: str = "gene_name"
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file cannot be read as text, if it holds no genes, if no row has the attribute, or if rows have neither the attribute nor a ``gene_id``.
+        If the file cannot be read as text, if it holds no genes, if coordinates are no integers, if no row has another attribute than the default, or if rows have neither the attribute nor a ``gene_id``.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `path` to be a GTF file, found no file at {str(path)!r}.")
     table = _read(Path(path))
     table = table[table["feature"].isin(FEATURES)]
     names = _attribute(table["attributes"], gene_attribute)
-    if len(table) and names.isna().all():
+    if len(table) and names.isna().all() and gene_attribute != _NAMES:
         raise ValueError(
             f"Expected the attribute {gene_attribute!r} in rows of {str(path)!r}, found it in none of {len(table)}, such as "
-            f"{table['attributes'].iloc[0]!r}. Is it a GTF file, not GFF3? Otherwise name one of these attributes."
+            f"{table['attributes'].iloc[0]!r}. Name one of these attributes."
         )
     if gene_attribute != "gene_id":
         names = names.where(names.notna(), _attribute(table["attributes"], "gene_id"))
     if names.isna().any():
         raise ValueError(
             f"Expected the attribute {gene_attribute!r} or 'gene_id' in every row, found neither in {int(names.isna().sum())} "
-            f"of {len(names)}, such as {table['attributes'][names.isna()].iloc[0]!r}."
+            f"of {len(names)}, such as {table['attributes'][names.isna()].iloc[0]!r}. Is it a GTF file, not GFF3?"
         )
+    places = {column: pd.to_numeric(table[column], errors="coerce") for column in ("start", "end")}
+    for column, values in places.items():
+        wrong = table[column][values.isna() | (values % 1 != 0)]
+        if len(wrong):
+            raise ValueError(
+                f"Expected integers as {column} of rows in {str(path)!r}, found {len(wrong)} others, such as {wrong.iloc[0]!r}."
+            )
     result = pd.DataFrame(
         {
             "chrom": table["chrom"].astype(str),
-            "start": table["start"].astype(np.int64) - 1,
-            "end": table["end"].astype(np.int64),
+            "start": places["start"].astype(np.int64) - 1,
+            "end": places["end"].astype(np.int64),
             "strand": table["strand"].astype(str),
             "gene": names.astype(str),
             "feature": table["feature"].astype(str),
@@ -96,9 +104,9 @@ def _read(path: Path) -> pd.DataFrame:
             comments = [number for number, line in enumerate(lines) if line.startswith(b"#")]
         options = {"skiprows": comments, "quoting": csv.QUOTE_NONE, "dtype": {"chrom": str}, "keep_default_na": False}
         return bioframe.read_table(str(path), schema="gtf", compression=compression, **options)
-    except (UnicodeDecodeError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise ValueError(
-            f"Expected a GTF file, plain text in UTF-8 or compressed, in {str(path)!r}: {error}"
+            f"Expected a GTF file, plain text in UTF-8 or compressed by gzip, bzip2 or xz, in {str(path)!r}: {error}"
         ) from error
 
 

@@ -77,8 +77,11 @@ def assign_peaks(
     elif not isinstance(peaks, pd.DataFrame):
         raise TypeError(f"Expected `peaks` to be an AnnData object or a data frame, found {type(peaks).__name__}.")
     _checks.columns("peaks", peaks, _INTERVAL)
-    if len(peaks) == 0 or not peaks.index.is_unique:
-        raise ValueError(f"Expected peaks with unique names, found {len(peaks)} of {peaks.index.nunique()} names.")
+    if len(peaks) == 0:
+        raise ValueError("Expected peaks in `peaks`, found none.")
+    if not peaks.index.is_unique:
+        repeated = peaks.index[peaks.index.duplicated()][0]
+        raise ValueError(f"Expected unique names of peaks in the index of `peaks`, found {repeated!r} more than once.")
     intervals = check_intervals(peaks[_INTERVAL], "peaks").astype({"chrom": str}).reset_index(drop=True)
     _check_chromosomes(intervals, annotation)
     table = assign_intervals(intervals, annotation, promoter, max_distance)

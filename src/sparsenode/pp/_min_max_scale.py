@@ -91,8 +91,8 @@ def min_max_scale(
         lost = adata.var_names[~(np.isfinite(low) & np.isfinite(high))]
         if len(lost):
             raise ValueError(
-                f"Expected finite ranges of all genes in `reference`, found others of {len(lost)}: {list(lost[:5])}. Scale the reference again, as "
-                "after an outer `anndata.concat`."
+                f"Expected finite ranges of all genes in `reference`, found others of {len(lost)}: {list(lost[:5])}. Scale the reference again: after "
+                "an outer `anndata.concat` ranges are missing."
             )
     scaled = np.empty(adata.shape, dtype=np.float32)
     for first, x in chunks(adata, layer, np.arange(adata.n_vars)):

@@ -70,7 +70,7 @@ def scan_motifs(
     FileNotFoundError
         If there is no FASTA file.
     ValueError
-        If peaks have no coordinates, if chromosomes or ends of peaks are not in the FASTA, if there are no motifs, if counts
+        If there are no peaks, if they have no coordinates, if chromosomes or ends of peaks are not in the FASTA, if there are no motifs, if counts
         are none, if an argument is out of range, or if no motif matched.
 
     Notes
@@ -80,6 +80,8 @@ def scan_motifs(
     if not isinstance(pvalue, Real) or not 0 < float(pvalue) < 1:
         raise ValueError(f"Expected `pvalue` to be in (0, 1), found {pvalue!r}.")
     _checks.anndata(peaks, "peaks")
+    if peaks.n_vars == 0:
+        raise ValueError("Expected peaks in `peaks`, found none.")
     coordinates = peak_coordinates(peaks)
     counts = _jaspar(motifs, species) if isinstance(motifs, str) else _check_counts(motifs)
     short = sorted({name for name, matrix in counts if 4.0 ** -len(matrix) > pvalue})

@@ -106,7 +106,10 @@ def prepare_motion(
         found = copy.deepcopy(_components(reference, "reference"))  # a reference keeps its own
         _check_coordinates(adata, found["coordinates"])
         table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
-        table.obs[trial_key] = pd.Categorical(table.obs[trial_key].astype(str))  # names, as without a reference
+        trials = table.obs[trial_key].astype("category").cat.remove_unused_categories()
+        table.obs[trial_key] = trials.cat.rename_categories(
+            list(map(str, trials.cat.categories))
+        )  # as without a reference
         return table
     if mirror and "joint" in adata.var:
         _warn_of_one_side(adata.var["joint"].astype(str))
@@ -214,12 +217,12 @@ def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:
 def _late_starts(
     name: str, times: np.ndarray, values: np.ndarray, every: float, shortest: float
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """A trial from later and later frames on; starts that lie before the next frame are one."""
+    """A trial from later and later frames on; of starts that lie before the same frame there is the first."""
     starts = np.arange(times[0] + every, times[-1] - shortest, every)
-    frames = np.unique(np.searchsorted(times, starts - 1e-9))
+    frames, which = np.unique(np.searchsorted(times, starts - 1e-9), return_index=True)
     return [
-        (f"{name} from {times[first] - times[0]:.7g}", times[first:], values[first:])
-        for first in frames
+        (f"{name} from {start - times[0]:.7g}", times[first:], values[first:])
+        for first, start in zip(frames, starts[which], strict=True)
         if len(times) - first >= MIN_CELLS
     ]
 

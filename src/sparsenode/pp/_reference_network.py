@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike
 from typing import get_args
 
@@ -210,9 +211,13 @@ def _wanted_types(
         wanted = present
     else:
         wanted = list(dict.fromkeys(str(name) for names in lineages.values() for name in names))
-        texts = [name for name, names in lineages.items() if isinstance(names, str)]
-        if texts:
-            raise ValueError(f"Expected a list of cell types for every lineage, found a string for {texts}.")
+        others = [
+            name for name, names in lineages.items() if isinstance(names, str) or not isinstance(names, Collection)
+        ]
+        if others:
+            raise ValueError(
+                f"Expected a list of cell types for every lineage, found {lineages[others[0]]!r} for {others[0]!r}."
+            )
         if not wanted:
             raise ValueError("Expected cell types in `lineages`, found none.")
     for name, column in groups.items():
@@ -261,16 +266,30 @@ def _motif_matrix(motifs: pd.DataFrame | str, atac: object, genes: pd.Index) -> 
             f"columns like {list(motifs.columns[:3])}. Rename them, for instance `motifs.rename(columns=str.capitalize)`."
         )
     logger.info("%d of %d factors with motifs are among the genes.", int((factors >= 0).sum()), len(factors))
-    values = motifs.loc[:, factors >= 0].fillna(0).to_numpy()[np.maximum(rows, 0)]
-    try:
-        positive = (values > 0) & (rows >= 0)[:, None]
-    except TypeError as error:
-        raise TypeError(f"Expected numbers or booleans in `motifs`, found others, such as {values[0, 0]!r}.") from error
+    above = np.column_stack([_is_positive(motifs[name]) for name in motifs.columns[factors >= 0]])
+    positive = above[np.maximum(rows, 0)] & (rows >= 0)[:, None]
     if not positive.any():
         raise ValueError(
             "Expected motifs in the peaks, none matched: all of `motifs` is zero for these peaks and genes."
         )
     return sparse.csr_matrix(positive, dtype=np.int64), factors[factors >= 0]
+
+
+def _is_positive(column: pd.Series) -> np.ndarray:
+    """Which values of a column are true or positive; missing ones are not."""
+    known = column.notna().to_numpy()
+    values, result = column.to_numpy()[known], np.zeros(len(column), dtype=bool)
+    strange = (
+        values[:0]
+        if values.dtype.kind in "fiub"
+        else [value for value in values if not isinstance(value, Real | np.bool_)]
+    )
+    if len(strange):
+        raise TypeError(
+            f"Expected numbers or booleans in `motifs`, found {strange[0]!r} in the column {column.name!r}."
+        )
+    result[known] = values > 0
+    return result
 
 
 def _link_matrix(peak_genes: pd.DataFrame, genes: pd.Index, peaks: pd.Index) -> sparse.csr_matrix:
