@@ -355,3 +355,10 @@ def test_held_genes_of_a_linear_system_in_closed_form():
 def test_held_genes_that_are_refused(clamp):
     with pytest.raises(ValueError if isinstance(clamp, dict) else TypeError, match="clamp"):
         sn.datasets.random_linear_system(n_genes=4, seed=3).simulate(clamp=clamp)
+
+
+def test_held_genes_of_a_series():
+    """As a row of `quantile` is one."""
+    system = sn.datasets.random_linear_system(n_genes=4, seed=3)
+    runs = [system.simulate(n_trials=2, n_times=4, clamp=held) for held in ({"gene1": 1.5}, pd.Series({"gene1": 1.5}))]
+    np.testing.assert_array_equal(runs[0].X, runs[1].X)
