@@ -35,8 +35,8 @@ def anndata(adata: object, name: str = "adata") -> None:
     """Refuse anything but AnnData, such as MuData, of which it takes one modality."""
     if not isinstance(adata, AnnData):
         raise TypeError(
-            f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, "
-            f"`mdata[{'atac' if name == 'peaks' else 'rna'!r}]`."
+            f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, `mdata['rna']` for "
+            "instance."
         )
 
 

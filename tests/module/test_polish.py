@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import ElasticNet
 
-from sparsenode.module import _polish
+from sparsenode.module import SparseNODEModule, _polish
 from sparsenode.module._polish import polish
 from sparsenode.regularizers import CNODE, path_norm
+
+
+def assert_least(module: SparseNODEModule, loss: Callable[[], torch.Tensor], generator: torch.Generator) -> None:
+    """No other linear part nearby has a smaller loss."""
+    least = loss()
+    for size in (1e-3, 1e-2, 0.1):
+        for parameter in (module.field.weights[-1], module.field.biases[-1], module.field.raw_decay):
+            for _ in range(5):
+                step = size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                with torch.no_grad():
+                    parameter += step
+                    found = loss()
+                    parameter -= step
+                assert (found > least - 1e-6).all()
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +92,8 @@ def test_no_change_of_the_linear_part_lowers_the_loss(make_module, pairs, fields
 
     before = loss()
     polish(module, tensors)
-    least = loss()
-    assert (least < before - 0.01).all()
-    linear = [module.field.weights[-1], module.field.biases[-1], module.field.raw_decay]
-    for size in (1e-3, 1e-2, 0.1):
-        for parameter in linear:
-            for _ in range(5):
-                step = size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-                with torch.no_grad():
-                    parameter += step
-                assert (loss() > least - 1e-6).all()
-                with torch.no_grad():
-                    parameter -= step
+    assert (loss() < before - 0.01).all()
+    assert_least(module, loss, generator)
 
 
 def test_the_decay_is_that_of_least_squares(make_module, pairs):
@@ -220,17 +226,7 @@ def test_in_adaptive_rounds_paths_count_by_the_weights_of_their_network(make_mod
         return metrics["error"] + metrics["penalty"]
 
     polish(module, pairs)
-    least = loss()
-    linear = [module.field.weights[-1], module.field.biases[-1], module.field.raw_decay]
-    for size in (1e-3, 1e-2, 0.1):
-        for parameter in linear:
-            for _ in range(5):
-                step = size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-                with torch.no_grad():
-                    parameter += step
-                    found = loss()
-                    parameter -= step
-                assert (found > least - 1e-6).all()
+    assert_least(module, loss, generator)
     before = module.field.weights[-1].detach().clone()
     module.field.adapt(None)
     polish(module, pairs)

@@ -171,7 +171,7 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
         raise TypeError(
             f"Expected counts in memory in {place(layer)}, found {type(x).__name__}. Load them, as `adata.to_memory()` does."
         )
-    values = x.data if sparse.issparse(x) else np.asarray(x)
+    values = x.data if sparse.issparse(x) else x
     if values.dtype.kind not in "fiub":
         raise TypeError(f"Expected numeric counts in {place(layer)}, found dtype {values.dtype}.")
     if values.size == 0 or adata.n_obs == 0 or adata.n_vars == 0:

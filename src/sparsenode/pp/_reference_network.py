@@ -210,7 +210,6 @@ def _wanted_types(
     if lineages is None:
         wanted = present
     else:
-        wanted = list(dict.fromkeys(str(name) for names in lineages.values() for name in names))
         others = [
             name for name, names in lineages.items() if isinstance(names, str) or not isinstance(names, Collection)
         ]
@@ -218,6 +217,7 @@ def _wanted_types(
             raise ValueError(
                 f"Expected a list of cell types for every lineage, found {lineages[others[0]]!r} for {others[0]!r}."
             )
+        wanted = list(dict.fromkeys(str(name) for names in lineages.values() for name in names))
         if not wanted:
             raise ValueError("Expected cell types in `lineages`, found none.")
     for name, column in groups.items():
@@ -279,15 +279,12 @@ def _is_positive(column: pd.Series) -> np.ndarray:
     """Which values of a column are true or positive; missing ones are not."""
     known = column.notna().to_numpy()
     values, result = column.to_numpy()[known], np.zeros(len(column), dtype=bool)
-    strange = (
-        values[:0]
-        if values.dtype.kind in "fiub"
-        else [value for value in values if not isinstance(value, Real | np.bool_)]
-    )
-    if len(strange):
-        raise TypeError(
-            f"Expected numbers or booleans in `motifs`, found {strange[0]!r} in the column {column.name!r}."
-        )
+    if values.dtype.kind not in "fiub":
+        strange = [value for value in values if not isinstance(value, Real | np.bool_)]
+        if strange:
+            raise TypeError(
+                f"Expected numbers or booleans in `motifs`, found {strange[0]!r} in the column {column.name!r}."
+            )
     result[known] = values > 0
     return result
 

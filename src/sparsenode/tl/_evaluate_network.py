@@ -83,7 +83,7 @@ def evaluate_network(
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
     # Before self edges are dropped: a gene that regulates only itself is a gene of the reference.
     genes = pd.unique(pd.concat([reference["source"], reference["target"]]))
-    truth = reference[reference["source"] != reference["target"]].drop_duplicates(["source", "target"])
+    truth = reference[reference["source"] != reference["target"]]
     index = pd.Index(genes)
     candidates = _candidates(index, None if regulators is None else [str(gene) for gene in regulators])
     is_true = np.isin(candidates, _codes(truth, index))
@@ -99,7 +99,7 @@ def evaluate_network(
     _require_shared_genes(network, genes)
     _warn_of_unknown_genes(network, genes)
     if regulators is None:
-        _warn_of_targets_only(network, truth, pd.Index(genes))
+        _warn_of_targets_only(network, truth, index)
     weights = _strongest(network, index).reindex(candidates, fill_value=0.0).to_numpy()
     score, density = np.abs(weights), is_true.mean()
     auprc = _trapezoids(is_true, score)
