@@ -159,7 +159,7 @@ def test_refuses_what_it_cannot_use(counts, normalised, tmp_path):
         build(groupby="leiden")
     with pytest.raises(ValueError, match=r"fewer of \['B'\]"):
         build(lineages={"b": ["stem", "B"]})
-    with pytest.raises(ValueError, match="found .stem. for .b."):
+    with pytest.raises(ValueError, match="lineage 'b', found 'stem'"):
         build(lineages={"b": "stem"})
     with pytest.raises(KeyError, match="'hits'"):
         build(motifs="hits")
@@ -261,8 +261,10 @@ def test_refuses_cell_types_that_cannot_be_compared(normalised):
         (
             {"lineages": {"a": iter(["stem"])}},
             ValueError,
-            "Expected a list of cell types for every lineage, found .* for 'a'",
+            "Expected a list of cell types for the lineage 'a', found .*iterator",
         ),
+        ({"lineages": {"a": ["stem"], "b": []}}, ValueError, r"list of cell types for the lineage 'b', found \[\]"),
+        ({"lineages": {}}, ValueError, "at least one lineage in `lineages`, found none"),
         ({"lineages": "lineages"}, TypeError, "Expected `lineages` to be cell types by lineage"),
         ({"motifs": "text"}, TypeError, "Expected numbers or booleans in `motifs`, found 'yes' in the column"),
     ],

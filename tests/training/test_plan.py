@@ -392,8 +392,12 @@ def test_best_state_is_that_of_the_lowest_loss(make_module):
 
 def test_a_state_is_kept_even_if_no_loss_is_finite(make_module):
     plan = TrainingPlan(make_module())
-    plan._keep_best(float("inf"))
-    assert plan.best_state is not None
+    weight = plan.module.field.weights[0]
+    for value, loss in ((1.0, float("nan")), (2.0, float("inf")), (3.0, float("inf"))):
+        with torch.no_grad():
+            weight.fill_(value)
+        plan._keep_best(loss)
+        assert (plan.best_state["field.weights.0"] == 1.0).all()
 
 
 def test_best_state_is_that_of_the_best_epoch(make_module, fit):

@@ -12,6 +12,29 @@ from anndata import AnnData
 from sparsenode.model._observations import names_of_fates
 
 
+def types_of_lineages(lineages: Mapping[str, Sequence[str]], or_else: str = "") -> dict[str, list[str]]:
+    """Names of the cell types of every lineage, each once; `or_else` says what else a caller takes.
+
+    Raises
+    ------
+    TypeError
+        If lineages are no mapping.
+    ValueError
+        If there is none, or one is no list of cell types, or empty.
+    """
+    if not isinstance(lineages, Mapping):
+        raise TypeError(
+            f"Expected `lineages` to be cell types by lineage, such as {{'erythroid': ['stem', 'erythroblast']}}{or_else}, found "
+            f"{lineages!r}."
+        )
+    if not lineages:
+        raise ValueError("Expected at least one lineage in `lineages`, found none.")
+    for name, types in lineages.items():
+        if isinstance(types, str) or not isinstance(types, Collection) or len(types) == 0:
+            raise ValueError(f"Expected a list of cell types for the lineage {name!r}, found {types!r}.")
+    return {name: list(dict.fromkeys(str(item) for item in types)) for name, types in lineages.items()}
+
+
 def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequence[str]], groupby: str) -> pd.DataFrame:
     """Membership of every cell in every lineage, true or false; a cell type may belong to several.
 
@@ -22,26 +45,18 @@ def lineages_of_cell_types(cell_types: pd.Series, lineages: Mapping[str, Sequenc
     ValueError
         If a lineage is empty or a string, or names cell types that no cell has.
     """
-    if not isinstance(lineages, Mapping):
-        raise TypeError(
-            f"Expected `lineages` to be cell types by lineage, such as {{'erythroid': ['stem', 'erythroblast']}}, or a key of `adata.obsm`, "
-            f"found {lineages!r}."
-        )
-    if not lineages:
-        raise ValueError("Expected at least one lineage in `lineages`, found none.")
+    wanted = types_of_lineages(lineages, ", or a key of `adata.obsm`")
     labels = cell_types.astype(object).where(cell_types.notna(), None).map(str, na_action="ignore")
     present = sorted(set(labels.dropna()))
-    for name, types in lineages.items():
-        if isinstance(types, str) or not isinstance(types, Collection) or len(types) == 0:
-            raise ValueError(f"Expected a list of cell types for the lineage {name!r}, found {types!r}.")
-        unknown = [str(item) for item in types if str(item) not in present]
+    for name, types in wanted.items():
+        unknown = [item for item in types if item not in present]
         if unknown:
             raise ValueError(
                 f"Expected the cell types of the lineage {name!r} in `adata.obs[{groupby!r}]`, found no cells of {unknown}. "
                 f"There are {present[:20]}."
             )
-    members = [labels.isin([str(item) for item in types]).to_numpy() for types in lineages.values()]
-    return pd.DataFrame(np.transpose(members), cell_types.index, [str(name) for name in lineages])
+    members = [labels.isin(types).to_numpy() for types in wanted.values()]
+    return pd.DataFrame(np.transpose(members), cell_types.index, [str(name) for name in wanted])
 
 
 def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:

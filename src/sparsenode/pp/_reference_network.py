@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from numbers import Real
 from os import PathLike
 from typing import get_args
@@ -20,6 +21,7 @@ from sparsenode.model._modalities import annotation as read_annotation_of_cells
 from sparsenode.model._modalities import modality
 from sparsenode.pp._annotation import read_annotation
 from sparsenode.pp._assign_peaks import MAX_DISTANCE, PROMOTER, assign_peaks
+from sparsenode.pp._lineages import types_of_lineages
 from sparsenode.pp._markers import Method, top_features
 
 
@@ -158,7 +160,8 @@ def reference_network(
         name: _cell_types(mdata, name, groupby, argument)
         for name, argument in ((expression, "expression"), (accessibility, "accessibility"))
     }
-    types = _wanted_types(groups, lineages, groupby)
+    types_of = None if lineages is None else types_of_lineages(lineages)
+    types = _wanted_types(groups, types_of, groupby)
     hits, factors = _motif_matrix(motifs, atac, rna.var_names)
     table = annotation if isinstance(annotation, pd.DataFrame) else read_annotation(annotation)
     peak_genes = assign_peaks(atac, table, promoter, max_distance)
@@ -179,8 +182,8 @@ def reference_network(
     return ReferenceNetwork(
         cell_types=cell_types,
         lineages={
-            k: merge_networks([cell_types[name] for name in dict.fromkeys(map(str, v))])
-            for k, v in (lineages or {}).items()
+            lineage: merge_networks([cell_types[name] for name in names_of])
+            for lineage, names_of in (types_of or {}).items()
         },
         regulators=[str(name) for name in names[np.unique(factors[np.diff(hits.tocsc().indptr) > 0])]],
         peak_genes=peak_genes,
@@ -198,28 +201,10 @@ def _cell_types(mdata: MuData, name: str, groupby: str, argument: str) -> pd.Ser
     return column.astype(str)
 
 
-def _wanted_types(
-    groups: Mapping[str, pd.Series], lineages: Mapping[str, Sequence[str]] | None, groupby: str
-) -> list[str]:
+def _wanted_types(groups: Mapping[str, pd.Series], lineages: Mapping[str, list[str]] | None, groupby: str) -> list[str]:
     """Cell types of the lineages, or all; every one of them with cells in both modalities."""
     present = sorted(set().union(*(set(column) for column in groups.values())))
-    if lineages is not None and not isinstance(lineages, Mapping):
-        raise TypeError(
-            f"Expected `lineages` to be cell types by lineage, such as {{'erythroid': ['stem', 'erythroblast']}}, found {lineages!r}."
-        )
-    if lineages is None:
-        wanted = present
-    else:
-        others = [
-            name for name, names in lineages.items() if isinstance(names, str) or not isinstance(names, Collection)
-        ]
-        if others:
-            raise ValueError(
-                f"Expected a list of cell types for every lineage, found {lineages[others[0]]!r} for {others[0]!r}."
-            )
-        wanted = list(dict.fromkeys(str(name) for names in lineages.values() for name in names))
-        if not wanted:
-            raise ValueError("Expected cell types in `lineages`, found none.")
+    wanted = present if lineages is None else list(dict.fromkeys(chain.from_iterable(lineages.values())))
     for name, column in groups.items():
         cells = column.value_counts().reindex(wanted, fill_value=0)
         missing = list(cells.index[cells < 2])
