@@ -42,7 +42,7 @@ import pandas as pd
 from _recovery import SAMPLINGS, Task, score
 from _recovery_baselines import BASELINES
 from _recovery_models import EPOCHS, MODELS, N_STRENGTHS, fit
-from tables import METHODS as LABELS
+from _tables import METHODS as LABELS
 
 METHODS = (*MODELS, *BASELINES)
 KEYS = ["kind", "system", "noise", "sampling", "method"]

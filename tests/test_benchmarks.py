@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,17 @@ import sparsenode as sn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 GENES = ["g0", "g1", "g2", "g3"]
+# One interpreter for all scripts, since the imports take the most time.
+STARTS = """
+import runpy, sys
+from pathlib import Path
+for script in sys.argv[1:]:
+    sys.path[0], sys.argv = str(Path(script).parent), [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, script
+"""
 
 
 @pytest.fixture
@@ -74,6 +86,15 @@ def run(tmp_path) -> Path:
     reference = pd.DataFrame({"Type": ["+", "-", None], "Gene1": GENES[:3], "Gene2": GENES[1:], "Note": "x"})
     reference.to_csv(folder / "refNetwork.csv", index=False)
     return folder
+
+
+def test_every_script_starts():
+    scripts = [str(path) for path in sorted(BENCHMARKS.rglob("*.py")) if not path.name.startswith("_")]
+    if not scripts:
+        pytest.skip("no benchmarks here")
+    found = subprocess.run([sys.executable, "-c", STARTS, *scripts], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("usage: ") == len(scripts)
 
 
 def test_cells_and_reference_of_a_run(beeline, run, capsys):
