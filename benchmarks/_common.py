@@ -51,19 +51,50 @@ def add_data_argument(arguments: argparse.ArgumentParser) -> None:
 
 
 def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> None:
-    """End with a message where a donor of the bone marrow has no file, or stands twice."""
+    """End with a message where a donor of the bone marrow has no file, stands twice, or has cells that cannot be used."""
+    import anndata
+
     missing = [name for name in donors if not (data / "bone_marrow" / f"{name}.h5ad").exists()]
     if missing:
         arguments.error(f"Expected {[f'{name}.h5ad' for name in missing]} in {data / 'bone_marrow'}, found none.")
     if len(set(donors)) < len(donors):
         arguments.error(f"Expected every donor once, found {tuple(donors)}.")
+    for name in donors:
+        try:
+            outside = int((~memberships(anndata.read_h5ad(data / "bone_marrow" / f"{name}.h5ad")).any(axis=1)).sum())
+        except (ValueError, TypeError, OSError) as error:  # of all types, since files may be anything
+            arguments.error(f"{name}: {error}")
+        if outside:
+            arguments.error(
+                f"{name}: Expected every cell in a lineage, found {outside} in none. Leave these cells out."
+            )
+
+
+def memberships(adata: AnnData) -> pd.DataFrame:
+    """Which cells are in which lineage, after a check of that and of pseudotime."""
+    import numpy as np
+    import pandas as pd
+
+    table = adata.obsm.get("lineages")
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(
+            f"Expected a DataFrame with a column a lineage in adata.obsm['lineages'], found {type(table).__name__}."
+        )
+    if TIME_KEY not in adata.obs:
+        raise ValueError(f"Expected pseudotime in adata.obs[{TIME_KEY!r}], found {list(adata.obs)}.")
+    unknown = int((~np.isfinite(adata.obs[TIME_KEY].to_numpy(dtype=float))).sum())
+    if unknown:
+        raise ValueError(
+            f"Expected finite pseudotime in adata.obs[{TIME_KEY!r}], found {unknown} of {adata.n_obs} cells without. Leave them out."
+        )
+    return table.astype(float) > 0
 
 
 def trajectories(adata: AnnData) -> AnnData:
     """Cells in the paper's protocol, one row per cell and lineage.
 
     The first 10 and the last 20 cells of every lineage are dropped, and every gene is scaled to ``[0, 1]`` within every
-    lineage. A stem cell has other values in each of its lineages, and so a row in each.
+    lineage. A stem cell has other values in each of its lineages, and so a row in each. A cell in no lineage has no row.
     """
     import anndata
     import numpy as np
@@ -72,9 +103,13 @@ def trajectories(adata: AnnData) -> AnnData:
 
     x = np.asarray(adata.X.toarray() if sparse.issparse(adata.X) else adata.X, dtype=np.float64)
     time = adata.obs[TIME_KEY].to_numpy(dtype=np.float64)
+    table = memberships(adata)
+    outside = int((~table.any(axis=1)).sum())
+    if outside:
+        print(f"{outside} of {adata.n_obs} cells are in no lineage, left out")
     values, observations = [], []
-    for lineage, member in adata.obsm["lineages"].items():
-        cells = np.flatnonzero(member.to_numpy(dtype=bool))
+    for lineage, member in table.items():
+        cells = np.flatnonzero(member)
         cells = cells[np.argsort(time[cells], kind="stable")][DROP_FIRST:-DROP_LAST]
         if len(cells) == 0:
             raise ValueError(
@@ -148,6 +183,8 @@ def save(name: str, rows: Sequence[Mapping[str, Any]], arguments: argparse.Names
     """Print the rows, and unless ``--quick`` write them with what was asked for on the command line."""
     import pandas as pd
 
+    if not rows:
+        raise SystemExit(f"Expected rows for {name}.csv, found none: nothing was measured, and nothing is written.")
     table = pd.DataFrame(list(rows))
     print(table.to_string(index=False))
     if arguments.quick:

@@ -15,10 +15,12 @@ committed results use seeds 10 to 12.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import _common
@@ -38,9 +40,15 @@ NULLS = ["null_zero", "null_initial", "null_mean", "null_smoothed"]
 PUBLISHED = {"S1D2": 0.0353, "S1D1": 0.0366, "S2D1": 0.0384}
 
 
-def read(folder: Path, donor: str, protocol: str) -> anndata.AnnData:
-    """One donor, preprocessed for a protocol, with the lineages in ``lineage`` (obs) or ``lineages`` (obsm)."""
-    adata = anndata.read_h5ad(folder / "bone_marrow" / f"{donor}.h5ad")
+def read_all(folder: Path, donors: Sequence[str], protocol: str) -> dict[str, anndata.AnnData]:
+    """Several donors, preprocessed for a protocol, with the lineages in ``lineage`` (obs) or ``lineages`` (obsm)."""
+    cells = {donor: anndata.read_h5ad(folder / "bone_marrow" / f"{donor}.h5ad") for donor in donors}
+    cells = with_common_genes(with_common_lineages(cells))
+    return {donor: prepared(adata, donor, protocol) for donor, adata in cells.items()}
+
+
+def prepared(adata: anndata.AnnData, donor: str, protocol: str) -> anndata.AnnData:
+    """Cells of one donor, preprocessed for a protocol."""
     if protocol == "recommended":
         sc.pp.log1p(adata)
         return adata
@@ -50,18 +58,61 @@ def read(folder: Path, donor: str, protocol: str) -> anndata.AnnData:
         raise ValueError(f"{donor}: {error}") from error
 
 
-def read_all(folder: Path, donors: Sequence[str], protocol: str) -> dict[str, anndata.AnnData]:
-    """Several donors, with the genes that all of them have; says how many others are left out."""
-    cells = {donor: read(folder, donor, protocol) for donor in donors}
+def with_common_lineages(cells: dict[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
+    """Donors with the lineages that all of them have, and the cells in these; says which others are left out."""
+    names = {donor: list(adata.obsm["lineages"]) for donor, adata in cells.items()}
+    common = [name for name in next(iter(names.values())) if all(name in own for own in names.values())]
+    if not common:
+        raise ValueError(f"Expected lineages that all of {list(cells)} have, found none: {names}. Rename them.")
+    result = {}
+    for donor, adata in cells.items():
+        others = [name for name in names[donor] if name not in common]
+        if others:
+            print(f"{donor}: lineages {others} are not in every donor, left out")
+            adata = adata[(adata.obsm["lineages"][common] > 0).any(axis=1).to_numpy()].copy()
+            adata.obsm["lineages"] = adata.obsm["lineages"][common]
+        result[donor] = adata
+    return result
+
+
+def with_common_genes(cells: dict[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
+    """Donors with the genes that all of them have; says how many others are left out."""
+    donors = list(cells)
     first = cells[donors[0]].var_names
     genes = first[np.all([first.isin(adata.var_names) for adata in cells.values()], axis=0)]
     if len(genes) == 0:
-        raise ValueError(f"Expected genes that all of {list(donors)} have, found none.")
+        raise ValueError(
+            f"Expected genes that all of {donors} have, found none. They look like "
+            f"{ {donor: list(adata.var_names[:3]) for donor, adata in cells.items()} }."
+        )
     for donor, adata in cells.items():
         if adata.n_vars > len(genes):
             print(f"{donor}: {adata.n_vars - len(genes)} of {adata.n_vars} genes are not in every donor, left out")
             cells[donor] = adata[:, genes].copy()
     return cells
+
+
+def check_donors(
+    parser: argparse.ArgumentParser,
+    folder: Path,
+    fitted: Sequence[str],
+    predicted: Sequence[str] = (),
+    protocols: Sequence[str] = PROTOCOLS,
+) -> None:
+    """End with a message where donors cannot be fitted or predicted in these protocols, before anything is."""
+    donors = [*fitted, *predicted]
+    _common.check_donors(parser, folder, donors)
+    for protocol in protocols:
+        with redirect_stdout(None):  # what is left out is said when it is
+            try:
+                cells = read_all(folder, donors, protocol)
+            except ValueError as error:
+                parser.error(str(error))
+        for donor in fitted:
+            try:
+                sn.SparseNODE.setup_anndata(cells[donor], lineage_key=LINEAGE_KEYS[protocol])
+            except ValueError as error:
+                parser.error(f"{donor}, protocol {protocol!r}: {error}")
 
 
 def members(adata: anndata.AnnData, protocol: str) -> dict[str, np.ndarray]:
@@ -108,7 +159,7 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="protocols to run")
     options = parser.parse_args()
     donors = (options.train, *options.test)
-    _common.check_donors(parser, options.data, donors)
+    check_donors(parser, options.data, [options.train], options.test, options.protocols)
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     methods = {

@@ -79,7 +79,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     donors = options.donors
-    _common.check_donors(parser, options.data, donors)
+    bone_marrow.check_donors(parser, options.data, donors)
     if len(donors) < 2:
         parser.error(f"Expected two donors or more in --donors, found {donors}.")
     silence()

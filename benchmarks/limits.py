@@ -122,7 +122,7 @@ def main() -> None:
         "--donors", nargs="+", default=list(DONORS), help="donors, files bone_marrow/NAME.h5ad of the data"
     )
     options = parser.parse_args()
-    _common.check_donors(parser, options.data, options.donors)
+    bone_marrow.check_donors(parser, options.data, options.donors)
     silence()
     donors = options.donors[:2] if options.quick else options.donors
     rows = [row for protocol in bone_marrow.PROTOCOLS for row in run(options.data, donors, protocol)]

@@ -10,6 +10,7 @@ alone. Rows ``sparsenode, ridge`` have another ridge than the default. The refer
 from __future__ import annotations
 
 import time
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -71,15 +72,25 @@ def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
-    """Rows of one donor."""
+def read(folder: Path, donor: str) -> tuple[anndata.AnnData, dict[str, pd.DataFrame]]:
+    """Cells of a donor, and the reference of each of its lineages that has one."""
     adata = anndata.read_h5ad(folder / f"{donor}.h5ad")
     sc.pp.log1p(adata)
-    regulators = pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
     lineages = [name for name in LINEAGES if name in adata.obsm["lineages"]]
+    if not lineages:
+        raise ValueError(
+            f"Expected lineages with a reference, {list(LINEAGES)}, found {list(adata.obsm['lineages'])}. Rename them."
+        )
     if len(lineages) < len(LINEAGES):
         print(f"{donor}: without {sorted({*LINEAGES} - {*lineages})}, which are left out")
-    references = {name: read_reference(folder, name, adata.var_names) for name in lineages}
+    return adata, {name: read_reference(folder, name, adata.var_names) for name in lineages}
+
+
+def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
+    """Rows of one donor."""
+    adata, references = read(folder, donor)
+    lineages = list(references)
+    regulators = pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
     rows = []
 
     def add(method: str, networks: dict[str, pd.DataFrame], start: float, seed: int = 0) -> None:
@@ -126,6 +137,12 @@ def main() -> None:
     donors = options.donors[: 1 if options.quick else None]
     _common.check_donors(parser, options.data, donors)
     silence()
+    for donor in donors:
+        try:
+            with redirect_stdout(None):  # what is left out is said when it is
+                SparseNODE.setup_anndata(read(options.data / "bone_marrow", donor)[0], **KEYS)
+        except (ValueError, OSError) as error:
+            parser.error(f"{donor}: {error}")
     rows = []
     for donor in donors:
         rows += run(options.data / "bone_marrow", donor, options.shuffles, options.trees)

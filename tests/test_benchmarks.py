@@ -278,6 +278,81 @@ def test_donors_are_looked_for_first(bone_marrow, donors, monkeypatch, capsys, a
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda adata: adata.obs["dpt_pseudotime"].where(adata.obs["dpt_pseudotime"] < 0.9),
+            "found 6 of 60 cells without",
+        ),
+        (lambda adata: adata.obsm["lineages"].to_numpy(), "Expected a DataFrame .*found ndarray"),
+        (
+            lambda adata: adata.obsm["lineages"] & (np.arange(60) >= 4)[:, None],
+            "every cell in a lineage, found 4 in none",
+        ),
+        (lambda adata: adata.obsm["lineages"].add_suffix("2"), r"lineages that all of \['b', 'a'\] have, found none"),
+        (
+            lambda adata: adata.obsm["lineages"].assign(x=True, y=np.arange(60) > 55),
+            "at least 10 cells in every trajectory.*in 'y'",
+        ),
+    ],
+)
+def test_donors_are_checked_before_a_fit(bone_marrow, donors, monkeypatch, capsys, change, message):
+    path = donors / "bone_marrow" / "b.h5ad"
+    adata = anndata.read_h5ad(path)
+    changed = change(adata)
+    if isinstance(changed, pd.Series):
+        adata.obs["dpt_pseudotime"] = changed
+    else:
+        adata.obsm["lineages"] = changed
+    adata.write_h5ad(path)
+    arguments = ["--data", str(donors), "--train", "b", "--test", "a", "--protocols", "recommended"]
+    monkeypatch.setattr(sys, "argv", ["bone_marrow.py", *arguments])
+    monkeypatch.setattr(bone_marrow, "run", lambda *_: pytest.fail("too late"))
+    with pytest.raises(SystemExit):
+        bone_marrow.main()
+    assert re.search(f"error: .*{message}", capsys.readouterr().err)
+
+
+def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys):
+    path = donors / "bone_marrow" / "b.h5ad"
+    adata = anndata.read_h5ad(path)
+    adata.obsm["lineages"] = pd.DataFrame({"z": np.arange(60) < 9, "x": np.arange(60) >= 5}, index=adata.obs_names)
+    adata.write_h5ad(path)
+    cells = bone_marrow.read_all(donors, ["a", "b"], "recommended")
+    assert {name: found.n_obs for name, found in cells.items()} == {"a": 50, "b": 55}
+    assert [list(found.obsm["lineages"]) for found in cells.values()] == [["x"], ["x"]]
+    assert "b: lineages ['z'] are not in every donor, left out" in capsys.readouterr().out
+
+
+def test_the_protocol_of_the_paper_wants_every_time_and_says_what_it_drops(bone_marrow, donors, capsys):
+    common = sys.modules["_common"]
+    adata = anndata.read_h5ad(donors / "bone_marrow" / "a.h5ad")
+    adata.obsm["lineages"] = pd.DataFrame({"x": np.arange(60) < 50}, index=adata.obs_names)
+    assert common.trajectories(adata).n_obs == 20
+    assert capsys.readouterr().out == "10 of 60 cells are in no lineage, left out\n"
+    adata.obs.loc[adata.obs_names[:3], "dpt_pseudotime"] = np.nan
+    with pytest.raises(ValueError, match="finite pseudotime .*found 3 of 60 cells without"):
+        common.trajectories(adata)
+
+
+def test_no_rows_replace_no_results(bone_marrow, tmp_path):
+    with pytest.raises(SystemExit, match=r"Expected rows for donors.csv, found none"):
+        sys.modules["_common"].save("donors", [], SimpleNamespace(quick=False, output=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_donor_without_a_reference_is_found_first(bone_marrow, donors, monkeypatch, capsys):
+    real_networks = importlib.import_module("real_networks")
+    monkeypatch.setattr(sys, "argv", ["real_networks.py", "--data", str(donors), "--donors", "a", "b"])
+    for name, value in (("silence", lambda: None), ("run", lambda *_: pytest.fail("too late"))):
+        monkeypatch.setattr(real_networks, name, value)
+    with pytest.raises(SystemExit):
+        real_networks.main()
+    assert re.search(r"error: a: Expected lineages with a reference.*found \['x', 'y'\]", capsys.readouterr().err)
+    sys.modules.pop("real_networks")
+
+
 @pytest.fixture
 def limits(bone_marrow):
     yield importlib.import_module("limits")

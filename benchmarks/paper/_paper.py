@@ -91,8 +91,8 @@ def _alone(work: Callable[..., list[dict]], deadline: float, entry: tuple) -> li
 
 
 def save(name: str, rows: list[dict], options: Any, **settings: Any) -> pd.DataFrame:
-    """Write the rows, after those of the run that ``--skip`` goes on with, and return all of them."""
-    if options.skip and not options.quick:
+    """Write the rows, if there are any, after those of the run that ``--skip`` goes on with, and return all of them."""
+    if rows and options.skip and not options.quick:
         rows = [*pd.read_csv(options.output / f"{name}.csv").to_dict("records"), *rows]
     _common.save(name, rows, options, **settings)
     return pd.DataFrame(rows)
