@@ -15,7 +15,10 @@ from __future__ import annotations
 import argparse
 import time
 import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import _common
 import anndata
@@ -28,11 +31,16 @@ from sparsenode.model._observations import MIN_CELLS
 
 COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
 SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]
+PUBLISHED_SCORES = ["auprc_ratio", "epr", "auroc"]
 BASELINES = ("pearson", "spearman", "partial_correlation", "genie3")
 # Signs of the column Type, and what stands for none.
-SIGNS = {"+": 1.0, "-": -1.0, "": 0.0, "NA": 0.0, "NaN": 0.0, "nan": 0.0}
+MISSING = ["", "NA", "NaN", "nan"]
+SIGNS = {"+": 1.0, "-": -1.0, **dict.fromkeys(MISSING, 0.0)}
 # What is wrong with a run, compressed files that are cut off among it; the others are of use without it.
 FAILURES = (ValueError, TypeError, LookupError, OSError, EOFError, RuntimeError, zlib.error)
+# Not one method: every score is the largest of any.
+BEST = "best published, score by score"
+T = TypeVar("T")
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -51,23 +59,52 @@ def label(run: Path) -> str:
     return f"{run.parent.name}/{run.name}"
 
 
+def attempt(name: str, call: Callable[[], T], failed: dict[str, Exception]) -> T | None:
+    """Result of a call, or nothing where it fails, which is kept for ``finish``."""
+    try:
+        return call()
+    except FAILURES as error:
+        failed[name] = error
+        return None
+
+
+def finish(parser: argparse.ArgumentParser, failed: Mapping[str, Exception]) -> None:
+    """Name what failed, and end with status 1, if anything did."""
+    if failed:
+        parser.exit(1, "".join(f"failed: {name}: {error}\n" for name, error in failed.items()))
+
+
+def expression_file(run: Path) -> Path:
+    """The only file with expression, plain or compressed."""
+    names = ("ExpressionData.csv", "ExpressionData.csv.gz")
+    files = [run / name for name in names if (run / name).exists()]
+    if not files:
+        raise FileNotFoundError(f"Expected {' or '.join(names)} in {run}, found neither.")
+    if len(files) > 1:
+        raise ValueError(
+            f"Expected one of {' and '.join(names)} in {run}, found both. Remove the one that is not meant."
+        )
+    return files[0]
+
+
 def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     """Cells of lineages with pseudotime and lineages, and the reference network with signs as weights."""
-    files = sorted(run.glob("ExpressionData.csv*"))
-    if not files:
-        raise FileNotFoundError(f"Expected ExpressionData.csv or ExpressionData.csv.gz in {run}, found neither.")
-    expression = read_table(files[0]).T
+    file = expression_file(run)
+    expression = read_table(file).T
     genes = expression.columns.str.strip()
     reference = read_reference(run / "refNetwork.csv")
     named = pd.unique(reference[["source", "target"]].to_numpy().ravel())
     lacking = [gene for gene in named if gene not in genes]
     if len(lacking) == len(named):
         raise ValueError(
-            f"Expected genes of refNetwork.csv in {files[0]}, found none. They look like {lacking[:3]}, those of the expression "
+            f"Expected genes of refNetwork.csv in {file}, found none. They look like {lacking[:3]}, those of the expression "
             f"(genes x cells) like {list(genes[:3])}."
         )
     if lacking:
-        print(f"{label(run)}: not in the expression are {lacking}, whose edges count as not predicted")
+        print(
+            f"{label(run)}: not in the expression are {lacking}. Their pairs count as not predicted, which raises ratios where few of "
+            "them are true. Remove their edges from refNetwork.csv to score the genes that are there."
+        )
     times = read_times(run, expression.index)
     values = expression.loc[times.index].to_numpy(np.float32)
     adata = anndata.AnnData(values, obs=pd.DataFrame(index=times.index), var=pd.DataFrame(index=genes))
@@ -183,18 +220,28 @@ def run_one(run: Path, baselines: bool) -> list[dict]:
 
 
 def published(folder: Path) -> pd.DataFrame:
-    """Rows of the published methods, if the folder has them."""
+    """Rows of the published methods, if the folder has them. Names are read as they are written, and scores may be missing."""
     path = folder / "published_methods.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path, dtype={"dataset": str, "network": str, "seed": str}).rename(
-        columns={"dataset": "network"}
-    )
-    missing = [column for column in ("network", "seed", "method", "auprc_ratio", "epr", "auroc") if column not in table]
+    numbers = [*SCORES, "seconds"]
+    names = dict.fromkeys(("dataset", "network", "seed", "method"), str)
+    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=dict.fromkeys(numbers, MISSING))
+    if {"dataset", "network"} <= {*table}:
+        raise ValueError("Expected one of the columns 'dataset' and 'network', found both. Remove one.")
+    network = "network" if "network" in table else "dataset"
+    missing = [column for column in (network, "seed", "method", *PUBLISHED_SCORES) if column not in table]
     if missing:
-        raise ValueError(f"Expected the columns {missing} in {path}, found {list(table)}.")
+        raise ValueError(f"Expected the columns {missing}, found {list(table)}. Add them.")
+    if table.empty:
+        raise ValueError("Expected rows of published methods, found none. Remove the file, or add them.")
+    for column in table.columns.intersection(numbers):
+        wrong = table[column][pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()]
+        if len(wrong):
+            raise ValueError(f"Expected numbers in the column {column!r}, found {list(wrong.unique()[:3])}.")
     # Theirs may have the name of one of our baselines.
-    return table.assign(method="published " + table["method"].astype(str)).reindex(columns=COLUMNS)
+    table["method"] = "published " + table["method"]
+    return table.rename(columns={network: "network"}).reindex(columns=COLUMNS)
 
 
 def same_runs(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
@@ -209,15 +256,16 @@ def same_runs(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Medians over seeds, a row per network and method, and the best published method of each network and score."""
+    """Medians over seeds, a row per network and method, and the best published value of each network and score by itself."""
     medians = table.groupby(["network", "method"], sort=False)[[*SCORES, "seconds"]].median().reset_index()
     ours = ["sparsenode", "sparsenode, shuffled", *BASELINES]
     others = medians[~medians["method"].isin(ours)]
-    best = others.groupby("network", sort=False)[["auprc_ratio", "epr", "auroc"]].max().reset_index()
-    best["method"] = "best published"
-    shown = pd.concat([medians[medians["method"].isin(ours)], best])
-    order = {name: i for i, name in enumerate([*ours, "best published"])}
-    return shown.sort_values(["network", "method"], key=lambda c: c.map(order) if c.name == "method" else c)
+    best = others.groupby("network", sort=False)[PUBLISHED_SCORES].max().reset_index()
+    best["method"] = BEST
+    order = {name: i for i, name in enumerate([*ours, *others["method"].unique(), BEST])}
+    return pd.concat([medians, best]).sort_values(
+        ["network", "method"], key=lambda c: c.map(order) if c.name == "method" else c
+    )
 
 
 def main() -> None:
@@ -238,30 +286,32 @@ def main() -> None:
             _common.folder(options.out.parent)
         except argparse.ArgumentTypeError as error:
             parser.error(f"--out: {error}")
-    theirs = published(options.folder)
+    try:
+        theirs = published(options.folder)
+    except (ValueError, OSError) as error:
+        parser.error(f"{options.folder / 'published_methods.csv'}: {error}")
     skipped = left_out(options.folder, runs)
     if skipped:
         print(f"Expected network/seed/ with refNetwork.csv, left out: {skipped}")
     silence()
-    rows, failed = [], {}
+    rows: list[dict] = []
+    failed: dict[str, Exception] = {}
     for run in runs:
         name = label(run)
-        try:
-            rows += run_one(run, not options.no_baselines)
-        except FAILURES as error:
-            failed[name] = error
+        found = attempt(name, partial(run_one, run, not options.no_baselines), failed)
+        if found is None:
             continue
+        rows += found
         shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
         print(shown if options.no_baselines else {"done": name}, flush=True)
     if rows:
         ours = pd.DataFrame(rows)[COLUMNS]
-        table = pd.concat([ours, same_runs(theirs, ours)])
-        print(summarise(table).to_string(index=False, float_format="%.3f"))
         if options.out is not None:
             done = [name for name in map(label, runs) if name not in failed]
             _common.write_results(ours, options.out, {"runs": done})
-    if failed:
-        parser.exit(1, "".join(f"failed: {name}: {error}\n" for name, error in failed.items()))
+        table = pd.concat([ours, same_runs(theirs, ours)])
+        print(summarise(table).to_string(index=False, float_format="%.3f"))
+    finish(parser, failed)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ def test_genes_that_the_expression_lacks_are_named(beeline, run, capsys):
     path = run / "ExpressionData.csv"
     pd.read_csv(path, index_col=0).drop(index="g3").to_csv(path)
     beeline.read(run)
-    assert "chain/7: not in the expression are ['g3']" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "chain/7: not in the expression are ['g3']. Their pairs count as not predicted, which raises" in printed
     pd.read_csv(path, index_col=0).rename(index=str.upper).to_csv(path)
     with pytest.raises(ValueError, match=r"found none. They look like \['g0', 'g1', 'g2'\], those of .* like \['G0'"):
         beeline.read(run)
@@ -196,11 +197,11 @@ def test_a_bad_run_leaves_the_others(beeline, run, tmp_path, monkeypatch, capsys
         (bad / "refNetwork.csv").write_text("Gene1,Gene2,Type\ng0,g1,+\n")
     (bad / "ExpressionData.csv.gz").write_bytes(gzip.compress((run / "ExpressionData.csv").read_bytes())[:500])
     published = {
-        "dataset": ["chain", "chain", "other"],
-        "seed": [7, 8, 7],
-        "method": "pearson",
-        "auprc_ratio": [9.0, 99.0, 9.0],
-        "epr": 1.0,
+        "dataset": ["chain", "chain", "other", "chain"],
+        "seed": [7, 8, 7, 7],
+        "method": ["pearson", "pearson", "pearson", "PIDC"],
+        "auprc_ratio": [9.0, 99.0, 9.0, 5.0],
+        "epr": [1.0, 1.0, 1.0, 2.0],
         "auroc": 1.0,
     }
     pd.DataFrame(published).to_csv(tmp_path / "published_methods.csv", index=False)
@@ -215,12 +216,59 @@ def test_a_bad_run_leaves_the_others(beeline, run, tmp_path, monkeypatch, capsys
     printed = capsys.readouterr()
     assert "failed: bad/0: Expected ExpressionData.csv" in printed.err
     assert "failed: cut/0: Compressed file ended" in printed.err
-    assert "best published        9.000" in printed.out  # of the seeds that were run
+    shown = [line.split("chain")[-1].split() for line in printed.out.splitlines()[-4:]]
+    assert [row[:-5] for row in shown[1:3]] == [["published", "pearson"], ["published", "PIDC"]]
+    assert shown[3] == "best published, score by score 9.000 2.000 1.000 NaN NaN".split()  # of the seeds that were run
     assert "other" not in printed.out
     table = pd.read_csv(out)
     assert list(table.columns) == beeline.COLUMNS
     assert table[["network", "seed", "method", "sign_accuracy"]].values.tolist() == [["chain", 7, "sparsenode", 1.0]]
     assert table["auprc_ratio"].tolist() == pytest.approx([4.0])
+
+
+def test_a_table_is_written_before_it_is_summarised(beeline, run, tmp_path, monkeypatch):
+    out = tmp_path / "out.csv"
+    monkeypatch.setattr(sys, "argv", ["beeline.py", str(tmp_path), "--out", str(out)])
+    monkeypatch.setattr(beeline, "run_one", lambda *_: [dict.fromkeys(beeline.COLUMNS, "0")])
+    monkeypatch.setattr(beeline, "summarise", lambda table: pytest.fail("no summary"))
+    with pytest.raises(pytest.fail.Exception, match="no summary"):
+        beeline.main()
+    assert len(pd.read_csv(out)) == 1
+
+
+def test_expression_that_is_there_twice(beeline, run):
+    (run / "ExpressionData.csv.gz").write_bytes(gzip.compress((run / "ExpressionData.csv").read_bytes()))
+    with pytest.raises(ValueError, match="Expected one of ExpressionData.csv and ExpressionData.csv.gz .*found both"):
+        beeline.read(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset,seed,method,auprc_ratio,epr\n", r"the columns \['auroc'\], found \['dataset', "),
+        ("seed,method,auprc_ratio,epr,auroc\n", r"the columns \['dataset'\], found"),
+        ("dataset,network,seed,method,auprc_ratio,epr,auroc\n", "'dataset' and 'network', found both"),
+        ("network,seed,method,auprc_ratio,epr,auroc\n", "rows of published methods, found none"),
+        ("network,seed,method,auprc_ratio,epr,auroc\na,0,PIDC,1,NA,high\n", r"in the column 'auroc', found \['high'\]"),
+        ("", "No columns to parse"),
+    ],
+)
+def test_published_methods_that_cannot_be_read(beeline, run, tmp_path, monkeypatch, capsys, text, message):
+    (tmp_path / "published_methods.csv").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["beeline.py", str(tmp_path)])
+    monkeypatch.setattr(beeline, "infer", lambda cells: pytest.fail("too late"))
+    with pytest.raises(SystemExit):
+        beeline.main()
+    assert re.search(f"published_methods.csv: .*{message}", capsys.readouterr().err)
+
+
+def test_published_methods_of_any_name(beeline, tmp_path):
+    text = "dataset,seed,method,auprc_ratio,epr,auroc\nNA,007,nan,1,NA,0.5\n"
+    (tmp_path / "published_methods.csv").write_text(text)
+    found = beeline.published(tmp_path)
+    assert list(found.columns) == beeline.COLUMNS
+    assert found.iloc[0, :4].tolist() == ["NA", "007", "published nan", 1]
+    assert np.isnan(found["epr"].item())
 
 
 def test_where_the_table_goes_is_checked_first(beeline, run, tmp_path, monkeypatch, capsys):
