@@ -11,8 +11,10 @@ zeros of transport held, a field per lineage. Where not given, settings are the 
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -71,36 +73,65 @@ def held_out_skill(model: SparseNODE, protocol: str = "recommended") -> float:
     return bone_marrow.score(model.evaluate(indices=model.validation_indices), protocol)["skill"]
 
 
-def networks(folder: Path, methods: Sequence[str], seed: int, epochs: int | None) -> Iterator[dict[str, Any]]:
-    """Rows of the BEELINE networks; their data have as many seeds as the fits."""
+def find_runs(folder: Path, seed: int) -> list[Path]:
+    """BEELINE runs of one seed; ends with a message where there are none."""
     runs = [run for run in beeline.find_runs(folder / "beeline") if run.name == str(seed) and run.parent.name != "mCAD"]
     if not runs:
         raise SystemExit(f"Expected runs of the seed {seed} in {folder / 'beeline'}, found none.")
-    for run in runs:
-        adata, reference = beeline.read(run)
-        SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
+    return runs
+
+
+def network(adata: AnnData, reference: pd.DataFrame, method: str, seed: int, epochs: int | None) -> dict[str, Any]:
+    """Scores of one method on a BEELINE run."""
+    SparseNODE.setup_anndata(adata, time_key="pseudotime", lineage_key="lineages")
+    model, found = fit(adata, method, seed, epochs)
+    scores = tl.evaluate_network(model.get_network(), reference)
+    row = {name: float(scores[name]) for name in ("auprc_ratio", "epr", "sign_accuracy")}
+    return row | {"skill": held_out_skill(model)} | found
+
+
+def networks(
+    folder: Path, methods: Sequence[str], seed: int, epochs: int | None, failed: dict[str, Exception]
+) -> Iterator[dict[str, Any]]:
+    """Rows of the BEELINE networks, whose data have as many seeds as the fits; what fails is kept for the end."""
+    for run in find_runs(folder, seed):
+        data = beeline.attempt(beeline.label(run), partial(beeline.read, run), failed)
+        if data is None:
+            continue
         for method in methods:
-            model, found = fit(adata, method, seed, epochs)
-            scores = tl.evaluate_network(model.get_network(), reference)
-            row = {name: float(scores[name]) for name in ("auprc_ratio", "epr", "sign_accuracy")}
-            name = {"data": run.parent.name, "seed": seed, "method": method}
-            yield name | row | {"skill": held_out_skill(model)} | found
+            name = f"{beeline.label(run)}, {method}"
+            row = beeline.attempt(name, partial(network, *data, method, seed, epochs), failed)
+            if row is not None:
+                yield {"data": run.parent.name, "seed": seed, "method": method} | row
 
 
 def donors(
-    folder: Path, protocol: str, methods: Sequence[str], seed: int, epochs: int | None
+    folder: Path, names: Sequence[str], protocol: str, methods: Sequence[str], seed: int, epochs: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the bone marrow, one per donor."""
-    cells = bone_marrow.read_all(folder, (bone_marrow.TRAIN, *bone_marrow.TEST), protocol)
-    SparseNODE.setup_anndata(cells[bone_marrow.TRAIN], lineage_key=bone_marrow.LINEAGE_KEYS[protocol])
+    """Rows of the bone marrow, one per donor; the first is fitted."""
+    cells = bone_marrow.read_all(folder, names, protocol)
+    fitted, *others = names
+    SparseNODE.setup_anndata(cells[fitted], lineage_key=bone_marrow.LINEAGE_KEYS[protocol])
     for method in methods:
-        model, found = fit(cells[bone_marrow.TRAIN], method, FIRST_SEED + seed, epochs)
+        model, found = fit(cells[fitted], method, FIRST_SEED + seed, epochs)
         name = {"seed": FIRST_SEED + seed, "method": method}
         skill = held_out_skill(model, protocol)
-        yield {"data": f"{bone_marrow.TRAIN}, held-out cells, {protocol}"} | name | {"skill": skill} | found
-        for donor in bone_marrow.TEST:
+        yield {"data": f"{fitted}, held-out cells, {protocol}"} | name | {"skill": skill} | found
+        for donor in others:
             skill = bone_marrow.score(model.evaluate(cells[donor]), protocol)["skill"]
             yield {"data": f"{donor}, {protocol}"} | name | {"skill": skill} | found
+
+
+def check(
+    parser: argparse.ArgumentParser, folder: Path, names: Sequence[str], parts: Sequence[str], seeds: Sequence[int]
+) -> None:
+    """End with a message where data of a part are missing or cannot be used, before anything is fitted."""
+    if "networks" in parts:
+        for seed in seeds:
+            find_runs(folder, seed)
+    protocols = [part for part in parts if part != "networks"]
+    if protocols:
+        bone_marrow.check_donors(parser, folder, names[:1], names[1:], protocols)
 
 
 def main() -> None:
@@ -110,19 +141,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds; bone marrow adds ten")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="BEELINE networks and protocols")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="what to fit")
+    parser.add_argument(
+        "--donors",
+        nargs="+",
+        default=[bone_marrow.TRAIN, *bone_marrow.TEST],
+        help="donors, files bone_marrow/NAME.h5ad of the data; the first is fitted",
+    )
     options = parser.parse_args()
     silence()
-    epochs = 1 if options.quick else None
+    seeds, epochs = (options.seeds[:1], 1) if options.quick else (options.seeds, None)
+    check(parser, options.data, options.donors, options.parts, seeds)
     rows: list[dict[str, Any]] = []
-    for seed, part in product(options.seeds[: 1 if options.quick else None], options.parts):
+    failed: dict[str, Exception] = {}
+    for seed, part in product(seeds, options.parts):
         arguments = (options.methods, seed, epochs)
-        made = networks(options.data, *arguments) if part == "networks" else donors(options.data, part, *arguments)
+        if part == "networks":
+            made = networks(options.data, *arguments, failed)
+        else:
+            made = donors(options.data, options.donors, part, *arguments)
         for row in made:
             rows.append(row)
             print({key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}, flush=True)
-    table = pd.DataFrame(rows).groupby(["data", "method"], sort=False).median(numeric_only=True).drop(columns="seed")
-    print(table.round(3).to_string())
-    _common.save("objectives", rows, options)
+    if rows:
+        medians = pd.DataFrame(rows).groupby(["data", "method"], sort=False).median(numeric_only=True)
+        print(medians.drop(columns="seed").round(3).to_string())
+        _common.save("objectives", rows, options)
+    beeline.finish(parser, failed)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """How BEELINE scores depend on one setting of the transport objective at a time, the others at their defaults.
 
-``FOLDER`` has the layout that ``beeline.py`` reads. The first rows are the defaults with several seeds of the fit: differences of that size
+``FOLDER`` has the layout that ``beeline.py`` reads; what fails is left out and named at the end. The first rows are the defaults with several seeds of the fit: differences of that size
 mean nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import beeline
 import numpy as np
 import pandas as pd
 from _timing import silence
+from anndata import AnnData
 
 from sparsenode.objectives import Transport
 from sparsenode.regularizers import CNODE
@@ -46,6 +48,21 @@ def variants() -> Iterator[tuple[str, Any, dict[str, Any]]]:
     yield "decay", False, {"decay": False}
 
 
+def measure(adata: AnnData, reference: pd.DataFrame, arguments: dict[str, Any]) -> dict[str, float]:
+    """Scores of the network of one fit."""
+    scores = beeline.score(beeline.infer(adata, **arguments), reference, float("nan"))
+    return {name: scores[name] for name in beeline.SCORES}
+
+
+def summarise(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """AUPRC ratio by variant and network, medians over data seeds, and the mean over networks where none is missing."""
+    table = pd.DataFrame(rows)
+    table["variant"] = table["setting"] + " " + table["value"].astype(str)
+    shown = table.pivot_table(index="variant", columns="network", values="auprc_ratio", aggfunc="median", sort=True)
+    shown["geometric mean"] = np.exp(np.log(shown).mean(axis=1, skipna=False))
+    return shown
+
+
 def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder with networks, each with a folder per seed")
@@ -57,22 +74,22 @@ def main() -> None:
             f"Expected runs such as VSC/0/refNetwork.csv under {options.folder} with --seeds {options.seeds}, found none."
         )
     silence()
+    failed: dict[str, Exception] = {}
+    read = {run: beeline.attempt(beeline.label(run), partial(beeline.read, run), failed) for run in runs}
+    data = {run: found for run, found in read.items() if found is not None}
     rows = []
     for setting, value, arguments in list(variants())[: 2 if options.quick else None]:
-        for run in runs:
-            adata, reference = beeline.read(run)
-            scores = beeline.score(beeline.infer(adata, **arguments), reference, float("nan"))
-            scores.pop("seconds")
-            rows.append(
-                {"setting": setting, "value": value, "network": run.parent.name, "data_seed": run.name, **scores}
-            )
+        for run, (adata, reference) in data.items():
+            name = f"{beeline.label(run)}, {setting} {value}"
+            scores = beeline.attempt(name, partial(measure, adata, reference, arguments), failed)
+            if scores is not None:
+                about = {"setting": setting, "value": value, "network": run.parent.name, "data_seed": run.name}
+                rows.append(about | scores)
         print(f"done: {setting} {value}", flush=True)
-    table = pd.DataFrame(rows)
-    table["variant"] = table["setting"] + " " + table["value"].astype(str)
-    shown = table.pivot_table(index="variant", columns="network", values="auprc_ratio", aggfunc="median", sort=True)
-    shown["geometric mean"] = np.exp(np.log(shown).mean(axis=1))
-    print(shown.round(2).to_string())
-    _common.save("sensitivity", table.drop(columns="variant").to_dict("records"), options)
+    if rows:
+        print(summarise(rows).round(2).to_string())
+        _common.save("sensitivity", rows, options)
+    beeline.finish(parser, failed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What it says that an edge is in every half of the cells: BEELINE networks of half-samples, with pseudotime and without its order.
 
-``FOLDER`` has the layout that ``beeline.py`` reads. A row per network and seed, for the pseudotime as given and for a permuted one,
+``FOLDER`` has the layout that ``beeline.py`` reads; a run that fails is left out and named at the end. A row per network and seed, for the pseudotime as given and for a permuted one,
 where nothing drives anything: ``density``, the share of edges between different genes that are in the reference;
 ``in_all``, the share that is in the networks of all halves, and ``precision_in_all``, how many of these are in the reference;
 ``precision_strongest``, how many of as many edges of one fit to all cells, by strength; ``precision_others``, how many of those that
@@ -9,6 +9,7 @@ some half lacks; ``correlation``, the median rank correlation between strengths 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import _common
@@ -42,6 +43,14 @@ def measure(adata: anndata.AnnData, reference: pd.DataFrame, n_halves: int) -> d
     }
 
 
+def rows_of(run: Path, n_halves: int) -> list[dict]:
+    """A row for the pseudotime as given and one for a permuted one."""
+    adata, reference = beeline.read(run)
+    name = {"network": run.parent.name, "seed": run.name}
+    cells = {"as given": adata, "permuted": beeline.shuffled(adata, 0)}
+    return [name | {"pseudotime": order} | measure(own, reference, n_halves) for order, own in cells.items()]
+
+
 def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder with networks, each with a folder per seed")
@@ -51,14 +60,17 @@ def main() -> None:
     if not runs:
         parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
     silence()
-    rows = []
+    rows: list[dict] = []
+    failed: dict[str, Exception] = {}
     for run in runs[: 1 if options.quick else None]:
-        adata, reference = beeline.read(run)
-        for pseudotime, cells in (("as given", adata), ("permuted", beeline.shuffled(adata, 0))):
-            found = measure(cells, reference, 2 * options.pairs)
-            rows.append({"network": run.parent.name, "seed": run.name, "pseudotime": pseudotime, **found})
-        print(f"done: {beeline.label(run)}", flush=True)
-    _common.save("stability", rows, options)
+        name = beeline.label(run)
+        found = beeline.attempt(name, partial(rows_of, run, 2 * options.pairs), failed)
+        if found is not None:
+            rows += found
+            print(f"done: {name}", flush=True)
+    if rows:
+        _common.save("stability", rows, options)
+    beeline.finish(parser, failed)
 
 
 if __name__ == "__main__":

@@ -476,13 +476,75 @@ def network_speed(bone_marrow):
 
 def test_a_fit_that_fails_ends_the_timing(network_speed, tmp_path):
     """It runs in a process of its own, which nothing may wait for afterwards."""
-    options = SimpleNamespace(data=tmp_path / "none", threads=1, trees=1)
+    options = SimpleNamespace(data=tmp_path / "none", network="chain/7", donor="a", threads=1, trees=1)
     with pytest.raises(FileNotFoundError):
         network_speed.measure(options, "beeline", "pearson", None)
 
 
-def test_objectives_say_where_no_networks_are(limits, tmp_path):
+def test_timings_look_for_their_data_first(network_speed, donors, monkeypatch, capsys):
+    arguments = ["--data", str(donors), "--datasets", "beeline", "bone_marrow", "--network", "chain/7", "--donor", "a"]
+    monkeypatch.setattr(sys, "argv", ["network_speed.py", *arguments])
+    monkeypatch.setattr(network_speed, "measure", lambda *_: pytest.fail("too late"))
+    with pytest.raises(SystemExit):
+        network_speed.main()
+    assert re.search(r"Expected data in \['[^']*beeline.chain.7'\], found none", capsys.readouterr().err)
+
+
+def test_objectives_say_where_no_networks_are(limits, tmp_path, monkeypatch):
     objectives = importlib.import_module("objectives")
     (tmp_path / "beeline").mkdir()
     with pytest.raises(SystemExit, match=r"runs of the seed 3 in .*beeline, found none"):
-        next(objectives.networks(tmp_path, ["transport"], 3, 1))
+        next(objectives.networks(tmp_path, ["transport"], 3, 1, {}))
+    monkeypatch.setattr(sys, "argv", ["objectives.py", "--data", str(tmp_path), "--parts", "paper", "networks"])
+    for name, value in (("silence", lambda: None), ("donors", lambda *_: pytest.fail("too late"))):
+        monkeypatch.setattr(objectives, name, value)
+    with pytest.raises(SystemExit, match="runs of the seed 0 in"):
+        objectives.main()
+
+
+def no_fit():
+    raise RuntimeError("no fit")
+
+
+def test_networks_that_fail_leave_the_others(limits, run, tmp_path, monkeypatch):
+    objectives = importlib.import_module("objectives")
+    (tmp_path / "bad" / "7").mkdir(parents=True)
+    (tmp_path / "bad" / "7" / "refNetwork.csv").touch()
+    (tmp_path / "beeline").symlink_to(tmp_path)
+    fits = {"transport": lambda: {"epr": 1.0}, "both": no_fit}
+    monkeypatch.setattr(objectives, "network", lambda _, __, method, *___: fits[method]())
+    failed = {}
+    found = list(objectives.networks(tmp_path, list(fits), 7, 1, failed))
+    assert found == [{"data": "chain", "seed": 7, "method": "transport", "epr": 1.0}]
+    assert list(failed) == ["bad/7", "chain/7, both"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "failures", "n_rows"),
+    [
+        ("stability", [], ["bad/7: Expected Exp"], 2),
+        ("sensitivity", ["--seeds", "7"], ["bad/7: Expected Exp", "chain/7, ridge 2.0: no fit"], 32),
+    ],
+)
+def test_scripts_over_runs_leave_out_a_bad_one(
+    beeline, run, tmp_path, monkeypatch, capsys, name, arguments, failures, n_rows
+):
+    script = importlib.import_module(name)
+    (tmp_path / "bad" / "7").mkdir(parents=True)
+    (tmp_path / "bad" / "7" / "refNetwork.csv").touch()
+
+    def measure(adata, reference, settings):
+        if isinstance(settings, dict) and getattr(settings.get("objective"), "ridge", None) == 2.0:
+            no_fit()
+        return {"auprc_ratio": 2.0}
+
+    monkeypatch.setattr(script, "silence", lambda: None)
+    monkeypatch.setattr(script, "measure", measure)
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path), "--output", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit) as stop:
+        script.main()
+    assert stop.value.code == 1
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert [line[len("failed: ") :][: len(start)] for line, start in zip(failed, failures, strict=True)] == failures
+    assert len(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == n_rows
+    sys.modules.pop(name)
