@@ -1,6 +1,6 @@
 """Time, peak memory and stability of networks, with GENIE3 on the same regulators timed beside ours.
 
-Data sets: one BEELINE network, bone marrow S1D2, and erythropoiesis (3105 cells, 3025 genes, 149 regulators). Every fit runs in a process of
+Data sets: one BEELINE network, one donor of the bone marrow, and erythropoiesis (3105 cells, 3025 genes, 149 regulators). Every fit runs in a process of
 its own, whose peak memory includes the imports. Stability is the number of the 100 strongest edges that are the same after 1 % of
 the cells were removed at random, and ``repeat`` after nothing was changed; GENIE3 and Pearson are measured alike, GENIE3
 with another seed too, which its trees depend on.
@@ -8,6 +8,7 @@ with another seed too, which its trees depend on.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import resource
 import time
@@ -25,32 +26,42 @@ KEPT = 0.99
 TOP = 100
 
 
-def read(folder: Path, name: str) -> tuple[anndata.AnnData, dict, list[str] | str | None]:
+def source(options: argparse.Namespace, name: str) -> Path:
+    """File, or folder of a BEELINE run, of a data set."""
+    return (
+        options.data
+        / {
+            "beeline": f"beeline/{options.network}",
+            "bone_marrow": f"bone_marrow/{options.donor}.h5ad",
+            "erythropoiesis": "erythropoiesis/mouse_bone_marrow.h5ad",
+        }[name]
+    )
+
+
+def read(options: argparse.Namespace, name: str) -> tuple[anndata.AnnData, dict, list[str] | str | None]:
     """Cells, the keys of their annotation, and the regulators."""
+    path = source(options, name)
     if name == "beeline":
         import beeline
 
-        adata, _ = beeline.read(folder / "beeline" / "dyn-TF" / "0")
+        adata, _ = beeline.read(path)
         return adata, {"time_key": "pseudotime", "lineage_key": "lineages"}, None
     if name == "bone_marrow":
-        adata = anndata.read_h5ad(folder / "bone_marrow" / "S1D2.h5ad")
+        adata = anndata.read_h5ad(path)
         sc.pp.log1p(adata)
-        regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
+        regulators = pd.read_csv(path.parent / "transcription_factors.csv").iloc[:, 0].tolist()
         return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators
-    adata = anndata.read_h5ad(folder / "erythropoiesis" / "mouse_bone_marrow.h5ad")
-    return adata, {"time_key": "pseudotime"}, "is_tf"
+    return anndata.read_h5ad(path), {"time_key": "pseudotime"}, "is_tf"
 
 
-def fit(
-    folder: Path, name: str, method: str, removal: int | None, threads: int, trees: int
-) -> tuple[list, float, float]:
+def fit(options: argparse.Namespace, name: str, method: str, removal: int | None) -> tuple[list, float, float]:
     """Infer one network: its strongest edges, seconds and peak memory in GB."""
     from _timing import silence
 
     from sparsenode import SparseNODE, tl
 
-    silence(threads)
-    adata, keys, regulators = read(folder, name)
+    silence(options.threads)
+    adata, keys, regulators = read(options, name)
     if removal is not None:
         kept = np.random.default_rng(removal).permutation(adata.n_obs)[: round(KEPT * adata.n_obs)]
         adata = adata[np.sort(kept)].copy()
@@ -62,18 +73,18 @@ def fit(
         model.train(train_size=1.0, key_added=None, **settings)
         network = model.get_network()
     else:
-        found = tl.network_baselines(adata, method, regulators=regulators, n_trees=trees, n_jobs=threads)
-        network = found[method]
+        trees, threads = options.trees, options.threads
+        network = tl.network_baselines(adata, method, regulators=regulators, n_trees=trees, n_jobs=threads)[method]
     seconds = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     network = network[network["source"] != network["target"]].head(TOP)
     return list(zip(network["source"], network["target"], network["weight"], strict=True)), seconds, memory
 
 
-def measure(options, name: str, method: str, removal: int | None) -> tuple[list, float, float]:
+def measure(options: argparse.Namespace, name: str, method: str, removal: int | None) -> tuple[list, float, float]:
     """The same in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(fit, options.data, name, method, removal, options.threads, options.trees).result()
+        return pool.submit(fit, options, name, method, removal).result()
 
 
 def edges(found: list) -> set:
@@ -89,9 +100,16 @@ def main() -> None:
     parser.add_argument("--removals", type=int, default=3, help="random removals of 1 %% of the cells")
     parser.add_argument("--genie3-removals", type=int, default=0, help="the same for GENIE3, which takes long")
     parser.add_argument("--datasets", nargs="+", default=DATASETS, choices=DATASETS, help="what to measure on")
+    parser.add_argument("--network", default="dyn-TF/0", help="BEELINE run, a folder beeline/NETWORK/SEED of the data")
+    parser.add_argument("--donor", default="S1D2", help="donor, a file bone_marrow/NAME.h5ad of the data")
     options = parser.parse_args()
     if options.quick:
         options.datasets, options.removals, options.trees = ["beeline"], 1, 10
+    missing = [str(source(options, name)) for name in options.datasets if not source(options, name).exists()]
+    if missing:
+        parser.error(f"Expected data in {missing}, found none. Name others in --data, --network or --donor.")
+    if "bone_marrow" in options.datasets:
+        _common.check_donors(parser, options.data, [options.donor])
     rows = []
     for name in options.datasets:
         for method in ("sparsenode", "pearson", "genie3"):
