@@ -44,6 +44,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+def read_factors(folder: Path, genes: pd.Index) -> list[str]:
+    """Known transcription factors among the genes."""
+    factors = pd.read_csv(folder / "transcription_factors.csv")["gene"]
+    return factors[factors.isin(genes)].tolist()
+
+
 def networks(model: sn.SparseNODE, factors: list[str], folder: Path, replicate: int) -> dict[str, float]:
     """AUPRC ratio of each lineage's network, and ranks of the erythroid TFs."""
     row: dict[str, float] = {}
@@ -81,8 +87,8 @@ def work(
 ) -> list[dict]:
     """One fit of all seeds to the first donor, and its rows before and after the refit."""
     folder = data / "bone_marrow"
-    factors = pd.read_csv(folder / "transcription_factors.csv")["gene"].tolist()
     donors = bone_marrow.read_all(data, names, protocol)
+    factors = read_factors(folder, donors[names[0]].var_names)
     model = made(donors[names[0]], protocol, name, n_seeds)
     rows: list[dict] = []
     for relaxed, count in ((False, epochs), (True, refit)):
@@ -131,7 +137,7 @@ def figures(table: pd.DataFrame, options: Any) -> None:
     model = made(training, "recommended", "C-NODE", 1)
     trained(model, EPOCHS, False, "C-NODE")
     model.write_results()
-    factors = pd.read_csv(options.data / "bone_marrow" / "transcription_factors.csv")["gene"]
+    factors = read_factors(options.data / "bone_marrow", training.var_names)
     strongest = model.get_adjacency(lineage="erythroid").abs().sum()[factors].nlargest(25).index.tolist()
     figure = sn.pl.adjacency(model.adata, regulators=strongest, lineage="erythroid", return_fig=True)
     _paper.save_figure(figure, "bone_marrow_erythroid", options)
@@ -143,7 +149,9 @@ def check(parser: argparse.ArgumentParser, data: Path, donors: Sequence[str]) ->
     for donor in donors:
         found = list(anndata.read_h5ad(data / "bone_marrow" / f"{donor}.h5ad").obsm["lineages"])
         if not {*LINEAGES} <= {*found}:
-            parser.error(f"{donor}: Expected the lineages {list(LINEAGES)}, which have references, found {found}.")
+            parser.error(
+                f"{donor}: Expected the lineages {list(LINEAGES)}, which have references, found {found}. Leave it out."
+            )
 
 
 def main() -> None:
