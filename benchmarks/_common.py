@@ -78,10 +78,10 @@ def memberships(adata: AnnData) -> pd.DataFrame:
     table = adata.obsm.get("lineages")
     if not isinstance(table, pd.DataFrame):
         raise ValueError(
-            f"Expected a DataFrame with a column a lineage in adata.obsm['lineages'], found {type(table).__name__}."
+            f"Expected a DataFrame with a column a lineage in adata.obsm['lineages'], found {type(table).__name__}. Make it one."
         )
     if TIME_KEY not in adata.obs:
-        raise ValueError(f"Expected pseudotime in adata.obs[{TIME_KEY!r}], found {list(adata.obs)}.")
+        raise ValueError(f"Expected pseudotime in adata.obs[{TIME_KEY!r}], found {list(adata.obs)}. Rename its column.")
     unknown = int((~np.isfinite(adata.obs[TIME_KEY].to_numpy(dtype=float))).sum())
     if unknown:
         raise ValueError(

@@ -123,6 +123,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     bone_marrow.check_donors(parser, options.data, options.donors)
+    if len(options.donors) < 2:
+        parser.error(f"Expected two donors or more in --donors, found {options.donors}.")
     silence()
     donors = options.donors[:2] if options.quick else options.donors
     rows = [row for protocol in bone_marrow.PROTOCOLS for row in run(options.data, donors, protocol)]

@@ -48,7 +48,10 @@ def read_reference(folder: Path, lineage: str, genes: pd.Index) -> pd.DataFrame:
     reference.columns = ["source", "target", *reference.columns[2:]]
     known = reference[reference[["source", "target"]].isin(list(genes)).all(axis=1)]
     if len(known) == 0:
-        raise ValueError(f"Expected genes of the donor in the reference of {lineage!r}, found none.")
+        raise ValueError(
+            f"Expected genes of the donor in the reference of {lineage!r}, found none: they look like {list(genes[:3])}, "
+            f"those of the reference like {list(reference['source'][:3])}. Rename them."
+        )
     if len(known) < len(reference):
         print(
             f"{lineage}: {len(reference) - len(known)} of {len(reference)} pairs have genes that the donor lacks, left out"
