@@ -450,6 +450,7 @@ def test_without_a_fit_nothing_is_written(motion, recordings, run_motion, tmp_pa
             ["{}/short.amc"],
             r"43 or more frames in every trial, of which 15 are kept at 40 a second, found {'short': 42}",
         ),
+        (["{}/still.amc"], r"every trial to move, found \['still'\] still.*leave trials out of --trials"),
         (["{}/5.asf"], "Expected a frame number at line 2 of 5.asf, found 'length 1'"),
         (["{}/01.amc"], r"every name once in --trials, found \['01', '02', '03', '01'\]"),
         (["--held-out", "07_05"], r"trials in --held-out, \['01', '02', '03'\], found \['07_05'\]"),
@@ -465,6 +466,8 @@ def test_recordings_are_checked_first(
     monkeypatch.setattr(sys.modules["_paper"], "spread", lambda *_: pytest.fail("too late"))
     lines = (tmp_path / "01.amc").read_text().split("\n43\n")[0]
     (tmp_path / "short.amc").write_text(lines)
+    pose = lines.split("\n2\n")[0].partition("root")[2]
+    (tmp_path / "still.amc").write_text("".join(f"{i + 1}\nroot{pose}\n" for i in range(50)))
     given = [part.format(tmp_path, results=BENCHMARKS / "paper" / "results") for part in arguments]
     alone = {"--data", "--trials"} & {arguments[0]}
     with pytest.raises(SystemExit):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
 
 import sparsenode as sn
 
@@ -108,23 +109,20 @@ def _check_names(parser: argparse.ArgumentParser, option: str, names: Sequence[s
 
 
 def check(parser: argparse.ArgumentParser, recordings: Recordings, step: int, prepare: dict[str, Any]) -> None:
-    """End with a message where a file is missing or damaged, or a trial too short at the lowest frame rate."""
+    """End with a message where a file is missing or damaged, or a trial is still, or too short at the lowest frame rate."""
     fix = FIXES[recordings.movement]
     missing = [str(path) for path in (recordings.skeleton, *recordings.files) if not path.is_file()]
     if missing:
         parser.error(f"Expected the files of {recordings.movement!r} recordings, found none at {missing}. {fix}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)  # of frames that are dropped, and joints without a counterpart
-        try:
-            frames = recordings.read()
-            # late starts change nothing of what can be wrong, and take time
-            sn.pp.prepare_motion(frames, **prepare | {"start_every": None, "mirror": recordings.mirror})
-        except (OSError, ValueError) as error:
-            parser.error(f"{error} {'Fit none, with --no-mirror.' if 'mirror' in str(error) else fix}")
-    for warning in caught:
-        print(f"{recordings.movement}: {warning.message}")
-    counts = frames.obs["trial"].value_counts(sort=False)
+    try:
+        frames = _read(recordings, prepare)
+    except (OSError, ValueError) as error:
+        parser.error(f"{error} {'Fit none, with --no-mirror.' if 'mirror' in str(error) else fix}")
+    trials = frames.obs["trial"]
+    still = [trial for trial in recordings.trials if not np.ptp(frames.X[(trials == trial).to_numpy()], axis=0).any()]
+    if still:
+        parser.error(f"Expected every trial to move, found {still} still: all of their frames are the same. {fix}")
+    counts = trials.value_counts(sort=False)
     needed = step * (SHORTEST - 1) + 1
     short = counts[counts < needed].to_dict()
     if short:
@@ -132,3 +130,16 @@ def check(parser: argparse.ArgumentParser, recordings: Recordings, step: int, pr
             f"Expected {needed} or more frames in every trial, of which {SHORTEST} are kept at "
             f"{recordings.frame_rate / step:g} a second, found {short}. {fix}"
         )
+
+
+def _read(recordings: Recordings, prepare: dict[str, Any]) -> anndata.AnnData:
+    """All frames, once they can be prepared; says what was dropped, and which joints have no counterpart."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        frames = recordings.read()
+        # late starts change nothing of what can be wrong, and take time
+        sn.pp.prepare_motion(frames, **prepare | {"start_every": None, "mirror": recordings.mirror})
+    for warning in caught:
+        print(f"{recordings.movement}: {warning.message}")
+    return frames
