@@ -117,7 +117,7 @@ def check(parser: argparse.ArgumentParser, recordings: Recordings, step: int, pr
     try:
         frames = _read(recordings, prepare)
     except (OSError, ValueError) as error:
-        parser.error(f"{error} {'Fit none, with --no-mirror.' if 'mirror' in str(error) else fix}")
+        parser.error(f"{error} {'Fit no mirror images: --no-mirror.' if 'mirror' in str(error) else fix}")
     trials = frames.obs["trial"]
     still = [trial for trial in recordings.trials if not np.ptp(frames.X[(trials == trial).to_numpy()], axis=0).any()]
     if still:
