@@ -59,15 +59,18 @@ class BooleanNetwork:
         return result
 
 
-def simulate(network: BooleanNetwork, n_cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """mRNA of every cell, cells × genes, when it is sampled, and that time."""
+def simulate(
+    network: BooleanNetwork, n_cells: int, seed: int, off: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """mRNA of every cell, cells × genes, when it is sampled, and that time; genes that are off are never transcribed."""
     rng = np.random.default_rng(seed)
     times = rng.uniform(0.0, network.end, n_cells)
-    mrna = np.tile(np.isin(np.arange(network.n_genes), network.on).astype(float), (n_cells, 1))
+    allowed = np.isin(np.arange(network.n_genes), off, invert=True).astype(float)
+    mrna = np.tile(np.isin(np.arange(network.n_genes), network.on) * allowed, (n_cells, 1))
     protein = mrna * _TRANSLATION / _PROTEIN_DECAY
     sampled = mrna.copy()
     for step in range(1, int(round(network.end / _STEP)) + 1):
-        made = _TRANSCRIPTION * network.activity(protein), _TRANSLATION * mrna
+        made = _TRANSCRIPTION * network.activity(protein) * allowed, _TRANSLATION * mrna
         noise = np.sqrt(_STEP) * rng.standard_normal((2, *mrna.shape))
         mrna = np.maximum(mrna + _STEP * (made[0] - _MRNA_DECAY * mrna) + np.sqrt(mrna) * noise[0], 0.0)
         protein = np.maximum(protein + _STEP * (made[1] - _PROTEIN_DECAY * protein) + np.sqrt(protein) * noise[1], 0.0)

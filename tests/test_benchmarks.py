@@ -548,3 +548,140 @@ def test_scripts_over_runs_leave_out_a_bad_one(
     assert [line[len("failed: ") :][: len(start)] for line, start in zip(failed, failures, strict=True)] == failures
     assert len(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == n_rows
     sys.modules.pop(name)
+
+
+@pytest.fixture
+def motion(monkeypatch):
+    if not BENCHMARKS.exists():
+        pytest.skip("no benchmarks here")
+    monkeypatch.syspath_prepend(BENCHMARKS / "paper")
+    module = importlib.import_module("motion")
+    monkeypatch.setattr(sys.modules["_paper"], "quiet", lambda: None)
+    yield module
+    for name in ("motion", "_recordings", "_paper", "_common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def recordings(tmp_path) -> list[str]:
+    """Arguments for three trials of legs that swing, whose names are numbers; the last is as short as it may be."""
+    bones = {"lhipjoint": "1 0 0", "rhipjoint": "-1 0 0", "lfemur": "0 -1 0", "rfemur": "0 -1 0"}
+    bones |= {"ltibia": "0 -1 0", "rtibia": "0 -1 0"}
+    text = ":units\nlength 1\nangle deg\n:root\norder TX TY TZ RX RY RZ\nposition 0 0 0\norientation 0 0 0\n:bonedata\n"
+    for name, direction in bones.items():
+        degrees = "" if "hip" in name else "dof rx\n"
+        text += f"begin\nname {name}\ndirection {direction}\nlength 10\naxis 0 0 0 XYZ\n{degrees}end\n"
+    text += ":hierarchy\nbegin\nroot lhipjoint rhipjoint\n"
+    text += "".join(f"{side}hipjoint {side}femur\n{side}femur {side}tibia\n" for side in "lr") + "end\n"
+    (tmp_path / "5.asf").write_text(text)
+    for trial, length in {"01": 60, "02": 50, "03": 43}.items():
+        swing = 30 * np.sin(np.arange(length) / 15 + int(trial))
+        frames = (
+            f"{i + 1}\nroot 0 0 0 0 0 0\nlfemur {x}\nrfemur {-x}\nltibia {x * x / 40}\nrtibia {x / 2}\n"
+            for i, x in enumerate(swing)
+        )
+        (tmp_path / f"{trial}.amc").write_text(":degrees\n" + "".join(frames))
+    return ["--skeleton", str(tmp_path / "5.asf"), "--trials", *(str(tmp_path / f"0{i}.amc") for i in (1, 2, 3))]
+
+
+@pytest.fixture
+def run_motion(motion, monkeypatch, tmp_path):
+    def call(*arguments):
+        given = ["motion.py", "--output", str(tmp_path / "out"), "--jobs", "1", *arguments]
+        monkeypatch.setattr(sys, "argv", given)
+        motion.main()
+
+    return call
+
+
+def test_defaults_are_those_of_the_committed_results(motion):
+    parser = sys.modules["_paper"].arguments("")
+    sys.modules["_recordings"].add_arguments(parser)
+    options = parser.parse_args([])
+    plan = motion.planned(*sys.modules["_recordings"].chosen(parser, options), options.held_out, options.parts)
+    keys = ["part", "movement", "frame_rate", "held_out", "method"]
+    table = pd.read_csv(BENCHMARKS / "paper" / "results" / "motion.csv", keep_default_na=False)[keys].drop_duplicates()
+    expected = [(part, own.movement, 120 / step, held_out or "", name) for part, own, step, held_out, name in plan]
+    assert list(table.itertuples(index=False, name=None)) == expected
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is extrapolated, and coordinates that stay at zero
+def test_other_recordings_are_fitted_and_one_is_held_out(motion, recordings):
+    paths = [Path(name) for name in recordings if name.endswith("mc")]
+    for held_out, name, trajectories in (
+        ("03", "recipe", 4),
+        (None, "C-NODE 0.1, small and damped, 93 coordinates", 3),
+    ):
+        own = sys.modules["_recordings"].Recordings("other", Path(recordings[1]), tuple(paths), 60.0)
+        (row,) = motion.work("folds", own, 3, held_out, name, 1, 1)
+        assert (row["movement"], row["frame_rate"], row["held_out"]) == ("other", 20, held_out)
+        assert row["method"] == name.replace("93", "21")
+        assert row["trajectories"] == trajectories
+        assert np.isfinite(row["extrapolation_skill"])
+        assert np.isfinite(row.get("unseen_skill", 0))
+
+
+def test_every_trial_is_held_out_in_turn(motion, recordings, run_motion, tmp_path, monkeypatch, capsys):
+    def work(part, own, step, held_out, name, n_seeds, epochs):
+        row = {"part": part, "frame_rate": own.frame_rate / step, "held_out": held_out, "seed": 0, "diverged": False}
+        return [row | {"extrapolation_skill": 0.25, "unseen_skill": -0.5}]
+
+    monkeypatch.setattr(motion, "work", work)
+    monkeypatch.setattr(motion, "stick_figure", lambda *_: None)
+    run_motion(*recordings, "--parts", "folds")
+    assert "  40.0       01                 0.25          -0.5" in capsys.readouterr().out
+    run_motion(*recordings, "--parts", "folds", "--skip", "8")
+    table = pd.read_csv(tmp_path / "out" / "motion.csv", dtype=str)
+    assert table["held_out"].tolist() == [*("03", "03", "02", "02", "01", "01", "03", "02", "01"), "01"]
+    assert (tmp_path / "out" / "motion_folds.png").exists()
+    assert str(tmp_path) not in (tmp_path / "out" / "motion.json").read_text()
+
+
+def test_without_a_fit_nothing_is_written(motion, recordings, run_motion, tmp_path):
+    for arguments in (["--minutes", "0"], ["--quick", "--skip", "1"]):
+        with pytest.raises(SystemExit, match="Expected one fit or more, found none"):
+            run_motion(*recordings, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "/none"], r"files of 'walking' recordings, found none at \['/none/.*/07.asf', .*--skeleton and"),
+        (["--data", "/none", "--parts", "golf"], r"'golf' recordings, found none at .*leave golf out with --parts"),
+        (["--trials", "{}/01.amc"], "--skeleton and --trials together"),
+        (["--trials", "{}/01.amc", "--skeleton", "{}/5.asf"], r"two or more --trials, .*found \['01'\]"),
+        (["{}/04.amc"], r"'other' recordings, found none at \['.*04.amc'\].*leave trials out of --trials"),
+        (
+            ["{}/short.amc"],
+            r"43 or more frames in every trial, of which 15 are kept at 40 a second, found {'short': 42}",
+        ),
+        (["{}/still.amc"], r"every trial to move, found \['still'\] still.*leave trials out of --trials"),
+        (["{}/5.asf"], "Expected a frame number at line 2 of 5.asf, found 'length 1'"),
+        (["{}/01.amc"], r"every name once in --trials, found \['01', '02', '03', '01'\]"),
+        (["--held-out", "07_05"], r"trials in --held-out, \['01', '02', '03'\], found \['07_05'\]"),
+        (["--frame-rate", "0"], "positive --frame-rate, found 0"),
+        (["--skip", "1"], "table to add to with --skip, motion.csv in .*out, found none"),
+        (["--output", "{results}"], "an --output with --trials"),
+        (["--seeds", "0"], "--seeds: Expected a whole number from 1 on, found '0'"),
+    ],
+)
+def test_recordings_are_checked_first(
+    motion, recordings, run_motion, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.setattr(sys.modules["_paper"], "spread", lambda *_: pytest.fail("too late"))
+    lines = (tmp_path / "01.amc").read_text().split("\n43\n")[0]
+    (tmp_path / "short.amc").write_text(lines)
+    pose = lines.split("\n2\n")[0].partition("root")[2]
+    (tmp_path / "still.amc").write_text("".join(f"{i + 1}\nroot{pose}\n" for i in range(50)))
+    given = [part.format(tmp_path, results=BENCHMARKS / "paper" / "results") for part in arguments]
+    alone = {"--data", "--trials"} & {arguments[0]}
+    with pytest.raises(SystemExit):
+        run_motion(*([] if alone else recordings), *given)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_no_skill_over_a_null_model_that_is_exact(motion):
+    found = sys.modules["_paper"].skills(0.1, {"persistence": 0.0, "mean": 0.2}, "unseen")
+    assert found["unseen_skill"] == found["unseen_skill_persistence"] == -np.inf
+    assert found["unseen_skill_mean"] == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import multiprocessing
 import sys
@@ -46,13 +47,23 @@ def arguments(description: str | None) -> Any:
     parser = _common.parser(description)
     parser.set_defaults(output=HERE / "results")
     parser.add_argument("--minutes", type=float, default=28.0, help="start no fit later than this")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--seeds", type=count, default=5, help="number of seeds")
     parser.add_argument(
-        "--skip", type=int, default=0, help="go on after so many fits, and add to the table that is there"
+        "--skip",
+        type=partial(count, lowest=0),
+        default=0,
+        help="go on after so many fits, and add to the table that is there",
     )
-    parser.add_argument("--jobs", type=int, default=2, help="fits at a time, each with one thread")
+    parser.add_argument("--jobs", type=count, default=2, help="fits at a time, each with one thread")
     _common.add_data_argument(parser)
     return parser
+
+
+def count(text: str, lowest: int = 1) -> int:
+    """A whole number from the command line that is not too small."""
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"Expected a whole number from {lowest} on, found {text!r}.")
+    return int(text)
 
 
 def spread(work: Callable[..., list[dict]], plan: Sequence[tuple], options: Any) -> list[dict]:
@@ -91,9 +102,15 @@ def _alone(work: Callable[..., list[dict]], deadline: float, entry: tuple) -> li
 
 
 def save(name: str, rows: list[dict], options: Any, **settings: Any) -> pd.DataFrame:
-    """Write the rows, if there are any, after those of the run that ``--skip`` goes on with, and return all of them."""
-    if rows and options.skip and not options.quick:
-        rows = [*pd.read_csv(options.output / f"{name}.csv").to_dict("records"), *rows]
+    """Write the rows, after those of the run that ``--skip`` goes on with, and return all of them; end without rows."""
+    if not rows:
+        sys.exit(
+            f"Expected one fit or more, found none, and nothing was written: --minutes {options.minutes:g} were over before "
+            f"the first, or --skip {options.skip} left none."
+        )
+    if options.skip and not options.quick:
+        before = pd.read_csv(options.output / f"{name}.csv", dtype={"held_out": str})  # names may look like numbers
+        rows = [*before.to_dict("records"), *rows]
     _common.save(name, rows, options, **settings)
     return pd.DataFrame(rows)
 
@@ -126,8 +143,13 @@ def mse(prediction: np.ndarray, truth: np.ndarray) -> float:
 def skills(error: float, nulls: Mapping[str, float], prefix: str) -> dict[str, float]:
     """Error, null models, and the skill over each and over the best of them."""
     result = {f"{prefix}_mse": error} | {f"{prefix}_{name}": value for name, value in nulls.items()}
-    result |= {f"{prefix}_skill_{name}": 1 - error / value for name, value in nulls.items()}
-    return result | {f"{prefix}_skill": 1 - error / min(nulls.values())}
+    result |= {f"{prefix}_skill_{name}": skill(error, value) for name, value in nulls.items()}
+    return result | {f"{prefix}_skill": skill(error, min(nulls.values()))}
+
+
+def skill(error: float, null: float) -> float:
+    """One minus the error over that of a null model; none is left over one that is exact, such as a pose that is held."""
+    return 1 - error / null if null > 0 else float("-inf")
 
 
 def save_figure(figure: Any, name: str, options: Any) -> None:

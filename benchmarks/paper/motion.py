@@ -10,25 +10,26 @@ its first eight, and the mean of all fitted frames.
 ``folds`` holds each trial out in turn, at three frame rates (40, 60 and 120 a second), with one recipe, the same one as in the user guide. It was chosen on
 these four trials. ``levers`` leaves one part of it out at a time, ``methods`` exchanges the regularizer, ``coordinates`` fits all 93
 coordinates as in the paper, and ``golf`` extrapolates a golf swing. A row is a seed, or the mean of the trajectories of all seeds.
+``--skeleton`` and ``--trials`` do the same with other recordings.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import _paper
+import _recordings
 import anndata
 import numpy as np
 import pandas as pd
+from _recordings import Recordings
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
-TRIALS = ("07_01", "07_04", "07_05", "07_10")
-FRAMES, SHOWN, EPOCHS = 100, "07_10", 20
+FRAMES, EPOCHS = 100, 20
 LAST, FIRST = 5, 8  # frames behind the slopes of the null models
 # The recipe, as in the user guide.
 PREPARE: dict[str, Any] = {"n_components": 6, "start_every": 0.2, "mirror": True}
@@ -128,24 +129,22 @@ def fit(
 
 
 def work(
-    folder: Path, part: str, movement: str, step: int, held_out: str | None, name: str, n_seeds: int, epochs: int
+    part: str, recordings: Recordings, step: int, held_out: str | None, name: str, n_seeds: int, epochs: int
 ) -> list[dict]:
     """One fit, and a row for each seed and for the mean of all."""
-    files = [folder / f"{trial}.amc" for trial in (TRIALS if movement == "walking" else ["golf_01"])]
-    skeleton = folder / ("07.asf" if movement == "walking" else "golf.asf")
-    adata = sn.datasets.read_motion_capture(skeleton, files, step=step, incomplete="drop")
+    adata = recordings.read(step)
     changed, other = LEVERS.get(name, ({}, {}))
-    prepare: dict | None = PREPARE | changed | ({"mirror": False} if movement == "golf" else {})
+    prepare: dict | None = PREPARE | {"mirror": recordings.mirror} | changed
     settings = SETTINGS | other
     if name in METHODS:
         settings = settings | {"regularizer": METHODS[name]} | ({"hidden": (4,)} if name == "GroupLasso" else {})
     if name in COORDINATES:
         prepare, settings = None, COORDINATES[name]
-    trials = [trial for trial in adata.obs["trial"].unique() if trial != held_out]
-    parts = split(adata, trials)
+    parts = split(adata, [trial for trial in recordings.trials if trial != held_out])
     fitted = anndata.concat([first for first, _ in parts.values()], merge="same")
     model, training, seconds = fit(fitted, prepare, settings, n_seeds, epochs)
-    about = {"part": part, "movement": movement, "frame_rate": 120 / step, "held_out": held_out, "method": name}
+    about = {"part": part, "movement": recordings.movement, "frame_rate": recordings.frame_rate / step}
+    about |= {"held_out": held_out, "method": name.replace("93 coord", f"{adata.n_vars} coord")}
     if model is None:
         return [about | {"seed": "all", "diverged": True, "seconds": seconds}]
 
@@ -176,32 +175,55 @@ def work(
     return rows
 
 
-def figures(table: pd.DataFrame, options: Any) -> None:
-    """Stick figures of one fit with the recipe, and the skills of all folds and levers."""
-    folder = options.data / "motion_capture"
-    adata = sn.datasets.read_motion_capture(folder / "07.asf", [folder / f"{t}.amc" for t in TRIALS], step=3)
-    parts = split(adata, [trial for trial in TRIALS if trial != SHOWN])
+def planned(walks: Recordings, golf: Recordings, held_out: Sequence[str], parts: Sequence[str]) -> list[tuple]:
+    """Arguments of all fits, what matters first, in case the time is over."""
+
+    def compared(part: str, names: Sequence[str], steps: Sequence[int]) -> list[tuple]:
+        return [(part, walks, step, held_out[0], name) for name in names for step in steps]
+
+    methods = list(METHODS)
+    levers = [name for name in LEVERS if walks.mirror or name != "no mirror images"]
+    plan = [("folds", walks, step, trial, "recipe") for trial in held_out for step in (3, 1)]
+    plan += compared("methods", methods[:2], (3,)) + compared("levers", levers[:-2], (3, 1))
+    plan += compared("methods", methods[2:], (3,)) + [("golf", golf, 3, None, "recipe")]
+    plan += compared("levers", levers[-2:], (3, 1))
+    plan += [("folds", walks, 2, trial, "recipe") for trial in held_out]
+    plan += compared("coordinates", list(COORDINATES), (3, 1))
+    return [entry for entry in plan if entry[0] in parts]
+
+
+def stick_figure(walks: Recordings, options: Any) -> None:
+    """One fit with the recipe, and the last of its trials."""
+    adata = walks.read(3)
+    parts = split(adata, [trial for trial in walks.trials if trial != options.held_out[0]])
     fitted = anndata.concat([first for first, _ in parts.values()], merge="same")
-    model, training, _ = fit(fitted, PREPARE, SETTINGS, options.seeds, EPOCHS)
-    if model is not None:
-        first, later = parts["07_05"]
-        trial = anndata.concat([first, later], merge="same")
-        trial.uns = adata.uns
-        times = trial.obs["time"].to_numpy()
-        place = list(model.trajectories["batch"]).index("07_05")
-        predicted = sn.pp.restore_motion(model.predict(times=times, replicate="mean")[place], training)
-        until = float(first.obs["time"].max())
-        figure = sn.pl.stick_figure(trial, predictions=predicted, fitted_until=until, return_fig=True)
-        _paper.save_figure(figure, "motion_stick_figure", options)
-    walking = table[(table["movement"] == "walking") & (table["seed"] != "mean") & ~table["diverged"]].copy()
+    model, training, _ = fit(fitted, PREPARE | {"mirror": walks.mirror}, SETTINGS, options.seeds, EPOCHS)
+    if model is None:
+        return
+    name, (first, later) = list(parts.items())[-1]
+    trial = anndata.concat([first, later], merge="same")
+    trial.uns = adata.uns
+    found = model.predict(times=trial.obs["time"].to_numpy(), replicate="mean")
+    found = found if found.ndim == 2 else found[list(model.trajectories["batch"]).index(name)]
+    predicted = sn.pp.restore_motion(found, training)
+    until = float(first.obs["time"].max())
+    figure = sn.pl.stick_figure(trial, predictions=predicted, fitted_until=until, return_fig=True)
+    _paper.save_figure(figure, "motion_stick_figure", options)
+
+
+def figures(table: pd.DataFrame, options: Any) -> None:
+    """Skills of all folds, and of the parts of the recipe."""
+    walking = table[(table["part"] != "golf") & (table["seed"] != "mean") & ~table["diverged"]].copy()
     walking["frames a second"] = walking["frame_rate"].astype(int).astype(str)
     measures = {"extrapolation_skill": "extrapolation skill", "unseen_skill": "skill on the unseen trial"}
-    for measure in measures:  # those far below have no place on an axis
-        walking[measure] = walking[measure].clip(lower=-2)
     for part, label in (("folds", "held_out"), ("levers", "method")):
         own = walking[walking["part"].isin([part, "folds"]) if part == "levers" else walking["part"] == part].copy()
+        if part not in set(own["part"]):
+            continue  # left out, or all fits diverged
         if part == "levers":
-            own = own[own["held_out"] == SHOWN]
+            own = own[own["held_out"] == options.held_out[0]]
+        for measure in measures:  # those far below have no place on an axis
+            own[measure] = own[measure].clip(lower=-2)
         own["method"] = own[label]
         figure = sn.pl.comparison(
             own,
@@ -214,28 +236,36 @@ def figures(table: pd.DataFrame, options: Any) -> None:
         _paper.save_figure(figure, f"motion_{part}", options)
 
 
+def summary(table: pd.DataFrame) -> str:
+    """Skill of the recipe in every fold: mean of the seeds, or the only one."""
+    keys = ["frame_rate", "held_out"]
+    folds = table[(table["part"] == "folds") & ~table["diverged"]].drop_duplicates(keys, keep="last")
+    if folds.empty:
+        return "no folds, or all fits of them diverged"
+    return folds[[*keys, "extrapolation_skill", "unseen_skill"]].sort_values(keys).round(3).to_string(index=False)
+
+
 def main() -> None:
     """The folds, then what depends on parts of the recipe."""
     parser = _paper.arguments(__doc__.splitlines()[0])
+    _recordings.add_arguments(parser)
     options = parser.parse_args()
-    folder = options.data / "motion_capture"
+    if options.skip and not options.quick and not (options.output / "motion.csv").exists():
+        parser.error(f"Expected the table to add to with --skip, motion.csv in {options.output}, found none.")
+    walks, golf = _recordings.chosen(parser, options)
     n_seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
-    if options.quick:
-        plan = [("folds", "walking", 3, SHOWN, "recipe")]
-    else:  # what matters first, in case the time is over
-        plan = [("folds", "walking", step, held_out, "recipe") for held_out in TRIALS[::-1] for step in (3, 1)]
-        plan += [("methods", "walking", 3, SHOWN, name) for name in list(METHODS)[:2]]
-        plan += [("levers", "walking", step, SHOWN, name) for name in list(LEVERS)[:5] for step in (3, 1)]
-        plan += [("methods", "walking", 3, SHOWN, name) for name in list(METHODS)[2:]]
-        plan += [("golf", "golf", 3, None, "recipe")]
-        plan += [("levers", "walking", step, SHOWN, name) for name in list(LEVERS)[5:] for step in (3, 1)]
-        plan += [("folds", "walking", 2, held_out, "recipe") for held_out in TRIALS[::-1]]
-        plan += [("coordinates", "walking", step, SHOWN, name) for name in COORDINATES for step in (3, 1)]
-    rows = _paper.spread(work, [(folder, *entry, n_seeds, epochs) for entry in plan], options)
+    plan = planned(walks, golf, options.held_out, options.parts)[: 1 if options.quick else None]
+    for recordings in dict.fromkeys(entry[1] for entry in plan):
+        step = max(entry[2] for entry in plan if entry[1] == recordings)
+        _recordings.check(parser, recordings, step, PREPARE)
+    rows = _paper.spread(work, [(*entry, n_seeds, epochs) for entry in plan], options)
     about = {"epochs": EPOCHS, "prepare": PREPARE, "settings_": SETTINGS, "train": TRAIN, "levers": LEVERS}
     table = _paper.save("motion", rows, options, methods=METHODS, coordinates=COORDINATES, **about)
+    print(summary(table))
     if not options.quick:
         figures(table, options)
+        if "folds" in options.parts:
+            stick_figure(walks, options)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import _paper
+import _recordings
 import anndata
 import matplotlib.pyplot as plt
 import motion
@@ -44,7 +45,7 @@ def second_order(options: Any) -> tuple[anndata.AnnData, dict, dict]:
 def walking(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     """Components of all walking trials, with mirror images and late starts."""
     folder = options.data / "motion_capture"
-    files = [folder / f"{trial}.amc" for trial in motion.TRIALS]
+    files = [folder / f"{trial}.amc" for trial in _recordings.TRIALS]
     frames = sn.datasets.read_motion_capture(folder / "07.asf", files, step=3)
     settings = {name: value for name, value in motion.SETTINGS.items() if name != "regularizer"}
     return sn.pp.prepare_motion(frames, **motion.PREPARE), {"time_key": "time", "batch_key": "trial"}, settings

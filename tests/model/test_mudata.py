@@ -529,3 +529,25 @@ def test_a_model_that_is_given_another_mudata(mdata):
     model.adata = other
     assert isinstance(model.adata, AnnData)
     pd.testing.assert_frame_equal(model.evaluate(), expected)
+
+
+@pytest.mark.parametrize("setup", [JOINT, SETUP])
+@pytest.mark.parametrize("has_data", [True, False])
+def test_another_mudata_is_that_of_the_model_from_then_on(mdata, tmp_path, setup, has_data):
+    """Results go there, and what is saved loads with it, also where the model was loaded without data."""
+    other = mdata.copy()
+    for one in (other, *other.mod.values()):
+        one.obs_names = "other_" + one.obs_names
+    model = train(mdata, setup)
+    if not has_data:
+        model.save(tmp_path / "without")
+        model = sn.SparseNODE.load(tmp_path / "without", adata=False)
+    model.adata = other
+    assert model.mdata is other
+    model.write_results()
+    assert "sparsenode" in (other if setup is JOINT else other["rna"]).uns
+    model.train(**QUICK)
+    model.save(tmp_path / "model", save_anndata=True)
+    for loaded in (sn.SparseNODE.load(tmp_path / "model"), sn.SparseNODE.load(tmp_path / "model", other)):
+        assert isinstance(loaded.mdata, MuData)
+        np.testing.assert_array_equal(loaded.predict(), model.predict())

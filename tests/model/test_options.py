@@ -49,6 +49,7 @@ def cells(make_adata):
         ({"rtol": -1e-3}, ValueError, "`rtol`"),
         ({"atol": float("nan")}, ValueError, "`atol`"),
         ({"seed": -1}, ValueError, "`seed`.*at least 0, found -1"),
+        ({"seed": 2**32}, ValueError, r"`seed` to be below 2\*\*32.*found 4294967296"),
         ({"solver": "euler4"}, ValueError, "`solver`.*euler4"),
         ({"decay": "no"}, TypeError, "`decay` to be True or False, found 'no'"),
         ({"skip": 1}, TypeError, "`skip` to be True or False, found 1"),

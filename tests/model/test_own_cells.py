@@ -58,6 +58,25 @@ def test_training_again_takes_the_cells_as_they_are(cells):
         model.evaluate()
 
 
+@pytest.mark.parametrize(("order", "objective"), [(1, "collocation"), (1, "trajectory"), (2, "trajectory")])
+def test_a_longer_stretch_of_time_leaves_rates_as_they_were(order, objective):
+    """With one clock for all batches, what was learned per unit of pseudotime holds when later cells come."""
+    system = sn.datasets.random_linear_system(n_genes=4, density=0.4, seed=1)
+    everything = system.simulate(n_trials=6, n_times=40, noise=0.02, seed=1)
+    half = everything.obs["time"].max() / 2
+    early = everything[everything.obs["time"] <= half].copy()
+    sn.SparseNODE.setup_anndata(early, time_key="time", batch_key="trial")
+    model = sn.SparseNODE(early, "none", objective=objective, order=order, hidden=(4,), align_batches=False)
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "key_added": None}
+    model.train(2, steps_per_epoch=5, **quiet)
+    before = model.get_jacobian([5])
+    model.adata = everything
+    model.train(1, steps_per_epoch=1, plan_kwargs={"lr": 1e-9}, **quiet)
+    place = everything.obs_names.get_loc(early.obs_names[5])
+    np.testing.assert_allclose(model.get_jacobian([place]), before, rtol=0.02, atol=1e-3 * np.abs(before).max())
+    assert model.trajectories["end"].max() > 1.9 * half
+
+
 def test_one_cell_of_many_is_enough_where_it_is_compared(cells):
     model = fitted(cells)
     cells.X[-1, 0] += 0.01

@@ -727,6 +727,29 @@ def test_errors_of_an_earlier_training_are_not_those_of_a_state_that_divergence_
         model.select()
 
 
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
+def test_cells_that_were_held_out_of_a_training_that_diverged_are_known(adata, fit, diverge_after):
+    model = fit(adata, train={"train_size": 0.5, "key_added": None})
+    before = set(model.train_indices)
+    diverge_after(model, 4)
+    with pytest.raises(sn.DivergenceError):
+        model.train(**QUICK, train_size=0.8, key_added=None)
+    trained, held_out = set(model.train_indices), set(model.validation_indices)
+    assert len(trained) == round(0.8 * adata.n_obs)
+    assert trained != before
+    assert trained | held_out == set(range(adata.n_obs))
+    assert not trained & held_out
+    means = model.evaluate()["null_mean"]  # of the cells that were trained on
+    assert means.drop("total").to_numpy() == pytest.approx(mean_errors(adata, model.train_indices), rel=1e-4)
+
+
+def mean_errors(adata, training: np.ndarray) -> list[float]:
+    """Error of the mean of the training cells of every lineage, on all of its cells."""
+    known = np.isin(np.arange(adata.n_obs), training)
+    members = [(adata.obs["lineage"] == name).to_numpy() for name in adata.obs["lineage"].cat.categories]
+    return [np.square(adata.X[own] - adata.X[own & known].mean(0)).mean() for own in members]
+
+
 def test_divergence_is_a_runtime_error():
     assert issubclass(sn.DivergenceError, RuntimeError)
 

@@ -50,7 +50,12 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
         for r in range(model.module.n_replicates)
     ]
     scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
-    model.network_units_ = np.stack([scale, rate / float(found.module.time_unit)])
+    speed = rate / float(found.module.time_unit)
+    model.network_units_ = np.stack([scale, speed])
+    decay = found.module.field.decay
+    model.network_decay_ = np.zeros((model.module.n_replicates, len(speed)))
+    if decay is not None:
+        model.network_decay_ += speed * decay.detach().double().cpu().numpy()[:, 0]
     model.network_history_ = dict(found.history_ or {})
     model.module.take_zeros(found.module)
     return found.sparsification_

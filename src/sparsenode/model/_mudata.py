@@ -146,6 +146,13 @@ class MuDataMixin(BaseModelClass):
         """Modalities that are fitted, by the argument that named them; empty with AnnData."""
         return self.registry["setup_args"].get("modalities") or {}
 
+    def _check_is_of_mudata(self) -> None:
+        """Refuse MuData where the model was made from AnnData."""
+        if not self._modalities:
+            raise TypeError(
+                "Expected an AnnData object, found MuData: the model was set up with AnnData. Pass a modality, `mdata['rna']`."
+            )
+
     @property
     def _is_joint(self) -> bool:
         return REGULATORS in self._modalities
@@ -165,13 +172,20 @@ class MuDataMixin(BaseModelClass):
         """The AnnData of the model's MuData, or one assembled alike from another."""
         if mdata is self.mdata:
             return self.adata
-        if not self._modalities:
-            raise TypeError(
-                "Expected an AnnData object, found MuData: the model was set up with AnnData. Pass a modality, `mdata['rna']`."
-            )
+        self._check_is_of_mudata()
         setup = self.registry["setup_args"]
         check_modalities(mdata, setup["modalities"])
         return assemble(mdata.copy() if mdata.is_view else mdata, setup, self.lineages)
+
+    def _take_mudata(self, mdata: MuData) -> AnnData:
+        """The AnnData of a MuData that becomes that of the model, set up as the model's was."""
+        if mdata is self.mdata:
+            return self.adata
+        self._check_is_of_mudata()
+        type(self).setup_mudata(mdata, source_registry=self.registry, **self.registry["setup_args"])
+        adata = self._registered(mdata)
+        self._register_manager_for_instance(self._get_most_recent_anndata_manager(adata, required=True))
+        return adata
 
     def _validate_anndata(self, adata: AnnData | MuData | None = None, *args: Any, **kwargs: Any) -> AnnData:
         """Used by :meth:`load`, which passes what it was given."""

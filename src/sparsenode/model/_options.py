@@ -16,6 +16,8 @@ from sparsenode.model._regulators import SelfEdges
 from sparsenode.objectives import InitialState, Transport
 from sparsenode.regularizers import CNODE, Regularizer, get
 
+_SEEDS = 2**32  # that numpy takes for the random state of others
+
 # What was best for each objective in our benchmarks: forecasts for one, networks for the other.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "trajectory": {
@@ -195,6 +197,8 @@ def check_numbers(n_seeds: object, n_knots: object, seed: object, tolerances: di
     _checks.at_least("n_seeds", n_seeds, 1)
     _checks.at_least("n_knots", n_knots, 3)
     _checks.at_least("seed", seed, 0)
+    if int(seed) >= _SEEDS:  # type: ignore[call-overload]
+        raise ValueError(f"Expected `seed` to be below 2**32, as numpy wants it, found {seed}.")
     for name, value in tolerances.items():
         _checks.positive(name, value)
 

@@ -49,8 +49,10 @@ class OwnCellsMixin(PredictionMixin):
     @adata.setter
     def adata(self, adata: AnnData | MuData) -> None:
         if isinstance(adata, MuData):
-            adata = self._from_mudata(adata)
+            adata = self._take_mudata(adata)
         super(OwnCellsMixin, type(self)).adata.fset(self, adata)
+        if "trajectories" in self.__dict__:
+            self._register_trajectories()
         self._check_held_out()
 
     @classmethod
@@ -131,10 +133,9 @@ class OwnCellsMixin(PredictionMixin):
             new, missing = (
                 [name for name in one if name not in other][:5] for one, other in ((found, known), (known, found))
             )
-            what = f"new ones {new} and missing ones {missing}" if new or missing else "them in another order"
             raise ValueError(
-                f"Expected the trajectories (lineage, batch) that the model was made for to train it, found {what}. Name and order "
-                "lineages and batches as in the data that it was made with, or make a new model."
+                f"Expected the trajectories (lineage, batch) that the model was made for to train it, found new ones {new} and missing "
+                f"ones {missing}. Name lineages and batches as in the data that it was made with, or make a new model."
             )
         return cells
 
@@ -144,10 +145,14 @@ class OwnCellsMixin(PredictionMixin):
         self.fingerprints_ = _some_fingerprints(cells)
         if not cells.trajectories.equals(self.trajectories):
             self.trajectories = cells.trajectories
-            self.registry_ = copy.deepcopy(self.registry_)  # other models may share it
-            state = self.registry_["field_registries"][TRAJECTORIES]["state_registry"]
-            state["trajectories"] = cells.trajectories.reset_index().to_dict("list")
+            self._register_trajectories()
         self.arrangement_ = self._arrangement(cells)
+
+    def _register_trajectories(self) -> None:
+        """Write the trajectories of the model into its registry, where :meth:`load` looks for them."""
+        self.registry_ = copy.deepcopy(self.registry_)  # other models may share it
+        state = self.registry_["field_registries"][TRAJECTORIES]["state_registry"]
+        state["trajectories"] = self.trajectories.reset_index().to_dict("list")
 
     def _check_held_out(self) -> None:
         """Forget which cells were held out if the model was given other cells, or its own in another order."""

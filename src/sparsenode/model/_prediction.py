@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
@@ -26,8 +27,6 @@ from sparsenode.module._solve import hermite_basis
 from sparsenode.training import limited_threads
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sparsenode.module import EffectiveWeights, SparseNODEModule
     from sparsenode.objectives import InitialState, Transport
 
@@ -392,12 +391,18 @@ class PredictionMixin(MuDataMixin):
             self._warn_of_other_units(target)
             return Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories)
         if target is self.adata:
-            return Cells.arrange(target, keys["layer"], self.genes, observations, own=True)
+            table = self._in_known_order(observations.trajectories())
+            return Cells.arrange(target, keys["layer"], self.genes, observations, table, own=True)
         continuing = Cells.arrange(target, keys["layer"], self.genes, observations, self.trajectories, own=True)
         if self._are_among_own(continuing):
             return continuing
         self._warn_of_other_units(target)
         return Cells.arrange(target, keys["layer"], self.genes, observations)
+
+    def _in_known_order(self, found: pd.DataFrame) -> pd.DataFrame:
+        """Trajectories of cells in the order of the model's, if they are the same: categories of batches may have another order."""
+        known, names = (pd.MultiIndex.from_frame(table[["lineage", "batch"]]) for table in (self.trajectories, found))
+        return found.iloc[names.get_indexer(known)] if set(names) == set(known) else found
 
     def _warn_of_other_units(self, other: AnnData) -> None:
         """Warn where other cells look like counts, and those of the model did not."""

@@ -95,6 +95,9 @@ class PreparationMixin(OwnCellsMixin):
         spans, unit = relative_spans(cells.lineages, donors, cells.spans, self._align_batches)
         if not self.is_trained_:
             self._choose_units(data, cells, float(null), fitted)
+        elif not self._align_batches:  # rates were learned per that unit of time
+            known = float(module.time_unit)
+            spans, unit = spans * unit / known, known
         self._take_clock(cells)
         with torch.no_grad():
             module.time_unit.fill_(unit)

@@ -16,7 +16,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from sparsenode import _checks
-from sparsenode.model._prediction import GRID, PredictionMixin
+from sparsenode.model._prediction import GRID
+from sparsenode.model._response import ResponseMixin
 from sparsenode.module._solve import FIXED_STEP, hermite_basis
 
 _MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
@@ -55,11 +56,8 @@ class Simulation:
         return f"Simulation of {starts} starts × {times} times × {genes} genes that holds {held}"
 
 
-class SimulationMixin(PredictionMixin):
+class SimulationMixin(ResponseMixin):
     """The method :meth:`simulate` of :class:`sparsenode.SparseNODE`."""
-
-    #: Lowest and highest expression of every gene among the training cells, 2 × genes; ``None`` before training.
-    data_range_: np.ndarray | None
 
     def simulate(
         self,
@@ -312,7 +310,6 @@ class SimulationMixin(PredictionMixin):
             )
         return self._on_device(given / clocks[:, None] / self._velocity_unit)[None]
 
-    @torch.no_grad()
     def _runs(
         self,
         starts: np.ndarray,
@@ -323,7 +320,27 @@ class SimulationMixin(PredictionMixin):
         held: pd.Series,
         replicate: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """States of a replicate without and with an intervention, starts × times × genes, in the units of the data.
+        """States of a replicate without and with an intervention, starts × times × genes, in the units of the data."""
+        if self.network_ is None:
+            return self._solve_both(starts, speed, lineages, clocks, times, held, replicate)
+        nothing = held.iloc[:0]
+        grid = self._response_times(times, clocks)
+        unperturbed, _ = self._solve_both(starts, speed, lineages, clocks, grid, nothing, replicate)
+        perturbed = self._responses(times, grid, unperturbed, lineages, clocks, held, replicate)
+        return unperturbed[:, np.searchsorted(grid, times)], perturbed
+
+    @torch.no_grad()
+    def _solve_both(
+        self,
+        starts: np.ndarray,
+        speed: torch.Tensor | None,
+        lineages: list[int],
+        clocks: np.ndarray,
+        times: np.ndarray,
+        held: pd.Series,
+        replicate: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Runs of the fitted field without and with an intervention.
 
         Both are one solve with the same steps, so that what an intervention does not reach is the same up to rounding.
         """

@@ -198,6 +198,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             except DivergenceError as error:
                 undo.pop_all()
                 self._restore(plan)
+                self.train_indices, self.validation_indices, self.test_indices = indices
                 self.regularization_path_, self.sparsification_ = None, steps  # those before are of other weights
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
