@@ -14,9 +14,12 @@ among true effects above a quarter of a standard deviation, and ``auroc`` says w
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import _boolean_cells as boolean
 import _common
@@ -121,25 +124,33 @@ def run(name: str, network: boolean.BooleanNetwork, true: np.ndarray, n_cells: i
     return rows
 
 
+def run_network(name: str, n_cells: int, n_true: int, seeds: Sequence[int]) -> list[dict]:
+    """Rows of one network."""
+    silence()
+    network = networks()[name]
+    true = true_effects(network, n_true)
+    rows = [row for seed in seeds for row in run(name, network, true, n_cells, seed)]
+    print(f"done: {name}", flush=True)
+    return rows
+
+
 def main() -> None:
     parser = _common.parser(__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(networks()), help="names of the networks")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[2], help="seeds of the cells; 0 and 1 served to choose"
     )
+    parser.add_argument("--jobs", type=int, default=2, help="networks at a time, each with one thread")
     options = parser.parse_args()
     unknown = sorted(set(options.networks) - set(networks()))
     if unknown:
         parser.error(f"Expected networks among {list(networks())}, found {unknown}.")
     n_cells, n_true = (300, 100) if options.quick else (N_CELLS, N_TRUE)
-    silence()
-    rows = []
-    for name in options.networks[: 1 if options.quick else None]:
-        network = networks()[name]
-        true = true_effects(network, n_true)
-        for seed in options.seeds[: 1 if options.quick else None]:
-            rows += run(name, network, true, n_cells, seed)
-        print(f"done: {name}", flush=True)
+    names, seeds = (options.networks[:1], options.seeds[:1]) if options.quick else (options.networks, options.seeds)
+    work = partial(run_network, n_cells=n_cells, n_true=n_true, seeds=seeds)
+    # Not forked: torch has threads.
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        rows = [row for found in pool.map(work, names) for row in found]
     table = pd.DataFrame(rows)
     for value in ("skill", "sign_accuracy"):
         print(value)

@@ -38,6 +38,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     own = copy.deepcopy({name: given[name] for name in _OF_ONE_FIT if name in given})
     found = copy.copy(model)
     found.objective = Transport()
+    found._serves_responses = True
     found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
     try:
         found.train(**(given | own), key_added=None)
@@ -56,6 +57,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     model.network_decay_ = np.zeros((model.module.n_replicates, len(speed)))
     if decay is not None:
         model.network_decay_ += speed * decay.detach().double().cpu().numpy()[:, 0]
+    model.unshrunk_ = found.unshrunk_
     model.network_history_ = dict(found.history_ or {})
     model.module.take_zeros(found.module)
     return found.sparsification_

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import sparse
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
@@ -13,6 +15,7 @@ from scipy.interpolate import CubicSpline
 from sparsenode._errors import DivergenceError
 from sparsenode.model._prediction import GRID, PredictionMixin
 
+_ROWS = 4096  # pairs that are read at a time
 _RTOL = 1e-6
 _ATOL = 1e-6  # in standard deviations of a gene
 
@@ -79,6 +82,48 @@ def respond(
     return np.array([perturbed(time, difference) for time, difference in zip(times, found.y.T, strict=True)])
 
 
+def unshrunk(effects: sparse.csr_array, decay: np.ndarray, pairs: Mapping[str, torch.Tensor]) -> tuple[float, float]:
+    r"""Factors of all effects and of all own terms with which a fit explains its displacements best.
+
+    Penalties shrink effects, and the decay with them but less. Two coefficients of least squares over all genes undo it on average, as the
+    relaxed lasso does :cite:p:`meinshausen2007relaxed`:
+
+    .. math:: v_i - \bar v_i \approx a \sum_{j \ne i} J_{ij} (x_j - \bar x_j) + b \, (J_{ii} - \gamma_i) (x_i - \bar x_i)
+
+    Parameters
+    ----------
+    effects
+        Mean Jacobian :math:`J`, targets × regulators, in module units.
+    decay
+        Rates :math:`\gamma` of decay, in module units.
+    pairs
+        Full batch of a transport fit: ``state``, n × genes, ``slope``, samples × n × genes, and ``weight``, samples × n, of
+        which the first sample is read.
+
+    Returns
+    -------
+    :math:`a` and :math:`b`; one where they are not determined or not positive.
+    """
+    own = effects.diagonal() - decay
+    others = effects - sparse.diags_array(effects.diagonal())
+    weight = pairs["weight"][0].double().cpu().numpy()
+    sums = np.zeros((8, len(decay)))
+    for first in range(0, len(weight), _ROWS):
+        rows, w = slice(first, first + _ROWS), weight[first : first + _ROWS, None]
+        x, v = (table[rows].double().cpu().numpy() for table in (pairs["state"], pairs["slope"][0]))
+        a, b = (others @ x.T).T, own * x
+        sums += [(w * part).sum(0) for part in (a, b, v, a * a, a * b, b * b, a * v, b * v)]
+    a, b, v, *products = sums
+    means = (a * a, a * b, b * b, a * v, b * v)
+    share = max(weight.sum(), np.finfo(float).tiny)
+    aa, ab, bb, av, bv = (float((product - mean / share).sum()) for product, mean in zip(products, means, strict=True))
+    gram = np.array([[aa, ab], [ab, bb]])
+    if np.linalg.matrix_rank(gram, hermitian=True) < 2:
+        return 1.0, 1.0
+    found = np.linalg.solve(gram, [av, bv])
+    return (float(found[0]), float(found[1])) if (found > 0).all() else (1.0, 1.0)
+
+
 class ResponseMixin(PredictionMixin):
     """Responses of the network of ``objective="both"``."""
 
@@ -87,6 +132,9 @@ class ResponseMixin(PredictionMixin):
     #: With ``objective="both"`` the decay that the transport fit found, per unit of pseudotime, replicates × genes. ``None`` otherwise, and
     #: before training.
     network_decay_: np.ndarray | None
+    #: With ``objective="both"`` the factors of the effects and of the own terms of the transport fit that undo what penalties take,
+    #: replicates × 2. ``None`` otherwise, and before training.
+    unshrunk_: np.ndarray | None
     #: Lowest and highest expression of every gene among the training cells, 2 × genes; ``None`` before training.
     data_range_: np.ndarray | None
 
@@ -106,22 +154,19 @@ class ResponseMixin(PredictionMixin):
         replicate: int,
     ) -> np.ndarray:
         """Perturbed states at some times, starts × times × genes, of unperturbed ones on a grid."""
-        if (
-            self.network_ is None
-            or self.network_units_ is None
-            or self.network_decay_ is None
-            or self.data_range_ is None
-        ):
-            raise RuntimeError("Expected a network, found none. Call `train()` first.")
-        deviation, speed = self.network_units_
+        deviation, speed = cast("np.ndarray", self.network_units_)  # there, as the model is trained
+        network, decay = cast("list", self.network_)[replicate], cast("np.ndarray", self.network_decay_)[replicate]
+        of_effects, of_own = cast("np.ndarray", self.unshrunk_)[replicate]
+        reach = cast("np.ndarray", self.data_range_)
         values = dict(zip(self.genes.get_indexer(held.index).tolist(), held.tolist(), strict=True))
         result = []
         for run, lineage, clock in zip(unperturbed, lineages, clocks, strict=True):
             # Batches may count time in units of their own.
             tempo = float(self.module.time_unit) * clock
+            own = sparse.diags_array(network[lineage].diagonal().astype(np.float64))
+            scaled = of_effects * (network[lineage] - own) + of_own * own
             scale = sparse.diags_array(tempo * speed * deviation)
-            effects = scale @ self.network_[replicate][lineage] @ sparse.diags_array(1.0 / deviation)
-            decay = tempo * self.network_decay_[replicate]
+            effects = (scale @ scaled @ sparse.diags_array(1.0 / deviation)).tocsr()
             curve = CubicSpline(grid, run)
-            result.append(respond(curve, effects.tocsr(), decay, values, self.data_range_, times, deviation))
+            result.append(respond(curve, effects, of_own * tempo * decay, values, reach, times, deviation))
         return np.array(result)

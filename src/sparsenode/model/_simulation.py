@@ -71,10 +71,18 @@ class SimulationMixin(ResponseMixin):
         lineage: str | None = None,
         replicate: int | None = None,
     ) -> Simulation:
-        """Simulate interventions: genes that are held at a value while all others follow the fitted equation.
+        r"""Simulate interventions: genes that are held at a value while all others follow the fitted equation.
 
         A held gene starts at its value, its derivative is zero, and the other genes see that value from the start on. Any
         number of genes can be held at once.
+
+        With ``objective="both"`` the run :math:`u` in which nothing is held is that of the fitted fields, and the effects spread along
+        the network that the model reports,
+
+        .. math:: \dot p = \dot u + J \, \big( \mathrm{clip}(p) - \mathrm{clip}(u) \big) - \gamma \circ (p - u) ,
+
+        where :math:`J` is ``get_adjacency(lineage, weights="jacobian")``, :math:`\gamma` the decay that was found with it, and regulators
+        are clipped to the range of the training cells and of the held values: the fields share its zeros but not its signs.
 
         Parameters
         ----------
@@ -110,8 +118,8 @@ class SimulationMixin(ResponseMixin):
         A :class:`~sparsenode.model.Simulation`, which :func:`sparsenode.pl.intervention` draws, with
 
         - ``times``: times since the start, in units of pseudotime,
-        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data; both are one solve with the same
-          steps, so ``unperturbed`` differs between interventions by what the tolerance of the solver allows,
+        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data; but for ``objective="both"`` they are
+          one solve with the same steps, so ``unperturbed`` differs between interventions by what the tolerance of the solver allows,
         - ``held``: value at which each gene of the intervention is held, by name,
         - ``effects``: a row per start and gene with the columns ``start``, ``gene``, ``held`` (whether the gene is part of
           the intervention), and the difference of the two runs at the last time (``final``), on average over time (``mean``)
@@ -132,7 +140,7 @@ class SimulationMixin(ResponseMixin):
 
         Notes
         -----
-        The field was fitted to unperturbed trajectories, so effects are extrapolations, and a warning says which genes leave
+        The model was fitted to unperturbed cells, so effects are extrapolations, and a warning says which genes leave
         the range of the training data. An effect is as good as the network: ``evaluate`` and reference networks
         should speak for the fit first. Do not read effects of genes that no edge leaves as evidence of no effect in the
         cell: the penalty may have closed a path that is there.
@@ -342,14 +350,16 @@ class SimulationMixin(ResponseMixin):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Runs of the fitted field without and with an intervention.
 
-        Both are one solve with the same steps, so that what an intervention does not reach is the same up to rounding.
+        Both are one solve with the same steps, so that what an intervention does not reach is the same up to rounding; where nothing is
+        held they are one run.
         """
         module, positions = self.module, self.genes.get_indexer(held.index)
-        both = np.concatenate([starts, starts])
+        n_runs = 2 if len(held) else 1
+        both = np.concatenate([starts] * n_runs)
         both[len(starts) :, positions] = held.to_numpy()
         free = torch.ones(both.shape, device=module.device)
         free[len(starts) :, torch.as_tensor(positions)] = 0.0
-        clocks = np.concatenate([clocks, clocks])
+        clocks = np.concatenate([clocks] * n_runs)
         grid = self._solver_times(times, clocks)
         # Times that are one in single precision are one to the solver, which takes none twice.
         shares, place = np.unique((grid / grid[-1]).astype(np.float32), return_inverse=True)
@@ -358,10 +368,10 @@ class SimulationMixin(ResponseMixin):
             self._effective(replicate),
             self._on_device(self._encode(both))[None],
             self._on_device(grid[-1] * clocks),
-            lineages * 2,
+            lineages * n_runs,
             self._on_device(shares),
             self._tight_solver,
-            None if speed is None else torch.cat([speed, speed], 1) * free,
+            None if speed is None else torch.cat([speed] * n_runs, 1) * free,
             free,
         )
         offset, scale = self._units
@@ -371,8 +381,8 @@ class SimulationMixin(ResponseMixin):
             found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 1)
         else:
             found = found[:, place[len(grid) - len(times) :]]
-        unperturbed, perturbed = np.split(found * scale + offset, 2)
-        return unperturbed, perturbed
+        found = found * scale + offset
+        return found[: len(starts)], found[-len(starts) :].copy()
 
     def _solver_times(self, times: np.ndarray, clocks: np.ndarray) -> np.ndarray:
         """Times that the solver stops at: those wanted and the start, or the grid of predictions where each is a step."""

@@ -342,6 +342,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.network_: list[list[sparse.csr_array]] | None = None
         self.network_units_: np.ndarray | None = None
         self.network_decay_: np.ndarray | None = None
+        self.unshrunk_: np.ndarray | None = None
         self.deviation_: np.ndarray | None = None
         self.lineage_deviation_: np.ndarray | None = None
         self.network_history_: dict[str, pd.DataFrame] | None = None
