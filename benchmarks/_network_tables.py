@@ -25,6 +25,14 @@ TIMES = {
     "genie3": "GENIE3",
     "partial_correlation": "partial correlation",
 }
+KNOCK_OUTS = {
+    "both": "**both**, the default",
+    "transport": "transport",
+    "trajectory": "trajectory",
+    "both, shuffled": "both, pseudotime shuffled",
+    "ridge": "ridge regression, propagated",
+    "regression": "regression on the gene",
+}
 FAMILIES = {
     "chain": "chains",
     "ring": "ring",
@@ -102,6 +110,22 @@ def estimated_pseudotime() -> Rows:
         own = ratio[family == name]
         means = strongest(np.exp(np.log(own.dropna(axis=1)).mean()).to_dict())
         rows.append([f"{name} ({len(own)})", *(means.get(method, "") for method in TIMES)])
+    return rows
+
+
+def interventions() -> Rows:
+    """Skill / share of right signs of knock-outs, means over families of simulated networks; skill is shown from −9.99 on."""
+    table = results("results/interventions.csv")
+    middle = table.groupby(["network", "method"], sort=False)[["skill", "sign_accuracy"]].median()
+    skill, right = (middle[score].unstack()[list(KNOCK_OUTS)] for score in ("skill", "sign_accuracy"))
+    family = skill.index.str.split(",").str[0].map(FAMILIES)
+    groups = {f"{name} ({(family == name).sum()})": family == name for name in dict.fromkeys(family)}
+    groups |= {f"all ({len(skill)})": family.notna(), "draws *c* alone (10)": skill.index.str.endswith("c")}
+    rows = [["networks", *KNOCK_OUTS.values()]]
+    for name, members in groups.items():
+        shares = strongest(skill[members].mean().clip(lower=-9.99).to_dict())
+        signs = right[members].mean()
+        rows.append([name, *(f"{shares[method]} / {signs[method]:.2f}".replace("-", "−") for method in KNOCK_OUTS)])
     return rows
 
 

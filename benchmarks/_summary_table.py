@@ -17,7 +17,7 @@ _TIMES_FASTER = {1: 25, 16: 70}
 
 def at_a_glance() -> Rows:
     """Goals, what was measured, and how often it reaches them."""
-    parts = (_forecasts, _motion, _beeline, _simulated, _real, _cost, _equations, _chromatin, _speed)
+    parts = (_forecasts, _motion, _interventions, _beeline, _simulated, _real, _cost, _equations, _chromatin, _speed)
     return [["question", "goal", "measured", "reached in"], *(row for part in parts for row in part())]
 
 
@@ -49,6 +49,18 @@ def _motion() -> Rows:
     folds = results("paper/results/motion.csv").query("part == 'folds' and seed == 'mean'")
     worse = folds[["extrapolation_skill", "unseen_skill"]].min(axis=1)
     return [_skill("Skill on walks: extrapolation or an unseen trial, the worse", worse)]
+
+
+def _interventions() -> Rows:
+    table = results("results/interventions.csv").groupby(["network", "method"])[["skill", "sign_accuracy"]].median()
+    skill, right = (table[score].unstack() for score in ("skill", "sign_accuracy"))
+    static = skill[["ridge", "regression"]].max(axis=1).clip(lower=0.0)
+    row = _skill("Knock-outs of simulated cells: skill", skill["both"])
+    ahead = _row("", "", skill["both"], skill["both"] > static)[-1]
+    return [
+        [row[0], "above no effect and both regressions", row[2], ahead],
+        _signs("Knock-outs of simulated cells: signs of large effects", right["both"]),
+    ]
 
 
 def _beeline() -> Rows:

@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "simulated_networks": networks.simulated_networks,
     "simulated_cells": networks.simulated_cells,
     "estimated_pseudotime": networks.estimated_pseudotime,
+    "interventions": networks.interventions,
     "sensitivity": networks.sensitivity,
     "stability": networks.stability,
     "real_networks": networks.real_networks,

@@ -6,12 +6,14 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
+from sklearn.linear_model import LinearRegression
 
 import sparsenode as sn
-from sparsenode.model._response import respond
+from sparsenode.model._response import respond, unshrunk
 from sparsenode.regularizers import CNODE
 
 pytestmark = [
@@ -85,6 +87,38 @@ def test_an_unstable_network_leads_no_further_than_its_reach():
     assert np.abs(found - 1.0).max() <= 100.0 * 1.0 / 10.0 + 1e-3
 
 
+@pytest.mark.parametrize("n", [50, 5000])
+def test_factors_that_undo_shrinkage_are_those_of_scikit_learn(n):
+    """One intercept a gene, two slopes for all; rows without weight do not count, and only the first sample is read."""
+    rng = np.random.default_rng(n)
+    effects, decay = matrices(3)
+    x, weight = rng.normal(size=(n, 5)) + 3.0, rng.uniform(size=(2, n)) * (rng.random((2, n)) < 0.8)
+    own, others = np.diag(effects) - decay, effects - np.diag(np.diag(effects))
+    v = 2.0 * x @ others.T + 1.3 * own * x + rng.normal(size=(n, 5)) + np.arange(5)
+    pairs = {"state": torch.tensor(x), "slope": torch.tensor(np.stack([v, -v])), "weight": torch.tensor(weight)}
+    gene = np.tile(np.eye(5), (n, 1))
+    inputs = np.column_stack([(x @ others.T).ravel(), (own * x).ravel(), gene])
+    fit = LinearRegression(fit_intercept=False).fit(inputs, v.ravel(), np.repeat(weight[0], 5))
+    found = unshrunk(sparse.csr_array(effects), decay, pairs)
+    assert found == pytest.approx(fit.coef_[:2], rel=1e-6)
+    assert found == pytest.approx((2.0, 1.3), rel=0.3 if n == 50 else 0.03)
+
+
+@pytest.mark.parametrize("what", ["no edges", "other signs", "no decay"])
+def test_factors_are_one_where_they_are_not_known(what):
+    rng = np.random.default_rng(0)
+    effects, decay = matrices(3)
+    np.fill_diagonal(effects, 0.0)
+    x = rng.normal(size=(100, 5))
+    v = -(x @ effects.T) - decay * x
+    if what == "no edges":
+        effects = np.zeros((5, 5))
+    if what == "no decay":
+        decay = np.zeros(5)
+    pairs = {"state": torch.tensor(x), "slope": torch.tensor(v[None]), "weight": torch.ones(1, 100)}
+    assert unshrunk(sparse.csr_array(effects), decay, pairs) == (1.0, 1.0)
+
+
 @pytest.fixture(scope="module")
 def donors(make_adata) -> sn.SparseNODE:
     """Two donors, of which one counts pseudotime in a unit of its own."""
@@ -112,6 +146,8 @@ def test_effects_follow_the_network_that_is_reported(donors):
         tempo = float(model.module.time_unit) * float(model.module.relative_span[m]) / lengths[m]
         assert tempo == pytest.approx(mean / lengths[m], rel=0.2)
         effects = tempo * model.get_adjacency(row.lineage, weights="jacobian", replicate=replicate).to_numpy()
+        of_effects, of_own = model.unshrunk_[replicate]
+        effects = np.where(np.eye(8, dtype=bool), of_own, of_effects) * effects
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             knots = np.linspace(0.0, times[-1], 2001)
@@ -125,12 +161,15 @@ def test_effects_follow_the_network_that_is_reported(donors):
             if k % 400 == 0:
                 expected.append(state)
             rate = effects @ (np.clip(state, low, high) - np.clip(run[k], low, high))
-            rate -= tempo * model.network_decay_[replicate] * difference
+            rate -= of_own * tempo * model.network_decay_[replicate] * difference
             rate[places] = 0.0
             difference = difference + knots[1] * rate
         np.testing.assert_allclose(found.perturbed[m], expected, atol=3e-3)
         largest = max(largest, np.abs(difference).max())
     assert largest > 0.05
+    assert model.unshrunk_.shape == (2, 2)
+    assert (model.unshrunk_ > 0).all()
+    assert not (model.unshrunk_ == 1.0).any()
 
 
 def test_a_given_start_moves_like_a_trajectory_that_begins_there(donors):

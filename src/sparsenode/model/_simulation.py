@@ -82,7 +82,8 @@ class SimulationMixin(ResponseMixin):
         .. math:: \dot p = \dot u + J \, \big( \mathrm{clip}(p) - \mathrm{clip}(u) \big) - \gamma \circ (p - u) ,
 
         where :math:`J` is ``get_adjacency(lineage, weights="jacobian")``, :math:`\gamma` the decay that was found with it, and regulators
-        are clipped to the range of the training cells and of the held values: the fields share its zeros but not its signs.
+        are clipped to the range of the training cells and of the held values: the fields share its zeros but not its signs. Effects and
+        own terms are multiplied by a factor each that undoes what penalties take (``model.unshrunk_``).
 
         Parameters
         ----------
