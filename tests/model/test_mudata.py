@@ -532,6 +532,24 @@ def test_a_model_that_is_given_another_mudata(mdata):
 
 
 @pytest.mark.parametrize("setup", [JOINT, SETUP])
+def test_mudata_that_a_model_is_given_stays_as_it_was_set_up(mdata, setup):
+    """For other models that are made of it."""
+    other = mdata.copy()
+    model = train(mdata, setup)
+    without = {name: value for name, value in setup.items() if name != "lineage_key"}
+    sn.SparseNODE.setup_mudata(other, **without)
+    model.adata = other
+    assert model.lineages == ["erythroid", "myeloid"]
+    made = sn.SparseNODE(other, **SMALL)
+    assert made.lineages == ["all"]
+    assert made.mdata is model.mdata is other
+    made.train(**QUICK, key_added="made")
+    model.train(**QUICK)
+    assert len(model.evaluate()) == 3
+    assert len(made.evaluate()) == 2
+
+
+@pytest.mark.parametrize("setup", [JOINT, SETUP])
 @pytest.mark.parametrize("has_data", [True, False])
 def test_another_mudata_is_that_of_the_model_from_then_on(mdata, tmp_path, setup, has_data):
     """Results go there, and what is saved loads with it, also where the model was loaded without data."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -38,8 +40,8 @@ def test_around_a_state_at_rest_it_is_a_matrix_exponential(seed):
     effects, decay = matrices(seed)
     rest = np.linspace(1.0, 2.0, 5)
     found = respond(
-        lambda _: rest, sparse.csr_array(effects), decay, {1: 0.0}, EVERYWHERE * np.ones(5), TIMES, np.ones(5)
-    )
+        lambda _: rest[None], sparse.csr_array(effects), decay, {1: 0.0}, EVERYWHERE * np.ones(5), TIMES, np.ones(5)
+    )[0]
     matrix = effects - np.diag(decay)
     matrix[1] = 0.0
     expected = np.array([expm(matrix * time) @ [0.0, -rest[1], 0.0, 0.0, 0.0] for time in TIMES])
@@ -49,13 +51,17 @@ def test_around_a_state_at_rest_it_is_a_matrix_exponential(seed):
 
 
 def test_along_a_trajectory_regulators_act_within_their_reach():
-    """Small steps of Euler, gene by gene; the held gene is beyond the reach, which it widens."""
+    """Small steps of Euler, gene by gene; the held gene is beyond the reach, which it widens. Another start does not matter."""
     effects, decay = matrices(7)
     knots = np.linspace(0.0, 1.5, 40)
     curve = CubicSpline(knots, np.sin(knots[:, None] * np.arange(1, 6)) + 1.5)
     reach = np.array([[0.8, 0.9, 1.0, 0.5, 1.2], [1.9, 2.0, 2.2, 1.8, 2.1]])
     held = {0: 0.3, 3: 4.0}
-    found = respond(curve, sparse.csr_array(effects), decay, held, reach, TIMES, np.ones(5))
+
+    def two(time: float) -> np.ndarray:
+        return np.stack([curve(time), 0.5 * curve(time) + 1.0])
+
+    found = respond(two, sparse.csr_array(effects), decay, held, reach, TIMES, np.ones(5))[0]
     low, high = reach.copy()
     low[0], high[3] = 0.3, 4.0
     n_steps, state = 6000, curve(0.0).copy()
@@ -76,14 +82,14 @@ def test_along_a_trajectory_regulators_act_within_their_reach():
             rate[i] = slope[i] + regulated - decay[i] * (state[i] - plain[i])
         state = state + step * rate
     np.testing.assert_allclose(found, expected, atol=3e-3)
-    free = respond(curve, sparse.csr_array(effects), decay, held, EVERYWHERE * np.ones(5), TIMES, np.ones(5))
+    free = respond(two, sparse.csr_array(effects), decay, held, EVERYWHERE * np.ones(5), TIMES, np.ones(5))[0]
     assert np.abs(free - found).max() > 0.1
 
 
 def test_an_unstable_network_leads_no_further_than_its_reach():
     effects = sparse.csr_array(100.0 * np.eye(3)[[2, 0, 1]])
     reach = np.array([np.zeros(3), np.full(3, 2.0)])
-    found = respond(lambda _: np.ones(3), effects, np.full(3, 10.0), {0: 0.0}, reach, 20 * TIMES, np.ones(3))
+    found = respond(lambda _: np.ones((1, 3)), effects, np.full(3, 10.0), {0: 0.0}, reach, 20 * TIMES, np.ones(3))
     assert np.abs(found - 1.0).max() <= 100.0 * 1.0 / 10.0 + 1e-3
 
 
@@ -132,18 +138,19 @@ def donors(make_adata) -> sn.SparseNODE:
 
 
 def test_effects_follow_the_network_that_is_reported(donors):
-    """That of each lineage, and in each donor's unit of time."""
-    model, replicate = donors, 1
+    """That of each lineage, of which one is turned round here, and in each donor's unit of time."""
+    model, replicate = copy.copy(donors), 1
+    model.network_ = [[-1.0 * one if place else one for place, one in enumerate(of_one)] for of_one in donors.network_]
     lengths = (model.trajectories["end"] - model.trajectories["start"]).to_numpy(float)
     times = np.linspace(0.0, lengths.min(), 6)
     found = model.simulate(clamp={"gene1": 2.0, "gene4": 0.1}, times=times, replicate=replicate)
     np.testing.assert_array_equal(found.unperturbed, model.simulate(times=times, replicate=replicate).unperturbed)
     places = model.genes.get_indexer(["gene1", "gene4"])
-    largest = 0.0
+    unit, largest = float(model.module.time_unit), 0.0
     for m, row in enumerate(model.trajectories.itertuples()):
         of_lineage = [one for one in model.trajectories.itertuples() if one.lineage == row.lineage]
         mean = np.exp(np.mean([np.log(one.end - one.start) for one in of_lineage]))
-        tempo = float(model.module.time_unit) * float(model.module.relative_span[m]) / lengths[m]
+        tempo = unit * float(model.module.relative_span[m]) / lengths[m]
         assert tempo == pytest.approx(mean / lengths[m], rel=0.2)
         effects = tempo * model.get_adjacency(row.lineage, weights="jacobian", replicate=replicate).to_numpy()
         of_effects, of_own = model.unshrunk_[replicate]
@@ -161,7 +168,7 @@ def test_effects_follow_the_network_that_is_reported(donors):
             if k % 400 == 0:
                 expected.append(state)
             rate = effects @ (np.clip(state, low, high) - np.clip(run[k], low, high))
-            rate -= of_own * tempo * model.network_decay_[replicate] * difference
+            rate -= of_own * tempo / unit * model.network_decay_[replicate] * difference
             rate[places] = 0.0
             difference = difference + knots[1] * rate
         np.testing.assert_allclose(found.perturbed[m], expected, atol=3e-3)
@@ -170,6 +177,74 @@ def test_effects_follow_the_network_that_is_reported(donors):
     assert model.unshrunk_.shape == (2, 2)
     assert (model.unshrunk_ > 0).all()
     assert not (model.unshrunk_ == 1.0).any()
+
+
+def test_factors_are_those_of_the_network_of_every_replicate(make_adata, monkeypatch):
+    """Read at all training cells, which their displacements are taken from."""
+    adata = make_adata(n_obs=240, seed=2)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    asked = []
+
+    def spy(effects, decay, pairs):
+        asked.append((effects.toarray(), decay, pairs))
+        return unshrunk(effects, decay, pairs)
+
+    monkeypatch.setattr("sparsenode.model._training.unshrunk", spy)
+    model = sn.SparseNODE(adata, CNODE([0.1, 0.3]), objective="both", hidden=(6,), n_knots=5)
+    model.train(**QUICK)
+    assert len(asked) == 2
+    rate = model.network_units_[1]
+    for replicate, (effects, decay, pairs) in enumerate(asked):
+        expected = np.mean([one.toarray() for one in model.network_[replicate]], 0)
+        np.testing.assert_allclose(effects, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(rate * decay, model.network_decay_[replicate], rtol=1e-5)
+        assert set(pairs["cell"].tolist()) <= set(model.train_indices)
+        assert tuple(model.unshrunk_[replicate]) == unshrunk(sparse.csr_array(effects), decay, pairs)
+    assert not np.allclose(asked[0][1], asked[1][1])
+
+
+def test_another_unit_of_pseudotime_changes_neither_runs_nor_effects(make_adata):
+    """Where batches are aligned lengths have no meaning, and edges are per the unit of the last training."""
+    adata = make_adata(n_obs=240, seed=1)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, CNODE(0.05), objective="both", hidden=(6,), n_knots=5)
+    model.train(**QUICK)
+    before, network = model.simulate(clamp={"gene1": 2.0}), model.get_adjacency(weights="jacobian")
+    other = adata.copy()
+    other.obs_names = "other_" + other.obs_names
+    other.obs["dpt_pseudotime"] *= 10.0
+    model.adata = other
+    model.train(**(QUICK | {"max_epochs": 1, "steps_per_epoch": 1}), plan_kwargs={"lr": 1e-9})
+    after = model.simulate(clamp={"gene1": 2.0})
+    np.testing.assert_allclose(after.times, 10.0 * before.times)
+    np.testing.assert_allclose(after.effects["final"], before.effects["final"], atol=2e-3)
+    assert np.abs(before.effects["final"][~before.effects["held"]]).max() > 0.05
+    pd.testing.assert_frame_equal(10.0 * model.get_adjacency(weights="jacobian"), network, rtol=1e-4)
+
+
+def test_a_shared_field_moves_starts_by_the_mean_network(make_adata):
+    adata = make_adata(n_obs=240, seed=1)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, CNODE(0.05), objective="both", hidden=(6,), n_knots=5, fields="shared")
+    model.train(**QUICK)
+    start, arguments = adata.X[:1], {"knockout": "gene1", "times": [1e-3]}
+
+    def slopes(**lineage) -> np.ndarray:
+        run = model.simulate(start, **arguments, **lineage)
+        return (run.perturbed - run.unperturbed)[0, 0]
+
+    one, other = (slopes(lineage=name) for name in model.lineages)
+    np.testing.assert_allclose(slopes(), (one + other) / 2, rtol=1e-3, atol=1e-9)
+    assert np.abs(one - other).max() > 1e-6
+
+
+def test_many_starts_are_solved_for_as_one_by_one(donors):
+    starts = donors.adata[:70, donors.genes].to_df()
+    arguments = {"knockout": "gene2", "lineage": donors.lineages[1], "times": [0.2, 0.6]}
+    found = donors.simulate(starts, **arguments).perturbed
+    for row in (0, 31, 32, 69):
+        alone = donors.simulate(starts.iloc[[row]], **arguments).perturbed[0]
+        np.testing.assert_allclose(found[row], alone, atol=1e-3)
 
 
 def test_a_given_start_moves_like_a_trajectory_that_begins_there(donors):
@@ -183,14 +258,20 @@ def test_a_given_start_moves_like_a_trajectory_that_begins_there(donors):
     np.testing.assert_allclose(found.perturbed[0, -1], trajectory.perturbed[0, -1], atol=1e-3)
 
 
-def test_what_no_edge_leads_to_stays_as_it_is(donors):
-    """Exactly, and signs of what one edge leads to are its own at first."""
+def test_effects_begin_along_the_edges_of_the_held_gene(donors):
+    """With their signs; other genes follow later, by way of these."""
+    n_without = 0
     for name in donors.lineages:
-        network = donors.get_adjacency(name, weights="jacobian").to_numpy()
-        found = donors.simulate(clamp={"gene0": 1e3}, lineage=name, times=[1e-3])
-        first = (found.perturbed - found.unperturbed)[:, 0, 1:]
-        np.testing.assert_array_equal(np.sign(first), np.tile(np.sign(network[1:, 0]), (len(first), 1)))
-        assert (network[1:, 0] != 0).any()
+        network = donors.get_adjacency(name, weights="jacobian", replicate=1)
+        for gene in ("gene0", "gene2", "gene3"):
+            others = donors.genes != gene
+            own = network[gene][others].to_numpy()
+            run = donors.simulate(clamp={gene: 1e3}, lineage=name, times=[1e-3], replicate=1)
+            for first in (run.perturbed - run.unperturbed)[:, 0, others]:
+                np.testing.assert_array_equal(np.sign(first[own != 0]), np.sign(own[own != 0]))
+                assert np.abs(first[own == 0]).max(initial=0.0) <= 0.02 * np.abs(first).max()
+            n_without += (own == 0).sum()
+    assert n_without > 5
 
 
 def test_responses_are_saved(donors, tmp_path):
@@ -202,7 +283,12 @@ def test_responses_are_saved(donors, tmp_path):
 
 def test_without_a_decay_there_is_none(cells_without_decay):
     assert (cells_without_decay.network_decay_ == 0).all()
-    assert np.isfinite(cells_without_decay.simulate(knockout="gene0").perturbed).all()
+    network = cells_without_decay.get_adjacency(cells_without_decay.lineages[0], weights="jacobian")
+    run = cells_without_decay.simulate(clamp={"gene0": 1.0}, lineage=cells_without_decay.lineages[0], times=[0.0, 1e-3])
+    held = 1.0 - run.unperturbed[0, 0, 0]
+    slope = (run.perturbed - run.unperturbed)[0, 1, 1:] / 1e-3
+    factor = cells_without_decay.unshrunk_[0, 0]
+    np.testing.assert_allclose(slope, factor * held * network["gene0"].iloc[1:], rtol=0.02, atol=1e-4)
 
 
 @pytest.fixture

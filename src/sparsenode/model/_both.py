@@ -51,12 +51,11 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
         for r in range(model.module.n_replicates)
     ]
     scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
-    speed = rate / float(found.module.time_unit)
-    model.network_units_ = np.stack([scale, speed])
+    model.network_units_ = np.stack([scale, rate])
     decay = found.module.field.decay
-    model.network_decay_ = np.zeros((model.module.n_replicates, len(speed)))
+    model.network_decay_ = np.zeros((model.module.n_replicates, len(rate)))
     if decay is not None:
-        model.network_decay_ += speed * decay.detach().double().cpu().numpy()[:, 0]
+        model.network_decay_ += rate * decay.detach().double().cpu().numpy()[:, 0]
     model.unshrunk_ = found.unshrunk_
     model.network_history_ = dict(found.history_ or {})
     model.module.take_zeros(found.module)

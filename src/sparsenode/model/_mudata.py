@@ -182,9 +182,16 @@ class MuDataMixin(BaseModelClass):
         if mdata is self.mdata:
             return self.adata
         self._check_is_of_mudata()
+        store = self._setup_adata_manager_store
+        known = store.get(mdata.uns.get(_SCVI_UUID_KEY))
+        # Other models are made of it as it was set up before.
+        is_set_up = known is not None and getattr(known, "mdata", None) is mdata
         type(self).setup_mudata(mdata, source_registry=self.registry, **self.registry["setup_args"])
         adata = self._registered(mdata)
         self._register_manager_for_instance(self._get_most_recent_anndata_manager(adata, required=True))
+        if is_set_up:
+            mdata.uns[_SCVI_UUID_KEY] = known.adata_uuid
+            store[known.adata_uuid] = known
         return adata
 
     def _validate_anndata(self, adata: AnnData | MuData | None = None, *args: Any, **kwargs: Any) -> AnnData:

@@ -30,7 +30,7 @@ class NetworkMixin(VelocityMixin):
     #: transport fit found, per standard deviation over all cells, targets × regulators. ``None`` otherwise, and before training.
     network_: list[list[sparse.csr_array]] | None
     #: With ``objective="both"`` the units of ``network_``, 2 × genes, which are the standard deviation of every gene, and that of its
-    #: displacements, in standard deviations of the gene per unit of pseudotime.
+    #: displacements, in standard deviations of the gene per unit of the module's time.
     network_units_: np.ndarray | None
     #: Standard deviation of every gene over the training cells; ``None`` before training, and where the units of the module hold it,
     #: as with transport.
@@ -128,7 +128,7 @@ class NetworkMixin(VelocityMixin):
             by_lineage, (deviation, speed) = self.network_[self._replicate(replicate)], self.network_units_
             matrix = np.stack([by_lineage[place].toarray() for place in read]).mean(0, dtype=np.float64)
             if not unitless:
-                matrix *= speed[:, None]
+                matrix *= speed[:, None] / float(self.module.time_unit)
             if chosen == "jacobian":
                 matrix *= deviation[:, None] / deviation
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from sparsenode._errors import DivergenceError
 from sparsenode.model._prediction import GRID, PredictionMixin
 
 _ROWS = 4096  # pairs that are read at a time
+_STARTS = 32  # that are solved for together
 _RTOL = 1e-6
 _ATOL = 1e-6  # in standard deviations of a gene
 
@@ -29,14 +30,14 @@ def respond(
     times: np.ndarray,
     unit: np.ndarray,
 ) -> np.ndarray:
-    r"""States of one start where some genes are held, to first order in what they change.
+    r"""States of some starts where some genes are held, to first order in what they change.
 
     .. math:: \dot p = \dot u + J \, \big( \mathrm{clip}(p) - \mathrm{clip}(u) \big) - \gamma \circ (p - u)
 
     Parameters
     ----------
     unperturbed
-        The run :math:`u` in which nothing is held, at any time since the start.
+        The runs :math:`u` in which nothing is held, starts × genes, at any time since the start.
     effects
         Mean Jacobian :math:`J`, targets × regulators, in the units of the data per unit of time.
     decay
@@ -52,7 +53,7 @@ def respond(
 
     Returns
     -------
-    States :math:`p`, times × genes.
+    States :math:`p`, starts × times × genes.
 
     Raises
     ------
@@ -63,23 +64,27 @@ def respond(
     low, high = reach.copy()
     low[positions], high[positions] = np.minimum(low[positions], values), np.maximum(high[positions], values)
 
-    def perturbed(time: float, difference: np.ndarray) -> np.ndarray:
-        state = unperturbed(time) + difference
-        state[positions] = values
+    shape = (-1, len(decay))
+
+    def perturbed(plain: np.ndarray, difference: np.ndarray) -> np.ndarray:
+        state = plain + difference
+        state[:, positions] = values
         return state
 
-    def slope(time: float, difference: np.ndarray) -> np.ndarray:
-        change = np.clip(perturbed(time, difference), low, high) - np.clip(unperturbed(time), low, high)
-        rate = effects @ change - decay * difference
-        rate[positions] = 0.0  # they are where they are held, whatever the unperturbed run does
-        return rate
+    def slope(time: float, flat: np.ndarray) -> np.ndarray:
+        plain, difference = unperturbed(time), flat.reshape(shape)
+        change = np.clip(perturbed(plain, difference), low, high) - np.clip(plain, low, high)
+        rate = (effects @ change.T).T - decay * difference
+        rate[:, positions] = 0.0  # they are where they are held, whatever the unperturbed run does
+        return rate.ravel()
 
-    nothing = np.zeros(len(decay))
-    span = (0.0, float(times[-1]))
-    found = solve_ivp(slope, span, nothing, t_eval=times, rtol=_RTOL, atol=_ATOL * unit)
+    n_starts = len(unperturbed(0.0))
+    nothing, atol = np.zeros(n_starts * len(decay)), np.tile(_ATOL * unit, n_starts)
+    found = solve_ivp(slope, (0.0, float(times[-1])), nothing, t_eval=times, rtol=_RTOL, atol=atol)
     if not found.success:
         raise DivergenceError(f"The response to an intervention has no solution: {found.message}")
-    return np.array([perturbed(time, difference) for time, difference in zip(times, found.y.T, strict=True)])
+    at_times = zip(times, found.y.T, strict=True)
+    return np.stack([perturbed(unperturbed(time), flat.reshape(shape)) for time, flat in at_times], axis=1)
 
 
 def unshrunk(effects: sparse.csr_array, decay: np.ndarray, pairs: Mapping[str, torch.Tensor]) -> tuple[float, float]:
@@ -129,8 +134,8 @@ class ResponseMixin(PredictionMixin):
 
     network_: list[list[sparse.csr_array]] | None
     network_units_: np.ndarray | None
-    #: With ``objective="both"`` the decay that the transport fit found, per unit of pseudotime, replicates × genes. ``None`` otherwise, and
-    #: before training.
+    #: With ``objective="both"`` the decay that the transport fit found, per unit of the module's time, replicates × genes. ``None`` otherwise,
+    #: and before training.
     network_decay_: np.ndarray | None
     #: With ``objective="both"`` the factors of the effects and of the own terms of the transport fit that undo what penalties take,
     #: replicates × 2. ``None`` otherwise, and before training.
@@ -148,25 +153,38 @@ class ResponseMixin(PredictionMixin):
         times: np.ndarray,
         grid: np.ndarray,
         unperturbed: np.ndarray,
-        lineages: list[int],
+        places: list[list[int]],
         clocks: np.ndarray,
         held: pd.Series,
         replicate: int,
     ) -> np.ndarray:
-        """Perturbed states at some times, starts × times × genes, of unperturbed ones on a grid."""
-        deviation, speed = cast("np.ndarray", self.network_units_)  # there, as the model is trained
-        network, decay = cast("list", self.network_)[replicate], cast("np.ndarray", self.network_decay_)[replicate]
-        of_effects, of_own = cast("np.ndarray", self.unshrunk_)[replicate]
+        """Perturbed states at some times, starts × times × genes, of unperturbed ones on a grid.
+
+        Starts follow the mean network of the lineages at their places, on clocks of their own, the module's time per unit of pseudotime.
+        """
+        deviation = cast("np.ndarray", self.network_units_)[0]  # there, as the model is trained
         reach = cast("np.ndarray", self.data_range_)
         values = dict(zip(self.genes.get_indexer(held.index).tolist(), held.tolist(), strict=True))
-        result = []
-        for run, lineage, clock in zip(unperturbed, lineages, clocks, strict=True):
-            # Batches may count time in units of their own.
-            tempo = float(self.module.time_unit) * clock
-            own = sparse.diags_array(network[lineage].diagonal().astype(np.float64))
-            scaled = of_effects * (network[lineage] - own) + of_own * own
-            scale = sparse.diags_array(tempo * speed * deviation)
-            effects = (scale @ scaled @ sparse.diags_array(1.0 / deviation)).tocsr()
-            curve = CubicSpline(grid, run)
-            result.append(respond(curve, effects, of_own * tempo * decay, values, reach, times, deviation))
-        return np.array(result)
+        perturbed = np.empty((len(unperturbed), len(times), len(self.genes)))
+        groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
+        for start, (own, clock) in enumerate(zip(places, clocks, strict=True)):
+            groups.setdefault((tuple(own), float(clock)), []).append(start)
+        for (of_lineages, clock), members in groups.items():
+            effects, decay = self._rates(of_lineages, replicate)
+            for first in range(0, len(members), _STARTS):
+                some = members[first : first + _STARTS]
+                curve = CubicSpline(grid, unperturbed[some], axis=1)
+                found = respond(curve, clock * effects, clock * decay, values, reach, times, deviation)
+                perturbed[some] = found
+        return perturbed
+
+    def _rates(self, places: Sequence[int], replicate: int) -> tuple[sparse.csr_array, np.ndarray]:
+        """Mean effects in some lineages, targets × regulators in the units of the data, and decay, per unit of the module's time."""
+        deviation, speed = cast("np.ndarray", self.network_units_)
+        of_effects, of_own = cast("np.ndarray", self.unshrunk_)[replicate]
+        network = cast("list", self.network_)[replicate]
+        mean = sum(network[place].astype(np.float64) for place in places) / len(places)
+        own = sparse.diags_array(mean.diagonal())
+        scaled = of_effects * (mean - own) + of_own * own
+        effects = sparse.diags_array(speed * deviation) @ scaled @ sparse.diags_array(1.0 / deviation)
+        return effects.tocsr(), of_own * cast("np.ndarray", self.network_decay_)[replicate]

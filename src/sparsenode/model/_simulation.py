@@ -1,4 +1,4 @@
-"""What the fitted equation says about interventions."""
+"""What the fitted equation and its network say about interventions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SimulationMixin(ResponseMixin):
         lineage: str | None = None,
         replicate: int | None = None,
     ) -> Simulation:
-        r"""Simulate interventions: genes that are held at a value while all others follow the fitted equation.
+        r"""Simulate interventions: genes that are held at a value while all others follow what was fitted.
 
         A held gene starts at its value, its derivative is zero, and the other genes see that value from the start on. Any
         number of genes can be held at once.
@@ -119,8 +119,8 @@ class SimulationMixin(ResponseMixin):
         A :class:`~sparsenode.model.Simulation`, which :func:`sparsenode.pl.intervention` draws, with
 
         - ``times``: times since the start, in units of pseudotime,
-        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data; but for ``objective="both"`` they are
-          one solve with the same steps, so ``unperturbed`` differs between interventions by what the tolerance of the solver allows,
+        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data; except with ``objective="both"`` they
+          are one solve with the same steps, so ``unperturbed`` differs between interventions by what the tolerance of the solver allows,
         - ``held``: value at which each gene of the intervention is held, by name,
         - ``effects``: a row per start and gene with the columns ``start``, ``gene``, ``held`` (whether the gene is part of
           the intervention), and the difference of the two runs at the last time (``final``), on average over time (``mean``)
@@ -160,7 +160,8 @@ class SimulationMixin(ResponseMixin):
         speed = self._start_velocities(v0, starts, lineages, clocks, chosen)
         if x0 is None and v0 is None and self.module.velocity_offset is not None:
             speed = cast("torch.Tensor", self.module.start_speed())[[chosen]][:, kept].detach()
-        unperturbed, perturbed = self._runs(starts, speed, lineages, clocks, grid, held, chosen)
+        places = [[place] for place in lineages] if x0 is None else [self._places(lineage)] * len(starts)
+        unperturbed, perturbed = self._runs(starts, speed, lineages, places, clocks, grid, held, chosen)
         self._warn_out_of_range(perturbed)
         return Simulation(grid, perturbed, unperturbed, held, self._effects(grid, perturbed - unperturbed, names, held))
 
@@ -221,7 +222,10 @@ class SimulationMixin(ResponseMixin):
         """Warn of held genes that no open path leads from to a gene that is not held."""
         columns = self.genes.get_indexer(held.index)
         others = np.setdiff1d(np.arange(len(self.genes)), columns)
-        paths = self._paths(replicate)[self._fields(lineage)].detach().cpu().numpy()
+        if self.network_ is None:
+            paths = self._paths(replicate)[self._fields(lineage)].detach().cpu().numpy()
+        else:
+            paths = np.stack([self.network_[replicate][place].toarray() for place in self._places(lineage)])
         reached = (paths != 0).reshape(*paths.shape[:2], self.module.order, -1)[:, others][..., columns].any((0, 1, 2))
         without = list(held.index[~reached])
         if without:
@@ -324,6 +328,7 @@ class SimulationMixin(ResponseMixin):
         starts: np.ndarray,
         speed: torch.Tensor | None,
         lineages: list[int],
+        places: list[list[int]],
         clocks: np.ndarray,
         times: np.ndarray,
         held: pd.Series,
@@ -335,7 +340,7 @@ class SimulationMixin(ResponseMixin):
         nothing = held.iloc[:0]
         grid = self._response_times(times, clocks)
         unperturbed, _ = self._solve_both(starts, speed, lineages, clocks, grid, nothing, replicate)
-        perturbed = self._responses(times, grid, unperturbed, lineages, clocks, held, replicate)
+        perturbed = self._responses(times, grid, unperturbed, places, clocks, held, replicate)
         return unperturbed[:, np.searchsorted(grid, times)], perturbed
 
     @torch.no_grad()
