@@ -189,7 +189,7 @@ def test_factors_are_those_of_the_network_of_every_replicate(make_adata, monkeyp
         asked.append((effects.toarray(), decay, pairs))
         return unshrunk(effects, decay, pairs)
 
-    monkeypatch.setattr("sparsenode.model._training.unshrunk", spy)
+    monkeypatch.setattr("sparsenode.model._both.unshrunk", spy)
     model = sn.SparseNODE(adata, CNODE([0.1, 0.3]), objective="both", hidden=(6,), n_knots=5)
     model.train(**QUICK)
     assert len(asked) == 2

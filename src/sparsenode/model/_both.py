@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from sparsenode._errors import DivergenceError
+from sparsenode.model._response import unshrunk
 from sparsenode.module import SparseNODEModule
 from sparsenode.objectives import Transport
 
@@ -38,7 +39,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     own = copy.deepcopy({name: given[name] for name in _OF_ONE_FIT if name in given})
     found = copy.copy(model)
     found.objective = Transport()
-    found._serves_responses = True
+    found._keeps_pairs = True
     found.module = SparseNODEModule(**(model._module_arguments | {"fields": "shared"}))
     try:
         found.train(**(given | own), key_added=None)
@@ -52,11 +53,12 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     ]
     scale, rate = (buffer.double().cpu().numpy() for buffer in (found.module.scale, found.module.rate))
     model.network_units_ = np.stack([scale, rate])
-    decay = found.module.field.decay
-    model.network_decay_ = np.zeros((model.module.n_replicates, len(rate)))
-    if decay is not None:
-        model.network_decay_ += rate * decay.detach().double().cpu().numpy()[:, 0]
-    model.unshrunk_ = found.unshrunk_
+    rates = np.zeros((model.module.n_replicates, len(rate)))
+    if found.module.field.decay is not None:
+        rates += found.module.field.decay.detach().double().cpu().numpy()[:, 0]
+    model.network_decay_ = rate * rates
+    means = [sum(one.astype(np.float64) for one in of_one) / len(of_one) for of_one in model.network_]
+    model.unshrunk_ = np.array([unshrunk(*both, found.pairs) for both in zip(means, rates, strict=True)])
     model.network_history_ = dict(found.history_ or {})
     model.module.take_zeros(found.module)
     return found.sparsification_

@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-from scipy import sparse
+import torch
 from scvi.train import TrainRunner
 
 from sparsenode import _checks, _keys
@@ -20,7 +19,6 @@ from sparsenode.model._both import find_network
 from sparsenode.model._history import continued
 from sparsenode.model._preparation import PreparationMixin
 from sparsenode.model._regularization import RegularizationMixin
-from sparsenode.model._response import unshrunk
 from sparsenode.model._undo import snapshot
 from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
@@ -67,8 +65,9 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
     _module_arguments: dict[str, Any]
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
-    #: Whether effects of interventions will spread along what is fitted, as in the first fit of ``objective="both"``.
-    _serves_responses = False
+    #: Whether the batch of all training cells is kept in ``pairs``, as in the first fit of ``objective="both"``.
+    _keeps_pairs = False
+    pairs: dict[str, torch.Tensor]
 
     def train(
         self,
@@ -212,8 +211,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 ) from error
             if fit.is_polished:
                 self._polish(splitter)
-            if self._serves_responses:
-                self.unshrunk_ = self._unshrunk(splitter)
+            if self._keeps_pairs:
+                self.pairs = splitter.batches.full
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
             self._select_best(splitter)
             undo.pop_all()
@@ -317,17 +316,6 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         if self.module.field.skip == "inner" and self.module.regularizer.convex_skip:
             polish(self.module, splitter.batches.training)
         give_up(self.module, self.given_up_)
-
-    def _unshrunk(self, splitter: StatisticsSplitter) -> np.ndarray:
-        """Factors of every replicate that undo what penalties take from effects and own terms, replicates × 2."""
-        module, nothing = self.module, np.zeros(len(self.genes))
-        result = []
-        for r in range(module.n_replicates):
-            effects = np.mean([self._mean_effects(lineage, r) for lineage in self.lineages], axis=0)
-            decay = module.field.decay
-            rates = nothing if decay is None else decay[r * module.n_fields, 0].detach().double().cpu().numpy()
-            result.append(unshrunk(sparse.csr_array(effects), rates, splitter.batches.full))
-        return np.array(result)
 
     def _select_best(self, splitter: StatisticsSplitter) -> None:
         """Make the regularization path, and select the replicate with the smallest error on held-out cells, if there are any."""
