@@ -58,7 +58,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
         rates += found.module.field.decay.detach().double().cpu().numpy()[:, 0]
     model.network_decay_ = rate * rates
     means = [sum(one.astype(np.float64) for one in of_one) / len(of_one) for of_one in model.network_]
-    model.unshrunk_ = np.array([unshrunk(*both, found.pairs) for both in zip(means, rates, strict=True)])
+    model.unshrunk_ = np.array([unshrunk(*both, found._kept_pairs) for both in zip(means, rates, strict=True)])
     model.network_history_ = dict(found.history_ or {})
     model.module.take_zeros(found.module)
     return found.sparsification_

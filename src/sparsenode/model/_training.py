@@ -65,9 +65,9 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
     _module_arguments: dict[str, Any]
     _training_plan_cls = TrainingPlan
     _train_runner_cls = TrainRunner
-    #: Whether the batch of all training cells is kept in ``pairs``, as in the first fit of ``objective="both"``.
+    #: Whether the batch of all training cells is kept, as in the first fit of ``objective="both"``.
     _keeps_pairs = False
-    pairs: dict[str, torch.Tensor]
+    _kept_pairs: dict[str, torch.Tensor]
 
     def train(
         self,
@@ -212,7 +212,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             if fit.is_polished:
                 self._polish(splitter)
             if self._keeps_pairs:
-                self.pairs = splitter.batches.full
+                self._kept_pairs = splitter.batches.full
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
             self._select_best(splitter)
             undo.pop_all()
