@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 import sparsenode as sn
 from sparsenode.model._pairs import pair_batch
@@ -934,3 +936,46 @@ def test_noise_is_weighted_by_memberships():
 def test_wrong_objective(cells, objective):
     with pytest.raises(ValueError, match="`objective`.*'trajectory', 'collocation', 'transport', 'both'"):
         sn.SparseNODE(cells, objective=objective)
+
+
+@pytest.mark.parametrize("lags", [2, (1, 3)])
+def test_the_error_is_that_of_displacements_to_cells_that_are_assigned(few, lags):
+    """Without entropy and overlap, cells of equal weight are coupled one to one; all the rest is written down from the user guide."""
+    transport = Transport(windows=8, lags=lags, overlap=1, entropy=0.0, relaxation=0.0, centring=False)
+    model = sn.SparseNODE(few, CNODE([0.01, 0.3]), objective=transport, hidden=(4,))
+    model.train(2, train_size=1.0, steps_per_epoch=5, key_added=None, **QUIET)
+    deviation = few.X.std(0)
+    z = (few.X - few.X.mean(0)) / deviation
+    windows = np.split(np.argsort(few.obs["time"].to_numpy(), kind="stable"), 8)
+    displacement, precision = np.zeros_like(z), np.zeros(len(z))
+    for lag in np.atleast_1d(lags):
+        moved = {}
+        for first, later in zip(windows, windows[lag:], strict=False):
+            i, j = linear_sum_assignment(cdist(z[first], z[later], "sqeuclidean"))
+            moved |= dict(zip(first[i], (z[later[j]] - z[first[i]]) / (lag / 8), strict=True))
+        share = 1.0 / np.array(list(moved.values())).var(0).mean()
+        for cell, step in moved.items():
+            displacement[cell] += share * step
+            precision[cell] += share
+    rows = precision > 0
+    v, w = displacement[rows] / precision[rows, None], precision[rows]
+    sigma = np.sqrt(np.cov(v.T, aweights=w, ddof=0).diagonal())
+    for replicate, error in enumerate(model.get_regularization_path()["train_error"]):
+        field = model.get_velocity(replicate=replicate)[rows] * np.ptp(few.obs["time"]) / deviation
+        assert error == pytest.approx(np.average(np.square((v - field) / sigma).mean(1), weights=w), rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["transport", "both"])
+def test_cells_count_once_in_deviations_over_all_and_by_membership_in_those_of_a_lineage(objective):
+    """Also where memberships do not add up to one, as where an only lineage has little of the early cells."""
+    adata = simulate(240)
+    share = np.where(adata.obs["time"] < 2, 0.2, 1.0)
+    adata.obsm["lineages"] = pd.DataFrame({"only": share}, index=adata.obs_names)
+    sn.SparseNODE.setup_anndata(adata, time_key="time", lineage_key="lineages")
+    model = sn.SparseNODE(adata, objective=objective, hidden=(4,))
+    model.train(2, train_size=1.0, steps_per_epoch=5, key_added=None, **QUIET)
+    over_all, own = (np.sqrt(np.cov(adata.X.T, aweights=w, ddof=0).diagonal()) for w in (np.ones_like(share), share))
+    jacobian = model.get_adjacency("only", weights="jacobian")
+    for lineage, of_regulators in ((None, over_all), ("only", own)):
+        effect = model.get_adjacency(lineage, weights="effect")
+        np.testing.assert_allclose(effect, jacobian * of_regulators / over_all[:, None], rtol=1e-4)

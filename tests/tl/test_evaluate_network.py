@@ -372,6 +372,15 @@ def test_edges_of_both_signs_and_of_none_have_no_known_sign():
         assert scores["n_true"] == 4
 
 
+@pytest.mark.parametrize("unknown", [0.0, np.nan])
+def test_a_row_without_a_sign_takes_none_from_other_rows_of_its_edge(unknown):
+    """0 and NaN both say that a sign is not known, so the one that is known stands."""
+    network = table(("a", "b", 1.0), ("b", "c", 1.0), ("c", "a", 1.0))
+    rows = [("a", "b", 1.0), ("a", "b", unknown), ("b", "c", -1.0), ("b", "c", unknown), ("c", "a", unknown)]
+    for reference in (table(*rows), table(*rows[::-1])):
+        assert sn.tl.evaluate_network(network, reference)["sign_accuracy"] == 0.5
+
+
 def test_names_that_are_numbers():
     reference = pd.DataFrame({"source": [0, 1, 2], "target": [1, 2, 0]})
     network = pd.DataFrame({"source": [0, 0, 1], "target": [1, 2, 2], "weight": [3.0, 2.0, 1.0]})

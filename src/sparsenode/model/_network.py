@@ -80,8 +80,9 @@ class NetworkMixin(VelocityMixin):
             ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
             edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
             the target's observed displacement, a standardised regression coefficient without unit. For a ``lineage`` these are
-            per standard deviation of the regulator in its cells; those of the target are over all cells, so that lineages can be
-            compared. ``"balanced"``: the geometric
+            per standard deviation of the regulator in its cells, by their memberships; those of the target are over all cells, so
+            that lineages can be compared. With transport all cells count once in those, and otherwise by their memberships.
+            ``"balanced"``: the geometric
             mean of that and of its share among the edges of its target, :math:`\beta_{ij} / \| \beta_i \|^{1/2}` without the
             self edge, so that targets of which little is explained are ranked with the others. These two exist only where cells
             were coupled by transport, and ``"balanced"`` is the default there. Otherwise ``"paths"`` is, as all genes share one

@@ -100,7 +100,7 @@ class SimulationMixin(ResponseMixin):
             Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
             expression is negative: use ``clamp`` with the lowest value.
         overexpress
-            Genes held at the highest value along the fitted trajectories, or a mapping from genes to the fold of that
+            Genes held at the highest value along the fitted trajectories, of all lineages, or a mapping from genes to the fold of that
             value.
         clamp
             Mapping from genes to the value at which they are held, in the units of the data.

@@ -52,8 +52,8 @@ def prepare_motion(
     mirror
         Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, take others
         for the middle of the body (with a warning where the name may be one of a side), and
-        turn the horizontal axis that is nearest to the line between the hips, about the joint ``root``, or half way between the
-        hips if there is none. Needs ``adata.var["joint"]`` and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
+        turn the horizontal axis that is nearest to the line between the hips, about the mean place of the joint ``root`` in the
+        trial, or half way between the hips if there is none. Needs ``adata.var["joint"]`` and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
     time_key, trial_key
         Columns of ``adata.obs`` with the time and the trial.
     reference
@@ -228,7 +228,7 @@ def _late_starts(
 
 
 def _mirrored(values: np.ndarray, var: pd.DataFrame) -> np.ndarray:
-    """Mirror images of the frames of a trial: left for right, and one horizontal axis turned about the root."""
+    """Mirror images of the frames of a trial: left for right, and one horizontal axis turned about the mean place of the root."""
     if not {"joint", "axis"} <= set(var):
         raise KeyError(f"Expected columns 'joint' and 'axis' in `adata.var` for `mirror=True`, found {list(var)}.")
     pairs = list(zip(var["joint"].astype(str), var["axis"].astype(str), strict=True))

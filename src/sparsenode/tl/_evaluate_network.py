@@ -199,7 +199,8 @@ def _early_precision(score: np.ndarray, is_true: np.ndarray) -> float:
 def _sign_accuracy(weights: np.ndarray, reference: pd.DataFrame, genes: pd.Index, candidates: np.ndarray) -> float:
     if "weight" not in reference:
         return float("nan")
-    rows = reference["weight"].astype(float).apply(np.sign).groupby(_codes(reference, genes))
+    signs_of_rows = reference["weight"].astype(float).apply(np.sign).replace(0.0, np.nan)  # 0 and NaN are no sign alike
+    rows = signs_of_rows.groupby(_codes(reference, genes))
     lowest, highest = rows.min(), rows.max()
     signs = lowest.where(lowest == highest, 0.0).reindex(candidates).fillna(0.0).to_numpy()
     compared = (signs != 0) & (weights != 0)
