@@ -71,7 +71,16 @@ def test_colors_fall_back_on_the_palette():
     assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
     adata.uns["lineage_colors"] = np.array(["#ff0000", "#00ff00"])
     assert _common.lineage_colors(adata, setup, ["y", "x"]) == {"y": "#00ff00", "x": "#ff0000"}
+    adata.uns["lineage_colors"] = ["red", "no colour"]  # scanpy, too, takes its own then
+    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
     assert _common.lineage_colors(adata, {}, ["all"]) == {"all": _common.PALETTE[0]}
+
+
+def test_colors_by_name():
+    """scanpy takes such a dictionary as a palette, so it is found in ``uns`` too."""
+    adata = AnnData(np.zeros((2, 1)), obs={"lineage": pd.Categorical(["x", "y"])})
+    adata.uns["lineage_colors"] = {"y": "blue", "x": (1.0, 0.0, 0.0)}
+    assert _common.lineage_colors(adata, {"lineage_key": "lineage"}, ["x", "y"]) == {"x": "#ff0000", "y": "#0000ff"}
 
 
 def test_more_lineages_than_colors():
