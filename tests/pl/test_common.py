@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from matplotlib.colors import to_rgb
 from mudata import MuData
 
@@ -74,6 +76,18 @@ def test_colors_fall_back_on_the_palette():
     adata.uns["lineage_colors"] = ["red", "no colour"]  # scanpy, too, takes its own then
     assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
     assert _common.lineage_colors(adata, {}, ["all"]) == {"all": _common.PALETTE[0]}
+
+
+@pytest.mark.parametrize("draw", [sn.pl.trajectory, sn.pl.skill])
+def test_results_of_joined_fits(results, draw):
+    """anndata keeps what they share: names of trajectories, but neither these nor scores."""
+    other = results.copy()
+    fit = other.uns["sparsenode"] = copy.deepcopy(other.uns["sparsenode"])
+    fit["trajectories"]["values"], fit["scores"] = fit["trajectories"]["values"] + 1, fit["scores"] + 1
+    fit["held_out_scores"] = fit["held_out_scores"] + 1
+    joined = concat([results, other], uns_merge="same", index_unique="-")
+    with pytest.raises(KeyError, match="data sets were joined.*write_results"):
+        draw(joined)
 
 
 def test_colors_by_name():

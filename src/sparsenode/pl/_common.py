@@ -27,8 +27,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
 
-# What to do where a fit has no trajectories
-DIVERGED = "the trajectories of this fit diverge. Fit them too, with `train(objective='trajectory')`."
+# Why a fit may have no trajectories, and what to do then
+NO_TRAJECTORIES = (
+    "the trajectories of this fit diverge, or data sets were joined and what their fits do not share was dropped. Fit them too, with "
+    "`train(objective='trajectory')`, or call `model.write_results(adata)`."
+)
 
 # Cells that no lineage claims
 SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
