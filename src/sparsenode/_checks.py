@@ -244,11 +244,27 @@ def device(accelerator: object, devices: object, precision: object) -> None:
         raise ValueError(
             f"Expected one device, found `devices={devices!r}`: a step takes all cells at once. Fit seeds and strengths as replicates."
         )
-    default = torch.get_default_dtype()
-    if precision not in (None, 32, "32", "32-true") or default != torch.float32:
-        found = f"`precision={precision!r}`" if default == torch.float32 else default
+    single_precision()
+    if precision not in (None, 32, "32", "32-true"):
         raise ValueError(
-            f"Expected single precision, in which the model computes, found {found}. Statistics are accumulated in double precision as it is."
+            f"Expected single precision, in which the model computes, found `precision={precision!r}`. Statistics are accumulated in double "
+            "precision as it is."
+        )
+
+
+def single_precision() -> None:
+    """Refuse new tensors of another precision than single, which weights and what they are multiplied by would not share.
+
+    Raises
+    ------
+    ValueError
+        If that is the default of torch.
+    """
+    default = torch.get_default_dtype()
+    if default != torch.float32:
+        raise ValueError(
+            f"Expected single precision, in which the model computes, as the default of torch, found {default}. Call "
+            "`torch.set_default_dtype(torch.float32)`; statistics are accumulated in double precision as it is."
         )
 
 

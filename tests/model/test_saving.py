@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,13 @@ def test_a_trained_model_can_be_copied(adata, fit):
     """With a regularizer whose proximal steps need the weights of the last step."""
     model = fit(adata, regularizer="cnode")
     assert_same(copy.deepcopy(model), model)
+
+
+@pytest.mark.parametrize("regularizer", ["cnode", "pathreg", "l0"])
+def test_a_trained_model_can_be_pickled(adata, fit, regularizer):
+    """As joblib and multiprocessing do; gates have a learning rate of their own."""
+    model = fit(adata, regularizer=regularizer)
+    assert_same(pickle.loads(pickle.dumps(model)), model)
 
 
 def test_on_permuted_genes(fitted, folder, cells):

@@ -88,14 +88,36 @@ def test_settings_by_default(make_adata, monkeypatch, objective, expected):
     assert Settings.seen == expected
 
 
-def test_double_precision_by_default(adata):
+@pytest.fixture
+def double():
+    """Call it for double precision by default, as other libraries set it."""
+    yield lambda: torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(torch.float32)
+
+
+def test_double_precision_by_default(adata, double):
     model = new(adata)
-    torch.set_default_dtype(torch.float64)
-    try:
+    double()
+    with pytest.raises(ValueError, match=r"single precision.*found torch.float64.*set_default_dtype\(torch.float32\)"):
+        model.train(**QUICK)
+
+
+def test_no_model_of_double_precision(adata, fitted, double, tmp_path):
+    """It could be used, but not be trained once the default is single precision again."""
+    fitted.save(tmp_path / "model")
+    double()
+    for make in (lambda: new(adata), lambda: sn.SparseNODE.load(tmp_path / "model", adata=adata)):
         with pytest.raises(ValueError, match="single precision.*found torch.float64"):
-            model.train(**QUICK)
-    finally:
-        torch.set_default_dtype(torch.float32)
+            make()
+
+
+def test_results_with_double_precision_by_default(fitted, double):
+    gene = fitted.genes[0]
+    expected = fitted.predict(), fitted.get_jacobian(indices=[0, 1]), fitted.simulate(knockout=gene).perturbed
+    double()
+    found = fitted.predict(), fitted.get_jacobian(indices=[0, 1]), fitted.simulate(knockout=gene).perturbed
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_early_stopping_needs_held_out_cells(adata):

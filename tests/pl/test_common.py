@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from matplotlib.colors import to_rgb
 from mudata import MuData
 
@@ -71,7 +73,28 @@ def test_colors_fall_back_on_the_palette():
     assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
     adata.uns["lineage_colors"] = np.array(["#ff0000", "#00ff00"])
     assert _common.lineage_colors(adata, setup, ["y", "x"]) == {"y": "#00ff00", "x": "#ff0000"}
+    adata.uns["lineage_colors"] = ["red", "no colour"]  # scanpy, too, takes its own then
+    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
     assert _common.lineage_colors(adata, {}, ["all"]) == {"all": _common.PALETTE[0]}
+
+
+@pytest.mark.parametrize("draw", [sn.pl.trajectory, sn.pl.skill])
+def test_results_of_joined_fits(results, draw):
+    """anndata keeps what they share: names of trajectories, but neither these nor scores."""
+    other = results.copy()
+    fit = other.uns["sparsenode"] = copy.deepcopy(other.uns["sparsenode"])
+    fit["trajectories"]["values"], fit["scores"] = fit["trajectories"]["values"] + 1, fit["scores"] + 1
+    fit["held_out_scores"] = fit["held_out_scores"] + 1
+    joined = concat([results, other], uns_merge="same", index_unique="-")
+    with pytest.raises(KeyError, match="data sets were joined.*write_results"):
+        draw(joined)
+
+
+def test_colors_by_name():
+    """scanpy takes such a dictionary as a palette, so it is found in ``uns`` too."""
+    adata = AnnData(np.zeros((2, 1)), obs={"lineage": pd.Categorical(["x", "y"])})
+    adata.uns["lineage_colors"] = {"y": "blue", "x": (1.0, 0.0, 0.0)}
+    assert _common.lineage_colors(adata, {"lineage_key": "lineage"}, ["x", "y"]) == {"x": "#ff0000", "y": "#0000ff"}
 
 
 def test_more_lineages_than_colors():

@@ -363,7 +363,7 @@ class SimulationMixin(ResponseMixin):
         n_runs = 2 if len(held) else 1
         both = np.concatenate([starts] * n_runs)
         both[len(starts) :, positions] = held.to_numpy()
-        free = torch.ones(both.shape, device=module.device)
+        free = self._on_device(np.ones(both.shape))
         free[len(starts) :, torch.as_tensor(positions)] = 0.0
         clocks = np.concatenate([clocks] * n_runs)
         grid = self._solver_times(times, clocks)

@@ -166,7 +166,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     TypeError
         If ``adata`` is neither AnnData nor MuData, or ``regularizer``, ``regulators``, ``prior`` or a switch has another type.
     ValueError
-        If an argument is out of range, arguments do not go together, or the data cannot be used.
+        If an argument is out of range, arguments do not go together, the data cannot be used, or the default of torch is not single
+        precision.
 
     Notes
     -----
@@ -222,6 +223,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         check_dynamics(objective, order, initial_velocity, noise)
         order = 1 if order == 1 else 2  # no numpy integer from here on
         check_numbers(n_seeds, n_knots, seed, {"rtol": rtol, "atol": atol})
+        _checks.single_precision()
         _checks.choice("solver", solver, (*ADAPTIVE, *FIXED_STEP))
         adata = self._set_up(adata)
         if objective is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,7 @@ from anndata import AnnData
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import to_hex
+from matplotlib.colors import is_color_like, to_hex
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -27,8 +27,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
 
-# What to do where a fit has no trajectories
-DIVERGED = "the trajectories of this fit diverge. Fit them too, with `train(objective='trajectory')`."
+# Why a fit may have no trajectories, and what to do then
+NO_TRAJECTORIES = (
+    "the trajectories of this fit diverge, or data sets were joined and what their fits do not share was dropped. Fit them too, with "
+    "`train(objective='trajectory')`, or call `model.write_results(adata)`."
+)
 
 # Cells that no lineage claims
 SEVERAL, SEVERAL_COLOR = "several lineages", "0.6"
@@ -112,9 +115,10 @@ def lineage_colors(adata: AnnData, setup: dict[str, Any], lineages: Sequence[str
 def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     """Colour of every category of a column: ``adata.uns[f"{key}_colors"]`` where they fit, the palette otherwise."""
     if key in table and f"{key}_colors" in adata.uns and hasattr(table[key], "cat"):
-        known = dict(zip(map(str, table[key].cat.categories), adata.uns[f"{key}_colors"], strict=False))
-        if all(name in known for name in names):
-            return {name: str(known[name]) for name in names}
+        colors, categories = adata.uns[f"{key}_colors"], list(map(str, table[key].cat.categories))
+        known = dict(colors if isinstance(colors, Mapping) else zip(categories, colors, strict=False))
+        if all(name in known and is_color_like(known[name]) for name in names):
+            return {name: to_hex(known[name]) for name in names}
     return dict(zip(names, distinct_colors(len(names)), strict=True))
 
 

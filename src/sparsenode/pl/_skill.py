@@ -97,7 +97,7 @@ def _read(scores: AnnData | pd.DataFrame, key: str) -> tuple[pd.DataFrame, list[
     if isinstance(scores, AnnData):
         uns = _common.results(scores, key)
         if "scores" not in uns:
-            raise KeyError(f"Expected scores in `adata.uns[{key!r}]`, found none: {_common.DIVERGED}")
+            raise KeyError(f"Expected scores in `adata.uns[{key!r}]`, found none: {_common.NO_TRAJECTORIES}")
         scores = pd.DataFrame(uns.get("held_out_scores", uns["scores"]))
     if not isinstance(scores, pd.DataFrame):
         raise TypeError(

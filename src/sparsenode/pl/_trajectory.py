@@ -73,7 +73,7 @@ def trajectory(
     fit, setup = uns["trajectories"], uns["setup"]
     if "values" not in fit:
         raise KeyError(
-            f"Expected trajectories in `adata.uns[{key!r}]['trajectories']`, found their names alone: {_common.DIVERGED}"
+            f"Expected trajectories in `adata.uns[{key!r}]['trajectories']`, found their names alone: {_common.NO_TRAJECTORIES}"
         )
     model_genes = [str(gene) for gene in uns["genes"]]
     values = np.asarray(fit["values"])

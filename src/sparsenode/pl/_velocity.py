@@ -80,7 +80,7 @@ def velocity(
     uns, layer = _common.results(adata, key), _keys.velocity(key)
     if layer not in adata.layers:
         found = [name for name in adata.layers if name is not None]
-        why = "" if "scores" in uns else f" They need trajectories, and {_common.DIVERGED}"
+        why = "" if "scores" in uns else f" They need trajectories, and {_common.NO_TRAJECTORIES}"
         raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {found}.{why}")
     places = _embedding(adata, basis)
     setup = uns["setup"]

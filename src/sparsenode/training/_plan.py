@@ -129,7 +129,7 @@ class TrainingPlan(pl.LightningModule):
         rates: list[Callable[[int], float]] = [self._rate]
         if gates:
             groups.append({"params": gates, "lr": 0.0 if self.refit else self.gate_lr})
-            rates.append(lambda step: 0.0 if self._is_settled(step) else self._rate(step))
+            rates.append(self._gate_rate)
         optimizer = torch.optim.AdamW(groups, lr=self.lr, eps=1e-8, weight_decay=self.weight_decay, fused=True)
         n_steps = int(self.trainer.estimated_stepping_batches) // self._n_rounds
         if self.schedule is not None:
@@ -148,6 +148,10 @@ class TrainingPlan(pl.LightningModule):
     def _rate(self, step: int) -> float:
         """Factor of the learning rate; it starts anew in every round, and in the half where gates are held."""
         return self.slowdown * self._planned_rate(step)
+
+    def _gate_rate(self, step: int) -> float:
+        """Factor of the gates' learning rate."""
+        return 0.0 if self._is_settled(step) else self._rate(step)
 
     @property
     def slowdown(self) -> float:
