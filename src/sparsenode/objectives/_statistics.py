@@ -59,8 +59,6 @@ class TrajectoryStatistics:
         :math:`s`, per variable, M × d.
     weight
         Total weight of the cells, M.
-    n_cells
-        Number of cells with a positive weight, M.
     total
         Weighted sum of expression, M × d.
     """
@@ -69,7 +67,6 @@ class TrajectoryStatistics:
     cross: np.ndarray
     square: np.ndarray
     weight: np.ndarray
-    n_cells: np.ndarray
     total: np.ndarray
 
     @property
@@ -84,7 +81,6 @@ class TrajectoryStatistics:
             self.cross - other.cross,
             self.square - other.square,
             self.weight - other.weight,
-            self.n_cells - other.n_cells,
             self.total - other.total,
         )
 
@@ -98,7 +94,6 @@ class TrajectoryStatistics:
             cross=self.cross - basis_sum[:, :, None] * centre[:, None, :],
             square=self.square - 2 * centre * self.total + self.weight[:, None] * centre**2,
             weight=self.weight,
-            n_cells=self.n_cells,
             total=self.total - self.weight[:, None] * centre,
         )
 
@@ -158,7 +153,6 @@ class _Accumulator:
         self.cross = np.zeros((n_trajectories, 2 * n_knots, n_vars))
         self.square = np.zeros((n_trajectories, n_vars))
         self.weight = np.zeros(n_trajectories)
-        self.n_cells = np.zeros(n_trajectories, dtype=np.int64)
         self.total = np.zeros((n_trajectories, n_vars))
 
     def add(self, trajectory: int, times: np.ndarray, weights: np.ndarray, x: np.ndarray) -> None:
@@ -170,11 +164,10 @@ class _Accumulator:
         self.square[trajectory] += weights @ (x * x)
         self.total[trajectory] += weights @ x
         self.weight[trajectory] += weights.sum()
-        self.n_cells[trajectory] += len(weights)
 
     def result(self, shift: np.ndarray) -> TrajectoryStatistics:
         """Statistics of the data before ``shift`` was subtracted from it."""
-        shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.n_cells, self.total)
+        shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.total)
         return shifted.centred(-np.broadcast_to(shift, self.total.shape))
 
 
