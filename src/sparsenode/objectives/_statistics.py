@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
@@ -89,11 +89,10 @@ class TrajectoryStatistics:
         knots = self.gram.shape[1] // 2
         # The first K columns of the basis sum to one in every row, so G applied to them gives H'W1.
         basis_sum = self.gram[:, :, :knots].sum(2)
-        return TrajectoryStatistics(
-            gram=self.gram,
+        return replace(
+            self,
             cross=self.cross - basis_sum[:, :, None] * centre[:, None, :],
             square=self.square - 2 * centre * self.total + self.weight[:, None] * centre**2,
-            weight=self.weight,
             total=self.total - self.weight[:, None] * centre,
         )
 
@@ -157,6 +156,8 @@ class _Accumulator:
 
     def add(self, trajectory: int, times: np.ndarray, weights: np.ndarray, x: np.ndarray) -> None:
         """Add cells of one trajectory; ``x`` is cells × variables."""
+        if len(weights) == 0:
+            return
         basis = hermite_basis(times, self.gram.shape[1] // 2)
         weighted = (sparse.diags_array(weights) @ basis).T.tocsr()
         self.gram[trajectory] += (weighted @ basis).toarray()
@@ -169,6 +170,12 @@ class _Accumulator:
         """Statistics of the data before ``shift`` was subtracted from it."""
         shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.total)
         return shifted.centred(-np.broadcast_to(shift, self.total.shape))
+
+
+def _weights_in_bins(times: np.ndarray, weights: np.ndarray) -> sparse.csr_array:
+    """Weight of each cell in the time bin that it falls into, bins × cells."""
+    bins = np.minimum((times * N_BINS).astype(np.int64), N_BINS - 1)
+    return sparse.csr_array((weights, (bins, np.arange(len(bins)))), shape=(N_BINS, len(bins)))
 
 
 def stream(
@@ -213,23 +220,19 @@ def stream(
         shift = x.mean(0) if shift is None else shift
         shifted = x - shift
         initial += cells.initial_weights[rows].T @ x
-        if training[rows].any():
-            low = np.minimum(low, x[training[rows]].min(0))
-            high = np.maximum(high, x[training[rows]].max(0))
+        low = np.minimum(low, x[training[rows]].min(0, initial=np.inf))
+        high = np.maximum(high, x[training[rows]].max(0, initial=-np.inf))
         for name, edge_weights in cells.edges.items():
             edges[name] += edge_weights[rows].T @ x
         for m in range(n_trajectories):
-            in_trajectory = cells.weights[rows, m] > 0
+            times, weights = cells.times[rows, m], cells.weights[rows, m]
             for name, mask in masks.items():
-                chosen = in_trajectory & mask[rows]
-                if chosen.any():
-                    times, weights = cells.times[rows, m][chosen], cells.weights[rows, m][chosen]
-                    accumulators[name].add(m, times, weights, shifted[chosen])
-                    if name == "training":
-                        bins = np.minimum((times * N_BINS).astype(np.int64), N_BINS - 1)
-                        place = sparse.csr_array((weights, (bins, np.arange(len(bins)))), shape=(N_BINS, len(bins)))
-                        bin_weight[m] += place.sum(1)
-                        bin_total[m] += place @ x[chosen]
+                chosen = (weights > 0) & mask[rows]
+                accumulators[name].add(m, times[chosen], weights[chosen], shifted[chosen])
+            chosen = (weights > 0) & training[rows]
+            in_bins = _weights_in_bins(times[chosen], weights[chosen])
+            bin_weight[m] += in_bins.sum(1)
+            bin_total[m] += in_bins @ x[chosen]
             here = (cells.early[m] >= first) & (cells.early[m] < first + len(x))
             early[m][here] = x[cells.early[m][here] - first]
     if shift is None:
