@@ -14,13 +14,12 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
-from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
 
 from sparsenode import _checks, _keys
 from sparsenode.model._data import warn_of_lengths
-from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES
 from sparsenode.model._options import Options, check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import (
@@ -421,13 +420,4 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             )
         setup_method_args = cls._get_setup_method_args(**locals())
         _check_if_view(adata, copy_if_view=True)
-        manager = AnnDataManager(
-            fields=[
-                ExpressionField(REGISTRY_KEYS.X_KEY, layer),
-                TrajectoryField(adata, time_key, lineage_key, batch_key),
-            ],
-            setup_method_args=setup_method_args,
-        )
-        cls._tell_from_original(adata)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(AnnDataManager, adata, setup_method_args, **kwargs)
