@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import cast
 
 import numpy as np
@@ -477,7 +476,7 @@ def _check_interventions(knockout: object, overexpress: object, clamp: object) -
     for name, given in mappings.items():
         if not isinstance(given, Mapping):
             raise TypeError(f"Expected `{name}` to map genes to numbers, found {given!r}.")
-        wrong = {gene: value for gene, value in given.items() if isinstance(value, bool) or not isinstance(value, Real)}
+        wrong = {gene: value for gene, value in given.items() if not _checks.is_number(value)}
         if wrong:
             raise TypeError(f"Expected numbers as values of `{name}`, found {wrong}.")
 
