@@ -152,7 +152,7 @@ class PreparationMixin(OwnCellsMixin):
         if self.is_trained_:
             return  # training goes on from what was learned
         module.rate.fill_(float(np.mean([curve.rate(spans) for curve in curves])))
-        module.start_velocity(self._initial_velocities(curves, spans))
+        module.start_velocity_network(self._initial_velocities(curves, spans))
         if self._objective_name == "trajectory":
             batch = self._collocation_batch(curves, spans)
             batch = {name: tensor.to(module.device) for name, tensor in batch.items()}

@@ -274,7 +274,7 @@ class SparseNODEModule(BaseModuleClass):
         start = self.initial_state.expand(self.n_replicates, -1, -1)
         return start if self.start_offset is None else start + self.start_offset
 
-    def start_velocity(self, initial_velocity: torch.Tensor) -> None:
+    def start_velocity_network(self, initial_velocity: torch.Tensor) -> None:
         """Start the network of initial velocities from observed slopes, trajectories × variables."""
         if self.initial_velocity is None:
             return
@@ -309,7 +309,7 @@ class SparseNODEModule(BaseModuleClass):
         """Which field moves a lineage: its own, or the one that all share."""
         return lineage if self.n_fields > 1 else 0
 
-    def _start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _drawn_start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Initial values, replicates × trajectories × variables; bootstrapped from early cells while training."""
         start = self.start()
         if not (self.training and self.bootstrap):
@@ -381,7 +381,7 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
-        start, speed = self._noisy(self._start(tensors))
+        start, speed = self._noisy(self._drawn_start(tensors))
         span = self.relative_span
         if self.training and self.clock_noise > 0:
             span = span * self.by_replicate(torch.exp(self.clock_noise * self.draw(span.shape, "normal")))
