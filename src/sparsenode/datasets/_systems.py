@@ -243,6 +243,22 @@ def gene_names(n_genes: int) -> list[str]:
     return [f"gene{i}" for i in range(n_genes)]
 
 
+@dataclass(frozen=True)
+class StandardNormal:
+    """Initial states of independent standard normal entries."""
+
+    n_genes: int
+
+    def __call__(self, generator: np.random.Generator, n_trials: int) -> np.ndarray:
+        return generator.standard_normal((n_trials, self.n_genes))
+
+
+def coefficient_table(matrix: np.ndarray) -> pd.DataFrame:
+    """A matrix with the names of its targets and regulators."""
+    genes = gene_names(len(matrix))
+    return pd.DataFrame(matrix, pd.Index(genes, name="target"), pd.Index(genes, name="regulator"))
+
+
 def edge_table(weights: np.ndarray) -> pd.DataFrame:
     """Long table of the non-zero entries of a matrix, targets × regulators."""
     names = np.asarray(gene_names(len(weights)), dtype=object)
