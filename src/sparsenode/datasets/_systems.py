@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,9 @@ from anndata import AnnData
 from scipy.integrate import solve_ivp
 
 from sparsenode import _checks
+
+if TYPE_CHECKING:
+    from sparsenode.datasets._second_order import SecondOrderSystem
 
 STATES = "noise_free"  # layer of the states themselves
 _RTOL, _ATOL = 1e-8, 1e-10
@@ -163,28 +166,8 @@ class System:
         return solution.y.T
 
 
-class Observable(Protocol):
-    """What :func:`observe` needs of a system."""
-
-    @property
-    def genes(self) -> list[str]:
-        """Names of the variables."""
-
-    @property
-    def draw_initial(self) -> Callable[[np.random.Generator, int], np.ndarray]:
-        """Initial states from a random generator and a number of trials."""
-
-    @property
-    def t_end(self) -> float:
-        """Length of a trajectory."""
-
-    @property
-    def network(self) -> pd.DataFrame:
-        """True edges."""
-
-
 def observe(
-    system: Observable,
+    system: System | SecondOrderSystem,
     solve: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     n_trials: int,
     n_times: int,
