@@ -8,12 +8,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
 
@@ -33,7 +31,7 @@ from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
-from sparsenode.objectives import InitialState, NullModels, Transport
+from sparsenode.objectives import InitialState, Transport
 from sparsenode.regularizers import Regularizer
 
 _OPTIONS = tuple(option.name for option in dataclasses.fields(Options))
@@ -334,26 +332,13 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         return expression.get(CONSTANT_GENES, [])
 
     def _forget_training(self) -> None:
-        """Attributes that training sets, as they are before it."""
-        self.regularization_path_: pd.DataFrame | None = None
-        self.sparsification_: pd.DataFrame | None = None
-        self.pruned_: dict[str, list[int]] | None = None
-        self.network_: list[list[sparse.csr_array]] | None = None
-        self.network_units_: np.ndarray | None = None
-        self.network_decay_: np.ndarray | None = None
-        self.unshrunk_: np.ndarray | None = None
-        self.deviation_: np.ndarray | None = None
-        self.lineage_deviation_: np.ndarray | None = None
-        self.network_history_: dict[str, pd.DataFrame] | None = None
-        self.null_models_: NullModels | None = None
-        self.data_range_: np.ndarray | None = None
-        self.selected_: int = 0
-        self.given_up_: list[int] = []
-        self.cells_digest_: str | None = None
-        self.fingerprints_: np.ndarray | None = None
-        self.arrangement_: np.ndarray | None = None
-        self.fitted_: str | None = None
-        self.key_added_: str | None = _keys.KEY_ADDED
+        """Attributes that training sets, as they are before it; the mixins say what they hold."""
+        self.regularization_path_ = self.sparsification_ = self.pruned_ = None
+        self.network_ = self.network_units_ = self.network_decay_ = self.unshrunk_ = self.network_history_ = None
+        self.deviation_ = self.lineage_deviation_ = self.data_range_ = self.null_models_ = None
+        self.cells_digest_ = self.fingerprints_ = self.arrangement_ = None
+        self.selected_, self.given_up_ = 0, []
+        self.fitted_, self.key_added_ = None, _keys.KEY_ADDED
 
     @classmethod
     def setup_anndata(
