@@ -54,6 +54,20 @@ def bone_marrow(beeline):
 
 
 @pytest.fixture
+def refused(monkeypatch, capsys):
+    """What a script says where it refuses arguments, before it begins with its work."""
+
+    def call(script, work, *arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
+        monkeypatch.setattr(script, work, lambda *_: pytest.fail("too late"))
+        with pytest.raises(SystemExit):
+            script.main()
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
 def donors(tmp_path) -> Path:
     """Two donors with two lineages: one sparse, the other dense with two genes less, in another order."""
     folder = tmp_path / "bone_marrow"
@@ -253,13 +267,9 @@ def test_expression_that_is_there_twice(beeline, run):
         ("", "No columns to parse"),
     ],
 )
-def test_published_methods_that_cannot_be_read(beeline, run, tmp_path, monkeypatch, capsys, text, message):
+def test_published_methods_that_cannot_be_read(beeline, run, tmp_path, refused, text, message):
     (tmp_path / "published_methods.csv").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["beeline.py", str(tmp_path)])
-    monkeypatch.setattr(beeline, "infer", lambda cells: pytest.fail("too late"))
-    with pytest.raises(SystemExit):
-        beeline.main()
-    assert re.search(f"published_methods.csv: .*{message}", capsys.readouterr().err)
+    assert re.search(f"published_methods.csv: .*{message}", refused(beeline, "infer", str(tmp_path)))
 
 
 def test_published_methods_of_any_name(beeline, tmp_path):
@@ -271,17 +281,12 @@ def test_published_methods_of_any_name(beeline, tmp_path):
     assert np.isnan(found["epr"].item())
 
 
-def test_where_the_table_goes_is_checked_first(beeline, run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["beeline.py", str(tmp_path), "--out", str(tmp_path / "out.json")])
-    with pytest.raises(SystemExit):
-        beeline.main()
-    assert "Expected a csv file to write to in --out" in capsys.readouterr().err
+def test_where_the_table_goes_is_checked_first(beeline, run, tmp_path, refused):
+    said = refused(beeline, "infer", str(tmp_path), "--out", str(tmp_path / "out.json"))
+    assert "Expected a csv file to write to in --out" in said
     (tmp_path / "file").touch()
-    monkeypatch.setattr(sys, "argv", ["beeline.py", str(tmp_path), "--out", str(tmp_path / "file" / "out.csv")])
-    monkeypatch.setattr(beeline, "infer", lambda cells: pytest.fail("too late"))
-    with pytest.raises(SystemExit):
-        beeline.main()
-    assert f"Expected a folder to write to, found {tmp_path / 'file'}" in capsys.readouterr().err
+    said = refused(beeline, "infer", str(tmp_path), "--out", str(tmp_path / "file" / "out.csv"))
+    assert f"Expected a folder to write to, found {tmp_path / 'file'}" in said
     assert sys.modules["_common"].folder(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
     assert not (tmp_path / "new").exists()
 
@@ -318,12 +323,8 @@ def test_pairs_of_genes_that_the_donor_lacks_are_left_out(bone_marrow, donors, c
         (["--train", "a", "--test", "a"], r"Expected every donor once, found \('a', 'a'\)"),
     ],
 )
-def test_donors_are_looked_for_first(bone_marrow, donors, monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(sys, "argv", ["bone_marrow.py", "--data", str(donors), *arguments])
-    monkeypatch.setattr(bone_marrow, "run", lambda *_: pytest.fail("too late"))
-    with pytest.raises(SystemExit):
-        bone_marrow.main()
-    assert re.search(message, capsys.readouterr().err)
+def test_donors_are_looked_for_first(bone_marrow, donors, refused, arguments, message):
+    assert re.search(message, refused(bone_marrow, "run", "--data", str(donors), *arguments))
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,7 @@ def test_donors_are_looked_for_first(bone_marrow, donors, monkeypatch, capsys, a
         ),
     ],
 )
-def test_donors_are_checked_before_a_fit(bone_marrow, donors, monkeypatch, capsys, change, message):
+def test_donors_are_checked_before_a_fit(bone_marrow, donors, refused, change, message):
     path = donors / "bone_marrow" / "b.h5ad"
     adata = anndata.read_h5ad(path)
     changed = change(adata)
@@ -355,11 +356,7 @@ def test_donors_are_checked_before_a_fit(bone_marrow, donors, monkeypatch, capsy
         adata.obsm["lineages"] = changed
     adata.write_h5ad(path)
     arguments = ["--data", str(donors), "--train", "b", "--test", "a", "--protocols", "recommended"]
-    monkeypatch.setattr(sys, "argv", ["bone_marrow.py", *arguments])
-    monkeypatch.setattr(bone_marrow, "run", lambda *_: pytest.fail("too late"))
-    with pytest.raises(SystemExit):
-        bone_marrow.main()
-    assert re.search(f"error: .*{message}", capsys.readouterr().err)
+    assert re.search(f"error: .*{message}", refused(bone_marrow, "run", *arguments))
 
 
 def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys):
@@ -481,13 +478,10 @@ def test_a_fit_that_fails_ends_the_timing(network_speed, tmp_path):
         network_speed.measure(options, "beeline", "pearson", None)
 
 
-def test_timings_look_for_their_data_first(network_speed, donors, monkeypatch, capsys):
+def test_timings_look_for_their_data_first(network_speed, donors, refused):
     arguments = ["--data", str(donors), "--datasets", "beeline", "bone_marrow", "--network", "chain/7", "--donor", "a"]
-    monkeypatch.setattr(sys, "argv", ["network_speed.py", *arguments])
-    monkeypatch.setattr(network_speed, "measure", lambda *_: pytest.fail("too late"))
-    with pytest.raises(SystemExit):
-        network_speed.main()
-    assert re.search(r"Expected data in \['[^']*beeline.chain.7'\], found none", capsys.readouterr().err)
+    said = refused(network_speed, "measure", *arguments)
+    assert re.search(r"Expected data in \['[^']*beeline.chain.7'\], found none", said)
 
 
 def test_objectives_say_where_no_networks_are(limits, tmp_path, monkeypatch):

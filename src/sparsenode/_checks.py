@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -63,10 +63,21 @@ def booleans(**values: object) -> None:
             raise TypeError(f"Expected `{name}` to be True or False, found {value!r}.")
 
 
-def at_least(name: str, value: object, minimum: int) -> None:
-    """Refuse anything but integers from ``minimum`` on."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < minimum:
+def is_integer(value: object) -> TypeGuard[Integral]:
+    """Whether it is an integer, also one of numpy, and neither True nor False."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[Real]:
+    """Whether it is a real number, also one of numpy, and neither True nor False."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def at_least(name: str, value: object, minimum: int) -> int:
+    """The value as an integer of Python, after refusing anything but integers from ``minimum`` on."""
+    if not is_integer(value) or int(value) < minimum:
         raise ValueError(f"Expected `{name}` to be an integer of at least {minimum}, found {value!r}.")
+    return int(value)
 
 
 def key_added(value: object) -> None:
@@ -79,13 +90,13 @@ def key_added(value: object) -> None:
 
 def number(name: str, value: object) -> None:
     """Refuse anything but finite numbers."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not abs(float(value)) < float("inf"):
+    if not is_number(value) or not abs(float(value)) < float("inf"):
         raise ValueError(f"Expected `{name}` to be a finite number, found {value!r}.")
 
 
 def positive(name: str, value: object) -> None:
     """Refuse anything but positive finite numbers."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < float("inf"):
+    if not is_number(value) or not 0 < float(value) < float("inf"):
         raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
 
 
@@ -96,7 +107,7 @@ def _positive_or_infinite(name: str, value: object) -> None:
 
 def non_negative(name: str, value: object) -> None:
     """Refuse anything but finite numbers from 0 on."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < float("inf"):
+    if not is_number(value) or not 0 <= float(value) < float("inf"):
         raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
 
 
@@ -113,19 +124,14 @@ def numbers(name: str, values: object) -> np.ndarray:
 
 def share(name: str, value: object, zero: bool = True) -> None:
     """Refuse anything but numbers from 0 to 1; 0 itself only with ``zero``."""
-    if (
-        not isinstance(value, Real)
-        or isinstance(value, bool)
-        or not 0 <= float(value) <= 1
-        or (value == 0 and not zero)
-    ):
+    if not is_number(value) or not 0 <= float(value) <= 1 or (value == 0 and not zero):
         raise ValueError(f"Expected `{name}` to be in {'[' if zero else '('}0, 1], found {value!r}.")
 
 
 def positive_integers(name: str, value: object) -> tuple[int, ...]:
     """The value as a tuple, after refusing anything but a non-empty sequence of positive integers."""
     items = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else []
-    if not items or not all(isinstance(v, Integral) and not isinstance(v, bool) and int(v) > 0 for v in items):
+    if not items or not all(is_integer(v) and int(v) > 0 for v in items):
         raise ValueError(
             f"Expected `{name}` to be a sequence of positive integers such as (100, 100), found {value!r}."
         )

@@ -205,7 +205,7 @@ def test_replicates_equal_single_modules(problem, make_module, regularizer, line
 
     def losses(regularizer, seeds):
         module = make_module(regularizer, seeds, fields, order=2)
-        module.start_velocity(initial_velocity)
+        module.start_velocity_network(initial_velocity)
         start_accelerations(module, curves)
         module.train()
         module.seed_generators()
@@ -308,7 +308,7 @@ def test_a_start_that_flies_off_is_calmed(make_module, monkeypatch):
 def test_velocities_of_their_own_start_as_observed_and_move_with_the_network(make_module, fields):
     module = make_module(seeds=(0, 1), order=2, fields=fields, own_velocities=True)
     observed = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    module.start_velocity(observed)
+    module.start_velocity_network(observed)
     with torch.no_grad():
         torch.testing.assert_close(module.start_speed(), observed.expand(2, -1, -1))
         module.initial_velocity.bias += 0.7

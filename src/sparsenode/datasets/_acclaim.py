@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+_Line = tuple[int, list[str]]  # number, and words
+_Channels = dict[str, tuple[str, ...]]  # of every joint
 _Frame = tuple[int, dict[str, list[float]]]  # number, and channels of every joint
 
 ROOT = "root"
@@ -72,7 +74,7 @@ class Skeleton:
         """The root and the end of every bone."""
         return [ROOT, *self.parents]
 
-    def channels(self) -> dict[str, tuple[str, ...]]:
+    def channels(self) -> _Channels:
         """Channels of every joint that has some."""
         moving = {name: self.bones[name].channels for name in self.parents if self.bones[name].channels}
         return {ROOT: self.root_channels} | moving
@@ -225,9 +227,7 @@ def read_motion(path: Path, skeleton: Skeleton, keep_complete: bool) -> Motion:
     return Motion(numbers, values, degrees, None if cut_off is None else str(cut_off))
 
 
-def _add_line(
-    path: Path, frames: list[_Frame], channels: dict[str, tuple[str, ...]], number: int, words: list[str]
-) -> None:
+def _add_line(path: Path, frames: list[_Frame], channels: _Channels, number: int, words: list[str]) -> None:
     """Begin a frame, or add the channels of one joint to the last one."""
     if len(words) > 1 or not words[0].isdigit():
         _add_joint(path, frames, channels, number, words)
@@ -239,13 +239,7 @@ def _add_line(
     frames.append((int(words[0]), {}))
 
 
-def _add_joint(
-    path: Path,
-    frames: list[_Frame],
-    channels: dict[str, tuple[str, ...]],
-    number: int,
-    words: list[str],
-) -> None:
+def _add_joint(path: Path, frames: list[_Frame], channels: _Channels, number: int, words: list[str]) -> None:
     """Add one line, the channels of one joint, to the last frame."""
     where = f"line {number} of {path.name}"
     joint = words[0]
@@ -268,7 +262,7 @@ def _add_joint(
     values[joint] = found
 
 
-def _require_complete(path: Path, frame: _Frame, channels: dict[str, tuple[str, ...]], line: int) -> None:
+def _require_complete(path: Path, frame: _Frame, channels: _Channels, line: int) -> None:
     """Refuse a frame in which joints or numbers are missing."""
     number, values = frame
     missing = [joint for joint in channels if len(values.get(joint, [])) < len(channels[joint])]
@@ -292,7 +286,7 @@ def _text(path: Path) -> str:
     return path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("latin-1")
 
 
-def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(text: str) -> Iterator[_Line]:
     """Line numbers and words of all lines that hold something."""
     for number, line in enumerate(StringIO(text, newline=None), start=1):
         words = line.split("#")[0].split()
@@ -300,10 +294,10 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, words
 
 
-def _sections(path: Path) -> dict[str, list[tuple[int, list[str]]]]:
+def _sections(path: Path) -> dict[str, list[_Line]]:
     """Lines of every section of a skeleton file."""
-    sections: dict[str, list[tuple[int, list[str]]]] = {}
-    current: list[tuple[int, list[str]]] = []
+    sections: dict[str, list[_Line]] = {}
+    current: list[_Line] = []
     for number, words in _lines(_text(path)):
         if words[0].startswith(":"):
             current = sections.setdefault(words[0].lower(), [])
@@ -312,9 +306,9 @@ def _sections(path: Path) -> dict[str, list[tuple[int, list[str]]]]:
     return sections
 
 
-def _bones(path: Path, lines: list[tuple[int, list[str]]], scale: float, degrees: bool) -> Iterator[tuple[str, Bone]]:
+def _bones(path: Path, lines: list[_Line], scale: float, degrees: bool) -> Iterator[tuple[str, Bone]]:
     """Names and bones of the section ``:bonedata``."""
-    entries: dict[str, tuple[int, list[str]]] = {}
+    entries: dict[str, _Line] = {}
     first = None
     for number, words in lines:
         key = words[0].lower()
@@ -329,9 +323,7 @@ def _bones(path: Path, lines: list[tuple[int, list[str]]], scale: float, degrees
         raise ValueError(f"Expected an `end` of the bone that begins at line {first} of {path.name}, found none.")
 
 
-def _bone(
-    path: Path, entries: dict[str, tuple[int, list[str]]], scale: float, degrees: bool, first: int | None
-) -> tuple[str, Bone]:
+def _bone(path: Path, entries: dict[str, _Line], scale: float, degrees: bool, first: int | None) -> tuple[str, Bone]:
     if "name" not in entries or not entries["name"][1]:
         raise ValueError(f"Expected a `name` in the bone that begins at line {first} of {path.name}, found none.")
     channels = tuple(word.lower() for word in entries.get("dof", (0, []))[1])
@@ -351,7 +343,7 @@ def _bone(
     )
 
 
-def _parents(path: Path, lines: list[tuple[int, list[str]]], bones: dict[str, Bone]) -> dict[str, str]:
+def _parents(path: Path, lines: list[_Line], bones: dict[str, Bone]) -> dict[str, str]:
     """Parent of every joint of the section ``:hierarchy``."""
     parents: dict[str, str] = {}
     for number, words in lines:
@@ -371,7 +363,7 @@ def _parents(path: Path, lines: list[tuple[int, list[str]]], bones: dict[str, Bo
     return parents
 
 
-def _axes(path: Path, entries: dict[str, tuple[int, list[str]]], words: list[str]) -> str:
+def _axes(path: Path, entries: dict[str, _Line], words: list[str]) -> str:
     axes = "".join(words).lower()
     if sorted(axes) != ["x", "y", "z"]:
         raise ValueError(
@@ -380,7 +372,7 @@ def _axes(path: Path, entries: dict[str, tuple[int, list[str]]], words: list[str
     return axes
 
 
-def _floats(path: Path, entries: dict[str, tuple[int, list[str]]], key: str, n: int) -> list[float]:
+def _floats(path: Path, entries: dict[str, _Line], key: str, n: int) -> list[float]:
     """The first ``n`` numbers of an entry."""
     if key not in entries:
         lines = [number for number, _ in entries.values()]

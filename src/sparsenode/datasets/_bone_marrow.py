@@ -12,7 +12,7 @@ from anndata import AnnData
 
 BATCHES = ("S1D1", "S1D2", "S2D1")
 REFERENCES = ("base", "erythroid", "monocyte", "b_cell")
-_FACTORS = "transcription_factors.csv"
+FACTORS = "transcription_factors.csv"
 
 
 def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> AnnData:
@@ -73,21 +73,22 @@ def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> Ann
         _check(batch, part, parts[0])
     adata = anndata.concat(parts, merge="same")
     adata.obs["batch"] = pd.Categorical(adata.obs["batch"].astype(str), categories=wanted)
-    factors = pd.read_csv(folder / _FACTORS)
+    factors = pd.read_csv(folder / FACTORS)
     if "gene" not in factors:
-        raise ValueError(f"Expected the column gene in {_FACTORS}, found {list(factors)}.")
-    _require_genes(factors["gene"], adata, _FACTORS)
+        raise ValueError(f"Expected the column gene in {FACTORS}, found {list(factors)}.")
+    _require_genes(factors["gene"], adata, FACTORS)
     adata.var["is_tf"] = adata.var_names.isin(factors["gene"])
-    adata.uns["reference_networks"] = {name: _reference(folder / _reference_file(name), adata) for name in REFERENCES}
+    adata.uns["reference_networks"] = {name: _reference(folder / reference_file(name), adata) for name in REFERENCES}
     return adata
 
 
 def file_names(batches: Sequence[str]) -> list[str]:
     """Files that these batches are read from."""
-    return [f"{batch}.h5ad" for batch in batches] + [_FACTORS] + [_reference_file(name) for name in REFERENCES]
+    return [f"{batch}.h5ad" for batch in batches] + [FACTORS] + [reference_file(name) for name in REFERENCES]
 
 
-def _reference_file(name: str) -> str:
+def reference_file(name: str) -> str:
+    """File of the reference network of a lineage, or of the one for all."""
     return f"reference_{name}.csv.gz"
 
 

@@ -93,15 +93,17 @@ def assemble_bone_marrow(raw: Path, folder: Path) -> None:
     genes = set(cells.var_names)
     base = pd.read_csv(raw / _BASE, index_col=0)
     base = base.loc[base.index.isin(genes), base.columns.isin(genes)]
-    pd.DataFrame({"gene": base.index}).to_csv(folder / "transcription_factors.csv", index=False)
+    pd.DataFrame({"gene": base.index}).to_csv(folder / _bone_marrow.FACTORS, index=False)
     edges = np.argwhere(base.to_numpy() != 0)
     pairs = pd.DataFrame({"source": base.index[edges[:, 0]], "target": base.columns[edges[:, 1]]})
-    pairs.to_csv(folder / "reference_base.csv.gz", index=False)
+    pairs.to_csv(folder / _bone_marrow.reference_file("base"), index=False)
     for lineage, cell_types in _CELL_TYPES.items():
         tables = [pd.read_csv(raw / f"{name}.csv.gz").assign(cell_type=name) for name in cell_types]
         table = pd.concat(tables).rename(columns={"tf.name": "source", "target.gene.name": "target"})
         table = table.loc[table["source"].isin(genes) & table["target"].isin(genes)]
-        table[["source", "target", "cell_type", "score"]].to_csv(folder / f"reference_{lineage}.csv.gz", index=False)
+        table[["source", "target", "cell_type", "score"]].to_csv(
+            folder / _bone_marrow.reference_file(lineage), index=False
+        )
 
 
 def _cells(raw: Path, donor: str) -> AnnData:

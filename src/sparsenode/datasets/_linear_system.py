@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from sparsenode.datasets import _systems
 
@@ -22,16 +21,6 @@ class _LinearField:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return x @ self.matrix.T
-
-
-@dataclass(frozen=True)
-class _StandardNormal:
-    """Initial states of independent standard normal entries."""
-
-    n_genes: int
-
-    def __call__(self, generator: np.random.Generator, n_trials: int) -> np.ndarray:
-        return generator.standard_normal((n_trials, self.n_genes))
 
 
 def random_linear_system(n_genes: int = 10, density: float = 0.2, seed: int = 0) -> _systems.System:
@@ -70,16 +59,13 @@ def random_linear_system(n_genes: int = 10, density: float = 0.2, seed: int = 0)
     """
     _systems.check_size(n_genes, density, seed)
     matrix = _draw_matrix(np.random.default_rng(seed), n_genes, density)
-    genes = _systems.gene_names(n_genes)
     return _systems.System(
-        genes=genes,
+        genes=_systems.gene_names(n_genes),
         field=_LinearField(matrix),
-        draw_initial=_StandardNormal(n_genes),
+        draw_initial=_systems.StandardNormal(n_genes),
         t_end=-1.0 / _slowest(matrix),
         network=_systems.edge_table(matrix),
-        coefficients=pd.DataFrame(
-            matrix.copy(), index=pd.Index(genes, name="target"), columns=pd.Index(genes, name="regulator")
-        ),
+        coefficients=_systems.coefficient_table(matrix.copy()),
     )
 
 

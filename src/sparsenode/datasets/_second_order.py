@@ -12,7 +12,6 @@ from scipy.linalg import expm
 
 from sparsenode import _checks
 from sparsenode.datasets import _systems
-from sparsenode.datasets._linear_system import _StandardNormal
 
 _STIFFNESS = (1.0, 3.0)
 _DAMPING = (0.2, 0.6)
@@ -270,13 +269,11 @@ def companion(position: np.ndarray | pd.DataFrame, velocity: np.ndarray | pd.Dat
 
 
 def _system(position: np.ndarray, velocity: np.ndarray, initial_velocity: np.ndarray) -> SecondOrderSystem:
-    genes = _systems.gene_names(len(position))
-    target, regulator = pd.Index(genes, name="target"), pd.Index(genes, name="regulator")
     return SecondOrderSystem(
-        genes=genes,
-        position=pd.DataFrame(position, target, regulator),
-        velocity=pd.DataFrame(velocity, target, regulator),
-        initial_velocity=pd.DataFrame(initial_velocity, target, regulator),
-        draw_initial=_StandardNormal(len(genes)),
+        genes=_systems.gene_names(len(position)),
+        position=_systems.coefficient_table(position),
+        velocity=_systems.coefficient_table(velocity),
+        initial_velocity=_systems.coefficient_table(initial_velocity),
+        draw_initial=_systems.StandardNormal(len(position)),
         t_end=_T_END,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,9 @@ from anndata import AnnData
 from scipy.integrate import solve_ivp
 
 from sparsenode import _checks
+
+if TYPE_CHECKING:
+    from sparsenode.datasets._second_order import SecondOrderSystem
 
 STATES = "noise_free"  # layer of the states themselves
 _RTOL, _ATOL = 1e-8, 1e-10
@@ -163,28 +166,8 @@ class System:
         return solution.y.T
 
 
-class Observable(Protocol):
-    """What :func:`observe` needs of a system."""
-
-    @property
-    def genes(self) -> list[str]:
-        """Names of the variables."""
-
-    @property
-    def draw_initial(self) -> Callable[[np.random.Generator, int], np.ndarray]:
-        """Initial states from a random generator and a number of trials."""
-
-    @property
-    def t_end(self) -> float:
-        """Length of a trajectory."""
-
-    @property
-    def network(self) -> pd.DataFrame:
-        """True edges."""
-
-
 def observe(
-    system: Observable,
+    system: System | SecondOrderSystem,
     solve: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     n_trials: int,
     n_times: int,
@@ -241,6 +224,22 @@ def check_size(n_genes: int, density: float, seed: int) -> None:
 def gene_names(n_genes: int) -> list[str]:
     """``gene0``, ``gene1`` and so on."""
     return [f"gene{i}" for i in range(n_genes)]
+
+
+@dataclass(frozen=True)
+class StandardNormal:
+    """Initial states of independent standard normal entries."""
+
+    n_genes: int
+
+    def __call__(self, generator: np.random.Generator, n_trials: int) -> np.ndarray:
+        return generator.standard_normal((n_trials, self.n_genes))
+
+
+def coefficient_table(matrix: np.ndarray) -> pd.DataFrame:
+    """A matrix with the names of its targets and regulators."""
+    genes = gene_names(len(matrix))
+    return pd.DataFrame(matrix, pd.Index(genes, name="target"), pd.Index(genes, name="regulator"))
 
 
 def edge_table(weights: np.ndarray) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode._logging import logger
-from sparsenode.model._expression import expression
+from sparsenode.model._expression import dense, expression
 from sparsenode.model._modalities import annotation, modality, same_values
 from sparsenode.model._observations import read_observations
 
@@ -150,7 +150,7 @@ def _join(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
     if all(sparse.issparse(block) for block in blocks):
         joined = sparse.hstack(blocks, format="csr")
     else:
-        joined = np.hstack([block.toarray() if sparse.issparse(block) else np.asarray(block) for block in blocks])
+        joined = np.hstack([dense(block) for block in blocks])
     var = pd.concat([_variables(adata, name) for adata, name in zip((first, second), names, strict=True)])
     for column in var.columns.difference([MODALITY, FEATURE]):
         var[column] = var[column].eq(True).astype(bool)  # false where only the other modality has it

@@ -111,13 +111,15 @@ class Cells:
 
     def initial_state(self, method: InitialState, bandwidth: float) -> np.ndarray:
         """Initial state of every trajectory from all cells, trajectories × genes."""
-        weights = self.initial_weights(method, bandwidth)
-        return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
+        return self._sums(self.initial_weights(method, bandwidth))
 
     def initial_slope(self, bandwidth: float) -> np.ndarray:
         """Initial slope of every trajectory from all cells, per unit of its length, trajectories × genes."""
         everything = np.ones(len(self.times), dtype=bool)
-        weights = local_weights(self.times, self.weights, everything, 0.0, 1, _SLOPE_DEGREE, bandwidth)
+        return self._sums(local_weights(self.times, self.weights, everything, 0.0, 1, _SLOPE_DEGREE, bandwidth))
+
+    def _sums(self, weights: np.ndarray) -> np.ndarray:
+        """Weighted sums of expression over all cells, trajectories × genes."""
         return sum(weights[first : first + len(x)].T @ x for first, x in self.chunks())
 
     def stream(
@@ -135,11 +137,7 @@ class Cells:
 
         ``end_bandwidth`` is that of values and slopes at the ends of trajectories, for which held-out cells count too.
         """
-        lost = [
-            name
-            for name, weight in zip(self.trajectories.index, self.weights[training].sum(0), strict=True)
-            if weight == 0
-        ]
+        lost = list(self.trajectories.index[self.weights[training].sum(0) == 0])
         if lost:
             raise ValueError(f"Expected training cells in every trajectory, found none in {lost}. Raise `train_size`.")
         initial = self.initial_weights(method, bandwidth, training)

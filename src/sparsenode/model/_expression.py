@@ -46,7 +46,7 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
             "Call `adata.var_names_make_unique()`."
         )
     x = expression(adata, layer)
-    values = x.data if sparse.issparse(x) else x
+    values = stored(x)
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "fiub":
             raise TypeError(f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}.")
@@ -59,7 +59,7 @@ def warn_of_counts(adata: AnnData, layer: str | None, fitted: bool = False) -> b
     ``fitted`` says that a model was fitted to other cells, whose expression did.
     """
     x = expression(adata, layer)
-    values = x.data if sparse.issparse(x) else x
+    values = stored(x)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.size == 0:
         return False
     values = sample(values)
@@ -94,10 +94,9 @@ def are_whole(values: np.ndarray) -> bool:
     return bool((values == np.rint(values)).all())
 
 
-def _share_of_zeros(x: object, values: np.ndarray) -> float:
+def _share_of_zeros(x: Any, values: np.ndarray) -> float:
     """Share of the entries that are zero, of sparse tables those that are not stored, too."""
-    stored = float((values != 0).mean())
-    return 1.0 - stored * (x.nnz / np.prod(x.shape) if sparse.issparse(x) else 1.0)  # type: ignore[attr-defined]
+    return 1.0 - float((values != 0).mean()) * (x.nnz / np.prod(x.shape) if sparse.issparse(x) else 1.0)
 
 
 def constant_genes(adata: AnnData, layer: str | None) -> list[str]:
@@ -136,6 +135,16 @@ def expression(adata: AnnData, layer: str | None) -> Any:
 def place(layer: str | None) -> str:
     """Where the expression stands, for messages."""
     return "`adata.X`" if layer is None else f"`adata.layers[{layer!r}]`"
+
+
+def is_in_memory(x: Any) -> bool:
+    """Whether expression is an array, dense or sparse, and neither a file nor dask."""
+    return isinstance(x, np.ndarray) or sparse.issparse(x)
+
+
+def stored(x: Any) -> Any:
+    """Values of expression, of sparse ones those that are stored."""
+    return x.data if sparse.issparse(x) else x
 
 
 def require_finite(values: np.ndarray, layer: str | None) -> None:
@@ -197,7 +206,7 @@ def chunks(
     x = expression(adata, layer)
     if isinstance(x, sparse.csc_array | sparse.csc_matrix):
         x, rows = (x if rows is None else x[rows]).tocsr(), None
-    in_memory = isinstance(x, np.ndarray) or sparse.issparse(x)
+    in_memory = is_in_memory(x)
     in_order = len(positions) == x.shape[1] and np.array_equal(positions, np.arange(len(positions)))
     size = max(_CHUNK_VALUES // max(x.shape[1], 1), 1)
     rows = np.arange(x.shape[0]) if rows is None else rows

@@ -51,7 +51,7 @@ class TrajectoryField(BaseAnnDataField):
     def __init__(self, adata: AnnData, time_key: str, lineage_key: str | None, batch_key: str | None) -> None:
         super().__init__()
         self.place = "obsm" if holds_table(adata, time_key) else "obs"
-        self.keys = {"time_key": time_key, "lineage_key": lineage_key, "batch_key": batch_key}
+        self.time_key, self.lineage_key, self.batch_key = time_key, lineage_key, batch_key
 
     @property
     def registry_key(self) -> str:
@@ -64,9 +64,9 @@ class TrajectoryField(BaseAnnDataField):
         return self.place
 
     @property
-    def attr_key(self) -> str | None:
+    def attr_key(self) -> str:
         """Key of the pseudotime."""
-        return self.keys["time_key"]
+        return self.time_key
 
     @property
     def is_empty(self) -> bool:
@@ -78,7 +78,7 @@ class TrajectoryField(BaseAnnDataField):
         self._read(adata).trajectories()
 
     def _read(self, adata: AnnData, lineage_names: list[str] | None = None) -> Observations:
-        return read_observations(adata, **self.keys, lineage_names=lineage_names)  # type: ignore[arg-type]
+        return read_observations(adata, self.time_key, self.lineage_key, self.batch_key, lineage_names)
 
     def register_field(self, adata: AnnData) -> dict:
         """Remember the trajectories and their order."""

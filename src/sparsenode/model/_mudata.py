@@ -116,25 +116,30 @@ class MuDataMixin(BaseModelClass):
         saved = kwargs.get("source_registry")  # other cells of a model that is loaded may lack a lineage
         known = None if saved is None else saved["field_registries"][TRAJECTORIES]["state_registry"]["lineages"]
         adata = assemble(mdata, setup_method_args["setup_args"], known)
-        manager = MuDataManager(
+        manager = cls._register(MuDataManager, adata, setup_method_args, **kwargs)
+        manager.mdata = mdata
+        mdata.uns[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY]
+
+    @classmethod
+    def _register(
+        cls, manager_class: type[AnnDataManager], adata: AnnData, setup_method_args: dict[str, Any], **kwargs: Any
+    ) -> AnnDataManager:
+        """Register the AnnData to fit with a manager of its own, as a setup method was asked to."""
+        setup = setup_method_args["setup_args"]
+        manager = manager_class(
             fields=[
-                ExpressionField(REGISTRY_KEYS.X_KEY, layer),
-                TrajectoryField(adata, time_key, lineage_key, batch_key),
+                ExpressionField(REGISTRY_KEYS.X_KEY, setup["layer"]),
+                TrajectoryField(adata, setup["time_key"], setup["lineage_key"], setup["batch_key"]),
             ],
             setup_method_args=setup_method_args,
         )
-        cls._tell_from_original(adata)
-        manager.register_fields(adata, **kwargs)
-        manager.mdata = mdata
-        mdata.uns[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY]
-        cls.register_manager(manager)
-
-    @classmethod
-    def _tell_from_original(cls, adata: AnnData) -> None:
-        """Drop the mark of cells that these were copied from, which would no longer count as set up once these are."""
         known = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
         if known is not None and known.adata is not adata:
+            # The mark of cells that these were copied from, which would no longer count as set up once these are.
             del adata.uns[_SCVI_UUID_KEY]
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+        return manager
 
     @property
     def mdata(self) -> MuData | None:

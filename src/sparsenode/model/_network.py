@@ -466,7 +466,7 @@ class NetworkMixin(VelocityMixin):
         with limited_threads(module):
             for index in read:
                 points = torch.as_tensor(states[lineages == index].reshape(-1, states.shape[2]), dtype=torch.float32)
-                network = chosen * module.n_fields + (index if module.n_fields > 1 else 0)
+                network = chosen * module.n_fields + module.field_of(index)
                 weight = module.reference_weight[index] if at_reference else None
                 total += module.field.jacobian(points.to(module.device), effective, network, weight).cpu().numpy()
         return total / len(read)

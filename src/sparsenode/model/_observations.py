@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -169,7 +168,7 @@ def _check_known(names: Sequence[str], known: Sequence[str], key: str | None) ->
     )
 
 
-def names_of_fates(adata: AnnData, key: str, table: object, known: Sequence[str] = ()) -> list[str] | None:
+def names_of_fates(adata: AnnData, key: str, table: np.ndarray, known: Sequence[str] = ()) -> list[str] | None:
     """Names of the columns of an array of fate probabilities; ``None`` if nothing tells them.
 
     CellRank leaves an array that carries its names, and after a file was written and read a plain one, whose names are the
@@ -179,7 +178,7 @@ def names_of_fates(adata: AnnData, key: str, table: object, known: Sequence[str]
     names = getattr(table, "names", None)
     if names is not None:
         return [str(name) for name in names]
-    n_columns = np.shape(cast("np.ndarray", table))[1]
+    n_columns = table.shape[1]
     if n_columns == len(known) and list(known) == _numbers(n_columns):
         return list(known)
     states = key.replace("lineages", "term_states")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -134,7 +133,7 @@ def check_dynamics(
     ValueError
         If there are any.
     """
-    if order not in (1, 2) or not isinstance(order, Integral) or isinstance(order, bool):
+    if order not in (1, 2) or not _checks.is_integer(order):
         raise ValueError(f"Expected `order` to be 1 or 2, found {order!r}.")
     _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
     if initial_velocity == "observed" and order == 1:
@@ -196,8 +195,7 @@ def check_numbers(n_seeds: object, n_knots: object, seed: object, tolerances: di
     """
     _checks.at_least("n_seeds", n_seeds, 1)
     _checks.at_least("n_knots", n_knots, 3)
-    _checks.at_least("seed", seed, 0)
-    if int(seed) >= _SEEDS:  # type: ignore[call-overload]
+    if _checks.at_least("seed", seed, 0) >= _SEEDS:
         raise ValueError(f"Expected `seed` to be below 2**32, as numpy wants it, found {seed}.")
     for name, value in tolerances.items():
         _checks.positive(name, value)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
 
 from sparsenode._logging import logger
 from sparsenode.model import _expression
@@ -175,7 +174,7 @@ def _some_fingerprints(cells: Cells) -> np.ndarray | None:
     try:
         x = _expression.expression(cells.adata, cells.layer)
         rows = np.unique(np.linspace(0, len(cells.times) - 1, _N_COMPARED).astype(int))  # spread evenly
-        return cells.fingerprints(rows) if isinstance(x, np.ndarray) or sparse.issparse(x) else None
+        return cells.fingerprints(rows) if _expression.is_in_memory(x) else None
     except (KeyError, ValueError):  # gone, or not finite: an error of what needs it, and not all does
         return None
 

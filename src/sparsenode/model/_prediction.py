@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -354,11 +353,7 @@ class PredictionMixin(MuDataMixin):
         """Index of the replicate to report."""
         if replicate is None:
             return self.selected_
-        if (
-            not isinstance(replicate, Integral)
-            or isinstance(replicate, bool)
-            or not 0 <= int(replicate) < self.module.n_replicates
-        ):
+        if not _checks.is_integer(replicate) or not 0 <= int(replicate) < self.module.n_replicates:
             raise ValueError(f"Expected `replicate` to be in [0, {self.module.n_replicates - 1}], found {replicate!r}.")
         return int(replicate)
 

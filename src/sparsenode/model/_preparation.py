@@ -91,17 +91,9 @@ class PreparationMixin(OwnCellsMixin):
             raise ValueError(
                 "Expected expression to vary between the cells of a trajectory, found every gene constant."
             )
-        donors = list(cells.trajectories["batch"])
-        spans, unit = relative_spans(cells.lineages, donors, cells.spans, self._align_batches)
         if not self.is_trained_:
             self._choose_units(data, cells, float(null), fitted)
-        elif not self._align_batches:  # rates were learned per that unit of time
-            known = float(module.time_unit)
-            spans, unit = spans * unit / known, known
-        self._take_clock(cells)
-        with torch.no_grad():
-            module.time_unit.fill_(unit)
-            module.relative_span.copy_(torch.as_tensor(spans))
+        spans = self._take_spans(cells)
         self.data_range_ = data.range
         self.null_models_ = NullModels.fit(data, cells.lineages, len(self.lineages), self._lineage_clocks(cells))
         batch_size = None
@@ -118,6 +110,19 @@ class PreparationMixin(OwnCellsMixin):
         elif fitted == "trajectory":
             batches = self._statistics(data)
         return StatisticsSplitter(batches, indices, steps_per_epoch, batch_size, self._seed)
+
+    @torch.no_grad()
+    def _take_spans(self, cells: Cells) -> np.ndarray:
+        """Give the module the lengths of the trajectories, in its unit of time, which are returned."""
+        donors = list(cells.trajectories["batch"])
+        spans, unit = relative_spans(cells.lineages, donors, cells.spans, self._align_batches)
+        if self.is_trained_ and not self._align_batches:  # rates were learned per that unit of time
+            known = float(self.module.time_unit)
+            spans, unit = spans * unit / known, known
+        self._take_clock(cells)
+        self.module.time_unit.fill_(unit)
+        self.module.relative_span.copy_(torch.as_tensor(spans))
+        return spans
 
     def _statistics(self, data: StreamedData) -> Batches:
         """Statistics of the trajectories, in module units: those of all training cells, of every seed's, and of held-out ones."""
@@ -152,7 +157,7 @@ class PreparationMixin(OwnCellsMixin):
         if self.is_trained_:
             return  # training goes on from what was learned
         module.rate.fill_(float(np.mean([curve.rate(spans) for curve in curves])))
-        module.start_velocity(self._initial_velocities(curves, spans))
+        module.start_velocity_network(self._initial_velocities(curves, spans))
         if self._objective_name == "trajectory":
             batch = self._collocation_batch(curves, spans)
             batch = {name: tensor.to(module.device) for name, tensor in batch.items()}

@@ -209,14 +209,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
     def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict:
         """Everything that goes to ``.uns``, in types that h5ad can store, with genes in the order of the cells' data."""
         setup = {key: value for key, value in self.registry["setup_args"].items() if value is not None}
-        trajectories = {
-            name: np.asarray(values, dtype=str)
-            for name, values in {
-                "name": cells.trajectories.index,
-                "lineage": cells.trajectories["lineage"],
-                "batch": cells.trajectories["batch"],
-            }.items()
-        }
+        table = cells.trajectories.rename_axis("name").reset_index()
+        trajectories = {name: np.asarray(table[name], dtype=str) for name in ("name", "lineage", "batch")}
         summary = {
             "orientation": ORIENTATION,
             "setup": setup,

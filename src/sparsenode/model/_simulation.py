@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import cast
 
 import numpy as np
@@ -151,9 +150,9 @@ class SimulationMixin(ResponseMixin):
         _check_interventions(knockout, overexpress, clamp)
         held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
         self._warn_knockout(knockout)
-        starts, names, lineages, clocks = self._starts(x0, lineage, chosen)
-        self._warn_without_effect(held, lineage, chosen)
         kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
+        starts, names, lineages, clocks = self._starts(x0, lineage, kept, chosen)
+        self._warn_without_effect(held, lineage, chosen)
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
         self._warn_beyond(grid, lengths, given=x0 is not None)
@@ -239,12 +238,11 @@ class SimulationMixin(ResponseMixin):
             )
 
     def _starts(
-        self, x0: np.ndarray | pd.DataFrame | pd.Series | None, lineage: str | None, replicate: int
+        self, x0: np.ndarray | pd.DataFrame | pd.Series | None, lineage: str | None, kept: list[int], replicate: int
     ) -> tuple[np.ndarray, list[str], list[int], np.ndarray]:
-        """Starts × genes, their names and lineages, and the module's time per unit of their pseudotime."""
+        """Starts × genes, given or of the kept trajectories, their names and lineages, and the module's time per unit of pseudotime."""
         index = self._places(lineage)[0]
         if x0 is None:
-            kept = np.flatnonzero([lineage in (None, name) for name in self.trajectories["lineage"]])
             states = self._integrate(None, replicate=replicate).initial_state[kept]
             spans = (self.trajectories["end"] - self.trajectories["start"]).to_numpy(float)
             clocks = self.module.relative_span.double().cpu().numpy() / spans
@@ -252,6 +250,13 @@ class SimulationMixin(ResponseMixin):
             return states, names, [self.module.lineages[m] for m in kept], clocks[kept]
         if lineage is None and self.module.n_fields > 1:
             raise ValueError(f"Expected a `lineage` with `x0`, found none: each of {self.lineages} has its own field.")
+        states, names = self._given_starts(x0)
+        clock = np.full(len(states), 1.0 / float(self.module.time_unit))
+        return states, names, [index] * len(states), clock
+
+    def _given_starts(self, x0: np.ndarray | pd.DataFrame | pd.Series) -> tuple[np.ndarray, list[str]]:
+        """Checked starts × genes, and their names, numbers where they have none."""
+        names = None
         if isinstance(x0, pd.Series):
             x0 = x0.to_frame("0" if x0.name is None else x0.name).T
         if isinstance(x0, pd.DataFrame):
@@ -271,10 +276,7 @@ class SimulationMixin(ResponseMixin):
                     "`x0.reset_index(drop=True)` numbers them."
                 )
             names, x0 = [str(name) for name in x0.index], x0[list(self.genes)].to_numpy()
-            states = _states(x0)
-        else:
-            states = _states(x0)
-            names = [str(row) for row in range(len(states))]
+        states = _states(x0)
         if states.ndim != 2 or states.shape[1] != len(self.genes) or len(states) == 0:
             raise ValueError(f"Expected `x0` to be of shape (starts, {len(self.genes)}), found shape {states.shape}.")
         if not np.isfinite(states).all():
@@ -283,8 +285,7 @@ class SimulationMixin(ResponseMixin):
                 f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of {genes[:5]}"
                 f"{' and more' if len(genes) > 5 else ''}."
             )
-        clock = np.full(len(states), 1.0 / float(self.module.time_unit))
-        return states, names, [index] * len(states), clock
+        return states, names or [str(row) for row in range(len(states))]
 
     def _lengths(self, kept: Sequence[int], clocks: np.ndarray | float) -> pd.Series:
         """Length of some trajectories on the clocks of the starts, the module's time per unit of pseudotime."""
@@ -477,7 +478,7 @@ def _check_interventions(knockout: object, overexpress: object, clamp: object) -
     for name, given in mappings.items():
         if not isinstance(given, Mapping):
             raise TypeError(f"Expected `{name}` to map genes to numbers, found {given!r}.")
-        wrong = {gene: value for gene, value in given.items() if isinstance(value, bool) or not isinstance(value, Real)}
+        wrong = {gene: value for gene, value in given.items() if not _checks.is_number(value)}
         if wrong:
             raise TypeError(f"Expected numbers as values of `{name}`, found {wrong}.")
 

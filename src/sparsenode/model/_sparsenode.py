@@ -8,19 +8,16 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 from mudata import MuData
-from scipy import sparse
-from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
 
 from sparsenode import _checks, _keys
 from sparsenode.model._data import warn_of_lengths
-from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES, ExpressionField, TrajectoryField
+from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES
 from sparsenode.model._options import Options, check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._regulators import (
@@ -34,7 +31,7 @@ from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
-from sparsenode.objectives import InitialState, NullModels, Transport
+from sparsenode.objectives import InitialState, Transport
 from sparsenode.regularizers import Regularizer
 
 _OPTIONS = tuple(option.name for option in dataclasses.fields(Options))
@@ -337,26 +334,13 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         return expression.get(CONSTANT_GENES, [])
 
     def _forget_training(self) -> None:
-        """Attributes that training sets, as they are before it."""
-        self.regularization_path_: pd.DataFrame | None = None
-        self.sparsification_: pd.DataFrame | None = None
-        self.pruned_: dict[str, list[int]] | None = None
-        self.network_: list[list[sparse.csr_array]] | None = None
-        self.network_units_: np.ndarray | None = None
-        self.network_decay_: np.ndarray | None = None
-        self.unshrunk_: np.ndarray | None = None
-        self.deviation_: np.ndarray | None = None
-        self.lineage_deviation_: np.ndarray | None = None
-        self.network_history_: dict[str, pd.DataFrame] | None = None
-        self.null_models_: NullModels | None = None
-        self.data_range_: np.ndarray | None = None
-        self.selected_: int = 0
-        self.given_up_: list[int] = []
-        self.cells_digest_: str | None = None
-        self.fingerprints_: np.ndarray | None = None
-        self.arrangement_: np.ndarray | None = None
-        self.fitted_: str | None = None
-        self.key_added_: str | None = _keys.KEY_ADDED
+        """Attributes that training sets, as they are before it; the mixins say what they hold."""
+        self.regularization_path_ = self.sparsification_ = self.pruned_ = None
+        self.network_ = self.network_units_ = self.network_decay_ = self.unshrunk_ = self.network_history_ = None
+        self.deviation_ = self.lineage_deviation_ = self.data_range_ = self.null_models_ = None
+        self.cells_digest_ = self.fingerprints_ = self.arrangement_ = None
+        self.selected_, self.given_up_ = 0, []
+        self.fitted_, self.key_added_ = None, _keys.KEY_ADDED
 
     @classmethod
     def setup_anndata(
@@ -423,13 +407,4 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             )
         setup_method_args = cls._get_setup_method_args(**locals())
         _check_if_view(adata, copy_if_view=True)
-        manager = AnnDataManager(
-            fields=[
-                ExpressionField(REGISTRY_KEYS.X_KEY, layer),
-                TrajectoryField(adata, time_key, lineage_key, batch_key),
-            ],
-            setup_method_args=setup_method_args,
-        )
-        cls._tell_from_original(adata)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(AnnDataManager, adata, setup_method_args, **kwargs)

@@ -88,8 +88,7 @@ class VelocityMixin(PredictionMixin):
                 slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
                 velocity = np.zeros(x.shape)
                 for m, lineage in enumerate(cells.lineages):
-                    field = lineage if module.n_fields > 1 else 0
-                    velocity += rate[needed[here], m, None] * (slopes[field] + drift[m])
+                    velocity += rate[needed[here], m, None] * (slopes[module.field_of(lineage)] + drift[m])
                 result[here] = velocity * rates
         return result[back]
 

@@ -274,12 +274,12 @@ class SparseNODEModule(BaseModuleClass):
         start = self.initial_state.expand(self.n_replicates, -1, -1)
         return start if self.start_offset is None else start + self.start_offset
 
-    def start_velocity(self, initial_velocity: torch.Tensor) -> None:
+    def start_velocity_network(self, initial_velocity: torch.Tensor) -> None:
         """Start the network of initial velocities from observed slopes, trajectories × variables."""
         if self.initial_velocity is None:
             return
-        fields = self.lineages if self.n_fields > 1 else [0] * len(self.lineages)
         observed = initial_velocity.to(self.initial_state)
+        fields = [self.field_of(lineage) for lineage in self.lineages]
         self.initial_velocity.start_from(self.initial_state, observed, fields)
         self.take_velocities(observed)
 
@@ -292,11 +292,9 @@ class SparseNODEModule(BaseModuleClass):
 
     def start_speed(self) -> torch.Tensor | None:
         """Initial velocities of the trajectories, replicates × trajectories × variables; ``None`` for those of the network."""
-        return (
-            None
-            if self.velocity_offset is None
-            else self.network_velocity(self.start(), self.lineages) + self.velocity_offset
-        )
+        if self.velocity_offset is None:
+            return None
+        return self.network_velocity(self.start(), self.lineages) + self.velocity_offset
 
     def network_velocity(self, start: torch.Tensor, lineages: Sequence[int]) -> torch.Tensor:
         """Initial velocities that the network gives at starts, all replicates × trajectories × variables; only in second order."""
@@ -305,10 +303,13 @@ class SparseNODEModule(BaseModuleClass):
 
     def layout(self, lineages: Sequence[int]) -> Layout:
         """Where trajectories of these lineages stand in the batch of networks."""
-        fields = list(lineages) if self.n_fields > 1 else [0] * len(lineages)
-        return Layout.of(fields, self.n_fields).to(self.device)
+        return Layout.of([self.field_of(lineage) for lineage in lineages], self.n_fields).to(self.device)
 
-    def _start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    def field_of(self, lineage: int) -> int:
+        """Which field moves a lineage: its own, or the one that all share."""
+        return lineage if self.n_fields > 1 else 0
+
+    def _drawn_start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Initial values, replicates × trajectories × variables; bootstrapped from early cells while training."""
         start = self.start()
         if not (self.training and self.bootstrap):
@@ -334,9 +335,9 @@ class SparseNODEModule(BaseModuleClass):
 
     def by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
         """Seeds × … to replicates × …; a leading axis of one serves all replicates."""
-        return (
-            tensor if len(tensor) == 1 else tensor.repeat(len(self.strength) // len(tensor), *[1] * (tensor.dim() - 1))
-        )
+        if len(tensor) == 1:
+            return tensor
+        return tensor.repeat(self.n_replicates // len(tensor), *[1] * (tensor.dim() - 1))
 
     def forward(
         self, tensors: dict[str, torch.Tensor], *_: object, **__: object
@@ -380,7 +381,7 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
-        start, speed = self._noisy(self._start(tensors))
+        start, speed = self._noisy(self._drawn_start(tensors))
         span = self.relative_span
         if self.training and self.clock_noise > 0:
             span = span * self.by_replicate(torch.exp(self.clock_noise * self.draw(span.shape, "normal")))

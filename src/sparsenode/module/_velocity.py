@@ -78,12 +78,8 @@ class _Gather(torch.autograd.Function):
         *parameters: torch.Tensor,
     ) -> Any:
         """Views of the parameters."""
-        ctx.tape, ctx.architecture, ctx.has_decay, ctx.has_skip = (
-            tape,
-            architecture,
-            decay is not None,
-            skip is not None,
-        )
+        ctx.tape, ctx.architecture = tape, architecture
+        ctx.has_decay, ctx.has_skip = decay is not None, skip is not None
         ctx.set_materialize_grads(False)
         return tuple(None if p is None else p.view_as(p) for p in (decay, skip, *parameters))
 

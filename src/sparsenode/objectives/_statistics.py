@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import sparse
@@ -59,8 +59,6 @@ class TrajectoryStatistics:
         :math:`s`, per variable, M × d.
     weight
         Total weight of the cells, M.
-    n_cells
-        Number of cells with a positive weight, M.
     total
         Weighted sum of expression, M × d.
     """
@@ -69,7 +67,6 @@ class TrajectoryStatistics:
     cross: np.ndarray
     square: np.ndarray
     weight: np.ndarray
-    n_cells: np.ndarray
     total: np.ndarray
 
     @property
@@ -84,7 +81,6 @@ class TrajectoryStatistics:
             self.cross - other.cross,
             self.square - other.square,
             self.weight - other.weight,
-            self.n_cells - other.n_cells,
             self.total - other.total,
         )
 
@@ -93,12 +89,10 @@ class TrajectoryStatistics:
         knots = self.gram.shape[1] // 2
         # The first K columns of the basis sum to one in every row, so G applied to them gives H'W1.
         basis_sum = self.gram[:, :, :knots].sum(2)
-        return TrajectoryStatistics(
-            gram=self.gram,
+        return replace(
+            self,
             cross=self.cross - basis_sum[:, :, None] * centre[:, None, :],
             square=self.square - 2 * centre * self.total + self.weight[:, None] * centre**2,
-            weight=self.weight,
-            n_cells=self.n_cells,
             total=self.total - self.weight[:, None] * centre,
         )
 
@@ -158,11 +152,12 @@ class _Accumulator:
         self.cross = np.zeros((n_trajectories, 2 * n_knots, n_vars))
         self.square = np.zeros((n_trajectories, n_vars))
         self.weight = np.zeros(n_trajectories)
-        self.n_cells = np.zeros(n_trajectories, dtype=np.int64)
         self.total = np.zeros((n_trajectories, n_vars))
 
     def add(self, trajectory: int, times: np.ndarray, weights: np.ndarray, x: np.ndarray) -> None:
         """Add cells of one trajectory; ``x`` is cells × variables."""
+        if len(weights) == 0:
+            return
         basis = hermite_basis(times, self.gram.shape[1] // 2)
         weighted = (sparse.diags_array(weights) @ basis).T.tocsr()
         self.gram[trajectory] += (weighted @ basis).toarray()
@@ -170,12 +165,17 @@ class _Accumulator:
         self.square[trajectory] += weights @ (x * x)
         self.total[trajectory] += weights @ x
         self.weight[trajectory] += weights.sum()
-        self.n_cells[trajectory] += len(weights)
 
     def result(self, shift: np.ndarray) -> TrajectoryStatistics:
         """Statistics of the data before ``shift`` was subtracted from it."""
-        shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.n_cells, self.total)
+        shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.total)
         return shifted.centred(-np.broadcast_to(shift, self.total.shape))
+
+
+def _weights_in_bins(times: np.ndarray, weights: np.ndarray) -> sparse.csr_array:
+    """Weight of each cell in the time bin that it falls into, bins × cells."""
+    bins = np.minimum((times * N_BINS).astype(np.int64), N_BINS - 1)
+    return sparse.csr_array((weights, (bins, np.arange(len(bins)))), shape=(N_BINS, len(bins)))
 
 
 def stream(
@@ -220,23 +220,19 @@ def stream(
         shift = x.mean(0) if shift is None else shift
         shifted = x - shift
         initial += cells.initial_weights[rows].T @ x
-        if training[rows].any():
-            low = np.minimum(low, x[training[rows]].min(0))
-            high = np.maximum(high, x[training[rows]].max(0))
+        low = np.minimum(low, x[training[rows]].min(0, initial=np.inf))
+        high = np.maximum(high, x[training[rows]].max(0, initial=-np.inf))
         for name, edge_weights in cells.edges.items():
             edges[name] += edge_weights[rows].T @ x
         for m in range(n_trajectories):
-            in_trajectory = cells.weights[rows, m] > 0
+            times, weights = cells.times[rows, m], cells.weights[rows, m]
             for name, mask in masks.items():
-                chosen = in_trajectory & mask[rows]
-                if chosen.any():
-                    times, weights = cells.times[rows, m][chosen], cells.weights[rows, m][chosen]
-                    accumulators[name].add(m, times, weights, shifted[chosen])
-                    if name == "training":
-                        bins = np.minimum((times * N_BINS).astype(np.int64), N_BINS - 1)
-                        place = sparse.csr_array((weights, (bins, np.arange(len(bins)))), shape=(N_BINS, len(bins)))
-                        bin_weight[m] += place.sum(1)
-                        bin_total[m] += place @ x[chosen]
+                chosen = (weights > 0) & mask[rows]
+                accumulators[name].add(m, times[chosen], weights[chosen], shifted[chosen])
+            chosen = (weights > 0) & training[rows]
+            in_bins = _weights_in_bins(times[chosen], weights[chosen])
+            bin_weight[m] += in_bins.sum(1)
+            bin_total[m] += in_bins @ x[chosen]
             here = (cells.early[m] >= first) & (cells.early[m] < first + len(x))
             early[m][here] = x[cells.early[m][here] - first]
     if shift is None:

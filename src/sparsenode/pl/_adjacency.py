@@ -170,7 +170,7 @@ class _Groups:
         names = [self.names[groups[start]] for start in starts]
         for start in starts[1:]:
             (axis.axvline if is_top else axis.axhline)(start - 0.5, color="black", linewidth=0.8)
-        width = axis.get_window_extent().width * 72 / axis.figure.dpi / len(genes)  # of a column, in points
+        width = _common.in_points(axis.get_window_extent().width, axis) / len(genes)  # of a column, in points
         narrow = any(
             5 * len(name) > width * (end - start) for name, start, end in zip(names, starts, ends, strict=True)
         )
@@ -220,7 +220,7 @@ def _draw(
     frame = axis.get_window_extent()
     sides = ((axis.set_xticks, columns, 90, frame.width), (axis.set_yticks, rows, 0, frame.height))
     for setter, names, rotation, length in sides:
-        n_labels = min(_MAX_LABELS, max(1, int(length * 72 / axis.figure.dpi / _LABEL)))
+        n_labels = min(_MAX_LABELS, max(1, int(_common.in_points(length, axis) / _LABEL)))
         step = -(-len(names) // n_labels)
         setter(
             np.arange(0, len(names), step),

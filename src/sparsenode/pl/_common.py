@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +20,8 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from sparsenode import _checks, _keys
 from sparsenode.model._network import Block
+
+_Length = TypeVar("_Length", float, np.ndarray)
 
 # Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
@@ -162,6 +164,11 @@ def log_ticks(axis: Axis) -> None:
     axis.set_ticks(ticks[:: -(-len(ticks) // 7)])
     axis.set_ticks([], minor=True)
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def in_points(length: _Length, axis: Axes) -> _Length:
+    """A length on the screen, or several, in points."""
+    return length * 72 / axis.figure.dpi
 
 
 def panels(

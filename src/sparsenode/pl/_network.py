@@ -192,7 +192,7 @@ def _frame(size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _fit(axis: Axes, size: np.ndarray) -> float:
     """How much smaller than planned given axes are; at most 1."""
     box = axis.get_window_extent()
-    points = np.array([box.width, box.height]) * _POINTS_PER_INCH / axis.figure.dpi
+    points = _common.in_points(np.array([box.width, box.height]), axis)
     return float(min(1.0, (points / size).min()))
 
 
@@ -276,17 +276,8 @@ def _draw_legend(axis: Axes, graph: nx.DiGraph, degrees: np.ndarray, diameters: 
         for weight in dict.fromkeys((min(weights), max(weights)))
     ]
     sizes = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="o",
-            markersize=factor * diameters[degrees == degree][0],
-            color=_GREY,
-            label=label,
-        )
+        _common.dot(f"{degree} target{'s' if degree > 1 else ''}", _GREY, factor * diameters[degrees == degree][0])
         for degree in dict.fromkeys((degrees[degrees > 0].min(), degrees.max()))
-        for label in [f"{degree} target{'s' if degree > 1 else ''}"]
     ]
     blank = Line2D([], [], linestyle="", label=" ")
     columns: list[list[Any]] = [signs, widths, sizes]

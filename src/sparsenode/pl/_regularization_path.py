@@ -111,7 +111,7 @@ def _label_strengths(axis: Axes, strengths: np.ndarray) -> None:
     places = axis.transData.transform(np.column_stack([strengths, np.ones(len(strengths))]))[:, 0]
     kept: list[int] = []
     end = -np.inf
-    for i, (place, label) in enumerate(zip(places * 72 / axis.figure.dpi, labels, strict=True)):
+    for i, (place, label) in enumerate(zip(_common.in_points(places, axis), labels, strict=True)):
         left = place - _CHARACTER * len(label) / 2
         if left > end:
             kept.append(i)

@@ -189,7 +189,7 @@ def _make_room(axis: Axes) -> None:
     """Move the right end of the scale, so that the numbers beside it are within the axes."""
     low, high = axis.get_xlim()
     ticks = axis.get_xticks()
-    width = axis.get_window_extent().width * 72 / axis.figure.dpi
+    width = _common.in_points(axis.get_window_extent().width, axis)
     kept = max(1 - (_COLUMNS[-1] + 4) / width, 0.3)  # of the width, for the scale
     axis.set_xlim(low, low * (high / low) ** (1 / kept))
     axis.set_xticks(ticks[(ticks >= low) & (ticks <= high)])

@@ -79,15 +79,7 @@ def trajectory(
     values = np.asarray(fit["values"])
     names = list(dict.fromkeys(map(str, fit["lineage"])))
     shown = names if lineages is None else _common.check_names(lineages, names, "lineages")
-    kept = [gene for gene in model_genes if gene in adata.var_names]
-    if not kept:
-        raise ValueError(f"Expected genes of the fit in `adata.var_names`, found none of {len(model_genes)}.")
-    if genes is None:
-        spread = (values.max(1) - values.min(1)).max(0)
-        ranked = [model_genes[i] for i in _common.top_range(spread, len(spread))]
-        wanted = [gene for gene in ranked if gene in kept][:_N_DEFAULT]
-    else:
-        wanted = _common.check_names(genes, kept, "genes")
+    wanted = _wanted_genes(adata, genes, model_genes, values)
     observations = read_observations(adata, setup["time_key"], setup.get("lineage_key"), setup.get("batch_key"), names)
     looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
     groups = _groups(observations.memberships, names, shown)
@@ -106,26 +98,44 @@ def trajectory(
                 linewidths=0,
                 rasterized=True,
             )
-        for m, (lineage, batch) in enumerate(zip(map(str, fit["lineage"]), map(str, fit["batch"]), strict=True)):
-            if lineage in shown:
-                axis.plot(
-                    fit["times"][m],
-                    values[m][:, model_genes.index(gene)],
-                    color=looks.color(lineage, batch),
-                    linewidth=2,
-                    linestyle=looks.style(batch),
-                    label=fit["name"][m],
-                )
+        _draw_fit(axis, fit, values[..., model_genes.index(gene)], shown, looks)
         axis.set_title(gene, parse_math=False)
         axis.set_xlabel(setup["time_key"], parse_math=False)
-        axis.set_ylabel(
-            "expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value"
-        )  # second order is for motion
+        # Second order is for motion.
+        axis.set_ylabel("expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value")
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
     if handles:
         _common.legend(figure, axes[0], handles, beneath=ax is None, title=title)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _wanted_genes(
+    adata: AnnData, genes: str | Sequence[str] | None, model_genes: list[str], values: np.ndarray
+) -> list[str]:
+    """Genes of the fit that are in the data: those that are named, or those whose trajectories vary most."""
+    kept = [gene for gene in model_genes if gene in adata.var_names]
+    if not kept:
+        raise ValueError(f"Expected genes of the fit in `adata.var_names`, found none of {len(model_genes)}.")
+    if genes is not None:
+        return _common.check_names(genes, kept, "genes")
+    spread = (values.max(1) - values.min(1)).max(0)
+    ranked = [model_genes[i] for i in _common.top_range(spread, len(spread))]
+    return [gene for gene in ranked if gene in kept][:_N_DEFAULT]
+
+
+def _draw_fit(axis: Axes, fit: dict[str, Any], values: np.ndarray, shown: list[str], looks: _Looks) -> None:
+    """Trajectories of one gene, trajectories × times, in the lineages that are shown."""
+    for m, (lineage, batch) in enumerate(zip(map(str, fit["lineage"]), map(str, fit["batch"]), strict=True)):
+        if lineage in shown:
+            axis.plot(
+                fit["times"][m],
+                values[m],
+                color=looks.color(lineage, batch),
+                linewidth=2,
+                linestyle=looks.style(batch),
+                label=fit["name"][m],
+            )
 
 
 def _times(observations: Observations, names: list[str], shown: list[str], lineage: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import bioframe
 import numpy as np
@@ -91,7 +90,7 @@ def assign_peaks(
 
 def _check_arguments(promoter: Sequence[int], max_distance: int) -> None:
     given = list(promoter) if isinstance(promoter, Sequence | np.ndarray | pd.Series) else []
-    integers = [value for value in given if isinstance(value, Integral) and not isinstance(value, bool)]
+    integers = [value for value in given if _checks.is_integer(value)]
     if len(integers) != 2 or len(given) != 2 or integers[0] < 0 or integers[1] < 1:
         raise ValueError(
             "Expected `promoter` to be bases upstream (0 or more) and downstream (1 or more), such as (1000, 100), found "

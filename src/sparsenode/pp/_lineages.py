@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -86,11 +85,11 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(values, adata.obs_names, names)
 
 
-def _names(adata: AnnData, key: str, table: object) -> list[str]:
+def _names(adata: AnnData, key: str, table: np.ndarray) -> list[str]:
     names = names_of_fates(adata, key, table)
     if names is None:
         raise ValueError(
-            f"Expected names of the {np.shape(cast('np.ndarray', table))[1]} lineages in `adata.obsm[{key!r}]`, found an array without any. Make it a data "
+            f"Expected names of the {table.shape[1]} lineages in `adata.obsm[{key!r}]`, found an array without any. Make it a data "
             f"frame: `adata.obsm[{key!r}] = pd.DataFrame(adata.obsm[{key!r}], adata.obs_names, columns=[…])`."
         )
     return names

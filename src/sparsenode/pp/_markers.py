@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from anndata import AnnData
-from scipy import sparse
 
-from sparsenode.model._expression import are_whole, expression, place, require_finite, sample
+from sparsenode.model._expression import are_whole, expression, is_in_memory, place, require_finite, sample, stored
 
 Method = Literal["t-test", "t-test_overestim_var", "wilcoxon"]
 
@@ -44,12 +43,12 @@ def top_features(
         As in :func:`scanpy.tl.rank_genes_groups`.
     """
     x = expression(adata, layer)
-    if not isinstance(x, np.ndarray) and not sparse.issparse(x):
+    if not is_in_memory(x):
         raise TypeError(
             f"Expected values in memory in {place(layer)}, found {type(x).__name__}. Pass `mdata.to_memory()`."
         )
-    require_finite(x.data if sparse.issparse(x) else x, layer)
-    _refuse_counts(x, layer)
+    require_finite(stored(x), layer)
+    _refuse_counts(stored(x), layer)
     # Only a frame around the same matrix: scanpy writes its results here, not into the data.
     labels = pd.DataFrame({"group": groups.astype(str).astype("category").to_numpy()}, index=adata.obs_names)
     positions = pd.DataFrame(index=pd.Index(map(str, range(adata.n_vars))))
@@ -68,9 +67,8 @@ def top_features(
     return result
 
 
-def _refuse_counts(x: object, layer: str | None) -> None:
+def _refuse_counts(values: np.ndarray, layer: str | None) -> None:
     """Refuse counts: cells with more of them would seem to be higher in everything. Zeros and ones pass."""
-    values = x.data if sparse.issparse(x) else np.asarray(x)  # type: ignore[attr-defined]
     values = sample(values)
     if values.size and values.max() > 1 and are_whole(values):
         raise ValueError(

@@ -90,27 +90,10 @@ def prepare_motion(
     >>> training = sn.pp.prepare_motion(frames)  # doctest: +SKIP
     """
     _checks.anndata(adata)
-    for key in (time_key, trial_key):
-        if key not in adata.obs:
-            raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
     _checks.booleans(mirror=mirror)
-    x = dense(adata.X).astype(np.float64)
-    if not np.isfinite(x).all():
-        raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
-    if not np.isfinite(_checks.numbers(f"adata.obs[{time_key!r}]", adata.obs[time_key])).all():
-        raise ValueError(f"Expected finite times in `adata.obs[{time_key!r}]`, found NaN or infinite ones.")
-    if adata.obs[trial_key].isna().any():
-        raise ValueError(f"Expected a trial for every frame in `adata.obs[{trial_key!r}]`, found missing ones.")
+    x = _coordinates(adata, time_key, trial_key)
     if reference is not None:
-        _checks.anndata(reference, "reference")
-        found = copy.deepcopy(_components(reference, "reference"))  # a reference keeps its own
-        _check_coordinates(adata, found["coordinates"])
-        table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
-        trials = table.obs[trial_key].astype("category").cat.remove_unused_categories()
-        table.obs[trial_key] = trials.cat.rename_categories(
-            list(map(str, trials.cat.categories))
-        )  # as without a reference
-        return table
+        return _prepare_like(reference, adata, x, time_key, trial_key)
     if mirror and "joint" in adata.var:
         _warn_of_one_side(adata.var["joint"].astype(str))
     _checks.at_least("n_components", n_components, 1)
@@ -177,13 +160,40 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     What the components left out does not come back: do not use it to judge how small the errors of a fit are in single joints
     without comparing the result with the frames themselves.
     """
-    found = _components(reference, "reference")
+    found = _components(reference)
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0 or values.shape[-1] != found["axes"].shape[1]:
         raise ValueError(
             f"Expected {found['axes'].shape[1]} components, found {values.shape[-1] if values.ndim else 'a single number'}."
         )
     return values @ found["axes"].T + found["centre"]
+
+
+def _coordinates(adata: AnnData, time_key: str, trial_key: str) -> np.ndarray:
+    """Frames × coordinates, after refusing frames without a place, a time or a trial."""
+    for key in (time_key, trial_key):
+        if key not in adata.obs:
+            raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
+    x = dense(adata.X).astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
+    if not np.isfinite(_checks.numbers(f"adata.obs[{time_key!r}]", adata.obs[time_key])).all():
+        raise ValueError(f"Expected finite times in `adata.obs[{time_key!r}]`, found NaN or infinite ones.")
+    if adata.obs[trial_key].isna().any():
+        raise ValueError(f"Expected a trial for every frame in `adata.obs[{trial_key!r}]`, found missing ones.")
+    return x
+
+
+def _prepare_like(reference: AnnData, adata: AnnData, x: np.ndarray, time_key: str, trial_key: str) -> AnnData:
+    """The frames themselves in the components of a reference."""
+    _checks.anndata(reference, "reference")
+    found = copy.deepcopy(_components(reference))  # a reference keeps its own
+    _check_coordinates(adata, found["coordinates"])
+    table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
+    trials = table.obs[trial_key].astype("category").cat.remove_unused_categories()
+    # Strings, as without a reference.
+    table.obs[trial_key] = trials.cat.rename_categories(list(map(str, trials.cat.categories)))
+    return table
 
 
 def _check_coordinates(adata: AnnData, coordinates: np.ndarray) -> None:
@@ -199,10 +209,10 @@ def _check_coordinates(adata: AnnData, coordinates: np.ndarray) -> None:
     )
 
 
-def _components(adata: AnnData, name: str) -> dict:
-    if _KEY not in adata.uns:
-        raise KeyError(f"Expected `{name}` to come from `prepare_motion`, found no `{name}.uns[{_KEY!r}]`.")
-    return adata.uns[_KEY]
+def _components(reference: AnnData) -> dict:
+    if _KEY not in reference.uns:
+        raise KeyError(f"Expected `reference` to come from `prepare_motion`, found no `reference.uns[{_KEY!r}]`.")
+    return reference.uns[_KEY]
 
 
 def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:

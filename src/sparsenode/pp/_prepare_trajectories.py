@@ -12,7 +12,16 @@ from scipy import sparse
 
 from sparsenode import _checks, _keys
 from sparsenode._logging import logger
-from sparsenode.model._expression import LOGGED, are_whole, expression, place, require_finite, sample
+from sparsenode.model._expression import (
+    LOGGED,
+    are_whole,
+    expression,
+    is_in_memory,
+    place,
+    require_finite,
+    sample,
+    stored,
+)
 from sparsenode.model._observations import SINGLE_LINEAGE
 from sparsenode.pp._lineages import lineages_of_cell_types, lineages_of_fates
 
@@ -167,11 +176,11 @@ def prepare_trajectories(
 def check_counts(adata: AnnData, layer: str | None) -> None:
     """Refuse what has been scaled or logged; values that were only divided by a library size pass."""
     x = expression(adata, layer)
-    if not isinstance(x, np.ndarray) and not sparse.issparse(x):
+    if not is_in_memory(x):
         raise TypeError(
             f"Expected counts in memory in {place(layer)}, found {type(x).__name__}. Load them, as `adata.to_memory()` does."
         )
-    values = x.data if sparse.issparse(x) else x
+    values = stored(x)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"Expected numeric counts in {place(layer)}, found dtype {values.dtype}.")
     if values.size == 0 or adata.n_obs == 0 or adata.n_vars == 0:

@@ -12,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
@@ -220,15 +221,15 @@ def _wanted_types(groups: Mapping[str, pd.Series], lineages: Mapping[str, list[s
     return wanted
 
 
-def _motif_matrix(motifs: pd.DataFrame | str, atac: object, genes: pd.Index) -> tuple[sparse.csr_matrix, np.ndarray]:
+def _motif_matrix(motifs: pd.DataFrame | str, atac: AnnData, genes: pd.Index) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Motifs in peaks as a matrix of peaks × factors that are genes, and the positions of these among the genes."""
     if isinstance(motifs, str):
-        if motifs not in atac.varm:  # type: ignore[attr-defined]
+        if motifs not in atac.varm:
             raise KeyError(
-                f"Expected `motifs` to be a table or a key of `.varm`, found {motifs!r}; there are {list(atac.varm)}. "  # type: ignore[attr-defined]
+                f"Expected `motifs` to be a table or a key of `.varm`, found {motifs!r}; there are {list(atac.varm)}. "
                 "`pp.scan_motifs` finds motifs in the sequence."
             )
-        motifs = atac.varm[motifs]  # type: ignore[attr-defined]
+        motifs = atac.varm[motifs]
     if not isinstance(motifs, pd.DataFrame):
         raise TypeError(
             f"Expected `motifs` to be a data frame with peaks as index and factors as columns, found {type(motifs).__name__}."
@@ -238,7 +239,7 @@ def _motif_matrix(motifs: pd.DataFrame | str, atac: object, genes: pd.Index) -> 
             raise ValueError(
                 f"Expected unique names in the {axis} of `motifs`, found {labels[labels.duplicated()][0]!r} twice."
             )
-    peaks = atac.var_names  # type: ignore[attr-defined]
+    peaks = atac.var_names
     rows, factors = motifs.index.get_indexer(peaks), genes.get_indexer(motifs.columns.astype(str))
     if (rows < 0).all():
         raise ValueError(

@@ -67,8 +67,7 @@ class GroupLasso(Regularizer):
 
     def __init__(self, strength: ArrayLike = 0.01, adaptive: int = 0) -> None:
         super().__init__(strength)
-        _checks.at_least("adaptive", adaptive, 0)
-        self.adaptive = int(adaptive)
+        self.adaptive = _checks.at_least("adaptive", adaptive, 0)
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Mean over targets of the scaled norms of the columns, and of the magnitudes of the skip."""

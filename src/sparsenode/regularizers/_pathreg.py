@@ -87,8 +87,7 @@ class PathReg(Regularizer):
         adaptive: int = 0,
     ) -> None:
         super().__init__(strength)
-        _checks.at_least("adaptive", adaptive, 0)
-        self.adaptive = int(adaptive)
+        self.adaptive = _checks.at_least("adaptive", adaptive, 0)
         _checks.non_negative("shrinkage", shrinkage)
         _checks.choice("gates", gates, get_args(Gates))
         self.gates = gates

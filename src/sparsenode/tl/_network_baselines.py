@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -105,7 +104,7 @@ def network_baselines(
         raise ValueError(f"Expected `methods` to name some of {list(METHODS)}, found none.")
     _checks.at_least("n_trees", n_trees, 1)
     _checks.at_least("seed", seed, 0)
-    if not isinstance(n_jobs, Integral) or isinstance(n_jobs, bool) or n_jobs == 0:
+    if not _checks.is_integer(n_jobs) or n_jobs == 0:
         raise ValueError(f"Expected `n_jobs` to be a positive integer, or -1 for all processors, found {n_jobs!r}.")
     _expression.check_expression(adata, layer)
     chosen = _genes(adata, genes)
@@ -117,7 +116,7 @@ def network_baselines(
     sources = np.arange(len(chosen)) if found is None else np.array(found)
     positions = adata.var_names.get_indexer(chosen)
     x = np.ascontiguousarray(np.vstack([block for _, block in _expression.chunks(adata, layer, positions)]))
-    functions = _functions(n_trees, n_jobs, seed)
+    functions = _functions(n_trees, int(n_jobs), seed)
     return {name: _edges(functions[name](x, sources), chosen, sources) for name in names}
 
 

@@ -320,7 +320,8 @@ class TrainingPlan(pl.LightningModule):
             self._end_step(self.schedule, mean["error"], sparsity)
         self.log("feature_sparsity", feature, prog_bar=True)
         self.log("weight_sparsity", weight)
-        if getattr(self.trainer, "datamodule", None) is None or self.trainer.datamodule.batches.validation is None:  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None or data.batches.validation is None:
             self._keep_best(float((mean["error"] + mean["penalty"]).mean()))
         elif self._validation_loss is not None:
             self._keep_best(self._validation_loss)
