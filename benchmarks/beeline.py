@@ -27,7 +27,7 @@ import pandas as pd
 from _timing import silence
 
 from sparsenode import SparseNODE, tl
-from sparsenode.model._observations import MIN_CELLS
+from sparsenode._input._observations import MIN_CELLS
 
 COLUMNS = ["network", "seed", "method", "auprc_ratio", "epr", "auroc", "sign_accuracy", "seconds"]
 SCORES = ["auprc_ratio", "epr", "auroc", "sign_accuracy"]

@@ -143,3 +143,29 @@ def fitted_donors(make_adata, fit) -> sn.SparseNODE:
 def results(fitted) -> AnnData:
     """The cells of ``fitted`` with the results of the fit, to do with as one likes."""
     return fitted.adata.copy()
+
+
+@pytest.fixture
+def refused() -> Callable[..., str]:
+    """Assert that setting up fails, with a message that holds all of the parts."""
+
+    def check(adata: AnnData, error: type[Exception], *parts: str, **setup) -> str:
+        with pytest.raises(error) as caught:
+            sn.SparseNODE.setup_anndata(adata, **setup)
+        message = str(caught.value)
+        assert [part for part in parts if part not in message] == [], message
+        return message
+
+    return check
+
+
+@pytest.fixture
+def same_state() -> Callable[[sn.SparseNODE, sn.SparseNODE], bool]:
+    """Whether two models have the same parameters and buffers, bit for bit."""
+
+    def check(one: sn.SparseNODE, other: sn.SparseNODE) -> bool:
+        first, second = one.module.state_dict(), other.module.state_dict()
+        assert list(first) == list(second)
+        return all(first[key].equal(second[key]) for key in first)
+
+    return check

@@ -7,23 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from anndata import AnnData
 
 import sparsenode as sn
-
-
-@pytest.fixture
-def refused() -> Callable[..., str]:
-    """Assert that setting up fails, with a message that holds all of the parts."""
-
-    def check(adata: AnnData, error: type[Exception], *parts: str, **setup) -> str:
-        with pytest.raises(error) as caught:
-            sn.SparseNODE.setup_anndata(adata, **setup)
-        message = str(caught.value)
-        assert [part for part in parts if part not in message] == [], message
-        return message
-
-    return check
 
 
 @pytest.fixture(scope="session")
@@ -49,18 +34,6 @@ def quietly() -> Callable[..., np.ndarray]:
             return model.predict(times=times, **arguments)
 
     return predict
-
-
-@pytest.fixture
-def same_state() -> Callable[[sn.SparseNODE, sn.SparseNODE], bool]:
-    """Whether two models have the same parameters and buffers, bit for bit."""
-
-    def check(one: sn.SparseNODE, other: sn.SparseNODE) -> bool:
-        first, second = one.module.state_dict(), other.module.state_dict()
-        assert list(first) == list(second)
-        return all(first[key].equal(second[key]) for key in first)
-
-    return check
 
 
 @pytest.fixture(scope="session")

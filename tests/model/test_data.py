@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sparsenode._input._observations import read_observations
 from sparsenode.model._data import (
     Cells,
     full_batch,
     relative_spans,
 )
-from sparsenode.model._observations import read_observations
 
 
 @pytest.fixture

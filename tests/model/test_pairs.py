@@ -9,8 +9,8 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from sparsenode._input._observations import read_observations
 from sparsenode.model._data import Cells
-from sparsenode.model._observations import read_observations
 from sparsenode.model._pairs import centre_batch, chance_of_order, pair_batch, relax_batch, relaxation_strength, rows_of
 from sparsenode.objectives import Transport, couple_cells
 

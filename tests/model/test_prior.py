@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import sparsenode as sn
-from sparsenode.model._regulators import prior_weight_matrix
+from sparsenode._input._regulators import prior_weight_matrix
 from sparsenode.regularizers import CNODE, GroupLasso
 
 GENES = pd.Index(["a", "b", "c"], dtype=object)

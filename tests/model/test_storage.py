@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy import sparse
 
 import sparsenode as sn
-from sparsenode.model import _expression
+from sparsenode._input import _expression
 
 
 def dask_array(x: np.ndarray, chunks: tuple[int, int]):

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.preprocessing import MinMaxScaler
 
 from sparsenode import pp
-from sparsenode.model import _expression
+from sparsenode._input import _expression
 
 
 @pytest.fixture

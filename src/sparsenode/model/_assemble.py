@@ -13,10 +13,10 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode._input._expression import dense, expression
+from sparsenode._input._modalities import annotation, modality, same_values
+from sparsenode._input._observations import read_observations
 from sparsenode._logging import logger
-from sparsenode.model._expression import dense, expression
-from sparsenode.model._modalities import annotation, modality, same_values
-from sparsenode.model._observations import read_observations
 
 EXPRESSION, REGULATORS = "layer", "regulator_layer"
 _ANNOTATIONS = {"time_key": ("obs", "obsm"), "lineage_key": ("obs", "obsm"), "batch_key": ("obs",)}

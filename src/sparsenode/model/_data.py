@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from sparsenode.model import _expression
-from sparsenode.model._observations import Observations
+from sparsenode._input import _expression
+from sparsenode._input._observations import Observations
 from sparsenode.objectives import (
     CellTable,
     InitialState,
@@ -87,7 +87,7 @@ class Cells:
         return (self.trajectories["end"] - self.trajectories["start"]).to_numpy(float)
 
     def chunks(self, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Expression of the model's genes in all cells, or in some; see :func:`sparsenode.model._expression.chunks`."""
+        """Expression of the model's genes in all cells, or in some; see :func:`sparsenode._input._expression.chunks`."""
         positions = _expression.gene_positions(self.adata, list(self.genes))
         return _expression.chunks(self.adata, self.layer, positions, rows)
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from sparsenode import _checks
-from sparsenode.model._observations import TOTAL
+from sparsenode._input._observations import TOTAL
 from sparsenode.model._prediction import InitialVelocities, PredictionMixin
 
 if TYPE_CHECKING:

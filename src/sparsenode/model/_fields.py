@@ -9,9 +9,9 @@ import rich.table
 from anndata import AnnData
 from scvi.data.fields import BaseAnnDataField, LayerField
 
-from sparsenode.model import _expression
-from sparsenode.model._observations import Observations, read_observations
-from sparsenode.model._pseudotime import holds_table
+from sparsenode._input import _expression
+from sparsenode._input._observations import Observations, read_observations
+from sparsenode._input._pseudotime import holds_table
 
 TRAJECTORIES = "trajectories"
 CONSTANT_GENES = "constant_genes"

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sparsenode import _checks
+from sparsenode._input._regulators import SelfEdges
 from sparsenode.model._prediction import InitialVelocities
-from sparsenode.model._regulators import SelfEdges
 from sparsenode.objectives import InitialState, Transport
 from sparsenode.regularizers import CNODE, Regularizer, get
 

@@ -12,8 +12,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from sparsenode._input import _expression
 from sparsenode._logging import logger
-from sparsenode.model import _expression
 from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import TRAJECTORIES
 from sparsenode.model._prediction import PredictionMixin

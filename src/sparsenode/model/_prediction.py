@@ -16,11 +16,11 @@ from scipy.interpolate import CubicSpline
 
 from sparsenode import _checks
 from sparsenode._errors import DivergenceError
-from sparsenode.model import _expression
+from sparsenode._input import _expression
+from sparsenode._input._observations import read_observations
 from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
-from sparsenode.model._observations import read_observations
 from sparsenode.module import Solver
 from sparsenode.module._solve import hermite_basis
 from sparsenode.training import limited_threads

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from sparsenode import _checks, _keys
 from sparsenode._errors import DivergenceError
+from sparsenode._input._expression import gene_positions
 from sparsenode.model._assemble import (
     EXPRESSION,
     REGULATORS,
@@ -26,7 +27,6 @@ from sparsenode.model._assemble import (
     spread_results,
 )
 from sparsenode.model._evaluation import EvaluationMixin
-from sparsenode.model._expression import gene_positions
 from sparsenode.model._history import history_table
 from sparsenode.model._network import Block, NetworkMixin
 

@@ -16,17 +16,17 @@ from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
 
 from sparsenode import _checks, _keys
-from sparsenode.model._data import warn_of_lengths
-from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES
-from sparsenode.model._options import Options, check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
-from sparsenode.model._prediction import InitialVelocities
-from sparsenode.model._regulators import (
+from sparsenode._input._regulators import (
     SelfEdges,
     path_weight_matrix,
     prior_weight_matrix,
     regulator_positions,
     report_path_weights,
 )
+from sparsenode.model._data import warn_of_lengths
+from sparsenode.model._fields import CONSTANT_GENES, TRAJECTORIES
+from sparsenode.model._options import Options, check_dynamics, check_knowledge, check_numbers, resolve, why_not_coupled
+from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule

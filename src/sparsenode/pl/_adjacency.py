@@ -17,7 +17,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import pdist
 
 from sparsenode import _checks, _keys
-from sparsenode.model._expression import dense
+from sparsenode._input._expression import dense
 from sparsenode.model._network import Block
 from sparsenode.pl import _common
 

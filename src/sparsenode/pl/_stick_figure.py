@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsenode import _checks, _keys
-from sparsenode.model._expression import dense
+from sparsenode._input._expression import dense
 from sparsenode.pl import _common
 
 _NARROWEST, _MARGIN = 2.4, 0.7  # width of a figure, and of what is beside its axes, in inches

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsenode import _keys
-from sparsenode.model._expression import dense, expression
-from sparsenode.model._observations import Observations, read_observations
+from sparsenode._input._expression import dense, expression
+from sparsenode._input._observations import Observations, read_observations
 from sparsenode.pl import _common
 
 _N_DEFAULT = 4

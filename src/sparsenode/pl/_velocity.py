@@ -13,8 +13,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from sparsenode import _checks, _keys
-from sparsenode.model._expression import dense, expression
-from sparsenode.model._observations import read_observations
+from sparsenode._input._expression import dense, expression
+from sparsenode._input._observations import read_observations
 from sparsenode.pl import _common
 from sparsenode.pl._projection import on_grid, project
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sparsenode.model._observations import names_of_fates
+from sparsenode._input._observations import names_of_fates
 
 
 def types_of_lineages(lineages: Mapping[str, Sequence[str]], or_else: str = "") -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 
-from sparsenode.model._expression import are_whole, expression, is_in_memory, place, require_finite, sample, stored
+from sparsenode._input._expression import are_whole, expression, is_in_memory, place, require_finite, sample, stored
 
 Method = Literal["t-test", "t-test_overestim_var", "wilcoxon"]
 

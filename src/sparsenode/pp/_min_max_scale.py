@@ -6,7 +6,7 @@ import numpy as np
 from anndata import AnnData
 
 from sparsenode import _checks
-from sparsenode.model._expression import check_expression, chunks, gene_positions
+from sparsenode._input._expression import check_expression, chunks, gene_positions
 
 
 def min_max_scale(

@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _checks
-from sparsenode.model._expression import dense
-from sparsenode.model._observations import MIN_CELLS
+from sparsenode._input._expression import dense
+from sparsenode._input._observations import MIN_CELLS
 
 _KEY = "motion"
 _ROOT, _HIPS = "root", ("lhipjoint", "rhipjoint")

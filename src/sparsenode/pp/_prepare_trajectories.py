@@ -11,8 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from sparsenode import _checks, _keys
-from sparsenode._logging import logger
-from sparsenode.model._expression import (
+from sparsenode._input._expression import (
     LOGGED,
     are_whole,
     expression,
@@ -22,7 +21,8 @@ from sparsenode.model._expression import (
     sample,
     stored,
 )
-from sparsenode.model._observations import SINGLE_LINEAGE
+from sparsenode._input._observations import SINGLE_LINEAGE
+from sparsenode._logging import logger
 from sparsenode.pp._lineages import lineages_of_cell_types, lineages_of_fates
 
 _MIN_CELLS, _MIN_GENES = 20, 3

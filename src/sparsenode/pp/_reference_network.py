@@ -17,9 +17,9 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _checks
+from sparsenode._input._modalities import annotation as read_annotation_of_cells
+from sparsenode._input._modalities import modality
 from sparsenode._logging import logger
-from sparsenode.model._modalities import annotation as read_annotation_of_cells
-from sparsenode.model._modalities import modality
 from sparsenode.pp._annotation import read_annotation
 from sparsenode.pp._assign_peaks import MAX_DISTANCE, PROMOTER, assign_peaks
 from sparsenode.pp._lineages import types_of_lineages

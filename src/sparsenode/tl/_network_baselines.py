@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _checks
-from sparsenode.model import _expression
-from sparsenode.model._regulators import regulator_positions
+from sparsenode._input import _expression
+from sparsenode._input._regulators import regulator_positions
 from sparsenode.tl._association import partial_correlation, pearson, spearman
 from sparsenode.tl._genie3 import genie3
 

@@ -8,8 +8,8 @@ from anndata import AnnData
 from scipy.sparse.csgraph import connected_components
 
 from sparsenode import _checks, _keys
-from sparsenode.model._observations import Observations, read_observations
-from sparsenode.model._pseudotime import holds_table
+from sparsenode._input._observations import Observations, read_observations
+from sparsenode._input._pseudotime import holds_table
 
 
 def shuffle_time(

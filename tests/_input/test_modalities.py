@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from sparsenode.model._modalities import annotation, same_values
+from sparsenode._input._modalities import annotation, same_values
 
 
 @pytest.fixture

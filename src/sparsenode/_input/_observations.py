@@ -10,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _checks, _keys
-from sparsenode.model._expression import dense
-from sparsenode.model._pseudotime import by_lineage, read_members, read_pseudotime
+from sparsenode._input._expression import dense
+from sparsenode._input._pseudotime import by_lineage, read_members, read_pseudotime
 
 MIN_CELLS = 10
 SINGLE_LINEAGE = "all"

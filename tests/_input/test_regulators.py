@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import sparsenode as sn
-from sparsenode.model._regulators import path_weight_matrix, regulator_positions
+from sparsenode._input._regulators import path_weight_matrix, regulator_positions
 
 GENES = pd.Index(["a", "b", "c", "d"])
 

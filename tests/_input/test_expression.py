@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 
 import sparsenode as sn
-from sparsenode.model import _expression
+from sparsenode._input import _expression
 
 # Refused at set-up
 

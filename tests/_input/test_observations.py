@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import sparsenode as sn
-from sparsenode.model._observations import read_observations
+from sparsenode._input._observations import read_observations
 
 TIME = "dpt_pseudotime"
 

@@ -9,8 +9,8 @@ from anndata import AnnData, read_h5ad
 from mudata import MuData
 
 import sparsenode as sn
-from sparsenode.model._observations import read_observations
-from sparsenode.model._pseudotime import read_pseudotime
+from sparsenode._input._observations import read_observations
+from sparsenode._input._pseudotime import read_pseudotime
 
 TIME, TABLE = "dpt_pseudotime", "slingshot"
 

@@ -6,7 +6,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from sparsenode.model._expression import dense
+from sparsenode._input._expression import dense
 
 
 def modality(mdata: MuData, name: str, argument: str) -> AnnData:

@@ -1,0 +1,1 @@
+"""What is read from AnnData and MuData, for all that take them: expression, pseudotime, lineages, modalities and regulators."""
