@@ -46,53 +46,53 @@ class MuDataMixin(BaseModelClass):
     ) -> None:
         """Register expression of one modality, or of two together, with pseudotime, lineages and batches.
 
-        Everything afterwards is as with AnnData: ``SparseNODE(mdata)``, and ``predict``, ``evaluate`` and ``get_velocity`` take
-        another MuData with the same modalities. Of one modality, ``model.adata`` is the modality itself, and results are written
-        into it: plot with ``mdata["rna"]``.
+        Afterwards everything works as with AnnData: call ``SparseNODE(mdata)``, and pass another MuData with the same modalities to
+        ``predict``, ``evaluate`` and ``get_velocity``.
 
-        Two modalities are fitted together if ``modalities`` names one for ``regulator_layer``: activities of transcription
-        factors, or accessibilities of genes. Both are states of one field, and regulate themselves and each other; pass
-        ``regulators="atac"``, the name of the modality, to let only its variables regulate. Variables are then named
-        ``modality:name``, also in ``regulators`` and ``prior``, and :meth:`get_adjacency_blocks` splits the adjacency. **Their values
-        are copied** into ``model.adata``, which the plots take. Results are written back into both modalities.
+        - **One modality.** ``model.adata`` is the modality itself. Results are written into it; plot with ``mdata["rna"]``.
+        - **Two modalities**, if ``modalities`` names one for ``regulator_layer``: activities of transcription factors, or accessibilities
+          of genes. Both are states of one field, and regulate themselves and each other. With ``regulators="atac"``, the name of the
+          modality, only its variables regulate. Variables are named ``modality:name``, also in ``regulators`` and ``prior``, and
+          :meth:`get_adjacency_blocks` splits the adjacency. **Values are copied** into ``model.adata``, which the plots take. Results are
+          written back into both modalities.
 
         Parameters
         ----------
         mdata
-            Modalities. Not a view.
+            MuData with the modalities. Not a view.
         layer
-            Layer with the expression, ``.X`` of the modality if ``None``.
+            Layer with the expression. Default: ``.X`` of the modality.
         time_key, lineage_key, batch_key
-            As in :meth:`setup_anndata`. Keys are looked up in the modality that ``modalities`` names for them; without one, in that
-            of the expression and in ``mdata.obs`` and ``mdata.obsm``. What is found elsewhere is written into the modality of the
-            expression, under the same key, or into the joined data where two modalities are fitted together.
+            As in :meth:`setup_anndata`. A key is looked up in the modality that ``modalities`` names for it; by default in the modality of
+            the expression and in ``mdata.obs`` and ``mdata.obsm``. If it is found elsewhere, it is copied under the same key into the
+            modality of the expression, or into the joined data of two modalities.
         regulator_layer
-            Layer of the second modality, its ``.X`` if ``None``. Without a modality for it, there is no second one.
+            Layer of the second modality. Default: its ``.X``. There is a second modality only if ``modalities`` names one.
         modalities
-            Modality of each argument, ``{"layer": "rna", "time_key": "rna"}`` for instance. That of ``layer`` is needed unless there is
-            only one modality.
+            Modality of each argument, for instance ``{"layer": "rna", "time_key": "rna"}``. The one of ``layer`` is required unless there
+            is only one modality.
         **kwargs
             ``source_registry``, passed by :meth:`load`.
 
         Returns
         -------
-        Nothing, but registers the data, and writes annotations that lie elsewhere into the modality of the expression, or into
-        the joined data.
+        Nothing. The data are registered, and annotations that lie elsewhere are written into the modality of the expression, or into the
+        joined data.
 
         Raises
         ------
         KeyError
-            If a modality or key is not there.
+            If a modality or key does not exist.
         TypeError
-            If ``mdata`` is no MuData.
+            If ``mdata`` is not a MuData.
         ValueError
-            If a key has different values in the modality and in ``mdata``; if two modalities do not have the same cells; if
-            ``mdata`` is a view; and as in :meth:`setup_anndata`.
+            If a key has different values in the modality and in ``mdata``, two modalities do not have the same cells, ``mdata`` is a view;
+            and as in :meth:`setup_anndata`.
 
         Notes
         -----
-        Do not fit two modalities together on different scales with the trajectory objective: its squared error is that of
-        the larger one. Scale them first, or use transport, which standardises.
+        Do not fit two modalities on different scales with the trajectory objective: the larger one would dominate its squared error. Scale
+        them first, or use transport, which standardises.
 
         Examples
         --------
@@ -221,15 +221,16 @@ class MuDataMixin(BaseModelClass):
 
         Returns
         -------
-        Block by modality of the targets and modality of the regulators: ``blocks["rna", "atac"]`` holds how ``atac`` regulates ``rna``.
-        The index is named ``target``, the columns ``regulator``, both with the names that the modality has.
+        Dictionary of data frames by modality of the targets and modality of the regulators: ``blocks["rna", "atac"]`` holds how ``atac``
+        regulates ``rna``. The index is named ``target``, the columns ``regulator``; variables have the names that they have in their
+        modality.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If the model does not hold two modalities, or there is no such lineage, replicate or block.
+            If the model does not hold two modalities, or the lineage, replicate or block does not exist.
         """
         if not self._is_joint:
             raise ValueError("Expected a model of two modalities, found one. Name a second in `setup_mudata`.")

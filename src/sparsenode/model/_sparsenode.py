@@ -40,138 +40,147 @@ _OPTIONS = tuple(option.name for option in dataclasses.fields(Options))
 class SparseNODE(SimulationMixin, TrainingMixin):
     r"""Sparse neural ODE on pseudotime-ordered cells.
 
-    Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to cells along pseudotime :cite:p:`aliee2022sparsity`. A penalty on
-    the input-output paths of :math:`f` switches most of them off; what is left is a gene network with exact zeros. By default
-    the network is found from single cells, and the trajectories of the lineages are fitted with it.
+    Fits a vector field :math:`dx/dt = f(x) - \gamma \odot x` to cells along pseudotime :cite:p:`aliee2022sparsity`. A penalty closes most
+    input-output paths of :math:`f`. The paths that stay open are a gene network with exact zeros. By default the network is inferred from
+    single cells first; then the trajectories of the lineages are fitted with its zeros. A trajectory is one lineage of one batch.
 
     Parameters
     ----------
     adata
-        Cells with pseudotime, log-normalised expression recommended. If :meth:`setup_anndata` was not called, it is
-        called with its defaults and a warning says so. Or MuData, after :meth:`setup_mudata`.
+        AnnData with expression (log-normalised recommended) and pseudotime, registered with :meth:`setup_anndata`. If it is not, it is
+        registered with the defaults, with a warning. Or MuData after :meth:`setup_mudata`.
     regularizer
-        ``CNODE(0.1)`` by default, ``PathReg()`` with trajectories or collocation alone. One of ``"pathreg"``, ``"cnode"``,
-        ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of :mod:`sparsenode.regularizers`. If its
-        ``strength`` is a sequence, one replicate is fitted per strength and seed, all in one go.
+        Penalty: ``"pathreg"``, ``"cnode"``, ``"l0"``, ``"grouplasso"``, ``"lassonet"``, ``"none"``, or an object of
+        :mod:`sparsenode.regularizers`. Default: ``CNODE(0.1)``; ``PathReg()`` with ``"trajectory"`` and ``"collocation"``. If its
+        ``strength`` is a sequence, one replicate is fitted per strength and seed, all at once.
     hidden
-        Widths of the hidden layers, with ELU in between: ``(32, 32)`` by default, ``(100, 100)`` with trajectories and
-        ``(10,)`` with collocation alone; ``(10,)`` in any case for :class:`~sparsenode.regularizers.GroupLasso`, which has a
-        network per target.
+        Widths of the hidden layers, with ELU between them. Default: ``(32, 32)``; ``(100, 100)`` with ``"trajectory"``; ``(10,)`` with
+        ``"collocation"``, and always with :class:`~sparsenode.regularizers.GroupLasso`, which has a network per target.
     n_seeds
-        Replicates per strength, with seeds ``seed, seed + 1, …``.
+        Number of replicates per strength, with seeds ``seed, seed + 1, …``.
     objective
         What the field is fitted to.
 
-        - ``"both"``: the network of transport, then the trajectories, fitted anew while the zeros of that network are held: what
-          is zero in the network is zero in the field that is integrated. Edge weights are those of the transport fit. The default
-          in first order, where cells are enough: with fewer than 100 in a trajectory (the median), with more than 60,000, or with
-          more than 2e8 values, it is ``"trajectory"``, and a warning says so.
-        - ``"trajectory"``: integrate the field and fit the trajectories, as in the paper; for forecasts, without a network to rely on.
-          The default in second order.
-        - ``"transport"``, or a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells
-          to later ones, coupled by optimal transport :cite:p:`schiebinger2019optimal`; for the network alone. Expression is then
-          standardised per gene.
-        - ``"collocation"``: regress the derivatives of smoothed trajectories on their states; for time series with little noise,
-          whose equations it recovers, and as a start for the trajectories.
+        - ``"both"``, the default in first order: fit the network as with ``"transport"``, then the trajectories with new weights, holding
+          the zeros. What is zero in the network is thus zero in the field that is integrated. Edge weights are those of the transport fit.
+          If the median trajectory has fewer than 100 cells, a trajectory has more than 60,000, or there are more than 2e8 values, the
+          default is ``"trajectory"``, with a warning.
+        - ``"trajectory"``, the default in second order: integrate the field and fit the trajectories, as in the paper. For forecasts; do
+          not rely on its network.
+        - ``"transport"``, or a :class:`~sparsenode.objectives.Transport` with other settings: regress the displacements of single cells on
+          their state. Displacements lead to later cells, coupled by optimal transport :cite:p:`schiebinger2019optimal`. For the network
+          alone. Expression is standardised per gene.
+        - ``"collocation"``: regress the derivatives of smoothed trajectories on their states. For time series with little noise, whose
+          equations it recovers, and as a start for the trajectories.
     order
-        1: :math:`dx/dt = f(x) - \gamma \odot x`. 2: :math:`d^2x/dt^2 = f(x, v) - \gamma \odot v` with :math:`v = dx/dt` and
-        :math:`v(0) = g(x(0))` from a small learned network :math:`g` of the initial state; for motion and other time
-        series with inertia. The network then has a position and a velocity block, see :meth:`get_adjacency`. Not with
-        transport, which would need observed velocities, and so not with both.
+        Order of the dynamics.
+
+        - 1, the default: :math:`dx/dt = f(x) - \gamma \odot x`.
+        - 2, for motion and other time series with inertia: :math:`d^2x/dt^2 = f(x, v) - \gamma \odot v` with :math:`v = dx/dt`. A small
+          network :math:`g`, learned along with :math:`f`, gives the initial velocity :math:`v(0) = g(x(0))`. The gene network has a
+          position and a velocity block; see :meth:`get_adjacency`. Not with ``"transport"`` or ``"both"``: velocities of cells are not
+          observed.
     fields
-        ``"lineage"``: every lineage has its own field, and so its own network. ``"shared"``: one field for all. By default
-        each lineage has its own with trajectories, which predicted unseen donors better in our benchmarks, and all share
-        one with transport, which found networks better, and with collocation. With both, the fields of the lineages share one
-        network: its zeros, and the edge weights that are reported.
+        ``"lineage"``: every lineage has a field of its own. ``"shared"``: all lineages share one. Default: ``"lineage"`` with
+        ``"trajectory"``, since it predicted unseen donors better in our benchmarks; ``"shared"`` with ``"transport"``, since it found
+        networks better, and with ``"collocation"``. With ``"both"`` every lineage has its own field, but all share the zeros and the
+        reported edge weights of one network.
     decay
-        Learn a rate :math:`\gamma > 0` of linear decay for every gene, apart from the network; in second order of
-        damping. By default with all objectives but collocation. Genes decay to their means; with both to zero, unless means are more than
-        three times the spread (root mean squares over all genes), as of logarithms of intensities. With transport it is the part of the
-        displacement that leads back to the mean: without it, targets that are no ``regulators`` seem to be repressed by all
-        that they are co-expressed with.
+        Whether to learn a rate :math:`\gamma > 0` of linear decay (in second order of damping) for every gene, apart from the network.
+        Default: ``True``, but ``False`` with ``"collocation"``. Genes decay to their mean. With ``"both"`` they decay to zero, unless means
+        are more than three times the spread (root mean squares over all genes), as of logarithms of intensities. With transport, decay is
+        the part of the displacement that leads back to the mean: without it, targets that are not ``regulators`` seem to be repressed by
+        everything they are co-expressed with.
     skip
-        Add a linear skip :math:`S x` to the field, whose entries are paths of their own; by default, but not with
-        trajectories alone. It helps where dynamics are near to linear. :class:`~sparsenode.regularizers.LassoNet` has one in any case.
+        Whether to add a linear skip :math:`S x` to the field, whose entries are paths of their own. Default: ``True``, but ``False`` with
+        ``"trajectory"``. It helps where dynamics are nearly linear. :class:`~sparsenode.regularizers.LassoNet` always has a skip.
     regulators
-        Genes that may regulate others: their names, or a boolean column of ``adata.var``. Other genes are targets only:
-        their columns of the adjacency are zero. All genes that vary between cells by default; those that do not never
-        regulate, since their effect cannot be told from a constant.
-        The logger ``"sparsenode"`` says how many of them, and of the edges of ``prior``, are used;
+        Genes that may regulate others: a list of names, or a boolean column of ``adata.var``. All other genes are targets only, with zero
+        columns in the adjacency. Default: all genes. Genes that are constant in all cells never regulate, since their effect cannot be told
+        from a constant. The logger ``"sparsenode"`` reports how many regulators, and edges of ``prior``, are used;
         ``logging.getLogger("sparsenode").setLevel(logging.ERROR)`` silences it.
     prior
-        Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, one by
-        default. The penalty of an edge is lowered by 0.9 times its weight.
+        Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, 1 by default. The penalty of
+        an edge is lowered by 0.9 times its weight.
     hard_prior
-        Forbid all edges that ``prior`` does not hold, but self-edges. Only with
-        :class:`~sparsenode.regularizers.GroupLasso`, where every target has a network of its own, and without an iterative
-        schedule, which begins without penalty.
+        Whether to forbid all edges that are not in ``prior``, except self edges. Only with :class:`~sparsenode.regularizers.GroupLasso`,
+        where every target has its own network, and not with an iterative schedule, which starts without penalty.
     path_weights
-        What ``prior`` is made into, for full control: a data frame with targets as index, regulators as columns, and
-        the weight of each path in the penalty. Below one for edges that are expected, above one for edges that are
-        not, zero for free ones; one for edges that it does not hold.
+        Weight of each path in the penalty, for full control instead of ``prior``: a data frame, targets × regulators. Below 1 for expected
+        edges, above 1 for unexpected ones, 0 for free ones. Edges that it does not contain have weight 1.
     self_edges
-        ``"penalised"`` like all edges, the default with trajectories alone, or ``"free"``: a gene may depend on itself at no
-        cost, the default otherwise where the regularizer penalises paths.
+        ``"penalised"``: like all other edges. ``"free"``: a gene may depend on itself at no cost. Default: ``"free"``; ``"penalised"`` with
+        ``"trajectory"`` and with regularizers that do not penalise paths.
     initial_state
-        ``"kernel"``: mean of the cells weighted by half a Gaussian over time, at the start of the trajectory; the default.
-        ``"first"``: mean of the earliest cells that together count as five (five cells where memberships are 0 or 1), as in the paper. ``"learned"``: fitted along with the field, from the
-        earliest observation; for time series, where that one is as good as any other, and so the default in second
-        order and with collocation. Learned are positions; initial velocities are those that :math:`g` gives there.
+        Where trajectories start.
+
+        - ``"kernel"``, the default: the mean of the early cells, weighted by half a Gaussian over time.
+        - ``"first"``, as in the paper: the mean of the earliest cells that together count as five (five cells if memberships are 0 or 1).
+        - ``"learned"``, the default in second order and with ``"collocation"``: fitted along with the field, starting from the earliest
+          observation. For time series, where the first observation is as good as any other. Only positions are learned; initial velocities
+          are those that :math:`g` gives there.
     initial_bandwidth
-        Standard deviation of that Gaussian, as a share of the trajectory: 0.2 by default, 0.1 in second order and with
-        collocation. In second order also of the one in which observed initial velocities of new
-        trajectories are estimated, by local quadratic regression.
+        Standard deviation of that Gaussian, as a share of the trajectory's length. Default: 0.2; 0.1 in second order and with
+        ``"collocation"``. In second order it is also the bandwidth of the local quadratic regression that estimates observed initial
+        velocities of new trajectories.
     initial_velocity
-        Only in second order. ``"network"``: trajectories start with the velocities that :math:`g` gives at their initial
-        positions, the default. ``"observed"``: every trajectory has its own, which starts from the slope of the smoothed trajectory and,
-        where trajectories are fitted, is learned along with the field; new ones start from the slope of their early cells, which sees more of them; where velocities
-        are no function of positions, as in walks of different speed.
+        Only in second order.
+
+        - ``"network"``, the default: :math:`g` gives the velocity at the initial position.
+        - ``"observed"``, if velocities are not a function of positions, as in walks of different speed: every trajectory has its own. It
+          starts from the slope of the smoothed trajectory, and is learned if trajectories are fitted. New trajectories start with the slope
+          of their early cells, so the prediction uses more of their data.
     bootstrap
-        Draw initial states anew in each training step by bootstrapping early cells, so that the field learns from a
-        cloud of starts. By default it does, unless initial states are learned.
+        Whether to draw initial states anew in every training step by bootstrapping early cells, so that the field learns from a cloud of
+        starts. Default: ``True``, unless initial states are learned.
     start_noise
-        Standard deviation of Gaussian noise that is added to initial states, and in second order to initial velocities, anew in
-        each training step; as a share of the standard deviation of the data, by default none. The field then learns to lead
-        back to the observed trajectories, which makes forecasts stable, and ever closer to the mean the more noise there is.
-        Only where trajectories are fitted. See the user guide on motion capture.
+        Standard deviation of Gaussian noise that is added to initial states (in second order also to initial velocities) in every training
+        step, as a share of the standard deviation of the data. Default: 0. With noise the field learns to lead back to the observed
+        trajectories. This makes forecasts stable; but the more noise, the closer they stay to the mean. Only used when trajectories are
+        fitted. See the user guide on motion capture.
     clock_noise
-        Standard deviation of Gaussian noise on the logarithm of the length of every trajectory, anew in each training step; by
-        default none. Other trials go faster or slower, by 10 % with 0.1, so phases are the less certain the later it is: forecasts
-        then fall back to the mean in time. Only where trajectories are fitted.
+        Standard deviation of Gaussian noise on the logarithm of the length of every trajectory, drawn in every training step. Default: 0.
+        With 0.1, trials are taken to run about 10 % faster or slower. Phases then become less certain with time, and forecasts fall back to
+        the mean. Only used when trajectories are fitted.
     align_batches
-        Stretch pseudotime linearly so that a lineage is equally long in every batch, and in every AnnData that is
-        predicted later. Diffusion pseudotime is scaled by the farthest cell of each run, so its unit differs between
-        donors. Set it to ``False`` where time has a unit that all batches share, which is the default in second order and
-        with collocation.
+        Whether to stretch pseudotime linearly so that a lineage has the same length in every batch, and in every AnnData that is predicted
+        later. Default: ``True``, since diffusion pseudotime is scaled by the farthest cell of each run and so has another unit in every
+        donor; ``False`` in second order and with ``"collocation"``. Use ``False`` if all batches share a unit of time.
     n_knots
-        Solver outputs per trajectory, at least 3; cells are interpolated between them with cubic Hermite polynomials.
+        Number of solver outputs per trajectory, at least 3; 17 by default. Cubic Hermite polynomials between them give the values at the
+        cells.
     solver
-        Method of :func:`torchdiffeq.odeint`: an adaptive one (``"dopri5"``, ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"``) or one
-        with a step per knot (``"euler"``, ``"midpoint"``, ``"heun3"``, ``"rk4"``).
+        Method of :func:`torchdiffeq.odeint`: adaptive (``"dopri5"``, the default, ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"``) or with
+        one step per knot (``"euler"``, ``"midpoint"``, ``"heun3"``, ``"rk4"``).
     rtol, atol
-        Tolerances of the solver, relative to the standard deviation of the data.
+        Tolerances of the solver in training, relative to the standard deviation of the data. Default: 1e-3.
     seed
-        Seed of the first replicate and of the split into training and held-out cells. The same seed gives the same
-        network, bit for bit, on one machine.
+        Seed of the first replicate, and of the split into training and held-out cells. On one machine the same seed gives the same network,
+        bit for bit.
     registry
         Set by :meth:`load`; not for users.
 
     Raises
     ------
     KeyError
-        If a column, key or table that an argument names is not there.
+        If a column, key or table that an argument names does not exist.
     TypeError
-        If ``adata`` is neither AnnData nor MuData, or ``regularizer``, ``regulators``, ``prior`` or a switch has another type.
+        If ``adata`` is neither AnnData nor MuData, or ``regularizer``, ``regulators``, ``prior`` or a switch has the wrong type.
     ValueError
-        If an argument is out of range, arguments do not go together, the data cannot be used, or the default of torch is not single
+        If an argument is out of range, arguments contradict each other, the data cannot be used, or torch's default is not single
         precision.
 
     Notes
     -----
-    Do not use it without a pseudotime that you trust, for steady-state data, or with ``objective="trajectory"`` to rank edges:
-    mean trajectories hold little information on direction. ``evaluate`` says whether trajectories beat trivial predictors; where
-    they do not, do not use them for forecasts or knock-outs. It is no test of the network: compare that with
-    :func:`sparsenode.tl.network_baselines` and :func:`sparsenode.tl.shuffle_time`.
+    Do not use it
+
+    - without a pseudotime that you trust,
+    - for steady-state data,
+    - with ``objective="trajectory"`` to rank edges, since mean trajectories hold little information on direction,
+    - for forecasts or knock-outs if :meth:`evaluate` shows that the trajectories do not beat trivial predictors.
+
+    :meth:`evaluate` does not test the network. Compare the network with :func:`sparsenode.tl.network_baselines` and
+    :func:`sparsenode.tl.shuffle_time`.
 
     Examples
     --------
@@ -357,43 +366,47 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         Parameters
         ----------
         adata
-            Cells × genes. In memory, backed or with dask arrays; dense or sparse. Not a view of a backed file.
+            Cells × genes, dense or sparse; in memory, backed or with dask arrays. Not a view of a backed file.
         layer
-            Layer with the expression, ``adata.X`` if ``None``.
+            Layer with the expression. Default: ``adata.X``.
         time_key
-            Column of ``adata.obs`` with the pseudotime, finite numbers. Or a data frame in ``adata.obsm`` with a column per lineage, which
-            holds the pseudotime of each cell in that lineage and is missing (NaN) where the cell is in another, as slingshot returns it.
+            Pseudotime in finite numbers: a column of ``adata.obs``. Or, as slingshot returns it, a data frame in ``adata.obsm`` with a
+            column per lineage: the pseudotime of each cell in that lineage, NaN for cells that are not in it.
         lineage_key
-            A categorical column of ``adata.obs``, or a table in ``adata.obsm`` with a column per lineage that holds
-            memberships or fate probabilities. They weight the cells, so a stem cell may belong to all lineages. Without
-            it, all cells are one lineage, or, where pseudotime is a table, cells are in the lineages for which they have one.
+            Lineages: a categorical column of ``adata.obs``, or a table in ``adata.obsm`` with a column per lineage that holds memberships
+            or fate probabilities. These weight the cells, so a stem cell may belong to all lineages. Default: all cells are one lineage; if
+            pseudotime is a table, cells are in the lineages for which they have one.
         batch_key
-            Column of ``adata.obs`` with the donor, sample or trial.
+            Column of ``adata.obs`` with the donor, sample or trial. Default: one batch.
         **kwargs
             ``source_registry``, passed by :meth:`load`.
 
         Returns
         -------
-        Nothing, but registers the data; the AnnData gets no results.
+        Nothing. The data are registered; the AnnData gets no results.
 
         Raises
         ------
         KeyError
-            If a key is not there.
+            If a key does not exist.
         TypeError
-            If ``adata`` is no AnnData, an argument is unknown, if pseudotime, memberships or expression are not numeric, or names of genes are numbers.
+            If ``adata`` is not an AnnData, an argument is unknown, pseudotime, memberships or expression are not numeric, or gene names are
+            numbers.
         ValueError
-            If ``adata`` is a view of a backed file; if pseudotime is missing, infinite or constant, or a table of it does not have the
-            lineages as columns; if lineages are missing,
-            negative, all zero or have fewer than 10 cells in a batch, or memberships that add up to fewer (in units of the largest);
-            if a lineage is named ``total``, or the results of two would get the same key; if gene names repeat; if expression is
-            NaN or infinite; if there are no cells.
+            If one of these holds:
+
+            - ``adata`` is a view of a backed file, or has no cells,
+            - pseudotime is missing, infinite or constant, or the columns of its table are not the lineages,
+            - lineages are missing, negative or all zero,
+            - a lineage has fewer than 10 cells in a batch, or memberships that add up to less than 10 (in units of the largest),
+            - a lineage is named ``total``, or the results of two lineages would get the same key,
+            - gene names repeat, or expression is NaN or infinite.
 
         Notes
         -----
-        Nothing is scaled here. Genes that do not vary between cells are warned of, and regulate no others: data that are not
-        in memory are read until every gene has varied. Do not register counts without a logarithm: the squared error would be that of a few
-        abundant genes.
+        Nothing is scaled here. Genes that are constant in all cells cause a warning and never regulate. To find them, data that are not in
+        memory are read until every gene has varied. Do not register counts without taking logarithms: a few abundant genes would dominate
+        the squared error.
         """
         _checks.setup_arguments(kwargs, ("layer", "time_key", "lineage_key", "batch_key"))
         if not isinstance(adata, AnnData):
