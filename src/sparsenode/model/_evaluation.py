@@ -43,63 +43,64 @@ class EvaluationMixin(PredictionMixin):
         Parameters
         ----------
         adata
-            Cells to score; those of the model by default, training cells among them. Another donor is matched by gene
-            name and starts from its own early cells; some of the cells of the model stay on its trajectories.
+            Cells to score. Default: those of the model, training cells among them. Another donor starts from its own early cells; genes are
+            matched by name. A subset of the cells of the model stays on its trajectories.
         indices
-            Cells to score, all by default; ``model.validation_indices`` are the held-out ones.
+            Cells to score, by position or as a mask. Default: all. ``model.validation_indices`` are the held-out ones.
         replicate
-            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates, as in
-            :meth:`predict`.
+            Replicate to use. Default: the selected one. ``"mean"``: the mean of the trajectories of all replicates, as in :meth:`predict`.
         forecast
-            Continue the trajectories of the model: cells of ``adata`` belong to them by lineage and batch, and those later
-            than their last cell are scored, the others left out. Otherwise every trajectory of another
-            donor is a new one that starts from its own early cells at its own first time.
+            ``False``, the default: every trajectory of another donor is a new one that starts from its own early cells at its own first
+            time. ``True``: continue the trajectories of the model. Cells of ``adata`` belong to them by lineage and batch, and only those
+            later than their last cell are scored.
         initial_velocity
-            As in :meth:`predict`; not with ``forecast``.
+            As in :meth:`predict`; ``"observed"`` not with ``forecast``.
 
         Returns
         -------
-        One row per trajectory and a last row ``total`` over all cells of all trajectories, so a cell counts in each of
-        its lineages, with its weight. The columns are
+        One row per trajectory, and a last row ``total`` over the cells of all trajectories. A cell counts in each of its lineages, with its
+        weight. The columns are
 
         - ``n_cells``: number of cells with a positive weight,
-        - ``mse``: mean over cells and genes of the squared error, in squared units of the data,
+        - ``mse``: squared error, mean over cells and genes, in squared units of the data,
         - ``null_zero``: the same for the prediction zero,
-        - ``null_initial``: for the initial state, held,
+        - ``null_initial``: for the initial state, kept constant,
         - ``null_mean``: for the mean of the lineage in the training data,
-        - ``null_smoothed``: for the training cells of the lineage, smoothed over time with a Gaussian of bandwidth 0.05 of its length;
-          over each batch's share of its own length with ``align_batches=True``, and over the common pseudotime otherwise, beyond whose
-          ends it is flat,
-        - ``null_linear``, only in second order: for the initial state and the slope of the early cells, extrapolated,
-        - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. It is positive if the model beats all of them,
-          and negative infinity where one of them is exact, as in a lineage that does not vary.
+        - ``null_smoothed``: for the training cells of the lineage, smoothed over time with a Gaussian of bandwidth 0.05 of its length. With
+          ``align_batches=True`` time is each batch's share of its own length; otherwise the common pseudotime, beyond whose ends it is
+          flat,
+        - ``null_linear``, only in second order: for linear extrapolation from the initial state with the slope of the early cells,
+        - ``skill``: :math:`1 - \mathrm{mse} / \min(\text{null models})`. Positive if the model beats all of them; negative infinity if one
+          of them is exact, as in a lineage that does not vary.
 
-        With ``forecast`` the null models are instead ``null_persistence``: the value at the end of the training trajectory,
-        held; ``null_linear``: extrapolated with its slope there, both by local linear regression with a bandwidth of 0.05, or in second order
-        over mostly the last four frames; and
-        ``null_mean``: the mean of that trajectory.
+        With ``forecast`` the null models are instead
+
+        - ``null_persistence``: the value at the end of the training trajectory, kept constant,
+        - ``null_linear``: linear extrapolation from that value with the slope there. Both come from local linear regression with a
+          bandwidth of 0.05; in second order mostly from the last four frames,
+        - ``null_mean``: the mean of the training trajectory.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         IndexError
-            If an index is out of range, or there are several dimensions.
+            If an index is out of range, or ``indices`` have several dimensions.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
-            integers nor booleans.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither integers nor
+            booleans.
         ValueError
-            If genes are missing, a lineage is new, there is no such replicate, or no cell is left; with ``forecast`` also if a
-            batch is new; if ``initial_velocity="observed"`` is asked for in first order, or with ``forecast``.
+            If genes are missing, a lineage is new (with ``forecast`` also a batch), the replicate does not exist, no cell is left, or
+            ``initial_velocity="observed"`` is asked for in first order or with ``forecast``.
         DivergenceError
             If a solution leaves the finite numbers, as long forecasts may.
 
         Notes
         -----
-        On the training cells ``null_smoothed`` has seen the answer, and no smooth curve does much better. Look at
-        held-out cells, or better at another donor.
+        Do not judge a model by its training cells: ``null_smoothed`` has seen the answer there, and no smooth curve does much better. Score
+        held-out cells, or better another donor.
         """
         self._require_trained()
         observed = self._observed(initial_velocity)

@@ -26,17 +26,17 @@ _GRID_STRIDE = 4  # every fourth grid point of the fitted trajectories enters th
 class NetworkMixin(VelocityMixin):
     """Methods of :class:`sparsenode.SparseNODE` that read the network out of the field."""
 
-    #: With ``objective="both"`` the network of every replicate in the cells of every lineage, the standardised edge weights that the
-    #: transport fit found, per standard deviation over all cells, targets × regulators. ``None`` otherwise, and before training.
+    #: Only with ``objective="both"``, after training: the network of every replicate in the cells of every lineage, targets × regulators.
+    #: Entries are the standardised edge weights of the transport fit, per standard deviation over all cells.
     network_: list[list[sparse.csr_array]] | None
-    #: With ``objective="both"`` the units of ``network_``, 2 × genes, which are the standard deviation of every gene, and that of its
-    #: displacements, in standard deviations of the gene per unit of the module's time.
+    #: Only with ``objective="both"``, after training: units of ``network_``, 2 × genes. First the standard deviation of every gene, then that
+    #: of its displacements, in standard deviations of the gene per unit of the module's time.
     network_units_: np.ndarray | None
-    #: Standard deviation of every gene over the training cells; ``None`` before training, and where the units of the module hold it,
-    #: as with transport.
+    #: Standard deviation of every gene over the training cells. ``None`` before training, and with transport, where it is
+    #: ``module.scale``.
     deviation_: np.ndarray | None
-    #: Standard deviation of every gene over the training cells of every lineage, lineages × genes, zero where it is constant there;
-    #: ``None`` before training.
+    #: Standard deviation of every gene over the training cells of every lineage, lineages × genes; zero for a gene that is constant
+    #: there. ``None`` before training.
     lineage_deviation_: np.ndarray | None
 
     @property
@@ -56,63 +56,68 @@ class NetworkMixin(VelocityMixin):
         weights: Weights | None = None,
         block: Block | None = None,
     ) -> pd.DataFrame:
-        r"""Adjacency: how strongly each regulator can change, or does change, the velocity of each target.
+        r"""Adjacency matrix: how strongly each regulator can change, or does change, the velocity of each target.
 
         .. math:: A = |S| + |W^L \odot z^L| \cdots |W^1 \odot z^1|
 
-        with the weights :math:`W^l` and gates :math:`z^l` of layer :math:`l`, and the linear skip :math:`S` if there is one
-        :cite:p:`aliee2022sparsity`. :math:`A_{ij}` bounds :math:`|\partial f_i / \partial x_j|`, and
-        :math:`A_{ij} = 0` proves that :math:`f_i` is constant in :math:`x_j`. The linear decay is not part of it.
+        has the weights :math:`W^l` and gates :math:`z^l` of layer :math:`l`, and the linear skip :math:`S` if there is one
+        :cite:p:`aliee2022sparsity`. :math:`A_{ij}` bounds :math:`|\partial f_i / \partial x_j|`, and :math:`A_{ij} = 0` proves that
+        :math:`f_i` is constant in :math:`x_j`. The linear decay is not part of it.
 
         Parameters
         ----------
         lineage
-            Lineage whose network is read; by default the mean over lineages. Its network is that of its own field, or that of its
-            cells in a field that all share, as with transport: Jacobians are averaged over its cells, and regulators count by how
-            much they vary among these.
+            Lineage whose network is read. Default: the mean over lineages. If lineages share one field, as with transport, the network is
+            read in the cells of the lineage: Jacobians are averaged over them, and regulators count by how much they vary among them.
         signed
-            Give entries the sign of the mean Jacobian: along the fitted trajectories, or for a transport fit over training cells, and for
-            collocation over the knots of smoothed trajectories, all or, if there are more, 256 that are drawn.
+            Whether entries have the sign of the mean Jacobian, the default. The mean is along the fitted trajectories; for a transport fit
+            over training cells, for collocation over knots of smoothed trajectories (all, or 256 that are drawn if there are more).
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use. Default: the selected one.
         weights
-            ``"paths"``: :math:`A`. ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
-            ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, which makes
-            edges of all genes comparable. ``"standardised"``: per standard deviation of the regulator, in standard deviations of
-            the target's observed displacement, a standardised regression coefficient without unit. For a ``lineage`` these are
-            per standard deviation of the regulator in its cells, by their memberships; those of the target are over all cells, so
-            that lineages can be compared. With transport all cells count once in those, and otherwise by their memberships.
-            ``"balanced"``: the geometric
-            mean of that and of its share among the edges of its target, :math:`\beta_{ij} / \| \beta_i \|^{1/2}` without the
-            self edge, so that targets of which little is explained are ranked with the others. These two exist only where cells
-            were coupled by transport, and ``"balanced"`` is the default there. Otherwise ``"paths"`` is, as all genes share one
-            scale. With ``objective="both"`` all but ``"paths"`` are those of the transport fit, and ``"paths"`` that of the fields
-            that are integrated, with the same zeros.
+            Scale of the entries. Default: ``"balanced"`` with transport and ``"both"``; otherwise ``"paths"``, as all genes share one
+            scale.
+
+            - ``"paths"``: :math:`A`.
+            - ``"jacobian"``: the mean Jacobian where :math:`A` is not zero, and zero elsewhere.
+            - ``"effect"``: the same per standard deviation of the regulator, in standard deviations of the target, so that edges of all
+              genes are comparable.
+            - ``"standardised"``, only if transport coupled cells: :math:`\beta_{ij}`, per standard deviation of the regulator, in standard
+              deviations of the target's observed displacement. This is a standardised regression coefficient without unit.
+            - ``"balanced"``, only if transport coupled cells: :math:`\beta_{ij} / \| \beta_i \|^{1/2}`, the geometric mean of
+              :math:`\beta_{ij}` and its share among the edges of its target; the norm leaves out the self edge. Targets of which little is
+              explained are thus ranked with the others.
+
+            For a ``lineage``, standard deviations of regulators in the last three are over its cells, weighted by membership. Those of
+            targets are always over all cells, so that lineages can be compared; there every cell counts once with transport, and by its
+            memberships otherwise. With ``objective="both"``, ``"paths"`` is read from the integrated fields and everything else from the
+            transport fit, with the same zeros.
         block
-            Only in second order, where the acceleration of a target depends on the positions and on the velocities of its
-            regulators: ``"position"`` or ``"velocity"``. By default their union, the stronger of both for each edge, with
-            velocities in a unit that makes them as large as positions; it is zero where both are.
+            Only in second order, where the acceleration of a target depends on positions and velocities of its regulators: ``"position"``
+            or ``"velocity"``. Default: their union, for each edge the stronger of both, with velocities in a unit that makes them as large
+            as positions. It is zero where both are.
 
         Returns
         -------
-        Genes × genes, the index is named ``target``, the columns ``regulator``. Entries are per unit of pseudotime, unless
-        standardised; in second order those of the position block and of the union are per squared unit, and with ``"effect"`` those
-        of the velocity block, too, which are per one unit of velocity for all genes.
+        Genes × genes; the index is named ``target``, the columns ``regulator``. Units are
+
+        - first order: per unit of pseudotime; ``"standardised"`` and ``"balanced"`` have none,
+        - second order: per squared unit of pseudotime for the position block and the union. The velocity block is per unit; with
+          ``"effect"`` it is per squared unit too, and per one unit of velocity for all genes.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage or replicate, if a block is asked for in first order, or if ``"standardised"`` or
-            ``"balanced"`` weights are asked of an objective that observes no displacements.
+            If the lineage or replicate does not exist, a block is asked for in first order, or ``"standardised"`` or ``"balanced"`` weights
+            are asked for without transport, that is without observed displacements.
 
         Notes
         -----
-        Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients, for which ``"jacobian"`` is
-        there, or compare them between genes of different scales, for which the others are. ``"effect"`` ranks targets that
-        change fast above others, ``"standardised"`` those of whose change the network explains much,
-        ``"balanced"`` half as much so.
+        Magnitudes of ``"paths"`` are bounds, not effects: do not read them as coefficients (use ``"jacobian"``), and do not compare them
+        between genes of different scales (use the others). ``"effect"`` ranks targets that change fast above others; ``"standardised"``
+        those whose change the network largely explains; ``"balanced"`` half as much so.
         """
         self._require_trained()
         self._check_block(block)
@@ -163,46 +168,45 @@ class NetworkMixin(VelocityMixin):
     ) -> np.ndarray:
         r"""Jacobian of the field at single cells, :math:`\partial f_i / \partial x_j`, without the decay.
 
-        It is that of the field that is integrated, and zero wherever ``get_adjacency(weights="paths")`` is. Other weights of a
-        lineage, but for ``weights="jacobian"``, are zero also for a regulator that is constant among its cells.
+        It is read from the field that is integrated, and is zero wherever ``get_adjacency(weights="paths")`` is. With other weights than
+        ``"paths"`` and ``"jacobian"``, the adjacency of a lineage is also zero for regulators that are constant among its cells.
 
         Parameters
         ----------
         indices
             Cells, by position or as a mask.
         lineage
-            Lineage whose field is read, where each has its own; by default the mean over lineages.
+            Lineage whose field is read, if each has its own. Default: the mean over lineages.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use. Default: the selected one.
         adata
-            Cells to evaluate; those of the model by default.
+            Cells to evaluate. Default: those of the model.
         block
             As in :meth:`get_adjacency`. In second order cells are taken to move like their fitted trajectory.
 
         Returns
         -------
-        Cells × targets × regulators, in the units of ``get_adjacency(weights="jacobian")``, genes in the order of ``model.genes``. Only the
-        cells that are asked for are held in memory, so walk through many cells in pieces.
+        Cells × targets × regulators, in the units of ``get_adjacency(weights="jacobian")``; genes in the order of ``model.genes``. Only the
+        requested cells are held in memory, so process many cells in pieces.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         IndexError
-            If an index is out of range, or there are several dimensions.
+            If an index is out of range, or ``indices`` have several dimensions.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
-            integers nor booleans.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither integers nor
+            booleans.
         ValueError
-            If there is no such lineage, replicate or block, or if genes are missing.
+            If the lineage, replicate or block does not exist, or genes are missing.
 
         Notes
         -----
-        Where cells are noisier than what the field was fitted to, single Jacobians are extrapolations; average them over
-        groups of cells. With ``align_batches`` their unit of time is that of all batches in the mean, that of :meth:`get_velocity`
-        each batch's own.
+        Do not read single Jacobians where cells are noisier than what the field was fitted to: they are extrapolations. Average them over
+        groups of cells. With ``align_batches`` their unit of time is the mean over batches; :meth:`get_velocity` uses that of each batch.
         """
         self._require_trained()
         self._check_block(block)
@@ -241,20 +245,21 @@ class NetworkMixin(VelocityMixin):
 
         Returns
         -------
-        Long table with the columns ``source`` (regulator), ``target`` and ``weight``, self edges among them;
-        :func:`sparsenode.tl.to_decoupler` takes it. With ``n_seeds > 1`` also ``frequency``; see :meth:`get_edge_frequency`.
+        Long table with the columns ``source`` (regulator), ``target`` and ``weight`` (the default ``weights`` of :meth:`get_adjacency`),
+        including self edges; :func:`sparsenode.tl.to_decoupler` takes it. With ``n_seeds > 1`` also ``frequency``; see
+        :meth:`get_edge_frequency`.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage, replicate or block.
+            If the lineage, replicate or block does not exist.
 
         Notes
         -----
-        Do not interpret it before it was compared with :func:`sparsenode.tl.network_baselines`, and with the same fit after
-        :func:`sparsenode.tl.shuffle_time`. The skill of :meth:`evaluate` is that of the trajectories, and no test of it.
+        Do not interpret it before comparing it with :func:`sparsenode.tl.network_baselines`, and with the same fit after
+        :func:`sparsenode.tl.shuffle_time`. The skill of :meth:`evaluate` tests the trajectories, not the network.
         """
         adjacency = self.get_adjacency(lineage, replicate=replicate, block=block)
         values = adjacency.to_numpy()
@@ -269,37 +274,36 @@ class NetworkMixin(VelocityMixin):
     def get_edge_frequency(
         self, lineage: str | None = None, replicate: int | None = None, block: Block | None = None
     ) -> pd.DataFrame:
-        """Share of the replicates of one strength in which each edge is alive, without those that were given up.
+        """Share of the replicates of one strength in which each edge is open, without those that were given up.
 
-        With ``n_seeds`` replicates these are fits from other starts; with ``train(half_samples=True)`` also on other
-        halves of the cells, as in stability selection :cite:p:`meinshausen2010stability`: edges that only chance put
-        there are rarely found in most of them.
+        The ``n_seeds`` replicates are fits from other starts; with ``train(half_samples=True)`` also to other halves of the cells, as in
+        stability selection :cite:p:`meinshausen2010stability`. An edge that arose by chance is rarely found in most of them.
 
         Parameters
         ----------
         lineage
-            As in :meth:`get_adjacency`; without it an edge is alive if it is in any lineage.
+            As in :meth:`get_adjacency`; without it an edge is open if it is in any lineage.
         replicate
-            A replicate of the strength in question; the selected one by default.
+            A replicate of the strength in question. Default: the selected one.
         block
-            As in :meth:`get_adjacency`; without it an edge is alive if it is in either.
+            As in :meth:`get_adjacency`; without it an edge is open if it is in either.
 
         Returns
         -------
-        Genes × genes in ``[0, 1]``, the index is named ``target``, the columns ``regulator``.
+        Genes × genes in ``[0, 1]``; the index is named ``target``, the columns ``regulator``.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
         ValueError
-            If there is no such lineage, replicate or block, or if all replicates of the strength were given up.
+            If the lineage, replicate or block does not exist, or all replicates of the strength were given up.
 
         Notes
         -----
-        With one seed it says no more than the adjacency. Shares in steps of ``1 / n_seeds`` need at least ten seeds to
-        tell stable edges from others. The bound on false edges of stability selection is for half-samples, strengths at which
-        few edges are alive, and false edges of which none is likelier than another; those between co-expressed genes are.
+        With one seed it says no more than the adjacency. Shares come in steps of ``1 / n_seeds``: use at least ten seeds to tell stable
+        edges from others. Do not rely on the bound on false edges of stability selection: it holds for half-samples, for strengths with few
+        open edges, and if no false edge is likelier than another, but those between co-expressed genes are.
         """
         self._require_trained()
         self._check_block(block)
@@ -330,23 +334,28 @@ class NetworkMixin(VelocityMixin):
         regulators
             Names of the known transcription factors. Names that are not among the genes are ignored.
         lineage
-            Lineage whose field is read, where each has its own; by default all of them.
+            Lineage whose field is read, if each has its own. Default: all of them.
         tolerance
-            Magnitudes up to this count as zero, in the units of ``get_adjacency(weights="paths")``: not in those of ``"balanced"``
-            weights, the default of that with transport or both. The paper uses 1e-5 for methods without exact zeros.
+            Magnitudes up to this count as zero, in the units of ``get_adjacency(weights="paths")``. These are not the units of
+            ``"balanced"`` weights, the default of :meth:`get_adjacency` with transport and ``"both"``. Default: 0. The paper uses 1e-5 for
+            methods without exact zeros.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use. Default: the selected one.
         block
-            Only in second order: the block of the adjacency whose zeros are counted, ``"position"`` or ``"velocity"``; by
-            default the entries of both.
+            Only in second order: the block of the adjacency whose zeros are counted, ``"position"`` or ``"velocity"``. Default: the entries
+            of both.
 
         Returns
         -------
-        ``feature``: share of zeros in the adjacency. ``weight``: share of zero weights. ``regulator``: share of the genes
-        that drive no target, that is of zero columns. ``spurious``, if regulators are given: share of zeros in the
-        columns of genes that are no transcription factors. Where every lineage has its own field, these are means over
-        the lineages' adjacencies; their mean, which :meth:`get_adjacency` returns without
-        ``lineage``, is zero only where all of them are.
+        Series with
+
+        - ``feature``: share of zeros in the adjacency,
+        - ``weight``: share of zero weights,
+        - ``regulator``: share of genes that drive no target, that is of zero columns,
+        - ``spurious``, if ``regulators`` are given: share of zeros in the columns of genes that are not transcription factors.
+
+        If every lineage has its own field, these are means over the adjacencies of the lineages. (:meth:`get_adjacency` without ``lineage``
+        returns the mean adjacency, which is zero only where all of them are.)
 
         Raises
         ------
@@ -355,11 +364,11 @@ class NetworkMixin(VelocityMixin):
         TypeError
             If ``regulators`` is a string.
         ValueError
-            If no regulator is among the genes, there is no such lineage or replicate, or a block is asked for in first order.
+            If no regulator is among the genes, the lineage or replicate does not exist, or a block is asked for in first order.
 
         Notes
         -----
-        A sparse network is not a right one: do not choose a strength by this table alone, see :meth:`select`.
+        A sparse network is not necessarily a right one: do not choose a strength by this table alone; see :meth:`select`.
         """
         self._require_trained()
         self._check_block(block)

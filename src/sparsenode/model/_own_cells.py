@@ -33,11 +33,11 @@ class OwnCellsMixin(PredictionMixin):
     validation_indices: Any
     #: Positions of all other cells; empty in a model that was given other cells or another order.
     test_indices: Any
-    #: Digest of the names of the cells, in their order, when training last began; ``None`` before training.
+    #: Digest of the cell names, in order, at the start of the last training; ``None`` before training.
     cells_digest_: str | None
-    #: Expression of some of these cells, in a few numbers; ``None`` before training, with other cells, and where it is not in memory.
+    #: A few numbers that identify the expression of these cells; ``None`` before training, with other cells, and if data are not in memory.
     fingerprints_: np.ndarray | None
-    #: Times and weights of these cells, in a few sums over each trajectory; ``None`` before training and with other cells.
+    #: Sums that identify their times and weights in each trajectory; ``None`` before training and with other cells.
     arrangement_: np.ndarray | None
 
     @property

@@ -77,17 +77,17 @@ class FittedTrajectories:
 class PredictionMixin(MuDataMixin):
     """Methods of :class:`sparsenode.SparseNODE` that integrate the field."""
 
-    #: Objective of :meth:`train` by default.
+    #: What :meth:`train` fits by default.
     objective: Literal["both", "trajectory", "collocation"] | Transport
-    #: Field, solver and loss as a module of torch, in standardised units.
+    #: Torch module with field, solver and loss, in standardised units.
     module: SparseNODEModule
-    #: Names of the variables, in the order of all arrays that are returned.
+    #: Names of the genes, in the order of all returned arrays.
     genes: pd.Index
     #: One row per trajectory with its lineage, batch, number of cells, and start and end in pseudotime.
     trajectories: pd.DataFrame
     #: Names of the lineages.
     lineages: list[str]
-    #: Replicate that methods report by default, the one with the smallest error or the choice of :meth:`select`.
+    #: Replicate that methods report by default: the one with the smallest error, or the choice of :meth:`select`.
     selected_: int
     #: Replicates that :meth:`train` gave up because their trajectories diverged; their weights are zero.
     given_up_: list[int]
@@ -109,27 +109,30 @@ class PredictionMixin(MuDataMixin):
         Parameters
         ----------
         adata
-            Cells to predict; those of the model by default. Another donor starts from the mean of its own early cells,
-            and its genes are matched by name. Where trajectories were fitted in first order, with ``objective="trajectory"`` or
-            ``"both"``, its regulators saturate beyond the range that the fitted trajectories of a lineage cover, where nothing
-            supports the field. Not together with ``times``.
+            Cells to predict, each at its own pseudotime. Default: those of the model. Not together with ``times``. Another donor starts
+            from the mean of its own early cells; genes are matched by name. If trajectories were fitted in first order
+            (``objective="trajectory"`` or ``"both"``), its regulators are clipped to the range of the fitted trajectories of the lineage,
+            since no data support the field beyond.
         times
-            Pseudotimes, increasing. Times beyond the observed ones are extrapolated, with a warning that says how far;
-            before the start of a trajectory its initial state is returned.
+            Increasing pseudotimes at which the fitted trajectories are returned. Later than the last cell they are extrapolated, with a
+            warning that says how far; before the start of a trajectory its initial state is returned.
         replicate
-            Replicate to use; the selected one by default. ``"mean"``: the mean of the trajectories of all replicates that were
-            not given up, whose errors in part cancel; for several seeds of one strength.
+            Replicate to use. Default: the selected one. ``"mean"``: the mean of the trajectories of all replicates that were not given up,
+            whose errors partly cancel. For several seeds of one strength.
         initial_velocity
-            Only in second order; by default what the model was made with. ``"network"``: trajectories start with the velocity that the learned
-            network gives at their start. ``"observed"``: with the slope of their own early cells, which sees more of them, or those of a model that was
-            made so with what was learned from it; not together with ``times``.
+            Only in second order. Default: as the model was made.
+
+            - ``"network"``: trajectories start with the velocity that the learned network gives at their start.
+            - ``"observed"``: they start with the slope of their own early cells, so the prediction uses more of their data. The model's own
+              trajectories start with the velocities that it learned, if it was made with ``"observed"``. Not together with ``times``.
 
         Returns
         -------
-        Without ``times``: cells × genes, the prediction of every cell at its own pseudotime, averaged over its lineages
-        with its weights. With ``times``: trajectories × times × genes, or times × genes if there is one trajectory. In
-        the units of the data; genes in the order of ``model.genes``, trajectories in that of ``model.trajectories``. In single
-        precision without ``times``, as the expression of cells is, and in double precision with them.
+        In the units of the data, genes in the order of ``model.genes``:
+
+        - without ``times``: cells × genes, averaged over the lineages of a cell with its weights; in single precision, like expression,
+        - with ``times``: trajectories × times × genes, trajectories in the order of ``model.trajectories``, or times × genes if there is
+          only one; in double precision.
 
         Raises
         ------
@@ -140,14 +143,13 @@ class PredictionMixin(MuDataMixin):
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or it or ``times`` hold values that are not numeric.
+            If ``adata`` is neither AnnData nor MuData, or ``adata`` or ``times`` hold values that are not numeric.
         ValueError
             If genes are missing, a lineage is new, both ``adata`` and ``times`` are given, or an argument is out of range.
 
         Notes
         -----
-        Predictions are means of cells at one time of a lineage: do not take them for samples of single cells, whose scatter
-        they do not have.
+        Predictions are means of cells at one time of a lineage. Do not use them as samples of single cells: they lack their scatter.
         """
         self._require_trained()
         observed = self._observed(initial_velocity)

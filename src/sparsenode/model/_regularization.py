@@ -47,10 +47,10 @@ class RegularizationMixin(ResultsMixin):
 
     #: What the last training fitted (trajectories, displacements of single cells, or derivatives); ``None`` before training.
     fitted_: str | None
-    #: Key under which the last training wrote its results; ``None`` where it wrote none.
+    #: Key under which the last training wrote its results; ``None`` if it wrote none.
     key_added_: str | None
     _seed: int
-    #: Widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``) after :meth:`prune`.
+    #: What :meth:`prune` left: widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``).
     pruned_: dict[str, list[int]] | None
 
     def get_regularization_path(self) -> pd.DataFrame:
@@ -58,20 +58,20 @@ class RegularizationMixin(ResultsMixin):
 
         Returns
         -------
-        One row per replicate, the index is named ``replicate``, with the columns
+        One row per replicate; the index is named ``replicate``. The columns are
 
         - ``strength``, ``seed``,
-        - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means
-          (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation), with the gates of
-          test time, and trajectories with the tolerance of training, where :meth:`predict` has a smaller one; ``validation_error`` is ``NaN`` where no cell was held out,
-        - ``validation_se``: standard error of it over the held-out cells, each with all its trajectories; beyond 5000 cells estimated
-          from as many,
-        - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and
-          that of the best one, both means over seeds,
-        - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights, after :meth:`prune` in those that are left,
-        - ``spurious_sparsity``: share of zeros in the columns of genes that are not among the ``regulators`` of the
-          model, which is one where these are given as a list; ``NaN`` without regulators. For other lists use
-          :meth:`get_sparsity`,
+        - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means (trajectories), of the
+          variance of displacements (transport) or of the squared slopes (collocation). Gates are as at test time. Trajectories are solved
+          with the tolerance of training; :meth:`predict` has a smaller one. ``validation_error`` is ``NaN`` if no cell was held out,
+        - ``validation_se``: standard error of ``validation_error`` over held-out cells, each with all its trajectories; beyond 5000 cells
+          estimated from 5000,
+        - ``difference_se``: standard error, over the same cells, of the difference between the error of this strength and that of the best
+          one, both means over seeds,
+        - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights; after :meth:`prune` in the weights
+          that are left,
+        - ``spurious_sparsity``: share of zeros in the columns of genes that are not ``regulators`` of the model, which is 1 if these are
+          given; ``NaN`` without regulators. For other lists use :meth:`get_sparsity`,
         - ``selected``: whether this is the replicate that other methods report.
 
         Raises
@@ -81,8 +81,8 @@ class RegularizationMixin(ResultsMixin):
 
         Notes
         -----
-        Held-out cells are of the trajectories that were fitted: do not take their errors for those on another donor, which
-        :meth:`evaluate` gives.
+        Held-out cells belong to the trajectories that were fitted. Do not take their errors for those on another donor; use
+        :meth:`evaluate`.
         """
         self._require_trained()
         if self.regularization_path_ is None:
@@ -99,22 +99,24 @@ class RegularizationMixin(ResultsMixin):
     ) -> pd.Series:
         """Choose the strength by a rule, and of its replicates the one with the smallest error.
 
-        Replicates that were given up when trajectories were fine-tuned are no choice, and do not count in means over seeds.
+        Replicates that were given up when trajectories were fine-tuned cannot be chosen, and do not count in means over seeds.
 
         Parameters
         ----------
         rule
-            ``"best"``: the smallest held-out error, the mean over seeds. ``"one_standard_error"``: the largest strength
-            whose error is at most one standard error of the difference above the smallest, the choice where the network matters
-            more than the last per cent of the error. The difference is taken cell by cell, so that cells that every strength
-            predicts badly do not blur it. Differences within the squared tolerance of the solver do not count. ``"sparsity"``:
-            the smallest strength whose feature sparsity, the mean over seeds, is at least ``sparsity``.
+            How to choose the strength, by means over seeds.
+
+            - ``"one_standard_error"``, the default: the largest strength whose held-out error is at most one standard error of the
+              difference above the smallest. For a network, which matters more than the last per cent of the error. The difference is taken
+              cell by cell, so that cells that every strength predicts badly do not blur it. Differences within the squared tolerance of the
+              solver do not count.
+            - ``"best"``: the smallest held-out error.
+            - ``"sparsity"``: the smallest strength whose feature sparsity is at least ``sparsity``.
         sparsity
-            Target for the rule of that name, in ``[0, 1]``.
+            Target of the rule ``"sparsity"``, in ``[0, 1]``.
         key_added
-            Results are written again under this key, as by :meth:`write_results`, by default under that of the last :meth:`train`;
-            ``None`` writes nothing, and is the default where that wrote nothing. As there, of transport and collocation
-            fits whose trajectories diverge what needs them is left out, with a warning.
+            Key under which results are written again, as by :meth:`write_results`. Default: that of the last :meth:`train`. ``None`` writes
+            nothing. If the trajectories of a transport or collocation fit diverge, what needs them is left out, with a warning.
 
         Returns
         -------
@@ -125,18 +127,17 @@ class RegularizationMixin(ResultsMixin):
         RuntimeError
             If the model is not trained.
         DivergenceError
-            As for :meth:`write_results`; the selection is then as it was.
+            As for :meth:`write_results`; the selection is then unchanged.
         ValueError
-            If the rule is unknown, or ``sparsity`` given with another, if it needs held-out cells and there are none, if no strength is
-            sparse enough, or if the key cannot take results.
+            If the rule is unknown, ``sparsity`` is given with another rule, the rule needs held-out cells and there are none, no strength
+            is sparse enough, or the key cannot take results.
 
         Notes
         -----
-        The rule of one standard error is that of Breiman, Friedman, Olshen and Stone (1984), *Classification and regression
-        trees*, with the standard error of a paired difference.
-        A warning says so where the choice is the weakest or the strongest of several strengths: the path may end too early.
-        Where noise is large, held-out cells of the same trajectories hardly tell strengths apart. Do not take the
-        error of the selected replicate for its error on new data: it was selected for being small.
+        The rule of one standard error is that of Breiman, Friedman, Olshen and Stone (1984), *Classification and regression trees*, with
+        the standard error of a paired difference. If this rule or ``"best"`` chooses the weakest or
+        strongest of several strengths, a warning says that the path may end too early. With large noise, held-out cells of the same trajectories hardly tell strengths apart. Do not take the error of
+        the selected replicate for its error on new data: it was selected for being small.
         """
         _checks.choice("rule", rule, get_args(Rule))
         if sparsity is not None and rule != "sparsity":
@@ -288,14 +289,15 @@ class RegularizationMixin(ResultsMixin):
         return squares, n_cells
 
     def prune(self) -> pd.Series:
-        """Remove hidden units and regulators that no open path goes through, for good.
+        """Permanently remove hidden units and regulators that no open path passes through.
 
-        Predictions do not change beyond rounding. Units that are constant are folded into the biases of the layer above.
-        All replicates keep as many units as the one that needs the most.
+        Predictions do not change beyond rounding. Constant units are folded into the biases of the next layer. All replicates keep as many
+        units as the one that needs the most.
 
         Returns
         -------
-        ``n_parameters`` and ``seconds`` of one evaluation of the field ``before`` and ``after``, and ``speed_up``.
+        Series with ``n_parameters_before`` and ``n_parameters_after``, ``seconds_before`` and ``seconds_after`` (of one evaluation of the
+        field), and ``speed_up``.
 
         Raises
         ------
@@ -304,8 +306,8 @@ class RegularizationMixin(ResultsMixin):
 
         Notes
         -----
-        It pays where whole units are off: with ``gates="unit"``, and after strong penalties. A pruned model can be saved,
-        loaded and trained further, but what was removed does not come back.
+        It pays if whole units are off: with ``gates="unit"``, and after strong penalties. A pruned model can be saved, loaded and trained
+        further, but what was removed does not come back.
         """
         self._require_trained()
         before = self._cost()
@@ -345,12 +347,16 @@ class RegularizationMixin(ResultsMixin):
         return sum(p.numel() for p in field.parameters()), float(np.median(seconds))
 
     def citation(self) -> str:
-        """BibTeX of the methods that this model uses.
+        """BibTeX entries of the methods that this model uses.
 
         Returns
         -------
-        BibTeX entries, one after the other: neural ODEs, the regularizer, the objective if it is not that of the paper,
-        stability selection where there are several seeds, and the adaptive lasso where the regularizer is adaptive.
+        BibTeX entries of
+
+        - neural ODEs and the regularizer,
+        - the objective, if it is not that of the paper,
+        - stability selection, if there are several seeds,
+        - the adaptive lasso, if the regularizer is adaptive.
 
         Raises
         ------

@@ -134,11 +134,10 @@ class ResponseMixin(PredictionMixin):
 
     network_: list[list[sparse.csr_array]] | None
     network_units_: np.ndarray | None
-    #: With ``objective="both"`` the decay that the transport fit found, per unit of the module's time, replicates × genes. ``None`` otherwise,
-    #: and before training.
+    #: Only with ``objective="both"``, after training: decay that the transport fit found, replicates × genes, per unit of the module's time.
     network_decay_: np.ndarray | None
-    #: With ``objective="both"`` the factors of the effects and of the own terms of the transport fit that undo what penalties take,
-    #: replicates × 2. ``None`` otherwise, and before training.
+    #: Only with ``objective="both"``, after training: factors, replicates × 2, that undo the shrinkage of effects and of own terms in the
+    #: transport fit.
     unshrunk_: np.ndarray | None
     #: Lowest and highest expression of every gene among the training cells, 2 × genes; ``None`` before training.
     data_range_: np.ndarray | None

@@ -44,47 +44,48 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
 
     #: Table of :meth:`get_regularization_path` without the selection; ``None`` before training.
     regularization_path_: pd.DataFrame | None
-    #: Strength, errors and feature sparsity in every step of an iterative schedule and replicate; ``None`` without one.
+    #: Strength, errors and feature sparsity of every replicate in every step of an iterative schedule; ``None`` without one.
     sparsification_: pd.DataFrame | None
-    #: History of the transport fit with ``objective="both"``; ``None`` otherwise, and before training.
+    #: Only with ``objective="both"``, after training: history of the transport fit.
     network_history_: dict[str, pd.DataFrame] | None
     _regulators: list[int] | None
 
     def write_results(self, adata: AnnData | MuData | None = None, key_added: str = _keys.KEY_ADDED) -> None:
         """Write network, trajectories, velocities and scores into an AnnData; :meth:`train` calls it.
 
-        Results of an earlier fit under the same key are replaced: those that its ``uns`` lists. Nothing else is removed or overwritten.
+        Results of an earlier fit under the same key (those that its ``uns`` lists) are replaced. Nothing else is removed or overwritten.
 
         Parameters
         ----------
         adata
-            Cells with exactly the genes of the model; those of the model by default.
+            Cells with exactly the genes of the model. Default: those of the model.
         key_added
-            Prefix of the keys.
+            Prefix of the keys. Default: ``"sparsenode"``.
 
         Returns
         -------
         Nothing, but writes
 
-        - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. With
-          several lineages also ``.varp["{key_added}_adjacency_{lineage}"]``, but not where all share the field of trajectories.
-          In second order these hold the union,
-          and ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]`` its blocks,
-        - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several,
-        - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes. Its columns are named in
-          ``.uns["{key_added}"]["genes"]``; they stay when ``adata`` is subset or reordered in its genes,
+        - ``.varp["{key_added}_adjacency"]``: signed sparse adjacency; rows are targets, columns are regulators. In second order the union
+          of its blocks, which are in ``.varp["{key_added}_position_adjacency"]`` and ``.varp["{key_added}_velocity_adjacency"]``,
+        - ``.varp["{key_added}_adjacency_{lineage}"]``: the same for each of several lineages, but not if they share a field that was fitted
+          without transport,
+        - ``.varp["{key_added}_frequency"]``: share of the seeds that find an edge, if there are several seeds,
+        - ``.obsm["{key_added}_trajectory"]``: predicted expression of every cell, cells × genes. ``.uns["{key_added}"]["genes"]`` names its
+          columns, which stay as they are when the genes of ``adata`` are subset or reordered,
         - ``.layers["{key_added}_velocity"]``: velocity of every cell, as in :meth:`get_velocity`,
-        - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path and trajectories for the
-          plots. ``"history"`` is a table with a row per epoch and a column per metric; with ``objective="both"`` it is that of
-          the trajectories, and ``"network_history"`` is the same for the transport fit before it. ``"written"`` lists
-          the keys above that this fit wrote.
+        - ``.uns["{key_added}"]``: parameters, scores, sparsity, history, regularization path, and trajectories for the plots. ``"history"``
+          is a table with a row per epoch and a column per metric; with ``objective="both"`` that of the trajectories, and
+          ``"network_history"`` that of the transport fit. ``"written"`` lists the keys above that this fit wrote.
 
-        With MuData they go to the modality of the expression. Where two modalities were fitted together, each gets its own part of
-        ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp``, over the variables of all modalities.
+        With MuData they are written into the modality of the expression. If two modalities were fitted together, each gets its own part of
+        ``.obsm`` and ``.layers``, and ``mdata`` gets ``.uns`` and ``.varp`` over the variables of both.
 
-        With more than 2e8 entries (cells × genes) the dense results are left out, with a warning. So is what needs trajectories
-        (``.obsm``, scores, and velocities in second order or with a skip after the integration) where none were fitted and the solution
-        of the equation leaves the finite numbers, as after transport it may: the network is written all the same.
+        Two kinds of results are left out, with a warning:
+
+        - the dense ones (``.obsm``, ``.layers``), if there are more than 2e8 entries (cells × genes),
+        - those that need trajectories (``.obsm``, scores, and velocities in second order or with a skip after the integration), if no
+          trajectories were fitted and the solution diverges, as it may after transport. The network is written all the same.
 
         Raises
         ------
@@ -97,13 +98,13 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         TypeError
             If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric.
         ValueError
-            If the genes are not those of the model, a lineage is new, or one of the keys above holds something that is not of a fit under
-            ``key_added``.
+            If the genes are not those of the model, a lineage is new, or one of the keys above holds something that was not written by a
+            fit under ``key_added``.
 
         Notes
         -----
-        Do not use it for cells with other genes, or for more genes than you want dense results of: ``predict`` and
-        ``get_velocity`` return arrays and leave the AnnData alone.
+        Do not use it for cells with other genes, or if dense results would be too large: :meth:`predict` and :meth:`get_velocity` return
+        arrays and leave the AnnData unchanged.
         """
         self._require_trained()
         if isinstance(adata, MuData) and adata.is_view:

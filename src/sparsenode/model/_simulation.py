@@ -32,15 +32,15 @@ class Simulation:
     Parameters
     ----------
     times
-        Times since the start, in units of pseudotime, shape times.
+        Times since the start, in units of pseudotime.
     perturbed, unperturbed
         States, starts × times × genes, in the units of the data; genes in the order of ``model.genes``.
     held
         Value at which each gene of the intervention is held, indexed by its name; empty without an intervention.
     effects
-        One row per start and gene, with the columns ``start``, ``gene``, ``held`` (whether the gene is part of the
-        intervention), and the difference perturbed minus unperturbed in the units of the data: ``final`` at the last time,
-        ``mean`` over time, and ``peak`` where it is largest in magnitude.
+        Data frame with a row per start and gene and the columns ``start``, ``gene`` and ``held`` (whether the gene is part of the
+        intervention). Three more columns hold the difference perturbed minus unperturbed, in the units of the data: ``final`` at the last
+        time, ``mean`` over time, and ``peak`` where it is largest in magnitude.
     """
 
     times: np.ndarray
@@ -70,60 +70,62 @@ class SimulationMixin(ResponseMixin):
         lineage: str | None = None,
         replicate: int | None = None,
     ) -> Simulation:
-        r"""Simulate interventions: genes that are held at a value while all others follow what was fitted.
+        r"""Simulate interventions: hold genes at a value, while all others follow what was fitted.
 
-        A held gene starts at its value, its derivative is zero, and the other genes see that value from the start on. Any
-        number of genes can be held at once.
+        A held gene starts at its value, its derivative is zero, and the other genes see that value from the start. Any number of genes can
+        be held at once.
 
-        With ``objective="both"`` the run :math:`u` in which nothing is held is that of the fitted fields, and the effects spread along
-        the network that the model reports,
+        With ``objective="both"`` the run :math:`u` without an intervention is that of the fitted fields. The effects spread along the
+        reported network, since the fields share its zeros but not its signs:
 
         .. math:: \dot p = \dot u + J \, \big( \mathrm{clip}(p) - \mathrm{clip}(u) \big) - \gamma \circ (p - u) ,
 
-        where :math:`J` is ``get_adjacency(lineage, weights="jacobian")``, :math:`\gamma` the decay that was found with it, and regulators
-        are clipped to the range of the training cells and of the held values: the fields share its zeros but not its signs. Effects and
-        own terms are multiplied by a factor each that undoes what penalties take (``model.unshrunk_``).
+        where :math:`J` is ``get_adjacency(lineage, weights="jacobian")`` and :math:`\gamma` the decay that was found with it. Regulators
+        are clipped to the range of the training cells and of the held values. Effects and own terms are each multiplied by a factor that
+        undoes the shrinkage of penalties (``model.unshrunk_``).
 
         Parameters
         ----------
         x0
-            Starts, starts × genes or one start, in the units of the data and the order of ``model.genes``; a data frame is
-            matched by column name, and its index names the starts; a series is one start, matched by the names of its entries. By
-            default the initial states of the model's trajectories.
+            Starts, in the units of the data. Default: the initial states of the model's trajectories.
+
+            - array: starts × genes, or one start, in the order of ``model.genes``,
+            - data frame: columns are matched by name, the index names the starts,
+            - series: one start, entries are matched by name.
         times
-            Times since the start, increasing, from 0 on, in units of pseudotime; by default 101 times over the
-            longest trajectory of those that are simulated, and a warning names the shorter ones. With ``x0`` the unit is that of
-            all batches in the mean, in which a lineage has one length, if batches were aligned. Solvers with a fixed
-            step take steps of a hundredth of the longest trajectory of all, whatever the times.
+            Increasing times since the start, from 0 on, in units of pseudotime. Default: 101 times over the longest of the simulated
+            trajectories; a warning names the shorter ones. With ``x0`` and aligned batches, the unit is the mean over batches, in which a
+            lineage has one length. Solvers with a fixed step take steps of a hundredth of the longest trajectory of all, whatever the
+            times.
         knockout
-            Genes held at zero in the units of the data. For standardised data zero is the mean, as a warning says where
-            expression is negative: use ``clamp`` with the lowest value.
+            Genes held at zero, in the units of the data. In standardised data zero is the mean; a warning says so if expression is
+            negative. Use ``clamp`` with the lowest value instead.
         overexpress
-            Genes held at the highest value along the fitted trajectories, of all lineages, or a mapping from genes to the fold of that
+            Genes held at their highest value along the fitted trajectories of all lineages, or a mapping from genes to the fold of that
             value.
         clamp
             Mapping from genes to the value at which they are held, in the units of the data.
         v0
-            Initial velocities in second order, in the shape of ``x0`` and units of the data per unit of pseudotime; by
-            default those of the learned network at ``x0``. An intervention does not change them, but for held genes,
-            which do not move.
+            Initial velocities, only in second order: in the shape of ``x0``, in units of the data per unit of pseudotime. Default: those
+            that the learned network gives at the starts, or, without ``x0``, those that a model with ``initial_velocity="observed"``
+            learned. An intervention changes them only for held genes, which do not move.
         lineage
-            Lineage whose field moves the starts. It is needed with ``x0`` if every lineage has its own field; without
-            ``x0`` it restricts the starts to its trajectories.
+            Lineage whose field moves the starts. Required with ``x0`` if every lineage has its own field. Without ``x0`` it restricts the
+            starts to its trajectories.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use. Default: the selected one.
 
         Returns
         -------
         A :class:`~sparsenode.model.Simulation`, which :func:`sparsenode.pl.intervention` draws, with
 
         - ``times``: times since the start, in units of pseudotime,
-        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data; except with ``objective="both"`` they
-          are one solve with the same steps, so ``unperturbed`` differs between interventions by what the tolerance of the solver allows,
+        - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data. Except with ``objective="both"`` the two
+          are one solve with the same steps, so ``unperturbed`` differs between interventions within the tolerance of the solver,
         - ``held``: value at which each gene of the intervention is held, by name,
-        - ``effects``: a row per start and gene with the columns ``start``, ``gene``, ``held`` (whether the gene is part of
-          the intervention), and the difference of the two runs at the last time (``final``), on average over time (``mean``)
-          and where it is largest (``peak``).
+        - ``effects``: a row per start and gene with the columns ``start``, ``gene`` and ``held`` (whether the gene is part of the
+          intervention), and the difference of the two runs: at the last time (``final``), averaged over time (``mean``), and where it is
+          largest (``peak``).
 
         Raises
         ------
@@ -132,18 +134,18 @@ class SimulationMixin(ResponseMixin):
         DivergenceError
             If a solution leaves the finite numbers.
         KeyError
-            If a name is no gene of the model.
+            If a name is not a gene of the model.
         TypeError
-            If ``x0`` is no dense array, data frame or series of numbers, or velocities, times, genes and values are no names and numbers.
+            If ``x0`` is not a dense array, data frame or series of numbers, genes are not names, or velocities, times or values are not
+            numbers.
         ValueError
             If a gene or start is named twice, or a value, shape or time is out of range.
 
         Notes
         -----
-        The model was fitted to unperturbed cells, so effects are extrapolations, and a warning says which genes leave
-        the range of the training data. An effect is as good as the network: ``evaluate`` and reference networks
-        should speak for the fit first. Do not read effects of genes that no edge leaves as evidence of no effect in the
-        cell: the penalty may have closed a path that is there.
+        The model was fitted to unperturbed cells, so effects are extrapolations; a warning says which genes leave the range of the training
+        data. An effect is only as good as the network: first check the fit with :meth:`evaluate` and reference networks. If no edge leaves
+        a gene, do not read this as evidence of no effect in the cell: the penalty may have closed a path that exists.
         """
         self._require_trained()
         chosen = self._replicate(replicate)

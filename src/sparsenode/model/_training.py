@@ -89,73 +89,82 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
     ) -> None:
         """Fit the field, and write the results into the AnnData.
 
-        With ``objective="both"`` two fits follow one another: transport with one field, whose network is kept in ``network_``, and the
-        trajectories, with the zeros of that network held, no penalty, and weights that start anew. Arguments concern both, but
-        ``schedule``, which concerns the first. Training such a model again goes on with the trajectories; for another network make
-        a new model.
+        With ``objective="both"`` there are two fits. The first is transport with one field, whose network is kept in ``network_``. The
+        second fits the trajectories: it holds the zeros of that network, has no penalty, and starts from new weights. All arguments apply
+        to both fits, except ``schedule``, which applies to the first.
 
-        A training that fails or is interrupted (where Lightning raises ``SystemExit``) leaves the model as it was before, unless it diverges.
+        Training again continues from the current weights, in the units of the first training (``centre``, ``scale`` and ``rate`` of the
+        module), whatever cells are held out; initial states follow the training cells. With ``objective="both"`` it continues with the
+        trajectories; for another network make a new model.
 
-        Training again goes on from the weights, in the units of the first training (``centre``, ``scale`` and ``rate`` of the module),
-        whatever cells are held out; initial states follow the training cells.
+        A training that fails or is interrupted (Lightning raises ``SystemExit``) leaves the model as it was, unless it diverges; see
+        ``DivergenceError`` below.
 
         Parameters
         ----------
         max_epochs
-            Number of epochs: by default 40 for transport, 50 for trajectories and 100 for collocation. With an adaptive
-            regularizer, the number in each round; a model that is already trained skips the first round, which has no adaptive weights yet.
+            Number of epochs. Default: 40 for transport, 50 for trajectories, 100 for collocation. With an adaptive regularizer, the number
+            per round; if the model is already trained, the first round, which has no adaptive weights yet, is skipped.
         accelerator, devices
-            As in :class:`lightning.pytorch.Trainer`, but one device only, as a step takes all cells at once, and no graphics card of
-            Apple (``"mps"``, and ``"gpu"`` there), which lacks double precision.
+            As in :class:`lightning.pytorch.Trainer`, but only one device, since a step takes all cells at once, and not Apple's graphics
+            cards (``"mps"``, and ``"gpu"`` there), which lack double precision.
         train_size, validation_size
-            Shares of the cells for training and validation. Held-out cells get their own statistics.
+            Shares of the cells for training and for validation. Default: 0.9, and all others. Validation cells are held out.
         shuffle_set_split
-            Whether the held-out cells are drawn at random (with ``seed`` of the model) or the last ones.
+            Whether held-out cells are drawn at random with the ``seed`` of the model, the default, or are the last rows.
         early_stopping
-            Stop when ``validation_loss`` no longer falls; see :class:`scvi.train.Trainer` for its settings.
+            Whether to stop when ``validation_loss`` no longer falls; :class:`scvi.train.Trainer` has the settings.
         steps_per_epoch
             Optimisation steps in an epoch, each on all cells.
         schedule
-            ``"sparse"``: the full strength from the start. ``"iterative"``, or an
-            :class:`~sparsenode.training.IterativeSparsification` with other settings: train without penalty for
-            ``max_epochs``, then raise the strength step by step; the steps are in ``model.sparsification_``. By default the
-            choice of the regularizer: iterative for LassoNet, sparse for all others.
+            How the penalty is applied.
+
+            - ``"sparse"``, the default except for LassoNet: at full strength from the start.
+            - ``"iterative"``, the default for LassoNet, or an :class:`~sparsenode.training.IterativeSparsification` with other settings:
+              train without penalty for ``max_epochs``, then raise the strength step by step. ``model.sparsification_`` lists the steps.
         half_samples
-            Give every seed another random half of the training cells of every trajectory, as in stability selection: seeds come in
-            pairs with complementary halves, and are compared on all cells. Needs ``n_seeds > 1``; see :meth:`get_edge_frequency`.
+            Whether to give every seed another random half of the training cells of every trajectory, as in stability selection; see
+            :meth:`get_edge_frequency`. Needs ``n_seeds > 1``. Seeds come in pairs with complementary halves, and are compared on all cells.
             With transport every half is coupled by itself, and memory grows with seeds × cells × genes.
         objective
-            ``"trajectory"`` fine-tunes a transport or collocation fit on the trajectories, from its weights and in its units; by
-            default the objective of the model, to which a plain ``train()`` goes back after fine-tuning: it changes the trajectories, and
-            with collocation learned initial states and velocities start anew from the smoothed trajectories. Replicates whose trajectories diverge before that are given up, with a warning: their
-            weights are zero and their errors infinite from then on, and no other method counts them.
+            Default: the objective of the model. ``"trajectory"``: fine-tune a transport or collocation fit on the trajectories, from its
+            weights and in its units.
+
+            - Replicates whose trajectories diverge beforehand are given up, with a warning. From then on their weights are zero, their
+              errors infinite, and no other method counts them.
+            - A later ``train()`` without it goes back to the objective of the model, and so changes the trajectories. With collocation,
+              learned initial states and velocities then start anew from the smoothed trajectories.
         refit
-            Hold the zeros of the network as they are, and fit what is left without penalty, which takes away its bias (the
-            relaxed lasso). Needs a trained model. Held-out errors then compare networks, not penalties: to choose a strength,
-            fit several, refit, and :meth:`select`.
+            Whether to hold the zeros of the network and fit the rest without penalty, which removes its bias (the relaxed lasso). Needs a
+            trained model. Held-out errors then compare networks, not penalties: to choose a strength, fit several, refit, and
+            :meth:`select`.
         plan_kwargs
             ``lr``, ``gate_lr``, ``weight_decay`` and ``max_grad_norm``; see :class:`sparsenode.training.TrainingPlan`.
         key_added
-            Results are written under this key, as by :meth:`write_results`, and by :meth:`select` later; ``None`` writes nothing.
+            Key under which results are written, as by :meth:`write_results`; :meth:`select` uses it later too. ``None`` writes nothing.
         **trainer_kwargs
-            Further arguments of :class:`scvi.train.Trainer`, for instance ``enable_checkpointing=True``. With ``objective="both"``
-            the transport fit gets copies of ``callbacks`` and ``logger``, so that each fit has a state of its own.
+            Further arguments of :class:`scvi.train.Trainer`, for instance ``enable_checkpointing=True``. With ``objective="both"`` the
+            transport fit gets copies of ``callbacks`` and ``logger``, so that each fit has a state of its own.
 
         Raises
         ------
         DivergenceError
-            If the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times the
-            variance, for the fourth time; until then training goes on from an earlier state with a third of the learning rate, with
-            a warning. The model holds the best state so far, or what it held before if it is the fit of the network that diverges
-            (``objective="both"``).
+            If training diverges for the fourth time: the integration or the loss leaves the finite numbers, or an epoch ends with a squared
+            error of more than 1e9 times the variance. The first three times training continues from an earlier state with a third of the
+            learning rate, with a warning. The model then holds the best state so far; if the network fit of ``objective="both"`` diverges,
+            what it held before.
         TypeError
-            If an argument is none of this method, of its plan or of a trainer, or a switch is no boolean.
+            If an argument is unknown to this method, its plan and the trainer, or a switch is not a boolean.
         RuntimeError
             If a model that was never trained is to be fine-tuned or refitted.
         ValueError
-            If expression is NaN or infinite, if a trajectory has no training cells, if lineages or batches are not those that the
-            model was made for, if devices are several or Apple's, or precision is not single, if the data have other genes or hold something
-            else under ``key_added``, or if an argument is out of range.
+            If one of these holds:
+
+            - expression is NaN or infinite, or a trajectory has no training cells,
+            - genes, lineages or batches are not those that the model was made for,
+            - several devices or a graphics card of Apple are asked for, or precision is not single,
+            - the data hold something else under ``key_added``,
+            - an argument is out of range.
         """
         given = {name: value for name, value in locals().items() if name not in _NOT_OF_TRANSPORT and value is not None}
         _checks.booleans(

@@ -23,17 +23,17 @@ class VelocityMixin(PredictionMixin):
     ) -> np.ndarray:
         """Velocity of cells, expression per unit of pseudotime: the fitted vector field at their observed expression.
 
-        In second order the field gives accelerations, and velocities of cells are not observed: it is then the velocity of
-        the fitted trajectory at the time of each cell, whatever its expression.
+        In second order the field gives accelerations, and velocities of cells are not observed. The method then returns the velocity of the
+        fitted trajectory at the time of each cell, whatever its expression.
 
         Parameters
         ----------
         adata
-            Cells to evaluate; those of the model by default.
+            Cells to evaluate. Default: those of the model.
         indices
-            Cells to return, all by default.
+            Cells to return, by position or as a mask. Default: all.
         replicate
-            Replicate to use; the selected one by default.
+            Replicate to use. Default: the selected one.
 
         Returns
         -------
@@ -44,19 +44,19 @@ class VelocityMixin(PredictionMixin):
         RuntimeError
             If the model is not trained.
         IndexError
-            If an index is out of range, or there are several dimensions.
+            If an index is out of range, or ``indices`` have several dimensions.
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither
-            integers nor booleans.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither integers nor
+            booleans.
         ValueError
-            If genes are missing, a lineage is new, or there is no such replicate.
+            If genes are missing, a lineage is new, or the replicate does not exist.
 
         Notes
         -----
-        The field was fitted to mean trajectories. Single cells are scattered around them, so the velocity of one cell
-        is noisier than that of the trajectory it belongs to; average over neighbours before reading it.
+        Do not read the velocity of one cell by itself. Single cells scatter around the trajectories, so their velocities are noisier than
+        that of the trajectory: average over neighbours first.
         """
         self._require_trained()
         cells, chosen = self._cells(adata), self._replicate(replicate)

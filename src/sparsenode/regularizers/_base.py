@@ -39,9 +39,9 @@ class Regularizer:
     Not to be used as such: it has no penalty. Derive from it to add a method, as the page *How to add a regularizer* shows.
     """
 
-    #: Name that :func:`get` knows it by.
+    #: Name of the method in :func:`get`.
     name: ClassVar[str]
-    #: Strengths, one per replicate of a seed.
+    #: Strengths; one replicate is fitted per strength and seed.
     strength: np.ndarray
     #: Whether hard-concrete gates multiply weights or input units; ``None`` without gates.
     gates: Gates | None = None
@@ -49,17 +49,17 @@ class Regularizer:
     skip: Skip | None = None
     #: Whether the method gives every target a network of its own.
     per_target: ClassVar[bool] = False
-    #: Whether the method has a :meth:`prox` of its own; it is found out.
+    #: Whether the method has its own :meth:`prox`; set automatically.
     proximal: ClassVar[bool] = False
-    #: Whether the penalty can weight the paths of each regulator to each target.
+    #: Whether the penalty can weight the paths from each regulator to each target (``prior``, ``path_weights``, free self edges).
     weights_paths: ClassVar[bool] = False
-    #: Whether the penalty is one on the magnitudes of the entries of a skip, given the layers, so that it can be solved for.
+    #: Whether, with fixed layers, the penalty is an L1 norm of the linear skip, so that the skip can be solved for.
     convex_skip: ClassVar[bool] = False
-    #: How often training is repeated with path weights that are the inverse of what the training before has left.
+    #: Number of rounds of training after the first, with path weights from the round before.
     adaptive: int = 0
-    #: How the strength rises during training, unless ``train`` is told otherwise.
+    #: Default ``schedule`` of ``train``.
     schedule: ClassVar[Literal["sparse", "iterative"]] = "sparse"
-    #: The papers that the method is from: keys of ``references.bib``, or whole BibTeX entries.
+    #: Papers behind the method: keys of ``references.bib``, or whole BibTeX entries.
     citations: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, strength: ArrayLike) -> None:
