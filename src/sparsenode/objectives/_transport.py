@@ -26,82 +26,94 @@ _MAX_ITERATIONS = 100  # of Sinkhorn's algorithm: rows are normalised afterwards
 class Transport:
     r"""Regress the displacement of cells to later cells, coupled by optimal transport, on the state they start from.
 
-    The cells of every trajectory are ordered by pseudotime and cut into overlapping windows of equal size. A window is
-    coupled with the window ``lag`` places later by entropic optimal transport of squared distances, where memberships are the
-    masses of cells: one that belongs to a lineage by a tenth receives a tenth. A cell :math:`x` moves
-    to :math:`\bar x'`, the mean of the cells that it is coupled with in all windows that hold it, and its displacement
+    **Windows and coupling.** The cells of every trajectory are ordered by pseudotime and cut into overlapping windows of equal numbers of
+    cells. Entropic optimal transport of squared distances couples each window with the one ``lag`` places later. Memberships are the masses
+    of cells: a cell that belongs to a lineage by a tenth receives a tenth.
+
+    **Displacement.** A cell :math:`x` moves to :math:`\bar x'`, the mean of the cells that it is coupled with in all windows that contain
+    it. Its displacement
 
     .. math:: \frac{\bar x' - x}{\Delta t} \approx f(x), \qquad \Delta t = \frac{\text{lag}}{\text{windows}} \, T,
 
-    is regressed on the state at the start, never in between, which would bias the network. :math:`T` is the length of the
-    trajectory: a lag counts cells, not pseudotime, whose local speed is arbitrary. The displacements of a cell over all lags and
-    window numbers are averaged, weighted by the inverse of their variance.
+    is regressed on the state at the start, since one in between would bias the network. :math:`T` is the length of the trajectory: a lag
+    counts cells, not pseudotime, whose local speed is arbitrary. The displacements of a cell over all lags and window numbers are averaged,
+    weighted by the inverse of their variance.
 
-    Measurement noise decides at random between regulators that are co-expressed. So squared effects are penalised in proportion
-    to it, beside the paths themselves and with every regularizer that penalises these: the loss has the term
+    **Ridge.** Measurement noise picks at random among co-expressed regulators. Squared effects are therefore penalised in proportion to the
+    noise, in addition to the paths, with every regularizer that penalises paths:
 
     .. math:: \frac{\rho}{d} \, \frac{1 - r}{r} \sum_{ij} B_{ij} A_{ij}^2,
 
     where :math:`A` is the path matrix in standard deviations, :math:`B` are the path weights, :math:`d` is the number of genes, and
     :math:`r` is the share of the regulators' variance that cells keep on their way to the cells they are coupled with.
 
-    Transport sees how the density :math:`p` of cells moves, and not what keeps it in place. Where cells rest, the field
-    balances diffusion, :math:`f = \tfrac{1}{2} D \nabla \log p`, and displacements are chance. Within a window :math:`p` is about normal, and
-    this draws a gene to what a regression on the other regulators predicts. What these contribute is added to the displacement,
+    **Cells at rest.** Transport sees how the density :math:`p` of cells moves, but not what keeps it in place. Where cells rest, the field
+    balances diffusion, :math:`f = \tfrac{1}{2} D \nabla \log p`, and displacements are chance. Within a window :math:`p` is about normal,
+    and this field draws a gene to what a regression on the other regulators predicts. Their contribution is added to the displacement,
 
     .. math:: \lambda \sqrt{\frac{1000}{n}} \, r \, q \sum_{j \neq i} \beta_{ij} u_j, \qquad
         q = \min \bigl( 1, \max ( 0, 4 \varrho - 3 ) \bigr),
 
-    with one rate for all genes, where :math:`u` is the deviation of a cell from the mean of the window around it, :math:`\beta` are coefficients of a
-    ridge regression on such deviations, :math:`n` is the number of cells, with which displacements become less a matter of chance, and :math:`\varrho` is
-    the share of the displacements within trajectories that deviations explain, relative to what states do. Where it is below 0.75 nothing is added. Noise that is
-    larger than motion within a lag looks like rest, but then :math:`r` is smaller; a single lineage of a few hundred cells at rest looks like motion.
+    with one rate for all genes, where
 
-    A pseudotime that was computed from the expression orders cells also where they rest, along whatever way they happen to scatter. All cells
-    of a window then seem to move alike, though nothing drives them. Such motion is told by windows that hold states of their own, which do not
-    say how windows move. Displacements :math:`y` are moved from the mean :math:`\bar y_w` of the window around the cell towards that of the
-    trajectory, :math:`y - \theta (\bar y_w - \bar y)`, by the share
+    - :math:`u` is the deviation of a cell from the mean of the window around it, and :math:`\beta` are coefficients of a ridge regression
+      on such deviations,
+    - :math:`n` is the number of cells: with more of them, less of the displacements is chance,
+    - :math:`\varrho` is the share of the displacements within trajectories that deviations explain, relative to what states do. Below 0.75
+      nothing is added.
+
+    Noise that is larger than the motion within a lag looks like rest, but then :math:`r` is smaller. A single lineage of a few hundred
+    cells at rest looks like motion.
+
+    **An order by chance.** A pseudotime that was computed from expression orders cells even where they rest, along whatever direction they
+    happen to scatter. All cells of a window then seem to move alike, though nothing drives them. The sign of this is that windows differ in
+    their states, but the states do not predict how windows move. Displacements :math:`y` are then moved from the mean :math:`\bar y_w` of
+    the window around the cell towards that of the trajectory, :math:`y - \theta (\bar y_w - \bar y)`, by the share
 
     .. math:: \theta = \min \bigl( 1, \max ( 0, \tfrac{s - 0.5}{0.2} ) \bigr) \,
         \min \bigl( 1, \max ( 0, \tfrac{0.6 - R^2}{0.35} ) \bigr),
 
-    where :math:`s` is the share of the variance of states within trajectories that is between windows, and :math:`R^2` is the share of the
-    variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains, both the mean over dimensions, for windows five times as large as
-    those of the coupling and less what so few cells have by chance in :math:`s`. This comes before what is added at rest, whose
-    deviations are then from a mean that lies the share :math:`\theta` of the way from that of the window to that of the trajectory, since windows are
-    slices of cells at rest. Where cells are noisy :math:`s` is small and nothing is taken out, and few windows leave little unexplained.
+    where
+
+    - :math:`s` is the share of the variance of states within trajectories that lies between windows, less the share that so few cells have
+      by chance,
+    - :math:`R^2` is the share of the variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains,
+    - both are means over dimensions, for windows five times as large as those of the coupling.
+
+    This comes before the correction for cells at rest, whose deviations :math:`u` are then from a mean that lies the share :math:`\theta`
+    of the way from that of the window to that of the trajectory, since windows are slices of cells at rest. In noisy cells :math:`s` is
+    small and nothing is taken out; with few windows little is left unexplained.
 
     Parameters
     ----------
     windows
-        Number of windows, or several numbers that are combined.
+        Number of windows, or several numbers that are combined. Default: 60.
     lags
-        Windows from the start to the end of a pair; all of them are combined. What matters is the share of the trajectory,
-        ``lag / windows``: 1/30 to 1/15 did well throughout, 1/10 loses the order of long chains.
+        Number of windows from the start to the end of a pair; several are combined. Default: 2, 3 and 4. What matters is the share of the
+        trajectory, ``lag / windows``: 1/30 to 1/15 did well throughout, 1/10 loses the order of long chains.
     overlap
-        Windows that a cell lies in: windows begin every ``1 / overlap`` of their size. With few, whether two cells can be
-        coupled depends on where borders happen to fall, which a single removed cell shifts; more cost time in proportion.
+        Number of windows that a cell lies in: windows begin every ``1 / overlap`` of their size. Default: 4. With few, whether two cells
+        can be coupled depends on where borders happen to fall, and removing one cell shifts these. The time grows in proportion.
     entropy
-        Entropic penalty of the coupling, as a share of the mean cost. With 0 it is exact: then it changes by leaps when a cell is
-        added or removed, and so do single edges.
+        Entropic penalty of the coupling, as a share of the mean cost. Default: 0.05. With 0 the coupling is exact: it then jumps when a
+        cell is added or removed, and so do single edges.
     min_cells
-        Fewest cells in a window. Trajectories with fewer than ``windows * min_cells`` cells have fewer windows, and lags that
-        span the same share.
+        Smallest number of cells in a window. Default: 6. Trajectories with fewer than ``windows * min_cells`` cells get fewer windows, with
+        lags that span the same share.
     n_pcs
-        Cells are coupled in this many principal components of the standardised genes, where there are more genes than that.
+        Number of principal components of the standardised genes in which cells are coupled, if there are more genes. Default: 30.
     batch_size
-        Cells in a step; all of them where there are no more.
+        Number of cells in a step, or all if there are fewer. Default: 1024.
     ridge
-        :math:`\rho` above, 0 for no penalty on squares. Together with the L1 norm of paths it makes an elastic net, which spreads
-        an effect over co-expressed regulators instead of picking one of them, as far as their differences may be noise. The
-        noise-to-signal ratio that it is multiplied by is measured on the pairs: about 0.1 in simulated
-        expression, 4 in single cells of the bone marrow.
+        :math:`\rho` above. Default: 0.5; 0 for no penalty on squares. With the L1 norm of paths it forms an elastic net: as far as the
+        differences between co-expressed regulators may be noise, it spreads an effect over them instead of picking one. The noise-to-signal
+        ratio :math:`(1 - r) / r` is measured on the pairs: about 0.1 in simulated expression, 4 in single cells of the bone marrow.
     relaxation
-        :math:`\lambda` above, how fast a gene follows its regulators where a thousand cells are found to rest entirely, in standard
-        deviations of its displacement for one of the gene itself; 0 for displacements alone. A single lineage that rests is found to
-        do so in part: what is added there is 0.15 to 0.27 of it with a thousand cells, and nothing with a few hundred.
+        :math:`\lambda` above. Default: 0.4; 0 for displacements alone. It is how fast a gene follows its regulators if a thousand cells
+        rest entirely: standard deviations of its displacement per standard deviation of the gene. A single lineage at rest is recognised
+        only in part: the share that is added is 0.15 to 0.27 with a thousand cells, and 0 with a few hundred.
     centring
-        Whether to take out of displacements what the cells of a window have in common, by the share :math:`\theta` above; without it that is 0.
+        Whether to correct an order by chance as above. Default: ``True``; with ``False`` :math:`\theta` is 0.
 
     Raises
     ------
@@ -112,21 +124,27 @@ class Transport:
 
     Notes
     -----
-    Time and memory grow with cells × genes, for every trajectory a cell is in. Windows of more than 200 cells are coupled in parts,
-    of every second, third, … of their cells. Use it to infer networks; for forecasts the trajectory objective is made. It learns from where
-    cells lie relative to later ones, so do not use it with a pseudotime whose order you do not trust, on
-    expression that was imputed, or without a comparison on a few hundred cells that rest in some states rather than move on, where partial
-    correlations rank edges better on every second network. Cells of the same time are taken in the order of the rows: with fewer distinct times than windows,
-    where a warning says so, that order decides who is coupled with whom. Where cells are noisy, genes that are co-expressed come out as positive edges, since cells are
-    coupled with similar ones: compare with :func:`sparsenode.tl.shuffle_time`.
+    Use it to infer networks; for forecasts use the trajectory objective. It learns from where cells lie relative to later ones. So do not
+    use it
+
+    - with a pseudotime whose order you do not trust,
+    - on imputed expression,
+    - on a few hundred cells that rest in some states rather than move on, unless you compare: partial correlations rank edges better there
+      on every second network.
+
+    In noisy cells, co-expressed genes come out as positive edges, since cells are coupled with similar ones: compare with
+    :func:`sparsenode.tl.shuffle_time`. Cells of the same time are taken in the order of the rows. With fewer distinct times than windows,
+    which causes a warning, that order decides who is coupled with whom.
+
+    Time and memory grow with cells × genes, for every trajectory that a cell is in. Windows of more than 200 cells are coupled in parts, of
+    every second, third, … of their cells.
 
     References
     ----------
-    Schiebinger, Shu, Tabaka, Cleary and others (2019), *Optimal-transport analysis of single-cell gene expression identifies
-    developmental trajectories in reprogramming*, Cell 176; Cuturi (2013), *Sinkhorn distances*, NeurIPS; couplings by POT,
-    Flamary and others (2021), JMLR 22; Zou and Hastie (2005), *Regularization and variable selection via the elastic net*,
-    JRSS B 67; the drift that balances diffusion as in Tong, Malkin, Fatras and others (2024), *Simulation-free Schrödinger bridges via score
-    and flow matching*, AISTATS.
+    Schiebinger, Shu, Tabaka, Cleary and others (2019), *Optimal-transport analysis of single-cell gene expression identifies developmental
+    trajectories in reprogramming*, Cell 176; Cuturi (2013), *Sinkhorn distances*, NeurIPS; couplings by POT, Flamary and others (2021),
+    JMLR 22; Zou and Hastie (2005), *Regularization and variable selection via the elastic net*, JRSS B 67; the drift that balances
+    diffusion as in Tong, Malkin, Fatras and others (2024), *Simulation-free Schrödinger bridges via score and flow matching*, AISTATS.
     """
 
     windows: int | Sequence[int] = 60

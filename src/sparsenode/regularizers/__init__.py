@@ -16,7 +16,7 @@ _REGISTRY: dict[str, Callable[[], Regularizer]] = {cls.name: cls for cls in _MET
 
 
 def get(regularizer: str | Regularizer) -> Regularizer:
-    """Regularizer of that name with its defaults, or a copy of the object.
+    """Regularizer of a given name with its defaults, or a copy of an object.
 
     Parameters
     ----------

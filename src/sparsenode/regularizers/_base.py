@@ -18,21 +18,26 @@ if TYPE_CHECKING:
 
 
 class Regularizer:
-    r"""Base class: minimise ``error + strength * penalty`` in the parameters of a field.
+    """Base class: minimise ``error + strength * penalty`` in the parameters of a field.
 
-    ``error`` is the squared error as a share of the variance around the mean of each trajectory (trajectories), so it is 1 for a
-    constant prediction, of the variance of displacements (transport), or of the squared slopes (collocation). Every penalty is
-    normalised so that ``strength`` means the same for any width, depth and number of variables: duplicating hidden units, with their outgoing weights halved, changes no penalty.
+    ``error`` is the squared error as a share
+
+    - of the variance around the mean of each trajectory (trajectories), so it is 1 for a constant prediction,
+    - of the variance of displacements (transport),
+    - of the squared slopes (collocation).
+
+    Every penalty is normalised so that ``strength`` means the same for any width, depth and number of variables: duplicating hidden units
+    and halving their outgoing weights changes no penalty.
 
     Parameters
     ----------
     strength
-        One non-negative number, or a sequence of them: then one replicate is fitted per strength and seed.
+        One non-negative number, or a sequence of them: one replicate is fitted per strength and seed.
 
     Raises
     ------
     ValueError
-        If a strength is negative or not finite, or if there is none.
+        If a strength is negative or not finite, or there is none.
 
     Notes
     -----
@@ -84,7 +89,7 @@ class Regularizer:
         return f"{type(self).__name__}({settings})"
 
     def penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
-        """Penalty of every network at strength one.
+        """Penalty of every network at strength 1.
 
         Parameters
         ----------
@@ -95,17 +100,17 @@ class Regularizer:
 
         Returns
         -------
-        Shape networks, without units, differentiable.
+        Tensor of shape (networks,), without unit, differentiable.
 
         Raises
         ------
         NotImplementedError
-            If a class that is derived from this one has none.
+            If a derived class does not define it.
         """
         raise NotImplementedError
 
     def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
-        """The part of the penalty that the optimiser descends by gradient; the rest is left to :meth:`prox`.
+        """The part of the penalty that is minimised by gradient; :meth:`prox` does the rest.
 
         Parameters
         ----------
@@ -116,12 +121,12 @@ class Regularizer:
 
         Returns
         -------
-        Shape networks, differentiable; by default the whole of :meth:`penalty`.
+        Tensor of shape (networks,), differentiable. Default: the whole of :meth:`penalty`.
         """
         return self.penalty(field, effective)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both penalties of a training step; overridden where they share work.
+        """Both penalties of a training step. Override it if they share work.
 
         Parameters
         ----------
@@ -132,7 +137,7 @@ class Regularizer:
 
         Returns
         -------
-        :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; each of shape networks.
+        :meth:`gradient_penalty`, and the value of :meth:`penalty` without gradients; both of shape (networks,).
         """
         smooth = self.gradient_penalty(field, effective)
         with torch.no_grad():
@@ -146,20 +151,20 @@ class Regularizer:
         Parameters
         ----------
         field
-            Its ``weights`` are changed.
+            Field whose ``weights`` are changed.
         effective
-            The effective weights of the gradient step.
+            Effective weights of the gradient step.
         strength
-            Strength of every network, shape networks.
+            Strength of every network, shape (networks,).
         steps
             Step size of every weight in the gradient step, in the shapes of ``field.weights``.
         """
 
 
 def path_norm(effective: EffectiveWeights) -> torch.Tensor:
-    r"""Mean over targets of :math:`\sum_j B_{ij} (|S| + |W^L| \cdots |W^1|)_{ij}`, shape networks.
+    r"""Mean over targets of :math:`\sum_j B_{ij} (|S| + |W^L| \cdots |W^1|)_{ij}`, of shape (networks,).
 
-    :math:`S` is the skip, if there is one, and :math:`B` are the path weights, one by default.
+    :math:`S` is the linear skip, if there is one, and :math:`B` are the path weights, 1 by default.
 
     Parameters
     ----------
@@ -168,11 +173,11 @@ def path_norm(effective: EffectiveWeights) -> torch.Tensor:
 
     Returns
     -------
-    Norm of every network, shape networks, differentiable.
+    Norm of every network, shape (networks,), differentiable.
 
     Notes
     -----
-    Part of a regularizer of one's own. Do not descend it by gradient where zeros are to be exact: see :func:`soft_threshold_paths`.
+    For your own regularizers. Do not minimise it by gradient if zeros are to be exact: use :func:`soft_threshold_paths`.
 
     References
     ----------
@@ -205,22 +210,22 @@ def _n_rows(architecture: Architecture, chain: Sequence[torch.Tensor]) -> int:
 def soft_threshold_paths(
     field: Field, effective: EffectiveWeights, strength: torch.Tensor, steps: Sequence[torch.Tensor]
 ) -> None:
-    """Soft-threshold every weight by its step times the gradient of ``strength * path_norm`` in its magnitude.
+    """Soft-threshold every weight by its step size times the gradient of ``strength * path_norm`` with respect to its magnitude.
 
     Parameters
     ----------
     field
-        Its ``weights`` are changed in place.
+        Field whose ``weights`` are changed in place.
     effective
-        The effective weights of the gradient step, which hold these gradients.
+        Effective weights of the gradient step, which hold these gradients.
     strength
-        Strength of every network, shape networks.
+        Strength of every network, shape (networks,).
     steps
         Step size of every weight in the gradient step, in the shapes of ``field.weights``.
 
     Notes
     -----
-    Call it from :meth:`Regularizer.prox`. Do not use it for a penalty that is no function of the path norm.
+    Call it from :meth:`Regularizer.prox`. Do not use it for a penalty that is not a function of the path norm.
 
     References
     ----------

@@ -25,19 +25,20 @@ class CNODE(Regularizer):
     - :math:`d` is the number of variables
     - :math:`W^l` are the weights of layer :math:`l`
 
-    The magnitudes of a linear skip are added to the product, and weights of single paths (``prior``, ``path_weights``, free self-edges)
-    multiply its entries. The penalty is applied by a proximal step (soft-thresholding each weight by its own share of the penalty), which
-    sets weights to exactly zero; the paper descends it by gradient and rounds weights below 1e-5.
+    The magnitudes of a linear skip are added to the product. Weights of single paths (``prior``, ``path_weights``, free self edges)
+    multiply its entries. A proximal step applies the penalty: it soft-thresholds each weight by its own share, which sets weights to
+    exactly zero. (The paper minimises it by gradient and rounds weights below 1e-5.)
 
     Parameters
     ----------
     strength
-        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`. Default: 0.01, which is meant for
+        trajectories; the model uses 0.1 with transport and ``"both"``.
     adaptive
-        Rounds of training after the first one, each with every path weighted by the inverse of its regulator's effect on the
-        target in the round before, as in the adaptive lasso (Zou 2006). It removes small edges that only make up for the
-        shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes
-        ``max_epochs``. When a trained model is trained further there is no first round without.
+        Number of rounds of training after the first. Default: 0, for noisy cells; use 2 or 3 to recover equations. Each round takes
+        ``max_epochs`` and weights every path by the inverse of its regulator's effect on the target in the round before, as in the adaptive
+        lasso (Zou 2006). This removes small edges that only make up for the shrinkage of large ones. If a trained model is trained further,
+        there is no unweighted first round.
 
     Raises
     ------
@@ -49,13 +50,13 @@ class CNODE(Regularizer):
     Use it to read a network: ``CNODE(0.1)`` is the default of transport and of ``"both"``, and so of the model. For forecasts with
     trajectories alone, and for collocation, :class:`~sparsenode.regularizers.PathReg` is the default.
 
-    It shrinks strong edges as much as weak ones: do not use it where the size of an effect matters, unless with ``adaptive``
-    rounds and a refit.
+    It shrinks strong edges as much as weak ones: do not use it if the size of an effect matters, unless with ``adaptive`` rounds and a
+    refit.
 
     References
     ----------
-    Aliee, Theis and Kilbertus (2021), *Beyond predictions in neural ODEs: identification and interventions*; adaptive weights:
-    Zou (2006), *The adaptive lasso and its oracle properties*, JASA 101.
+    Aliee, Theis and Kilbertus (2021), *Beyond predictions in neural ODEs: identification and interventions*; adaptive weights: Zou (2006),
+    *The adaptive lasso and its oracle properties*, JASA 101.
     """
 
     name = "cnode"

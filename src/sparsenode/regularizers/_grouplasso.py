@@ -23,23 +23,22 @@ class GroupLasso(Regularizer):
     .. math:: \frac{\lambda}{d} \sum_{i=1}^d \sum_j B_{ij} \frac{1}{\sqrt{h}} \big\| W^1_{i, \cdot j} \big\|_2
 
     - :math:`\lambda` is ``strength`` and :math:`d` the number of variables
-    - :math:`W^1_{i, \cdot j}` is column :math:`j` of the first layer of the network of target :math:`i`, and :math:`h` the
-      width of that layer
-    - :math:`B` are the path weights of the model, one by default
+    - :math:`W^1_{i, \cdot j}` is column :math:`j` of the first layer of the network of target :math:`i`, and :math:`h` the width of that
+      layer
+    - :math:`B` are the path weights of the model, 1 by default
 
-    A column that is zero proves that the target does not depend on the regulator. It is set to exactly zero by a
-    proximal step (Yuan and Lin 2006), whose step size is the mean of Adam's over the column. If the model has a linear skip, its
-    entries are soft-thresholded alike.
+    A zero column proves that the target does not depend on the regulator. A proximal step (Yuan and Lin 2006) sets columns to exactly zero;
+    its step size is the mean of Adam's over the column. If the model has a linear skip, its entries are soft-thresholded likewise.
 
     Parameters
     ----------
     strength
-        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`. Default: 0.01.
     adaptive
-        Rounds of training after the first one, each with every path weighted by the inverse of its regulator's effect on the
-        target in the round before, as in the adaptive lasso (Zou 2006). It removes small edges that only make up for the
-        shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes
-        ``max_epochs``. When a trained model is trained further there is no first round without.
+        Number of rounds of training after the first. Default: 0, for noisy cells; use 2 or 3 to recover equations. Each round takes
+        ``max_epochs`` and weights every path by the inverse of its regulator's effect on the target in the round before, as in the adaptive
+        lasso (Zou 2006). This removes small edges that only make up for the shrinkage of large ones. If a trained model is trained further,
+        there is no unweighted first round.
 
     Raises
     ------
@@ -48,16 +47,15 @@ class GroupLasso(Regularizer):
 
     Notes
     -----
-    Use it where every target should choose its regulators for itself, or where prior knowledge concerns single edges. It
-    has as many networks as there are targets: a step on hundreds of genes takes many times as long as one of
-    :class:`~sparsenode.regularizers.PathReg`, so ``hidden`` is small by default, ``(10,)``. Do not use it for weight
-    sparsity: only the first layer is penalised.
+    Use it if every target should choose its regulators by itself, or if prior knowledge concerns single edges. There are as many networks
+    as targets: a step on hundreds of genes takes many times as long as one of :class:`~sparsenode.regularizers.PathReg`, so ``hidden`` is
+    small by default, ``(10,)``. Do not use it for weight sparsity: only the first layer is penalised.
 
     References
     ----------
-    Yuan and Lin (2006), *Model selection and estimation in regression with grouped variables*; for neural ODEs Aliee,
-    Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*, NeurIPS; adaptive
-    weights: Zou (2006), *The adaptive lasso and its oracle properties*, JASA 101.
+    Yuan and Lin (2006), *Model selection and estimation in regression with grouped variables*; for neural ODEs Aliee, Richter, Solonin,
+    Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*, NeurIPS; adaptive weights: Zou (2006), *The adaptive
+    lasso and its oracle properties*, JASA 101.
     """
 
     name = "grouplasso"

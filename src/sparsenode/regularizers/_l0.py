@@ -28,26 +28,25 @@ class L0(Regularizer):
     Parameters
     ----------
     strength
-        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`. Default: 0.1.
     gates
-        ``"weight"``: a gate per weight. ``"unit"``: a gate per input unit of each layer, shared by its outgoing
-        weights; it can only switch a regulator off for all targets at once.
+        ``"weight"``, the default: a gate per weight. ``"unit"``: a gate per input unit of each layer, shared by its outgoing weights. It
+        can only switch a regulator off for all targets at once.
 
     Raises
     ------
     ValueError
-        If ``strength`` is negative or not finite, or ``gates`` is none of the two.
+        If ``strength`` is negative or not finite, or ``gates`` is unknown.
 
     Notes
     -----
-    Use it for weight sparsity, that is for smaller and faster networks. It counts weights, not paths: a network with
-    few weights can still connect every regulator to every target, so do not use it to read a gene network. For that
-    use :class:`~sparsenode.regularizers.CNODE`, the default of the model.
+    Use it for weight sparsity, that is for smaller and faster networks. It counts weights, not paths: a network with few weights can still
+    connect every regulator to every target. So do not use it to read a gene network; use :class:`~sparsenode.regularizers.CNODE`, the
+    default of the model.
 
     References
     ----------
-    Louizos, Welling and Kingma (2018), *Learning sparse neural networks through L0 regularization*, equations 6
-    to 12.
+    Louizos, Welling and Kingma (2018), *Learning sparse neural networks through L0 regularization*, equations 6 to 12.
     """
 
     name = "l0"

@@ -27,43 +27,39 @@ class LassoNet(Regularizer):
 
     - :math:`\lambda` is ``strength``, :math:`d` the number of variables and :math:`M` is ``ratio``
     - :math:`S_{\cdot j}` and :math:`W^1_{\cdot j}` are columns of the skip and of the first layer
-    - :math:`b_j` is the mean over targets of the path weights of the model, one by default
+    - :math:`b_j` is the mean over targets of the path weights of the model, 1 by default
 
-    With ``skip="inner"`` the field is :math:`S x + f(x)`. With ``"outer"`` the skip is added after the integration:
-    the prediction at time :math:`t` is :math:`y(t) + t\, S\, x(0)`, where :math:`y` solves :math:`dy/dt = f(y)`, so it
-    is a drift that the initial state determines.
-
-    Both are updated together by the hierarchical proximal operator, with the mean of Adam's step sizes over the two
-    columns. The method is a path by nature: ``train`` fits without penalty first and then raises the strength step by
-    step, unless told otherwise.
+    The hierarchical proximal operator updates both columns together, with the mean of Adam's step sizes over the two. The method is a path
+    by nature: by default ``train`` first fits without penalty and then raises the strength step by step.
 
     Parameters
     ----------
     strength
-        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`. Default: 0.01.
     skip
-        ``"inner"`` or ``"outer"``.
+        ``"inner"``, the default: the field is :math:`S x + f(x)`. ``"outer"``: the skip is added after the integration. The prediction at
+        time :math:`t` is then :math:`y(t) + t\, S\, x(0)`, where :math:`y` solves :math:`dy/dt = f(y)`: the skip is a drift that the
+        initial state determines.
     ratio
-        :math:`M`: with 0 only the skip is left, with a large number the penalty acts on the first layer alone.
+        :math:`M`, 10 by default. With 0 only the skip is left; with a large number the penalty acts on the first layer alone.
 
     Raises
     ------
     ValueError
-        If ``strength`` or ``ratio`` is negative or not finite, or ``skip`` is neither of the two.
+        If ``strength`` or ``ratio`` is negative or not finite, or ``skip`` is unknown.
 
     Notes
     -----
-    Use it to find the regulators that matter for the system as a whole: a column is switched off for all targets at
-    once. Do not use it to ask which regulator drives which target, because every target keeps every live regulator;
-    for that use :class:`~sparsenode.regularizers.CNODE` or :class:`~sparsenode.regularizers.PathReg`.
-    Free self-edges do not exist here: they only lower the weight of every column by one part in :math:`d`. With an outer
-    skip, ``get_velocity`` evaluates :math:`f` at the cell itself rather than at :math:`y`, which is not observed.
+    Use it to find the regulators that matter for the system as a whole: a column is switched off for all targets at once. Do not use it to
+    ask which regulator drives which target, because every target keeps every regulator that is left; for that use
+    :class:`~sparsenode.regularizers.CNODE` or :class:`~sparsenode.regularizers.PathReg`. Self edges cannot be free here: free ones only
+    lower the weight of every column by one part in :math:`d`. With an outer skip, ``get_velocity`` evaluates :math:`f` at the cell itself,
+    since :math:`y` is not observed.
 
     References
     ----------
-    Lemhadri, Ruan, Abraham and Tibshirani (2021), *LassoNet: a neural network with feature sparsity*, JMLR 22,
-    algorithm 3; inner and outer skips: Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in
-    continuous-depth neural networks*, NeurIPS.
+    Lemhadri, Ruan, Abraham and Tibshirani (2021), *LassoNet: a neural network with feature sparsity*, JMLR 22, algorithm 3; inner and outer
+    skips: Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*, NeurIPS.
     """
 
     name = "lassonet"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class NoRegularizer(Regularizer):
     """Plain neural ODE, the ``base`` model of Aliee et al. (2022).
 
-    Use it as the reference that a sparse model is compared with. Its adjacency is dense, so it ranks edges but never
-    excludes one; do not use it to decide which genes are connected.
+    Use it as a reference for sparse models. Its adjacency is dense: it ranks edges but never excludes one, so do not use it to decide which
+    genes are connected.
 
     References
     ----------

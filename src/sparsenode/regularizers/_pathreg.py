@@ -32,47 +32,44 @@ class PathReg(Regularizer):
     - :math:`n` is the number of paths and :math:`d` the number of variables
     - :math:`W^l` are the weights and :math:`z^l` the hard-concrete gates of layer :math:`l`
 
-    A linear skip counts as one more layer beside the others: each has half of the first term, and the weights of both add up in
-    the second. Weights of single paths (``prior``, ``path_weights``, free self-edges) multiply them in both terms.
+    A linear skip counts as one more layer beside the others: each has half of the first term, and the weights of both add up in the second.
+    Weights of single paths (``prior``, ``path_weights``, free self edges) multiply them in both terms.
 
-    Closing all paths lowers the first term by ``strength``, and the error is a share of the variance around the
-    trajectory means (trajectories), of the variance of displacements (transport) or of the squared slopes (collocation):
-    ``strength`` is therefore the share of it for which the model gives up all edges.
+    Closing all paths lowers the first term by ``strength``. The error is a share of a variance (see
+    :class:`~sparsenode.regularizers.Regularizer`), so ``strength`` is the share of it for which the model gives up all edges.
 
     Parameters
     ----------
     strength
-        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`.
+        Non-negative number or sequence of numbers; see :class:`~sparsenode.regularizers.Regularizer`. Default: 0.1.
     gates
-        ``"weight"``: a gate per weight, as in the paper's equations. ``"unit"``: a gate per input unit of each layer,
-        as in the authors' code; it can only switch a regulator off for all targets at once.
+        ``"unit"``, the default, as in the authors' code: a gate per input unit of each layer. It can only switch a regulator off for all
+        targets at once. ``"weight"``, as in the paper's equations: a gate per weight.
     shrinkage
-        Weight of the second term, :math:`\rho`. It is applied to the weights by a proximal step, which sets them to
-        exactly zero, and to the gates by gradient.
+        Weight of the second term, :math:`\rho`. Default: 0.1. A proximal step applies this term to the weights, which sets them to exactly
+        zero; the gates follow its gradient.
     adaptive
-        Rounds of training after the first one, each with every path weighted by the inverse of its regulator's effect on the
-        target in the round before, as in the adaptive lasso (Zou 2006). It removes small edges that only make up for the
-        shrinkage of large ones: use 2 or 3 to recover equations, 0 for noisy cells. Each round takes
-        ``max_epochs``, and holds the gates as at test time in the second half of them. When a trained model is trained further
-        there is no first round without.
+        Number of rounds of training after the first. Default: 0, for noisy cells; use 2 or 3 to recover equations. Each round takes
+        ``max_epochs`` and weights every path by the inverse of its regulator's effect on the target in the round before, as in the adaptive
+        lasso (Zou 2006). This removes small edges that only make up for the shrinkage of large ones. In the second half of each round the
+        gates are held as at test time. If a trained model is trained further, there is no unweighted first round.
 
     Raises
     ------
     ValueError
-        If ``strength`` or ``shrinkage`` is negative or not finite, ``gates`` is unknown, or ``adaptive`` is not a whole
-        number.
+        If ``strength`` or ``shrinkage`` is negative or not finite, ``gates`` is unknown, or ``adaptive`` is not a whole number.
 
     Notes
     -----
-    Use it for forecasts: it is the default of trajectories alone and of collocation. To read a network take
-    :class:`~sparsenode.regularizers.CNODE`, the default of the model and of transport. A path that is closed proves that the
-    target does not depend on the regulator; with ``gates="unit"`` nearly all closed paths are those of regulators that are switched off as
-    a whole. Do not use it on a handful of cells: sampled gates need a few hundred steps to settle.
+    Use it for forecasts: it is the default of trajectories alone and of collocation. To read a network use
+    :class:`~sparsenode.regularizers.CNODE`, the default of the model and of transport. A closed path proves that the target does not depend
+    on the regulator; but with ``gates="unit"`` nearly all closed paths are those of regulators that are switched off as a whole. Do not use
+    it on a handful of cells: sampled gates need a few hundred steps to settle.
 
     References
     ----------
-    Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*,
-    NeurIPS, section 3; adaptive weights: Zou (2006), *The adaptive lasso and its oracle properties*, JASA 101.
+    Aliee, Richter, Solonin, Ibarra, Theis and Kilbertus (2022), *Sparsity in continuous-depth neural networks*, NeurIPS, section 3;
+    adaptive weights: Zou (2006), *The adaptive lasso and its oracle properties*, JASA 101.
     """
 
     name = "pathreg"

@@ -33,43 +33,42 @@ _LARGEST_ERROR = 1e9  # over the variance; an epoch that ends beyond it is lost,
 class TrainingPlan(pl.LightningModule):
     """Training of all replicates together: gradient steps of AdamW, each followed by the regularizer's proximal step.
 
-    :meth:`sparsenode.SparseNODE.train` makes it. Do not build one unless you train the module without that method: what users
-    set are ``plan_kwargs``.
+    :meth:`sparsenode.SparseNODE.train` makes it, and passes ``plan_kwargs`` to it. Do not build one yourself, unless you train the module
+    without that method.
 
     Parameters
     ----------
     module
         Module to train, with its data-derived buffers set.
     lr
-        Largest learning rate; it rises over the first tenth of the steps and falls to a hundredth of it. ``train`` passes 0.02
-        with the transport and 0.03 with the collocation objective.
+        Largest learning rate. It rises over the first tenth of the steps, and falls to a hundredth of it. Default: 0.01; ``train`` passes
+        0.02 with transport and 0.03 with collocation.
     gate_lr
-        Largest learning rate of the gate logits; ``train`` passes 1 with the collocation objective.
+        Largest learning rate of the gate logits. Default: 0.05; ``train`` passes 1 with collocation.
     weight_decay
-        Decoupled weight decay of Adam, of all parameters.
+        Decoupled weight decay of Adam, on all parameters. Default: 0.
     max_grad_norm
-        Gradients of each field's network are scaled down to this norm; those of initial velocities and offsets are not.
+        Norm that the gradient of each field's network is scaled down to. Default: 10. Gradients of initial velocities and offsets are not
+        scaled.
     schedule
-        Iterative sparsification after ``dense_epochs`` epochs without penalty; ``None`` for the full strength from the
-        start.
+        Iterative sparsification after ``dense_epochs`` epochs without penalty. Default: ``None``, the full strength from the start.
     dense_epochs
         See ``schedule``.
     refit
-        Whether to fit without penalty what is not zero yet; gates are as at test time.
+        Whether to fit without penalty what is not zero yet, with gates as at test time.
     warm
-        Whether the module has been trained: the weights of adaptive regularizers then come from what it has learned, in
-        all rounds, rather than from a first round without.
+        Whether the module has been trained. Adaptive regularizers then take the weights from what it has learned in all rounds, and there
+        is no unweighted first round.
 
     Notes
     -----
-    Rounds of adaptive regularizers with gates have two halves, each with a warm-up and a decay of its own: gates are sampled in
-    the first, and held as at test time in the second. Their noise shrinks effects like a ridge, and the inverses of shrunken
-    effects do not tell true edges from false.
+    Rounds of adaptive regularizers with gates have two halves, each with its own warm-up and decay. Gates are sampled in the first, and
+    held as at test time in the second: the noise of sampled gates shrinks effects like a ridge, and inverses of shrunken effects do not
+    tell true edges from false ones.
 
-    A step whose integration or loss leaves the finite numbers, or an epoch that ends with a squared error of more than 1e9 times the
-    variance, does not end the training: it goes on with a third of the learning rate from the state that an epoch began with, of those
-    that did not diverge that with the smallest loss, up to three times, each with a warning. Every replicate goes back, as all are
-    integrated together.
+    Training diverges if the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times
+    the variance. The first three times it continues, with a warning and a third of the learning rate. It goes back to the state with the
+    smallest loss among those at the start of the epochs that did not diverge. All replicates go back, as they are integrated together.
 
     References
     ----------

@@ -11,22 +11,23 @@ from sparsenode import _checks
 
 @dataclass(frozen=True)
 class IterativeSparsification:
-    """Schedule that fits without penalty first and then raises the strength geometrically, with warm starts.
+    """Schedule that first fits without penalty and then raises the strength geometrically, with warm starts.
 
-    Each step starts from the weights of the one before. A replicate ends as it was at the last step whose error is at most
-    ``max_error_increase`` above its error without penalty, on held-out cells where there are any. Training stops when all
-    replicates have been above that for two steps in a row, or at the full strength of the regularizer.
+    Each step starts from the weights of the one before. The *increase* of a replicate is that of its error over its error without penalty,
+    on held-out cells if there are any. A replicate ends with the weights of its last step with an increase of at most
+    ``max_error_increase``. Training stops at the full strength of the regularizer, or when all replicates have exceeded this limit for two
+    steps in a row.
 
     Parameters
     ----------
     n_steps
-        Number of steps up to the full strength.
+        Number of steps up to the full strength. Default: 10.
     first
-        Strength of the first step, as a share of the full strength.
+        Strength of the first step, as a share of the full strength. Default: 0.01.
     epochs_per_step
-        Epochs in each step, after the ``max_epochs`` without penalty.
+        Epochs in each step, after the ``max_epochs`` without penalty. Default: 5.
     max_error_increase
-        Largest increase of the error that is accepted, as a share of its error without penalty.
+        Largest accepted increase of the error, as a share of the error without penalty. Default: 0.1.
 
     Raises
     ------
@@ -35,10 +36,9 @@ class IterativeSparsification:
 
     Notes
     -----
-    Use it where a penalty from the start keeps the model from fitting at all, and for
-    :class:`~sparsenode.regularizers.LassoNet`, which is defined as such a path. It takes longer than training at one
-    strength; a sequence of strengths in one fit gives the whole path at once. It cannot be combined with ``adaptive``
-    regularizers or ``refit``, which hold the strength.
+    Use it if a penalty from the start keeps the model from fitting at all, and for :class:`~sparsenode.regularizers.LassoNet`, which is
+    defined as such a path. It takes longer than training at one strength; a sequence of strengths in one fit gives the whole path at once.
+    It cannot be combined with ``adaptive`` regularizers or ``refit``, which hold the strength.
 
     References
     ----------
@@ -59,7 +59,7 @@ class IterativeSparsification:
 
     @property
     def shares(self) -> list[float]:
-        """Share of the full strength in the phase without penalty and in every step."""
+        """Share of the full strength in the phase without penalty and in every step after it."""
         steps = np.geomspace(self.first, 1.0, self.n_steps) if self.n_steps > 1 else np.ones(1)
         return [0.0, *steps.tolist()]
 
