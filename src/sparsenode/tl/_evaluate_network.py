@@ -21,42 +21,41 @@ def evaluate_network(
 ) -> pd.Series:
     """Compare ranked edges with a reference network, with the definitions of BEELINE :cite:p:`pratapa2020benchmarking`.
 
-    Every ordered pair of two different genes of the reference is a candidate. Self edges of the reference name genes, but are
-    no candidates, as in BEELINE's areas under curves (its early precision leaves out genes that have nothing else). Repeated rows
-    count once. Candidates are ranked by the magnitude of their predicted weight, those without a prediction last. A network that
-    predicts none of them scores as chance.
+    Every ordered pair of two different genes of the reference is a candidate edge. Candidates are ranked by the magnitude of their
+    predicted weight, those without a prediction last. A network that predicts none of them scores as chance. Self edges of the reference
+    only contribute their genes, as in BEELINE's areas under curves (its early precision leaves out genes with no other edges). Repeated
+    rows count once.
 
-    Do not compare ``auprc`` or ``epr`` between references of different density, or read them where the reference itself was
-    made from co-expression, which favours correlations. Do not compare a sparse network with a dense ranking by ``auprc`` or
-    ``auprc_ratio``: the straight line from its last predicted edge to the end flatters a short list of
-    true edges, and is unfair to a short list of wrong ones. Use
-    ``average_precision_ratio``.
+    Do not compare
+
+    - ``auprc`` or ``epr`` between references of different density,
+    - a correlation with other methods, if the reference itself was made from co-expression: it favours correlations,
+    - a sparse network with a dense ranking by ``auprc`` or ``auprc_ratio``: the straight line from the last predicted edge to the end
+      flatters a short list of true edges, and is unfair to a short list of wrong ones. Use ``average_precision_ratio``.
 
     Parameters
     ----------
     network
-        Predicted edges: columns ``source``, ``target``, ``weight``. If an edge stands there more than once, its largest
-        magnitude counts.
+        Predicted edges: columns ``source``, ``target``, ``weight``. If an edge is listed more than once, its largest magnitude counts.
     reference
-        True edges: columns ``source`` and ``target``, optionally ``weight`` whose sign is that of the regulation;
-        0, NaN, or rows of both signs for one edge, where it is not known.
+        True edges: columns ``source`` and ``target``, optionally ``weight``, whose sign is that of the regulation. The sign is unknown if
+        it is 0 or NaN, or if rows of one edge have both signs.
     regulators
-        Genes that may be sources, all genes of the reference by default. Pass the ``regulators`` of the model or baseline, if it
-        had any: pairs that it can never predict are free negatives otherwise, and all ratios are inflated, those of random weights
-        too. A warning tells where that seems to be so.
+        Genes that may be sources. Default: all genes of the reference. Pass the ``regulators`` of the model or baseline, if it had any.
+        Otherwise pairs that it can never predict are free negatives, which inflates all ratios, even those of random weights; a warning
+        says if that seems so.
 
     Returns
     -------
-    Measures by name:
+    Measures by name. *Density* is the share of candidates that are true edges, which is the precision of a random ranking.
 
-    - ``auroc``: area under the receiver operating characteristic,
-    - ``auprc``: area under the precision-recall curve, by the trapezoid rule as in BEELINE; the density of the reference
-      without a prediction,
-    - ``auprc_ratio``: the same over the density, which a random ranking reaches,
-    - ``average_precision_ratio``: average precision over the density; ties are a step of the curve and not a line, so that
-      sparse networks and dense rankings compare fairly,
-    - ``epr``: early precision ratio, the precision among the top k candidates over the density, where k is the number
-      of true edges; predictions that tie with the k-th count, candidates without a prediction do not; 0 without one,
+    - ``auroc``: area under the receiver operating characteristic curve,
+    - ``auprc``: area under the precision-recall curve, by the trapezoid rule as in BEELINE; the density if nothing is predicted,
+    - ``auprc_ratio``: ``auprc`` / density,
+    - ``average_precision_ratio``: average precision / density. Ties are a step of the curve, not a line, so sparse networks and dense
+      rankings compare fairly,
+    - ``epr``: early precision ratio, the precision among the top k candidates / density, where k is the number of true edges. Predictions
+      that tie with the k-th count, candidates without a prediction do not; 0 if nothing is predicted,
     - ``sign_accuracy``: share of predicted true edges with the right sign, NaN if the reference has no signs,
     - ``n_true``, ``n_candidates``: numbers of true edges and of candidates.
 
@@ -65,10 +64,10 @@ def evaluate_network(
     KeyError
         If a column is missing.
     TypeError
-        If one of the tables is none, weights are not numbers, or ``regulators`` is a string.
+        If an argument is not a table, weights are not numbers, or ``regulators`` is a string.
     ValueError
-        If weights are not finite, if a gene has no name, if all or none of the candidates are true edges, or if the network
-        has edges but shares no gene with the reference.
+        If weights are not finite, a gene has no name, all or none of the candidates are true edges, or the network has edges but shares no
+        gene with the reference.
     """
     _checks.columns("network", network, ["source", "target", "weight"])
     _checks.columns("reference", reference, ["source", "target"])

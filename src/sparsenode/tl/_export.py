@@ -14,32 +14,35 @@ _COLUMNS = ("source", "target", "weight")
 
 
 def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
-    """Network as a directed graph of networkx :cite:p:`hagberg2008exploring`, edges from the regulator to its target.
+    """Network as a directed graph of networkx :cite:p:`hagberg2008exploring`, with edges from regulators to targets.
 
     Parameters
     ----------
     network
-        Long table with the columns ``source``, ``target`` and ``weight``, as :meth:`sparsenode.SparseNODE.get_network`
-        returns. Edges of weight zero are left out, their genes are not.
+        Long table with the columns ``source``, ``target`` and ``weight``, as from :meth:`sparsenode.SparseNODE.get_network`. Edges of
+        weight zero are left out, but not their genes.
 
     Returns
     -------
-    Graph whose nodes are genes. Edges carry ``weight`` and all further columns such as ``frequency`` as Python numbers,
-    booleans and strings, missing and infinite values left out, and ``sign``: ``"activation"`` if the weight is positive,
-    ``"repression"`` if it is negative, whatever a column of that name says. Do not read ``sign`` where weights have none, as those of GENIE3.
+    Graph whose nodes are genes. Edges carry
+
+    - ``weight`` and all further columns, such as ``frequency``, as Python numbers, booleans and strings; missing and infinite values are
+      left out,
+    - ``sign``: ``"activation"`` if the weight is positive, ``"repression"`` if it is negative, even if the table has a column of that name.
+      Do not read it if weights have no sign, like those of GENIE3.
 
     Raises
     ------
     KeyError
         If a column is missing.
     TypeError
-        If weights are no numbers.
+        If weights are not numbers.
     ValueError
-        If an edge is there more than once, a gene is missing, or a weight is not finite.
+        If an edge is listed more than once, a gene is missing, or a weight is not finite.
 
     Notes
     -----
-    Networks of several lineages are several graphs: a directed graph holds an edge once.
+    Make one graph per lineage: a directed graph holds an edge once.
 
     Examples
     --------
@@ -65,29 +68,29 @@ def to_networkx(network: pd.DataFrame) -> nx.DiGraph:
 def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
     """Write a network as GraphML, which Cytoscape, Gephi, igraph and networkx open.
 
-    For a text file, a table is enough: ``network.to_csv("network.csv", index=False)``.
+    If a text file is enough, use ``network.to_csv("network.csv", index=False)``.
 
     Parameters
     ----------
     network
         As in :func:`to_networkx`.
     path
-        File to write, by convention with the suffix ``.graphml``. A file that is there is replaced.
+        File to write, by convention with the suffix ``.graphml``. An existing file is replaced.
 
     Raises
     ------
     KeyError
         If a column is missing.
     TypeError
-        If weights are no numbers.
+        If weights are not numbers.
     ValueError
-        If an edge is there more than once, a gene is missing, or a weight is not finite.
+        If an edge is listed more than once, a gene is missing, or a weight is not finite.
 
     Notes
     -----
-    In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Do not
-    write tens of thousands of edges for it, but the strongest ones: more cannot be read. The strongest rows may be self edges,
-    which mix decay with self-regulation; without them, take ``network.query("source != target").head(1000)``.
+    In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Do not write tens of thousands of edges,
+    which nobody can read, but the strongest ones. These may be self edges, which mix decay with self-regulation; without them use
+    ``network.query("source != target").head(1000)``.
     """
     nx.write_graphml(to_networkx(network), path)
 
@@ -97,38 +100,37 @@ def to_decoupler(
 ) -> pd.DataFrame:
     """Network as a table that the methods of decoupler :cite:p:`badiaimompel2022decoupler` take as ``net``.
 
-    decoupler scores the activity of regulators in cells or samples from the expression of their targets, for instance
-    with ``decoupler.mt.ulm(adata, net)``. It leaves out regulators with fewer than five targets (``tmin=5``).
+    decoupler scores the activity of regulators in cells or samples from the expression of their targets, for instance with
+    ``decoupler.mt.ulm(adata, net)``. It leaves out regulators with fewer than five targets (``tmin=5``).
 
     Parameters
     ----------
     network
         As in :func:`to_networkx`.
     min_frequency
-        Keep edges that are alive in at least this share of the replicates, in ``[0, 1]``. It needs the column
-        ``frequency``, which :meth:`sparsenode.SparseNODE.get_network` adds for fits with several seeds. By default edges
-        are kept whatever their frequency.
+        Smallest share of replicates, in ``[0, 1]``, in which an edge must be open. Default: edges are kept whatever their frequency. Needs
+        the column ``frequency``, which :meth:`sparsenode.SparseNODE.get_network` adds for fits with several seeds.
     self_edges
-        Keep edges of genes to themselves. They are left out by default: they mix decay with self-regulation and are often the
-        strongest, so that with them the activity of a regulator is for the most part its own expression.
+        Whether to keep edges of genes to themselves. Default: ``False``, since they mix decay with self-regulation. They are often the
+        strongest, so with them the activity of a regulator would mostly be its own expression.
 
     Returns
     -------
-    Table with the columns ``source`` and ``target`` (strings) and ``weight`` (signed, float), strongest first, without
-    edges of weight zero and, by default, without self edges.
+    Table with the columns ``source`` and ``target`` (strings) and ``weight`` (signed, float), strongest first, without edges of weight zero
+    and, by default, without self edges.
 
     Raises
     ------
     KeyError
-        If a column is missing, ``frequency`` among them if it is needed.
+        If a column is missing; ``frequency`` only if it is needed.
     TypeError
-        If weights are no numbers.
+        If weights are not numbers.
     ValueError
-        If an edge is there more than once, a gene is missing, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
+        If an edge is listed more than once, a gene is missing, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
 
     Notes
     -----
-    Activities in the cells that the network was fitted to are circular: do not take them for evidence. Score other cells.
+    Activities in the cells that the network was fitted to are circular: do not take them as evidence. Score other cells.
     """
     _check(network)
     kept = network["weight"].to_numpy(dtype=float) != 0

@@ -29,60 +29,58 @@ def network_baselines(
     n_jobs: int = 1,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Gene networks from correlations and from GENIE3, which any other network should be better than.
+    """Gene networks from correlations and from GENIE3, which any other network should beat.
 
     All cells are pooled and pseudotime is not used. Score the tables with :func:`evaluate_network`, beside the network of
     :meth:`sparsenode.SparseNODE.get_network`.
 
-    - ``"pearson"`` and ``"spearman"``: correlation, in ``[-1, 1]``. An edge and its reverse weigh the same.
-    - ``"partial_correlation"``: correlation that remains given all other ``genes``, in ``[-1, 1]``, from a correlation
-      matrix with the shrinkage of :cite:t:`ledoit2004well`. An edge and its reverse weigh the same.
+    - ``"pearson"`` and ``"spearman"``: correlation, in ``[-1, 1]``. An edge and its reverse have the same weight.
+    - ``"partial_correlation"``: correlation that remains given all other ``genes``, in ``[-1, 1]``, from a correlation matrix with the
+      shrinkage of :cite:t:`ledoit2004well`. An edge and its reverse have the same weight. Do not use it for tens of thousands of genes: it
+      inverts a matrix of genes × genes.
     - ``"genie3"``: importance of the regulator in a random forest that predicts the target from all regulators
-      :cite:p:`huynhthu2010inferring`, as a share of the target's variance, from 0 to about 1. It has a direction but no sign:
-      do not compare its sign accuracy.
+      :cite:p:`huynhthu2010inferring`, as a share of the target's variance, from 0 to about 1. It has a direction but no sign: do not
+      compare its sign accuracy. It fits one forest per gene and is by far the slowest: some 3 ms per tree with 1300 cells and 113
+      regulators, so 5 minutes of processor time for 529 genes. For thousands of genes name ``regulators``, or leave it out of ``methods``.
 
-    Do not read these as causes: genes that one regulator drives correlate with each other. Do not use
-    ``"partial_correlation"`` for tens of thousands of genes, it inverts a matrix of genes × genes. GENIE3 fits one forest
-    per gene and is by far the slowest, some 3 ms a tree with 1300 cells and 113 regulators, so 5 minutes of processor time
-    for 529 genes: name ``regulators``, or leave it out of ``methods``, for thousands of genes.
+    Do not read these networks as causes: genes that share a regulator correlate with each other.
 
     Parameters
     ----------
     adata
-        Annotated cells, dense or sparse, in the units that the model is fitted in, log1p of normalised counts for
-        instance.
+        Annotated cells, dense or sparse, in the units that the model is fitted in, for instance log1p of normalised counts.
     methods
-        Methods to run.
+        Methods to run. Default: all four.
     layer
-        Layer of the expression, ``None`` for ``adata.X``.
+        Layer with the expression. Default: ``adata.X``.
     genes
-        Genes of the network: names, or a boolean column of ``adata.var``. All by default.
+        Genes of the network: names, or a boolean column of ``adata.var``. Default: all.
     regulators
-        Which of them may be sources: names, or a boolean column of ``adata.var``. Names that are not among the genes are
-        not used, and the log says which, as in :class:`sparsenode.SparseNODE`. All by default.
+        Which of them may be sources: names, or a boolean column of ``adata.var``. Default: all. Names that are not among the genes are not
+        used, and the log lists them, as in :class:`sparsenode.SparseNODE`.
     n_trees
-        Trees per gene of GENIE3. The paper uses 1000, which ranks weak edges more reliably and takes five times as long.
+        Number of trees per gene in GENIE3. Default: 200. The paper uses 1000, which ranks weak edges more reliably and takes five times as
+        long.
     n_jobs
-        Forests of GENIE3 that are fitted at the same time, in threads; -1 for as many as there are processors. It does
-        not change the result.
+        Number of forests of GENIE3 that are fitted at the same time, in threads. Default: 1; -1 for one per processor. It does not change
+        the result.
     seed
         Seed of GENIE3, a non-negative integer.
 
     Returns
     -------
-    For each method a long table with the columns ``source`` (regulator), ``target`` and ``weight``: every candidate edge
-    but self edges, by decreasing magnitude, ties by name. Genes without variance have weight 0. The tables do not depend
-    on the order of the genes.
+    For each method a long table with the columns ``source`` (regulator), ``target`` and ``weight``: every candidate edge except self edges,
+    by decreasing magnitude, ties by name. Genes without variance have weight 0. The tables do not depend on the order of the genes.
 
     Raises
     ------
     KeyError
         If the layer or a column does not exist.
     TypeError
-        If ``adata`` is no AnnData, expression is not numeric, a column not boolean, or ``regulators`` a mask.
+        If ``adata`` is not an AnnData, expression is not numeric, a column is not boolean, or ``regulators`` is a mask.
     ValueError
-        If a method or gene is unknown, if no regulator is among the genes, if there are fewer than three cells or two
-        genes, or if expression is NaN or infinite.
+        If a method or gene is unknown, no regulator is among the genes, there are fewer than three cells or two genes, or expression is NaN
+        or infinite.
 
     Notes
     -----

@@ -21,13 +21,14 @@ def shuffle_time(
 ) -> AnnData:
     """Copy of the cells with pseudotime permuted among the cells of each lineage and batch, or of lineages that share cells.
 
-    The control for what the order of the cells contributes: fit the same model to the copy, with the same settings, and
-    compare the scores. Each lineage keeps its cells, and its pseudotimes where it shares no cells with others, but not which
-    cell has which, so a network that scores as well after shuffling did not come from dynamics. Permute with several seeds: one
-    permutation is one draw. Lineages of one batch that share cells, such as stem cells, are permuted together: no other way is free
-    of order where a cell has one pseudotime, and stem cells would stay early. Such a lineage then has times of the others too, and is
-    as long as the longest: compare networks, not forecasts. Where a cell has a pseudotime for each lineage, in a table of ``.obsm``, each
-    lineage is permuted by itself.
+    This is the control for what the order of the cells contributes: fit the same model with the same settings to the copy, and compare the
+    scores. A network that scores as well after shuffling did not come from dynamics. One permutation is one draw, so use several seeds.
+
+    - **Lineages that share no cells** keep their cells and their pseudotimes, but not which cell has which.
+    - **Lineages of one batch that share cells**, such as stem cells, are permuted together: if a cell has only one pseudotime, stem cells
+      would otherwise stay early. Such a lineage then has times of the others too, and is as long as the longest: compare networks, not
+      forecasts.
+    - **A table of pseudotimes** in ``.obsm``, one per cell and lineage: each lineage is permuted by itself.
 
     Do not use it to test whether lineages or batches differ: they still do.
 
@@ -42,15 +43,15 @@ def shuffle_time(
 
     Returns
     -------
-    A copy in memory, not set up for any model, whose ``.obs[time_key]``, or ``.obsm[time_key]``, is permuted. Results of earlier fits
-    are copied with the rest and belong to the original order.
+    A copy in memory, not set up for any model, with ``.obs[time_key]`` or ``.obsm[time_key]`` permuted. Results of earlier fits are copied
+    too; they belong to the original order.
 
     Raises
     ------
     KeyError
         If a key is missing.
     TypeError
-        If ``adata`` is no AnnData, or pseudotime or memberships are not numeric.
+        If ``adata`` is not an AnnData, or pseudotime or memberships are not numeric.
     ValueError
         If pseudotime, lineages or batches cannot be used; the message names column, count and fix.
 
