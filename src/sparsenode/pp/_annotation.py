@@ -33,27 +33,28 @@ COLUMNS = ("chrom", "start", "end", "strand", "gene", "feature")
 def read_annotation(path: str | PathLike[str], gene_attribute: str = _NAMES) -> pd.DataFrame:
     """Read genes, transcripts and exons from a GTF file, such as those of GENCODE and Ensembl.
 
-    Do not take another annotation than the reads were mapped with: other releases name genes differently and move their ends.
+    Do not use another annotation than the reads were mapped with: other releases name genes differently and move their ends.
 
     Parameters
     ----------
     path
         GTF file, plain or compressed by gzip, bzip2 or xz.
     gene_attribute
-        Attribute with the names of the genes, as they stand in ``var_names`` of the expression: ``"gene_name"`` or
-        ``"gene_id"``. Rows without it get their ``gene_id``; but an attribute that no row has is taken for a mistake, unless it is the default.
+        Attribute with the gene names as in ``var_names`` of the expression: ``"gene_name"``, the default, or ``"gene_id"``. Rows without it
+        get their ``gene_id``. If no row has it, this is an error, unless it is the default.
 
     Returns
     -------
-    One row per gene, transcript and exon, with the columns ``chrom``, ``start``, ``end``, ``strand``, ``gene`` and
-    ``feature``. Coordinates are 0-based and half-open, as in BED files: the ``start`` of the GTF minus one, and its ``end``.
+    One row per gene, transcript and exon, with the columns ``chrom``, ``start``, ``end``, ``strand``, ``gene`` and ``feature``. Coordinates
+    are 0-based and half-open, as in BED files: the ``start`` of the GTF minus one, and its ``end``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file cannot be read as text, if it holds no genes, if coordinates are no integers, if no row has another attribute than the default, or if rows have neither the attribute nor a ``gene_id``.
+        If the file cannot be read as text or holds no genes, coordinates are not integers, no row has an attribute other than the default,
+        or rows have neither the attribute nor a ``gene_id``.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected `path` to be a GTF file, found no file at {str(path)!r}.")

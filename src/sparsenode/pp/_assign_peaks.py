@@ -27,43 +27,45 @@ def assign_peaks(
 ) -> pd.DataFrame:
     """Assign peaks to the genes whose promoter, exon or intron they overlap, or whose promoter is nearest.
 
-    Every peak gets the first region that applies, and with it all genes that it applies to:
+    Every peak gets the first region that applies, and all genes to which it applies:
 
     1. ``promoter``: it overlaps the promoter of the gene, around the start of any of its transcripts,
     2. ``exon``: it overlaps an exon of the gene,
     3. ``intron``: it overlaps the gene, and no exon of any gene,
     4. ``distal``: no promoter is nearer, and it is at most ``max_distance`` away.
 
-    The rule follows Appendix B.3 of :cite:t:`aliee2022sparsity`. Position says which gene a peak may regulate, not which one
-    it does: do not rely on it alone where contact maps or correlations over many cells are at hand.
+    The rule follows Appendix B.3 of :cite:t:`aliee2022sparsity`. Position tells which gene a peak may regulate, not which one it does
+    regulate: do not rely on it alone if you have contact maps or correlations over many cells.
 
     Parameters
     ----------
     peaks
-        Peaks as variables of an AnnData, or a table with the columns ``chrom``, ``start`` and ``end`` and the names of the
-        peaks as index. AnnData may also hold the coordinates in ``.var["interval"]`` or in the names of the peaks, such as
-        ``chr1:100-600``. Coordinates are 0-based and half-open.
+        Peaks as variables of an AnnData, with coordinates in ``.var`` (columns ``chrom``, ``start`` and ``end``, or ``interval``) or in the
+        names of the peaks, such as ``chr1:100-600``. Or a table with the columns ``chrom``, ``start`` and ``end`` and the names of the
+        peaks as index. Coordinates are 0-based and half-open.
     annotation
-        Genes, exons and, for several promoters of a gene, transcripts, as :func:`read_annotation` returns them.
+        Genes, exons and, for several promoters of a gene, transcripts, as from :func:`read_annotation`.
     promoter
-        Bases upstream and downstream of the start of transcription, which counts as the first base downstream.
+        Numbers of bases upstream and downstream of the start of transcription, which counts as the first base downstream. Default: 1000
+        and 100.
     max_distance
-        Bases between a distal peak and the promoter, at most.
+        Largest number of bases between a distal peak and the promoter. Default: 200,000.
 
     Returns
     -------
-    Long table with the columns ``peak``, ``gene``, ``region`` and ``distance``: the bases between peak and promoter of a
-    distal peak, zero otherwise. Peaks stand in the given order, and more than once if several genes tie. Peaks that are
-    farther from all promoters are not in it.
+    Long table with the columns ``peak``, ``gene``, ``region`` and ``distance``: the bases between a distal peak and the promoter, zero
+    otherwise. Peaks keep their order, and appear more than once if several genes tie. Peaks that are farther from all promoters are not in
+    it.
 
     Raises
     ------
     KeyError
         If columns are missing.
     TypeError
-        If peaks or annotation are no tables.
+        If peaks or annotation are not tables.
     ValueError
-        If there are no peaks, if their names repeat, if they have no coordinates, if no chromosome of the peaks is in the annotation, or if an argument is out of range.
+        If there are no peaks, their names repeat, they have no coordinates, none of their chromosomes is in the annotation, or an argument
+        is out of range.
 
     Notes
     -----

@@ -16,21 +16,21 @@ def min_max_scale(
 
     .. math:: y = \frac{x - \mathrm{low}}{\mathrm{high} - \mathrm{low}}
 
-    with the smallest and the largest expression of the gene over all cells. Every gene then has the same range, so weak genes
-    count as much as strong ones in the error of a fit, and so does their noise. One extreme cell sets the range of a gene: do not
-    use it on counts that are not log-transformed.
+    with the smallest and the largest expression of the gene over all cells. All genes then have the same range. So weak genes, and their
+    noise, count as much as strong ones in the error of a fit. One extreme cell sets the range of a gene: do not use it on counts that are
+    not log-transformed.
 
     Parameters
     ----------
     adata
         Cells to scale.
     layer
-        Layer with the expression, ``adata.X`` by default.
+        Layer with the expression. Default: ``adata.X``.
     reference
-        Cells that were scaled before; their ranges are used, matched by gene name. New donors scaled by the ranges of the
-        training data may leave ``[0, 1]``, and are not clipped.
+        Cells that were scaled before. Their ranges are used, matched by gene name; by default those of ``adata``. New donors scaled by the
+        ranges of the training data may leave ``[0, 1]``, and are not clipped.
     key_added
-        Layer that is written: ``SparseNODE.setup_anndata(adata, layer="min_max")``.
+        Layer to write, for ``SparseNODE.setup_anndata(adata, layer="min_max")``.
 
     Returns
     -------
@@ -42,12 +42,12 @@ def min_max_scale(
     Raises
     ------
     KeyError
-        If there is no such layer, or if ``reference`` was not scaled.
+        If the layer does not exist, or ``reference`` was not scaled.
     TypeError
-        If ``adata`` or ``reference`` is no AnnData, or expression is not numeric.
+        If ``adata`` or ``reference`` is not an AnnData, or expression is not numeric.
     ValueError
-        If expression is NaN or infinite, if gene names repeat, if genes are missing in ``reference`` or have no
-        range there, or if ``key_added`` is the layer that is read, one that this function did not write, or no name that a file can hold.
+        If expression is NaN or infinite, gene names repeat, or genes are missing in ``reference`` or have no range there. Also if
+        ``key_added`` is the layer that is read, a layer that this function did not write, or not a name that a file can hold.
 
     Examples
     --------

@@ -34,31 +34,32 @@ def scan_motifs(
 ) -> pd.DataFrame:
     """Find the motifs of transcription factors in the sequence of peaks.
 
-    A motif is in a peak if a position on either strand, whose bases are all known, scores at least as high as the share ``pvalue`` of
-    random sequences with equal shares of the four bases. Motifs say where a factor could bind: factors of one family share
-    them, and many hits are never bound, so do not take hits for binding. Needs the extra ``motifs``: ``pip install
-    "sparsenode[motifs]"``. The first call compiles for half a minute.
+    A peak contains a motif if a position on either strand, with no unknown bases, scores at least as high as the share ``pvalue`` of random
+    sequences with equal shares of the four bases. Do not take hits for binding: they say where a factor could bind. Factors of one family
+    share motifs, and many hits are never bound.
+
+    Needs the extra ``motifs``: ``pip install "sparsenode[motifs]"``. The first call compiles for half a minute.
 
     Parameters
     ----------
     peaks
         Peaks as variables, with coordinates as in :func:`assign_peaks`.
     fasta
-        Sequence of the genome that the reads were mapped to. An index is written beside it (``.fai``) if there is none.
+        Sequence of the genome that the reads were mapped to. An index (``.fai``) is written beside it if there is none.
     motifs
-        Release of JASPAR :cite:p:`rauluseviciute2024jaspar` whose collection CORE is taken, ``"JASPAR2024"`` for instance; or
-        counts by name of the factor, each positions × 4 in the order A, C, G, T, or a table whose columns have these names. Several factors of one motif are joined by
-        ``::``, and each of them gets its hits.
+        Release of JASPAR :cite:p:`rauluseviciute2024jaspar` whose collection CORE is used, by default ``"JASPAR2024"``. Or counts by name
+        of the factor, each an array of positions × 4 in the order A, C, G, T, or a table with these column names. ``::`` joins several
+        factors of one motif, each of which gets its hits.
     species
-        Taxonomy identifiers of the species whose motifs are taken from JASPAR, human by default.
+        Taxonomy identifiers of the species whose motifs are taken from JASPAR. Default: 9606, human.
     pvalue
-        Share of random positions that match, at most. Motifs of k positions can have no hit below 4 to the power of -k: the default,
-        which is that of FIMO, suits seven positions and more. A warning is logged for shorter ones.
+        Largest share of random positions that match. Default: 1e-4, as in FIMO. It suits motifs of seven positions and more: those of k
+        positions cannot have hits below 4 to the power of -k, and a warning is logged for shorter ones.
 
     Returns
     -------
-    Peaks × factors, true where a motif of the factor is in the peak. Factors are named as in the collection. Other names in your
-    expression, such as those of another species, need renaming: ``hits.rename(columns=str.capitalize)``. To keep it with the
+    Table of peaks × factors, true where the peak contains a motif of the factor. Factors are named as in the collection. If your expression
+    has other names, such as those of another species, rename them: ``hits.rename(columns=str.capitalize)``. To keep the table with the
     data: ``mdata["atac"].varm["motifs"] = hits``.
 
     Raises
@@ -66,12 +67,12 @@ def scan_motifs(
     ImportError
         If the extra is not installed.
     TypeError
-        If ``peaks`` is no AnnData.
+        If ``peaks`` is not an AnnData.
     FileNotFoundError
-        If there is no FASTA file.
+        If the FASTA file does not exist.
     ValueError
-        If there are no peaks, if they have no coordinates, if chromosomes or ends of peaks are not in the FASTA, if there are no motifs, if counts
-        are none, if an argument is out of range, or if no motif matched.
+        If there are no peaks, they have no coordinates, their chromosomes or ends are not in the FASTA, there are no motifs, counts are
+        invalid, an argument is out of range, or no motif matched.
 
     Notes
     -----

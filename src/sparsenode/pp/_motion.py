@@ -33,38 +33,42 @@ def prepare_motion(
 
     A hundred frames are a stride or less, of 93 coordinates that move together. This makes the most of them:
 
-    - *Components.* The coordinates become their first principal components, :math:`z = A^\top (x - c)`, with centre
-      :math:`c` and axes :math:`A` from the frames and their mirror images. Walking has two to four modes.
+    - *Components.* The coordinates become their first principal components, :math:`z = A^\top (x - c)`, with centre :math:`c` and axes
+      :math:`A` from the frames and their mirror images. Walking has two to four modes.
     - *Mirror images.* The body is symmetric: with left and right exchanged, a walk is another walk, half a stride later.
-    - *Late starts.* The same trials again from later and later frames on, as trajectories of their own, so that field and
-      initial velocities are learned from many starts.
+    - *Late starts.* The same trials from later and later frames on are added as trajectories of their own, so that field and initial
+      velocities are learned from many starts.
 
     Parameters
     ----------
     adata
-        Frames × coordinates to be fitted, as :func:`sparsenode.datasets.read_motion_capture` returns them.
+        Frames × coordinates to be fitted, as from :func:`sparsenode.datasets.read_motion_capture`.
     n_components
-        Number of components.
+        Number of components. Default: 6.
     start_every
-        Seconds between starts, or the unit of ``time_key``; ``None`` for no late starts. Of starts between the same two frames there is one.
+        Time between late starts, in the unit of ``time_key`` (seconds). Default: 0.2; ``None`` for no late starts. If several fall between
+        the same two frames, one is kept.
     shortest
-        Length in the same unit that what is left from a late start on has to exceed. Late starts have ten frames at least in any case.
+        Length, in the same unit, that the rest of the trial must exceed after a late start. Default: 0.25; at least ten frames in any case.
     mirror
-        Whether to add mirror images. They exchange joints whose names differ in their first letter only, ``l`` or ``r``, take others
-        for the middle of the body (with a warning where the name may be one of a side), and
-        turn the horizontal axis that is nearest to the line between the hips, about the mean place of the joint ``root`` in the
-        trial, or half way between the hips if there is none. Needs ``adata.var["joint"]`` and ``adata.var["axis"]``. Not for movements that have a side, such as a golf swing.
+        Whether to add mirror images. Default: ``True``; not for movements that have a side, such as a golf swing. Needs
+        ``adata.var["joint"]`` and ``adata.var["axis"]``.
+
+        - Joints whose names differ only in their first letter, ``l`` or ``r``, are exchanged. Others are taken for the middle of the body,
+          with a warning if the name may be one of a side.
+        - The horizontal axis that is nearest to the line between the hips is reversed about the mean position, in the trial, of the joint
+          ``root``, or of the midpoint of the hips if there is none.
     time_key, trial_key
         Columns of ``adata.obs`` with the time and the trial.
     reference
-        What an earlier call returned: frames are then projected on its components, in the order that they have, and nothing is added; for new trials.
+        Result of an earlier call, for new trials: frames are projected on its components and keep their order, and nothing is added.
 
     Returns
     -------
     Frames × components, in the unit of the coordinates, with
 
-    - ``.obs[time_key]`` and ``.obs[trial_key]``: time and name of the trajectory; the trials come first and under their own
-      names, then ``"07_01 mirrored"``, ``"07_01 from 0.2"`` and ``"07_01 mirrored from 0.2"``,
+    - ``.obs[time_key]`` and ``.obs[trial_key]``: time and name of the trajectory. The trials come first under their own names, then
+      ``"07_01 mirrored"``, ``"07_01 from 0.2"`` and ``"07_01 mirrored from 0.2"``,
     - ``.uns["motion"]``: ``centre``, ``axes`` (coordinates × components) and the names of the coordinates.
 
     Raises
@@ -72,16 +76,16 @@ def prepare_motion(
     KeyError
         If a column is missing.
     TypeError
-        If ``adata`` or ``reference`` is no AnnData, times are no numbers, or ``mirror`` is not True or False.
+        If ``adata`` or ``reference`` is not an AnnData, times are not numbers, or ``mirror`` is not True or False.
     ValueError
-        If an argument is out of range, if there are not enough frames, if times or trials are missing, if a trial has the name of a mirror image or late start, if a joint lacks a coordinate that
-        the one on the other side has, or if coordinates differ from those of the reference.
+        If an argument is out of range, there are not enough frames, times or trials are missing, a trial has the name of a mirror image or
+        late start, a joint lacks a coordinate that the one on the other side has, or coordinates differ from those of the reference.
 
     Notes
     -----
-    Do not use mirror images for movements that have a side, nor components to ask which joint drives which. The components see the
-    frames that are given here: give those to be fitted only, and others with ``reference``. Distances to the
-    subspace are lost: :func:`restore_motion` gives coordinates back, whose errors are those to report.
+    Do not use mirror images for movements that have a side, or components to ask which joint drives which. The components are computed from
+    ``adata``: pass only the frames to be fitted, and others later with ``reference``. Distances to the subspace are lost: report errors of
+    the coordinates that :func:`restore_motion` gives back.
 
     Examples
     --------
@@ -142,7 +146,7 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     values
         … × components, for instance what ``predict`` returns.
     reference
-        What :func:`prepare_motion` returned.
+        Result of :func:`prepare_motion`.
 
     Returns
     -------
@@ -153,12 +157,12 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     KeyError
         If ``reference`` holds no components.
     ValueError
-        If the number of components is another one.
+        If the number of components differs.
 
     Notes
     -----
-    What the components left out does not come back: do not use it to judge how small the errors of a fit are in single joints
-    without comparing the result with the frames themselves.
+    What the components left out does not come back. Do not use the result to judge the errors of a fit in single joints without comparing
+    it with the frames themselves.
     """
     found = _components(reference)
     values = np.asarray(values, dtype=np.float64)

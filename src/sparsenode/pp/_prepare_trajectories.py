@@ -44,44 +44,46 @@ def prepare_trajectories(
 ) -> AnnData:
     """From counts to what :meth:`sparsenode.SparseNODE.setup_anndata` takes: genes, pseudotime and lineages.
 
-    The steps are those of Aliee et al. :cite:p:`aliee2022sparsity`, each of them scanpy's :cite:p:`wolf2018scanpy`:
+    The steps are those of Aliee et al. :cite:p:`aliee2022sparsity`, each of them as in scanpy :cite:p:`wolf2018scanpy`:
 
     1. drop cells that belong to no lineage,
     2. divide counts by the library size (:func:`scanpy.pp.normalize_total`) and take ``log1p``,
     3. select highly variable genes in each batch, take their union, and add ``keep_genes``,
-    4. principal components, neighbours, diffusion map, and diffusion pseudotime :cite:p:`haghverdi2016diffusion` from the
-       root over all batches together,
+    4. compute principal components, neighbours, diffusion map, and diffusion pseudotime :cite:p:`haghverdi2016diffusion` from the
+       root, over all batches together,
     5. drop cells that the root cannot reach.
 
-    Batches are not corrected, as in the paper: corrected expression is no expression. Where batches lie apart, diffusion
-    pseudotime orders them one behind the other; then prepare every batch by itself. Where they do not, they share one
-    pseudotime: fit with ``SparseNODE(adata, align_batches=False)``, since the default stretches every batch to the same length,
-    a batch of early cells too. Do not use it for data without a beginning, such as cell cycles, nor where you trust another
-    pseudotime: ``setup_anndata`` takes any.
+    Batches are not corrected, as in the paper, since corrected values are no longer expression.
+
+    - If batches lie apart, diffusion pseudotime orders them one behind the other: prepare every batch by itself.
+    - If they do not, they share one pseudotime: fit with ``SparseNODE(adata, align_batches=False)``. The default would stretch every batch
+      to the same length, even a batch of early cells.
+
+    Do not use it for data without a beginning, such as cell cycles, or if you trust another pseudotime: ``setup_anndata`` takes any.
 
     Parameters
     ----------
     adata
         Counts, cells × genes, filtered for quality, in memory. They are not changed.
     root
-        Where pseudotime starts: the name of a cell; or a cell type, of which the cell nearest to the mean of the type in diffusion
-        space is taken, since extreme cells are often outliers.
+        Where pseudotime starts: the name of a cell, or a cell type. Of a cell type the cell nearest to its mean in diffusion space is used,
+        since extreme cells are often outliers.
     lineages
-        Cell types of every lineage; a cell type may belong to several, as stem cells do. Or the name of a table of fate
-        probabilities in ``adata.obsm``, ``"lineages_fwd"`` if CellRank made it. By default all cells are one lineage.
+        Cell types of every lineage; a cell type may belong to several, as stem cells do. Or the name of a table of fate probabilities in
+        ``adata.obsm``, such as CellRank's ``"lineages_fwd"``. Default: all cells are one lineage.
     groupby
         Column of ``adata.obs`` with the cell types. Cells without one belong to no lineage.
     batch_key
-        Column of ``adata.obs`` with the donor, sample or site.
+        Column of ``adata.obs`` with the donor, sample or site. Default: one batch.
     layer
-        Layer with the counts, ``adata.X`` by default.
+        Layer with the counts. Default: ``adata.X``.
     n_top_genes
-        Number of highly variable genes of each batch.
+        Number of highly variable genes of each batch. Default: 500.
     keep_genes
-        Genes to keep in any case, transcription factors for instance. Those that are not in the data are in the report.
+        Genes to keep in any case, for instance transcription factors. The report lists those that are not in the data.
     n_pcs, n_neighbors, n_diffusion_components
-        As in :func:`scanpy.pp.pca`, :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.diffmap`; the first is lowered to what few
-        cells or genes allow.
+        As in :func:`scanpy.pp.pca`, :func:`scanpy.pp.neighbors` and :func:`scanpy.tl.diffmap`. ``n_pcs`` is lowered if there are too few
+        cells or genes.
     seed
         Seed of principal components, neighbours and diffusion map.
 
@@ -94,24 +96,29 @@ def prepare_trajectories(
     - ``.obsm["lineages"]``: membership or probability of every cell in each lineage,
     - ``.obsm["X_pca"]``, ``.obsm["X_diffmap"]`` and the neighbour graph,
     - ``.var["highly_variable"]``: in any batch, and ``.var["kept"]``: listed in ``keep_genes``,
-    - ``.uns["prepare_trajectories"]``: the report. ``cells`` counts cells by what became of them: ``kept``, ``unassigned``
-      (in no lineage) and ``unreachable`` (from the root); ``lineages`` is a table with the number of
-      cells, ``n_cells``, of each lineage; ``root`` is the name of the root cell; ``missing_genes`` lists genes of ``keep_genes`` that are not there.
+    - ``.uns["prepare_trajectories"]``: the report. ``cells`` counts cells that were ``kept``, ``unassigned`` (in no lineage) or
+      ``unreachable`` (from the root); ``lineages`` is a table with the number of cells of each lineage, ``n_cells``; ``root`` is the name
+      of the root cell; ``missing_genes`` lists those of ``keep_genes`` that are not in the data.
 
     Columns of ``.obs`` and ``.var``, colours in ``.uns`` and other tables of ``.obsm``, such as a UMAP, are kept. Other layers, ``.varm``,
-    graphs of cells and the rest of ``.uns`` are not: they are of other genes or of all cells.
+    graphs of cells and the rest of ``.uns`` are not: they belong to other genes or to all cells.
 
     Raises
     ------
     KeyError
-        If a column, layer, table or root is not there.
+        If a column, layer, table or root does not exist.
     TypeError
-        If ``adata`` is no AnnData, ``root`` no string, or ``lineages`` are neither a key nor cell types by lineage; or if counts are not numeric or
-        not in memory.
+        If ``adata`` is not an AnnData, ``root`` is not a string, ``lineages`` are neither a key nor cell types by lineage, or counts are
+        not numeric or not in memory.
     ValueError
-        If values are negative, fractions so small that they look log-transformed, or backed by a file (fractions as of corrected counts,
-        or of counts divided by the library size, are taken); if cell types are missing; if fewer than 20 cells or 3 genes are left; if no gene of
-        ``keep_genes`` is in the data; if a lineage loses all cells, or has a slash in its name; or if an argument is out of range.
+        If one of these holds:
+
+        - values are negative, backed by a file, or fractions so small that they look log-transformed (those of corrected counts, or of
+          counts divided by the library size, are accepted),
+        - cell types are missing, or fewer than 20 cells or 3 genes are left,
+        - no gene of ``keep_genes`` is in the data,
+        - a lineage loses all cells, or has a slash in its name,
+        - an argument is out of range.
 
     Examples
     --------

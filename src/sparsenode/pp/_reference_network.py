@@ -30,18 +30,18 @@ from sparsenode.pp._markers import Method, top_features
 class ReferenceNetwork:
     """Edges from transcription factors to targets that chromatin and motifs support; made by :func:`reference_network`.
 
-    Every table is long, with an edge a row: ``source`` is the factor, ``target`` the gene. Tables have no weights, because
-    neither motifs nor chromatin say how strongly a factor acts, or whether it activates. Do not score signs against them.
+    Every table is long, with one edge per row: ``source`` is the factor, ``target`` the gene. There are no weights, because neither motifs
+    nor chromatin say how strongly a factor acts, or whether it activates. Do not score signs against these tables.
 
     Parameters
     ----------
     cell_types
         Table per cell type, with ``n_peaks``: the number of peaks that support the edge.
     lineages
-        Table per lineage: the edges of any of its cell types, with ``n_cell_types``, the number of its cell types that have
-        the edge, and ``n_peaks``, the largest of theirs.
+        Table per lineage: the edges of any of its cell types, with ``n_cell_types``, the number of its cell types that have the edge, and
+        ``n_peaks``, the largest of theirs.
     regulators
-        Factors that have a motif in a peak and are among the genes, whether they were selected or not: the names for
+        Names of the factors that have a motif in a peak and are among the genes, whether they were selected or not, for
         ``SparseNODE(regulators=…)`` and ``get_sparsity(regulators=…)``.
     peak_genes
         Peaks and the genes that they were assigned to, as from :func:`assign_peaks`.
@@ -81,40 +81,40 @@ def reference_network(
 
     1. select the genes and the peaks that rank first against all other cells (:func:`scanpy.tl.rank_genes_groups`),
     2. assign peaks to genes by position (:func:`assign_peaks`),
-    3. keep the edge from a factor to a gene where the factor is a selected gene, its motif is in a selected peak, and that
-       peak is assigned to a selected gene.
+    3. keep the edge from a factor to a gene if the factor is a selected gene, its motif is in a selected peak, and that peak is
+       assigned to a selected gene.
 
-    The network says which edges are plausible, and is to be used as a reference or as prior knowledge. It is no ground truth:
-    factors without a known motif have no edges, factors of one family share theirs, and a selection by cell type favours
-    edges between genes that are expressed together.
+    The network tells which edges are plausible. Use it as a reference or as prior knowledge. It is no ground truth: factors without a known
+    motif have no edges, factors of one family share theirs, and a selection by cell type favours edges between genes that are expressed
+    together.
 
     Parameters
     ----------
     mdata
-        Expression and accessibility, both normalised: for instance library-size normalised and log-transformed. Accessibility
-        may also be zeros and ones. The cells of the two need not be the same.
+        Expression and accessibility, both normalised, for instance by library size and log-transformed. Accessibility may also be zeros and
+        ones. The two may have different cells.
     groupby
         Column with the cell types, in ``.obs`` of each modality or of ``mdata``.
     motifs
-        Peaks × factors: a table, true or positive where a motif of the factor is in the peak, as from :func:`scan_motifs`; or the
-        name of such a table in ``.varm`` of the accessibility. Rows are matched by name. Peaks without a row have no motif.
+        Table of peaks × factors, true or positive where the peak contains a motif of the factor, as from :func:`scan_motifs`; or the name
+        of such a table in ``.varm`` of the accessibility. Rows are matched by name. Peaks without a row have no motif.
     annotation
         GTF file, or a table as from :func:`read_annotation`.
     lineages
-        Cell types of every lineage; a cell type may belong to several. Cell types that no lineage holds are left out. By
-        default all cell types and no lineages.
+        Cell types of every lineage; a cell type may belong to several. Cell types in no lineage are left out. Default: all cell types and
+        no lineages.
     n_genes, n_peaks
-        Number of genes and peaks of each cell type, at most. Where the data have no more than that, nothing is selected, and a
-        warning says so.
+        Largest numbers of genes and peaks that are selected for each cell type. Default: 1000 and 25,000. If the data have no more than
+        that, nothing is selected, and a warning says so.
     max_pvalue
-        Of these, keep those that are higher in the cell type with an adjusted p-value of at most this. By default rank alone
-        decides, as in the paper, which suits data with many more genes and peaks than are selected.
+        Largest adjusted p-value of selected genes and peaks, which must also be higher in the cell type. Default: rank alone decides, as in
+        the paper. This suits data with many more genes and peaks than are selected.
     expression, accessibility
         Names of the modalities.
     expression_layer, accessibility_layer
-        Layers with the normalised values, ``.X`` by default.
+        Layers with the normalised values. Default: ``.X``.
     method
-        Test of :func:`scanpy.tl.rank_genes_groups`. ``"wilcoxon"`` takes far longer with many peaks.
+        Test of :func:`scanpy.tl.rank_genes_groups`. Default: ``"t-test"``. ``"wilcoxon"`` takes far longer with many peaks.
     promoter, max_distance
         As in :func:`assign_peaks`.
 
@@ -125,14 +125,20 @@ def reference_network(
     Raises
     ------
     FileNotFoundError
-        If ``annotation`` is a path and there is no file.
+        If ``annotation`` is a path and the file does not exist.
     KeyError
-        If a modality, a layer, the column ``groupby`` or the motifs are not there.
+        If a modality, a layer, the column ``groupby`` or the motifs do not exist.
     TypeError
-        If ``mdata`` is no MuData, ``lineages`` no mapping, motifs or annotation no tables, motifs not numeric, or values not in memory.
+        If ``mdata`` is not a MuData, ``lineages`` is not a mapping, motifs or annotation are not tables, motifs are not numeric, or values
+        are not in memory.
     ValueError
-        If values are counts, NaN or infinite; if names of genes repeat; if cell types are missing or have fewer than two cells; if peaks have no coordinates; if chromosomes
-        or genes do not match the annotation; if no motif matches a peak or a gene; or if an argument is out of range.
+        If one of these holds:
+
+        - values are counts, NaN or infinite, or gene names repeat,
+        - cell types are missing or have fewer than two cells,
+        - peaks have no coordinates, or chromosomes or genes do not match the annotation,
+        - no motif matches a peak or a gene,
+        - an argument is out of range.
 
     Examples
     --------
