@@ -46,8 +46,8 @@ def adjacency(
 ) -> Figure | Axes | list[Axes] | None:
     """Signed adjacency as a heat map: rows are targets, columns are regulators, exact zeros are grey.
 
-    Self edges are hatched and not coloured: they are often far larger than the edges between genes, and choose neither the
-    colours nor the rows and columns. ``adata.varp`` holds their values.
+    Self edges are hatched, not coloured: they are often far larger than the edges between genes. They influence neither the colour scale
+    nor the choice of rows and columns. ``adata.varp`` holds their values.
 
     Do not use it for whole networks of hundreds of genes: it shows the ``n_top`` strongest rows and columns.
 
@@ -56,23 +56,22 @@ def adjacency(
     adata
         Cells with the results of a fit.
     regulators
-        Columns to show: names, or a boolean column of ``adata.var`` that marks the transcription factors. Of them, or of
-        all genes, the ``n_top`` with the strongest edges are shown. Where there are more, those without any edge only if they are named.
+        Columns to show: names, or a boolean column of ``adata.var`` that marks the transcription factors. Default: all genes. If there are
+        more than ``n_top``, the strongest are shown; those without any edge only if they are named.
     targets
-        Rows to show; by default the ``n_top`` with the strongest edges, where there are more without those that have none.
+        Rows to show. Default: the ``n_top`` strongest; if there are more genes, without those that have no edge.
     lineage
-        Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
+        Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. Default: the mean over lineages.
     block
-        Only in second order: ``"position"`` or ``"velocity"``, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default
-        their union. All weights of such fits are those of the target's acceleration. Not with ``lineage``: blocks are stored as
-        means over the lineages.
+        Only in second order: ``"position"`` or ``"velocity"``, as in :meth:`sparsenode.SparseNODE.get_adjacency`. Default: their union.
+        Weights are always those of the target's acceleration. Not with ``lineage``: blocks are stored as means over lineages.
     n_top
-        Largest number of rows and of columns that are chosen.
+        Largest number of rows and of columns that are chosen. Default: 40.
     cluster
-        Order rows and columns by hierarchical clustering of their magnitudes.
+        Whether to order rows and columns by hierarchical clustering of their magnitudes. Default: ``True``.
     groupby
-        Column of ``adata.var`` such as a body part or a pathway: rows and columns of one group stand together, in the order
-        of the categories, and are clustered within it. Raise ``n_top`` to see whole groups.
+        Column of ``adata.var`` such as a body part or a pathway. Rows and columns of one group are placed together, in the order of the
+        categories, and clustered within it. Raise ``n_top`` to see whole groups.
     key
         Key of the results, ``key_added`` of the fit.
     ax
@@ -84,18 +83,18 @@ def adjacency(
 
     Returns
     -------
-    Axes. Colours are the default weights of :meth:`sparsenode.SparseNODE.get_adjacency`: balanced between targets and
-    without unit after transport or both, and otherwise bounds on the change of the target's velocity per unit of expression
-    of the regulator, per unit of pseudotime. They end at the 98th percentile of the magnitudes between different genes.
+    Axes. Colours are the default weights of :meth:`sparsenode.SparseNODE.get_adjacency`: after transport or both balanced between targets,
+    without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of pseudotime.
+    The colour scale ends at the 98th percentile of the magnitudes between different genes.
 
     Raises
     ------
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     TypeError
-        If ``adata`` is no AnnData, or the column that ``regulators`` names is not boolean.
+        If ``adata`` is not an AnnData, or the column ``regulators`` is not boolean.
     ValueError
-        If a gene is unknown or in no group, there is no such block, or ``n_top`` is no positive integer.
+        If a gene is unknown or in no group, the block does not exist, or ``n_top`` is not a positive integer.
     """
     _checks.at_least("n_top", n_top, 1)
     matrix = _common.adjacency(adata, key, lineage, block)

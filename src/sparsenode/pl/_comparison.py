@@ -32,25 +32,25 @@ def comparison(
     show: bool | None = None,
     return_fig: bool = False,
 ) -> Figure | Axes | list[Axes] | None:
-    """Compare methods: one panel per measure, one row per method, a tick per seed and a bar for their spread.
+    """Compare methods: one panel per measure, one row per method, a tick per run and a bar for their spread.
 
-    Do not use it where runs differ in more than method, seed and ``groupby``: everything else is averaged over.
+    Do not use it if runs differ in more than method, seed and ``groupby``: everything else is averaged over.
 
     Parameters
     ----------
     table
-        One row per run, such as a csv of the benchmarks: a column for the method, one per measure, and usually one for the
-        seed, which need not be named. Rows without a value of a measure are left out of its panel.
+        One row per run, such as a csv of the benchmarks: a column for the method, one per measure, and usually one for the seed, which need
+        not be named. Rows without a value of a measure are left out of its panel.
     measures
         Columns to show.
     method
-        Column with the method. Methods stand in the order of the table, or of the categories, from top to bottom.
+        Column with the method. From top to bottom, methods are in the order of the table, or of the categories.
     groupby
-        Column such as a donor, that separates the runs of a method by colour.
+        Column, such as a donor, that separates the runs of a method by colour.
     labels
-        What to write for a measure, with its unit; the name of the column by default.
+        Label of each measure, with its unit. Default: the name of the column.
     reference
-        Values to mark by a line, by measure: 0 for a skill, for instance.
+        Values to mark by a line, by measure: for instance 0 for a skill.
     ax
         Axes to draw on, one per measure.
     show
@@ -60,15 +60,15 @@ def comparison(
 
     Returns
     -------
-    Axes, or a list of them if there are several measures. Points are means over runs, bars one standard deviation of
-    the runs to either side.
+    Axes, or a list of them if there are several measures. Points are means over runs, bars one standard deviation of the runs to either
+    side.
 
     Raises
     ------
     KeyError
         If a column is missing.
     TypeError
-        If ``table`` is no data frame.
+        If ``table`` is not a data frame.
     ValueError
         If the table is empty, a measure has no values, or the number of axes is wrong.
 

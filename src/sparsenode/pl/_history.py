@@ -23,7 +23,7 @@ def history(
 ) -> Figure | Axes | list[Axes] | None:
     """Training and held-out error, and the shares of zeros, over the epochs.
 
-    Do not compare the errors of two objectives by it: each is a share of a variance of its own.
+    Do not compare the errors of two objectives: each is a share of a different variance.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def history(
     key
         Key of the results, ``key_added`` of the fit.
     ax
-        Axes to draw on: errors and sparsities; where a network was fitted first four, errors of the network and of the
-        trajectories, then sparsities of both.
+        Axes to draw on. Two: errors and sparsities. Four with the default objective, which fits a network first: errors of the network and
+        of the trajectories, then sparsities of both.
     show
         Show the figure and return nothing.
     return_fig
@@ -41,18 +41,18 @@ def history(
 
     Returns
     -------
-    List of two axes, or of four: with the default objective the fit of the network is in the first column and that of the
-    trajectories in the second. Errors are shares of the variance around the trajectory means, of displacements (transport) or of squared slopes
-    (collocation): at 1, a constant does as well. With replicates, means over them.
+    List of two axes, or of four: with the default objective the network is in the first column and the trajectories in the second. Errors
+    are shares of the variance around the trajectory means (trajectories), of displacements (transport) or of squared slopes (collocation):
+    at 1, a constant does as well. With replicates, they are means over them.
 
     Raises
     ------
     KeyError
         If there is no history under ``key``.
     TypeError
-        If ``adata`` is no AnnData.
+        If ``adata`` is not an AnnData.
     ValueError
-        If the number of axes is not two, or four where a network was fitted first.
+        If the number of axes is not two, or not four if a network was fitted first.
     """
     uns = _common.results(adata, key)
     if "history" not in uns:

@@ -31,23 +31,23 @@ def intervention(
 ) -> Figure | Axes | list[Axes] | None:
     """Effects of an intervention: the genes that change most, and their courses with and without it.
 
-    Genes that the intervention itself holds are left out, except for courses of ``genes`` that name them.
+    Genes that the intervention holds are left out, except for courses of ``genes`` that name them.
 
-    Do not read an effect of zero as evidence of none in the cell, or an effect far outside the training data as a forecast: see
+    Do not read an effect of zero as evidence of none in the cell, or an effect far outside the training data as a forecast; see
     :meth:`sparsenode.SparseNODE.simulate`.
 
     Parameters
     ----------
     simulation
-        What :meth:`sparsenode.SparseNODE.simulate` returns.
+        Result of :meth:`sparsenode.SparseNODE.simulate`.
     genes
-        Genes whose courses are shown; by default the three that are not held with the largest effects.
+        Genes whose courses are shown. Default: the three with the largest effects, of those that are not held.
     trajectories
-        Starts to show, all by default: trajectories of the model, or rows of ``x0``.
+        Starts to show: trajectories of the model, or rows of ``x0``. Default: all.
     n_top
-        Number of genes in the first panel, of those that are not held. Genes that do not change are left out.
+        Number of genes in the first panel, of those that are not held. Default: 20. Genes that do not change are left out.
     colors
-        Colour of a trajectory; by default those of the palette, or of a colour map for more than eight.
+        Colour of each trajectory. Default: the palette, or a colour map for more than eight.
     ax
         Axes to draw on: one for the effects and one per gene.
     show
@@ -57,14 +57,14 @@ def intervention(
 
     Returns
     -------
-    List of axes. In the first, an effect is the change at the last time, in the units of the data: positive where the
-    intervention raises a gene. The others show courses over time, dashed lines without and solid ones with the intervention.
-    The legend names up to ten trajectories; more are coloured, but not named.
+    List of axes. In the first, an effect is the change at the last time, in the units of the data: positive if the intervention raises the
+    gene. The others show courses over time, dashed lines without and solid ones with the intervention. The legend names up to ten
+    trajectories; more are coloured, but not named.
 
     Raises
     ------
     ValueError
-        If the arrays do not fit each other, a name is unknown, ``n_top`` is no positive integer, or the number of axes is wrong.
+        If the arrays do not fit each other, a name is unknown, ``n_top`` is not a positive integer, or the number of axes is wrong.
     """
     _checks.at_least("n_top", n_top, 1)
     times, table = np.asarray(simulation.times, dtype=float), simulation.effects

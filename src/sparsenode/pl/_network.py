@@ -84,10 +84,10 @@ def network(
     show: bool | None = None,
     return_fig: bool = False,
 ) -> Figure | Axes | list[Axes] | None:
-    """Strongest edges as a graph: arrows activate, bars repress, lines are as wide as weights are large.
+    """Strongest edges as a graph: arrows activate, bars repress, and the width of a line shows the magnitude of its weight.
 
-    Dark nodes regulate others; their size grows with the number of targets that are drawn. Self edges are left out. Do not
-    use it for more than some 150 edges, or to see what is *not* connected: :func:`adjacency` shows that.
+    Dark nodes regulate others; their size grows with the number of targets drawn. Self edges are left out. Do not use it for more than some
+    150 edges, or to see what is *not* connected, which :func:`adjacency` shows.
 
     Parameters
     ----------
@@ -96,21 +96,19 @@ def network(
     key
         Key of the results, ``key_added`` of the fit.
     lineage
-        Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default the mean over lineages.
+        Lineage whose network is drawn, as in :meth:`sparsenode.SparseNODE.get_adjacency`. Default: the mean over lineages.
     block
-        Only in second order: ``"position"`` or ``"velocity"``, as in :meth:`sparsenode.SparseNODE.get_adjacency`. By default
-        their union. All weights of such fits are those of the target's acceleration. Not with ``lineage``: blocks are stored as
-        means over the lineages.
+        Only in second order: ``"position"`` or ``"velocity"``, as in :meth:`sparsenode.SparseNODE.get_adjacency`. Default: their union.
+        Weights are always those of the target's acceleration. Not with ``lineage``: blocks are stored as means over lineages.
     n_edges
-        Number of edges. Fewer are drawn if there are fewer.
+        Largest number of edges. Default: 50.
     regulators
-        Regulators whose edges are drawn: names, or a boolean column of ``adata.var`` that marks the transcription factors.
-        All by default.
+        Regulators whose edges are drawn: names, or a boolean column of ``adata.var`` that marks the transcription factors. Default: all.
     layout
-        How connected genes are arranged: ``"spring"`` or ``"kamada_kawai"`` (smoother, slow beyond 200 genes), both of networkx
-        :cite:p:`hagberg2008exploring`. Labels are moved apart afterwards.
+        How connected genes are arranged: ``"spring"``, the default, or ``"kamada_kawai"`` (smoother, slow beyond 200 genes), both of
+        networkx :cite:p:`hagberg2008exploring`. Labels are moved apart afterwards.
     ax
-        Axes to draw on. If they are small, so are nodes and labels: a new figure is as large as the labels need.
+        Axes to draw on. On small axes nodes and labels are small too; a new figure is as large as the labels need.
     show
         Show the figure and return nothing.
     return_fig
@@ -118,18 +116,17 @@ def network(
 
     Returns
     -------
-    Axes. Weights are the default ones of :meth:`sparsenode.SparseNODE.get_adjacency`: balanced between targets and without unit
-    after transport or both, and otherwise bounds on the change of the target's velocity per unit of expression of the
-    regulator, per unit of pseudotime.
+    Axes. Weights are the default ones of :meth:`sparsenode.SparseNODE.get_adjacency`: after transport or both balanced between targets,
+    without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of pseudotime.
 
     Raises
     ------
     KeyError
         If there are no results under ``key``, or none for ``lineage``.
     TypeError
-        If ``adata`` is no AnnData, or the column that ``regulators`` names is not boolean.
+        If ``adata`` is not an AnnData, or the column ``regulators`` is not boolean.
     ValueError
-        If a gene or layout is unknown, there is no such block, or ``n_edges`` is not positive.
+        If a gene or layout is unknown, the block does not exist, or ``n_edges`` is not positive.
     """
     _checks.at_least("n_edges", n_edges, 1)
     _checks.choice("layout", layout, list(LAYOUTS))

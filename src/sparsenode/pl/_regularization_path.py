@@ -27,7 +27,7 @@ def regularization_path(
 ) -> Figure | Axes | list[Axes] | None:
     """Training and held-out error, and shares of zeros, against the strength; table 7 of Aliee et al. (2022).
 
-    Do not choose a strength for other donors by it: held-out cells are of the fitted trajectories.
+    Do not choose a strength for other donors by it: held-out cells belong to the fitted trajectories.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def regularization_path(
     key
         Key of the results, ``key_added`` of the fit.
     ax
-        Two axes to draw on: errors, sparsities.
+        Two axes to draw on: errors and sparsities.
     show
         Show the figure and return nothing.
     return_fig
@@ -44,8 +44,8 @@ def regularization_path(
 
     Returns
     -------
-    List of two axes. Points are replicates, lines their means over seeds; bars are one standard error over the held-out
-    cells, and the vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors are those of
+    List of two axes. Points are replicates, lines their means over seeds. Bars are one standard error over the held-out cells, and the
+    vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors are those of
     :meth:`sparsenode.SparseNODE.get_regularization_path`.
 
     Raises
@@ -53,7 +53,7 @@ def regularization_path(
     KeyError
         If there is no regularization path under ``key``.
     TypeError
-        If ``adata`` is no AnnData.
+        If ``adata`` is not an AnnData.
     ValueError
         If there is only one strength, or the number of axes is not two.
     """

@@ -34,16 +34,16 @@ def skill(
 ) -> Figure | Axes | list[Axes] | None:
     r"""Mean squared error of the model beside the null models, one row per trajectory.
 
-    Errors are divided by that of the best null model of the row, so that rows compare: left of the line at 1 the model is
-    better than every null model, and its distance to the line is the skill, :math:`1 - \mathrm{mse} / \mathrm{best\ null}`.
+    To make rows comparable, errors are divided by that of the best null model of the row. Left of the line at 1 the model is better than
+    every null model, and its distance to the line is the skill, :math:`1 - \mathrm{mse} / \mathrm{best\ null}`.
 
     Do not use it on the training cells, where the smoothed null model has seen the answer.
 
     Parameters
     ----------
     scores
-        What :meth:`sparsenode.SparseNODE.evaluate` returns, for the held-out cells or another donor; or cells with the
-        results of a fit, whose scores on held-out cells are shown, or on all cells where none were held out.
+        Result of :meth:`sparsenode.SparseNODE.evaluate` for held-out cells or another donor. Or cells with the results of a fit: their
+        scores on held-out cells are shown, or on all cells if none were held out.
     key
         Key of the results, ``key_added`` of the fit. Only with cells.
     ax
@@ -55,14 +55,14 @@ def skill(
 
     Returns
     -------
-    Axes, with a logarithmic axis of ratios without units. Null models that are more than four times worse than the best one
-    stand at the right edge, with an arrow, unless the model is as bad. At the right, under their names, stand the error, in squared units of the data, and
-    the skill.
+    Axes, with a logarithmic axis of ratios, without unit. Null models that are more than four times worse than the best one are drawn at
+    the right edge, with an arrow, unless the model is as bad. The columns on the right are the error, in squared units of the data, and the
+    skill.
 
     Raises
     ------
     KeyError
-        If there are no results under ``key``, or none with scores, or a column is missing from the table.
+        If there are no results under ``key``, none with scores, or a column of the table is missing.
     TypeError
         If ``scores`` is neither a table nor AnnData.
     ValueError

@@ -36,27 +36,26 @@ def stick_figure(
     show: bool | None = None,
     return_fig: bool = False,
 ) -> Figure | Axes | list[Axes] | None:
-    """Frames of a motion as stick figures: observed in grey, and over it what a model reconstructs and extrapolates.
+    """Frames of a motion as stick figures: observed ones in grey, over them what a model reconstructs and extrapolates.
 
     Do not use it for data without a skeleton, such as gene expression.
 
     Parameters
     ----------
     adata
-        Frames as :func:`sparsenode.datasets.read_motion_capture` returns them.
+        Frames as from :func:`sparsenode.datasets.read_motion_capture`.
     predictions
-        Predicted coordinates of all frames of the trial or of ``adata``, frames × coordinates in the order of
-        ``adata.var_names``, or several such arrays by name, drawn in a panel each. By default the results of a fit under
-        ``key``; without a fit, observed frames only.
+        Predicted coordinates of all frames of the trial or of ``adata``: frames × coordinates in the order of ``adata.var_names``. Or
+        several such arrays by name, one per panel. Default: the results of a fit under ``key``; without a fit, observed frames only.
     fitted_until
-        Last time of the frames that the model was fitted to: later ones are extrapolated, in another colour. By default
-        none is.
+        Last time of the frames that the model was fitted to. Later frames are extrapolated, and drawn in another colour. Default: all
+        frames are fitted.
     trial
-        Trial to show; by default the first.
+        Trial to show. Default: the first.
     n_frames
-        Number of frames, spread evenly over the trial.
+        Number of frames, spread evenly over the trial. Default: 8.
     azimuth
-        Where one looks from, in degrees: 0 from the right of someone who walks along ``x``, 90 from the front.
+        Direction of view in degrees: 0 from the right of someone who walks along ``x``, 90 from the front. Default: 20.
     trial_key, time_key
         Columns of ``adata.obs`` with the trial and the time in seconds.
     key
@@ -70,17 +69,18 @@ def stick_figure(
 
     Returns
     -------
-    Axes, or a list of them if there are several predictions. Figures stand beside each other, on the root of the observed
-    frame; both axes have the same scale, in metres; predictions that leave the frame of the observed motion are cut off. Labels along the horizontal axis are times in seconds.
+    Axes, or a list of them if there are several predictions. Figures are drawn side by side, centred on the root of the observed frame.
+    Both axes have the same scale, in metres; labels along the horizontal axis are times in seconds. Predictions that leave the frame of the
+    observed motion are cut off.
 
     Raises
     ------
     KeyError
         If columns of ``adata.obs`` or ``adata.var``, or the skeleton in ``adata.uns``, are missing.
     TypeError
-        If ``adata`` is no AnnData.
+        If ``adata`` is not an AnnData.
     ValueError
-        If the trial is unknown, ``fitted_until`` is no finite number, predictions have another shape, or the number of axes is wrong.
+        If the trial is unknown, ``fitted_until`` is not a finite number, predictions have the wrong shape, or the number of axes is wrong.
 
     Examples
     --------

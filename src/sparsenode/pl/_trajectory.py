@@ -33,17 +33,17 @@ def trajectory(
 ) -> Figure | Axes | list[Axes] | None:
     """Expression of cells and the fitted trajectory of every lineage over pseudotime, one panel per gene.
 
-    Do not judge the fit by it alone where cells scatter widely: a smooth curve looks right wherever it runs through them.
-    :func:`skill` shows the error beside those of null models.
+    Do not judge the fit by this plot alone if cells scatter widely: any smooth curve through them looks right. :func:`skill` shows the
+    error beside those of null models.
 
     Parameters
     ----------
     adata
         Cells with the results of a fit.
     genes
-        Genes to show; by default the four among those of ``adata`` whose fitted trajectories vary most.
+        Genes to show. Default: the four genes of ``adata`` whose fitted trajectories vary most.
     lineages
-        Lineages to show, all by default.
+        Lineages to show. Default: all.
     key
         Key of the results, ``key_added`` of the fit.
     ax
@@ -55,19 +55,21 @@ def trajectory(
 
     Returns
     -------
-    Axes, or a list of them if there are several genes. Points are cells, in the units of the data; at most 3000 of each
-    lineage are drawn, spread evenly. Lines are fitted trajectories. Colours are lineages and line styles batches; if there is
-    one lineage only, colours are batches. A cell takes the colour of the lineage that holds two thirds or more of its
-    membership; others are drawn once, in grey, and called "several lineages", at the mean of their pseudotimes in the lineages shown.
+    Axes, or a list of them if there are several genes.
+
+    - Points are cells, in the units of the data; at most 3000 of each lineage are drawn, spread evenly. Lines are fitted trajectories.
+    - Colours are lineages and line styles are batches. With only one lineage, colours are batches.
+    - A cell has the colour of the lineage that holds two thirds or more of its membership. All others are "several lineages": each is drawn
+      once, in grey, at the mean of its pseudotimes in the lineages shown.
 
     Raises
     ------
     KeyError
         If there are no results under ``key``, or none with trajectories.
     TypeError
-        If ``adata`` is no AnnData.
+        If ``adata`` is not an AnnData.
     ValueError
-        If a gene or lineage is unknown, if ``adata`` has no gene of the fit, or if the number of axes is wrong.
+        If a gene or lineage is unknown, ``adata`` has no gene of the fit, or the number of axes is wrong.
     """
     uns = _common.results(adata, key)
     fit, setup = uns["trajectories"], uns["setup"]

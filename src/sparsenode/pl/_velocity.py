@@ -37,27 +37,26 @@ def velocity(
 ) -> Figure | Axes | list[Axes] | None:
     r"""Fitted velocities as stream lines on an embedding such as a UMAP.
 
-    A velocity has an entry per gene; on the embedding it points to those of the nearest cells in expression that lie
-    in its direction, weighted by :math:`\exp(\cos / 0.1)` :cite:p:`lamanno2018rna,bergen2020generalizing`.
-    **Embeddings bend**: read directions along well-populated branches only, and do not read speeds. To quantify
-    fates, hand ``adata.layers["sparsenode_velocity"]`` to CellRank.
+    A velocity has an entry per gene. On the embedding it points to those of the nearest cells in expression that lie in its direction,
+    weighted by :math:`\exp(\cos / 0.1)` :cite:p:`lamanno2018rna,bergen2020generalizing`. **Embeddings bend**: read directions along
+    well-populated branches only, and do not read speeds. To quantify fates, pass ``adata.layers["sparsenode_velocity"]`` to CellRank.
 
     Parameters
     ----------
     adata
-        Cells with the results of a fit and an embedding. At most 5000 of them are used, spread evenly.
+        Cells with the results of a fit and an embedding. All are drawn; velocities are those of at most 5000, spread evenly.
     basis
-        Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown.
+        Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown. Default: ``"umap"``.
     color
-        Column of ``adata.obs`` that colours the cells; by default the lineages. Where these are memberships, or columns of
-        a table of pseudotimes, a cell takes the colour of the largest one, if that is two thirds or more of them, and grey otherwise.
+        Column of ``adata.obs`` that colours the cells. Default: the lineages. If these are memberships, or columns of a table of
+        pseudotimes, a cell has the colour of the largest one, if that is two thirds or more of them, and is grey otherwise.
     n_neighbors
-        Number of nearest cells that a velocity may point to.
+        Number of nearest cells that a velocity may point to. Default: 30.
     key
         Key of the results, ``key_added`` of the fit.
     ax
-        Axes to draw on. The legend then stands in them, beneath the cells, in smaller letters where there are many names;
-        a new figure has it at its right.
+        Axes to draw on. The legend is then inside them, beneath the cells, in smaller letters if there are many names; in a new figure it
+        is on the right.
     show
         Show the figure and return nothing.
     return_fig
@@ -70,11 +69,12 @@ def velocity(
     Raises
     ------
     KeyError
-        If there are no results under ``key``, no velocities among them, no such embedding or column.
+        If there are no results under ``key``, no velocities among them, or the embedding or column does not exist.
     TypeError
-        If ``adata`` is no AnnData.
+        If ``adata`` is not an AnnData.
     ValueError
-        If ``n_neighbors`` is no positive integer, there are fewer than three cells, or the embedding has one dimension or values that are not finite.
+        If ``n_neighbors`` is not a positive integer, there are fewer than three cells, or the embedding has one dimension or values that
+        are not finite.
     """
     _checks.at_least("n_neighbors", n_neighbors, 1)
     uns, layer = _common.results(adata, key), _keys.velocity(key)
