@@ -18,17 +18,17 @@ FACTORS = "transcription_factors.csv"
 def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> AnnData:
     """Human bone marrow of up to three donor-site batches, from stem cells to three fates, with reference networks.
 
-    529 genes, of which 113 are transcription factors; counts normalised by library size, **not logged**. The cells are from
-    GSE194122 :cite:p:`luecken2021sandbox`, the selection, pseudotime, lineages and networks those of
-    :cite:t:`aliee2022sparsity` (``data/data`` of github.com/theislab/PathReg, MIT licence).
+    529 genes, of which 113 are transcription factors. Counts are normalised by library size, **not logged**. The cells are from GSE194122
+    :cite:p:`luecken2021sandbox`; selection, pseudotime, lineages and networks are those of :cite:t:`aliee2022sparsity` (``data/data`` of
+    github.com/theislab/PathReg, MIT licence).
 
     Parameters
     ----------
     path
-        Folder that ``download("bone_marrow")`` returns, with ``<batch>.h5ad``, ``reference_<name>.csv.gz`` for ``base`` and
-        the three lineages, and ``transcription_factors.csv``.
+        Folder that ``download("bone_marrow")`` returns, with ``<batch>.h5ad``, ``reference_<name>.csv.gz`` for ``base`` and the three
+        lineages, and ``transcription_factors.csv``.
     batches
-        Batches to read: some of ``S1D1`` (2693 cells), ``S1D2`` (1302) and ``S2D1`` (2516).
+        Batches to read: some of ``S1D1`` (2693 cells), ``S1D2`` (1302) and ``S2D1`` (2516). Default: all three.
 
     Returns
     -------
@@ -37,10 +37,10 @@ def bone_marrow(path: str | Path, batches: str | Sequence[str] = BATCHES) -> Ann
     - ``.obs["dpt_pseudotime"]``, which starts at 0 in every batch and ends at 1 or earlier, and ``.obs["batch"]``,
     - ``.obsm["lineages"]``: membership of the cells in ``erythroid``, ``monocyte`` and ``b_cell``; stem cells belong to all,
     - ``.var["is_tf"]``: transcription factors; edges from other genes are spurious,
-    - ``.uns["reference_networks"]``: one long table of distinct ``source`` and ``target`` per lineage, with the
-      ``cell_type`` that the edge was found in (several joined by ``"; "``) and the largest ``score``; and ``base``, the
-      pairs that these were chosen from, which is too dense (0.55) to rank anything against. Five sources of the lineage
-      tables (CUX1, FOXP1, MEIS1, SOX5, VENTX) are not among the 113 transcription factors.
+    - ``.uns["reference_networks"]``: one long table per lineage of distinct pairs ``source`` and ``target``, with the ``cell_type`` that
+      the edge was found in (several joined by ``"; "``) and the largest ``score``. Five sources (CUX1, FOXP1, MEIS1, SOX5, VENTX) are not
+      among the 113 transcription factors. A fourth table, ``base``, has the pairs that these were chosen from; it is too dense (0.55) to
+      rank anything against.
 
     Raises
     ------

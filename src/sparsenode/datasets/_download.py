@@ -32,20 +32,19 @@ _BASE = "tf_targets_baseGRN_human_matrix.csv.gz"
 
 
 def download(name: Literal["bone_marrow", "motion_capture"]) -> Path:
-    """Folder with a real data set, which is downloaded once, or found where ``SPARSENODE_DATA`` says.
+    """Folder with a real data set, downloaded once, or found where the environment variable ``SPARSENODE_DATA`` points.
 
     Parameters
     ----------
     name
-        ``"bone_marrow"``: 18 MB from github.com/theislab/PathReg, the data of :cite:t:`aliee2022sparsity`, for
-        :func:`bone_marrow`. ``"motion_capture"``: 1.2 MB from mocap.cs.cmu.edu, subject 07 walking, for
-        :func:`read_motion_capture`.
+        ``"bone_marrow"``: 18 MB from github.com/theislab/PathReg, the data of :cite:t:`aliee2022sparsity`, for :func:`bone_marrow`.
+        ``"motion_capture"``: 1.2 MB from mocap.cs.cmu.edu, subject 07 walking, for :func:`read_motion_capture`.
 
     Returns
     -------
-    Folder with the files: ``<SPARSENODE_DATA>/<name>`` if that variable of the environment is set, and nothing is downloaded
-    then. Otherwise a folder in the user's cache. Checksums of downloaded files are verified by pooch; the tables of the
-    bone marrow are then joined, cells that are in several lineages into one, and written as h5ad.
+    Folder with the files. If ``SPARSENODE_DATA`` is set, it is ``<SPARSENODE_DATA>/<name>`` and nothing is downloaded. Otherwise it is in
+    the user's cache, and pooch verifies the checksums of downloaded files. The tables of the bone marrow are then joined, with one row for
+    cells that are in several lineages, and written as h5ad.
 
     Raises
     ------

@@ -67,32 +67,32 @@ def random_hill_system(n_genes: int = 10, density: float = 0.2, seed: int = 0) -
 
     .. math:: \frac{dx_i}{dt} = \beta_i \, h_i(x) - \gamma_i x_i
 
-    where :math:`h_i` is, with equal chances, the product or the mean of a term per regulator: for an activator
-    :math:`u^n / (1 + u^n)`, for a repressor :math:`1 / (1 + u^n)`, with :math:`u = x_j / K`.
+    :math:`h_i` is, with equal chances, the product or the mean of one term per regulator: :math:`u^n / (1 + u^n)` for an activator and
+    :math:`1 / (1 + u^n)` for a repressor, with :math:`u = x_j / K`.
 
     - :math:`\gamma_i`: rate of degradation, uniform in [0.5, 1.5],
     - :math:`\beta_i`: highest production, :math:`\gamma_i` times a number uniform in [1.5, 3],
     - :math:`K`: half-saturation of the edge, uniform in [0.5, 1.5],
     - :math:`n`: exponent of the edge, 2, 3 or 4.
 
-    Every gene has one regulator or more, none is its own, and activation and repression are equally likely. States that
-    start positive stay positive.
+    Every gene has at least one regulator, none regulates itself, and activation and repression are equally likely. States that start
+    positive stay positive.
 
     Parameters
     ----------
     n_genes
-        Number of genes, at least two.
+        Number of genes, at least two. Default: 10.
     density
-        Share of the ordered pairs of two different genes that are edges, in (0, 1]. A density that is too low for every
-        gene to have a regulator gives each of them one.
+        Share of the ordered pairs of two different genes that are edges, in (0, 1]. Default: 0.2. If it is too low for every gene to have a
+        regulator, each gene gets one.
     seed
         Seed of the system; the same seed gives the same system.
 
     Returns
     -------
-    The system. ``network`` lists the regulation only, without self edges: **degradation is separate**, although it makes
-    the diagonal of the Jacobian non-zero. ``weight`` is 1 for activation and -1 for repression. Initial states are uniform in
-    [0, 2], and a trajectory lasts two lifetimes of the most stable gene, so at most 4 units of time.
+    The system. ``network`` lists the regulation only, without self edges: **degradation is separate**, although it makes the diagonal of
+    the Jacobian non-zero. ``weight`` is 1 for activation and -1 for repression. Initial states are uniform in [0, 2]. A trajectory lasts
+    two lifetimes of the most stable gene, so at most 4 units of time.
 
     Raises
     ------

@@ -29,9 +29,8 @@ _RULES = {
 def krumsiek11() -> AnnData:
     """Simulated myeloid progenitors on their way to four fates, ready for :class:`~sparsenode.SparseNODE`.
 
-    640 cells × 11 transcription factors from :func:`scanpy.datasets.krumsiek11`, which ships with scanpy: four runs of
-    a stochastic simulation of the Boolean model of Krumsiek et al. (2011), made continuous. Expression lies between 0
-    and 1, in arbitrary units.
+    640 cells × 11 transcription factors from :func:`scanpy.datasets.krumsiek11`, which ships with scanpy: four runs of a stochastic
+    simulation of the Boolean model of Krumsiek et al. (2011), made continuous. Expression lies between 0 and 1, in arbitrary units.
 
     Returns
     -------
@@ -44,12 +43,12 @@ def krumsiek11() -> AnnData:
 
     Notes
     -----
-    Its cells are all but free of noise and its time is known: do not choose settings for real data on it.
+    The cells are almost free of noise and their time is known: do not use them to choose settings for real data.
 
     References
     ----------
-    Krumsiek, Marr, Schroeder and Theis (2011), *Hierarchical differentiation of myeloid progenitors is encoded in the
-    transcription factor network*, PLoS ONE.
+    Krumsiek, Marr, Schroeder and Theis (2011), *Hierarchical differentiation of myeloid progenitors is encoded in the transcription factor
+    network*, PLoS ONE.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Observation names are not unique")

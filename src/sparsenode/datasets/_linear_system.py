@@ -24,27 +24,26 @@ class _LinearField:
 
 
 def random_linear_system(n_genes: int = 10, density: float = 0.2, seed: int = 0) -> _systems.System:
-    r"""Random sparse stable linear system :math:`dx/dt = A x`.
+    """Random sparse stable linear system :math:`dx/dt = A x`.
 
-    Off the diagonal, a share ``density`` of the entries (at least one) is drawn at random places with magnitudes
-    uniform in [0.5, 1.5] and random signs; the others are zero. The diagonal is uniform in [-1, -0.5], minus the same
-    number for all genes where that is needed for stability: the real parts of all eigenvalues are at most -0.2.
+    Off the diagonal, a share ``density`` of the entries (at least one), at random places, has magnitudes uniform in [0.5, 1.5] and random
+    signs; the others are zero. The diagonal is uniform in [-1, -0.5]. If stability requires it, the same number is subtracted for all
+    genes: the real parts of all eigenvalues are at most -0.2.
 
     Parameters
     ----------
     n_genes
-        Number of variables, at least two.
+        Number of variables, at least two. Default: 10.
     density
-        Share of non-zero entries off the diagonal, in (0, 1].
+        Share of non-zero entries off the diagonal, in (0, 1]. Default: 0.2.
     seed
         Seed of the system; the same seed gives the same system.
 
     Returns
     -------
-    The system. ``network`` lists the non-zero entries of :math:`A` **with the diagonal**, since a linear system does not
-    tell degradation from self-regulation; ``weight`` is the entry. ``coefficients`` is :math:`A`, targets × regulators.
-    Initial states are standard normal, and a trajectory lasts until the slowest mode has fallen to 1/e, so at most 5
-    units of time.
+    The system. ``network`` lists the non-zero entries of :math:`A` **with the diagonal**, since a linear system cannot tell degradation
+    from self-regulation; ``weight`` is the entry. ``coefficients`` is :math:`A`, targets × regulators. Initial states are standard normal.
+    A trajectory lasts until the slowest mode has fallen to 1/e, so at most 5 units of time.
 
     Raises
     ------

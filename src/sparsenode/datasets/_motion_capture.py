@@ -34,31 +34,32 @@ def read_motion_capture(
     floor: bool = True,
     incomplete: Literal["error", "drop"] = "error",
 ) -> AnnData:
-    r"""Read motion capture in the Acclaim format: positions of all joints, one observation per frame.
+    """Read motion capture in the Acclaim format: positions of all joints, one observation per frame.
 
-    Angles become positions by forward kinematics: a bone turns with its parent, then by its own angles about its own axes.
-    The files of the Carnegie Mellon database (mocap.cs.cmu.edu) have 31 joints, so 93 coordinates. The third coordinate
-    ``z`` points up; ``x`` and ``y`` are the file's ``z`` and ``x``.
+    Angles become positions by forward kinematics: a bone turns with its parent, then by its own angles about its own axes. The files of the
+    Carnegie Mellon database (mocap.cs.cmu.edu) have 31 joints, so 93 coordinates. The third coordinate ``z`` points up; ``x`` and ``y`` are
+    ``z`` and ``x`` of the file.
 
     Parameters
     ----------
     asf
-        Skeleton of the subject.
+        Skeleton file of the subject.
     amc
-        Motion of one trial or of several trials of that subject.
+        Motion file of one trial, or of several trials of that subject.
     frame_rate
-        Frames a second of the files. They do not say; 120 for most of the database.
+        Frames per second, which the files do not contain. Default: 120, as for most of the database.
     step
-        Keep every ``step``-th frame of each trial, the first one included: 3 turns 120 frames a second into 40.
+        Keep every ``step``-th frame of each trial, starting with the first: 3 turns 120 frames per second into 40. Default: 1.
     centre_frames
-        First step of the paper (appendix B.2 of :cite:p:`aliee2022sparsity`): move every frame so that its root is at the
-        origin. The root's own three coordinates are then constant, and the walk through the room is lost.
+        First step of the paper (appendix B.2 of :cite:p:`aliee2022sparsity`): whether to move every frame so that its root is at the
+        origin. Default: ``True``. The three coordinates of the root are then constant, and the walk through the room is lost.
     centre_first
-        Second step: move each trial as a whole so that the mean over the joints of its first frame is at the origin.
+        Second step: whether to move each trial as a whole so that the mean over the joints of its first frame is at the origin. Default:
+        ``True``.
     floor
-        Third step: move each trial as a whole so that its lowest coordinate is at :math:`z = 0`.
+        Third step: whether to move each trial as a whole so that its lowest coordinate is at :math:`z = 0`. Default: ``True``.
     incomplete
-        What to do with a file that is cut off within its last frame: ``"error"`` refuses it, ``"drop"`` reads the frames
+        What to do with a file that is cut off within its last frame. ``"error"``, the default, refuses it; ``"drop"`` reads the frames
         before, with a warning. Damage anywhere else is always an error.
 
     Returns
@@ -69,22 +70,21 @@ def read_motion_capture(
     - ``.obs["trial"]``: name of the file, a category to be used as ``batch_key``,
     - ``.var["joint"]``, ``.var["axis"]`` (``x``, ``y`` or ``z``) and ``.var["body_part"]``,
     - ``.obsm["root"]``: position of the root before all steps, frames × 3, in metres,
-    - ``.uns["skeleton"]``: one row per bone with the joints at its ends, ``parent`` and ``child``, and its ``length`` in
-      metres; ``.uns["frame_rate"]``: frames a second that were kept.
+    - ``.uns["skeleton"]``: one row per bone with the joints at its ends, ``parent`` and ``child``, and its ``length`` in metres;
+      ``.uns["frame_rate"]``: frames per second that were kept.
 
     Raises
     ------
     ValueError
-        If a file is cut off or damaged, the files do not fit each other, or two trials have the same name. The message
-        names file, line and frame.
+        If a file is cut off or damaged, the files do not fit each other, or two trials have the same name. The message names file, line and
+        frame.
     FileNotFoundError
         If a file is missing.
 
     Notes
     -----
-    Lengths in the files are inches times the ``length`` of ``:units``, which is 0.45 throughout the database. A motion file
-    of another subject is only noticed if its joints or channels differ, and a file that is cut off within its very last
-    number not at all.
+    Lengths in the files are inches times the ``length`` of ``:units``, which is 0.45 throughout the database. A motion file of another
+    subject is only noticed if its joints or channels differ; a file that is cut off within its very last number is not noticed at all.
 
     Examples
     --------

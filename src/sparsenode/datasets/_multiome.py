@@ -81,31 +81,35 @@ def simulated_multiome(
 ) -> MuData:
     r"""Counts of genes and peaks of cells that differentiate into two fates, with the network behind them.
 
-    Stem cells become erythroid or myeloid, through an early and a late cell type each. Every cell type has a programme: three
-    transcription factors that switch on and off with it, and twelve genes that are regulated by one to three of these factors,
+    Stem cells become erythroid or myeloid, each through an early and a late cell type. Every cell type has a programme: three transcription
+    factors that switch on and off with it, and twelve genes, each regulated by one to three of these factors,
 
     .. math:: \frac{dx_i}{dt} = \frac{1}{\tau} \Big( \frac{1}{|R_i|} \sum_{j \in R_i} u_j(t) - x_i \Big),
 
-    with the activity :math:`u_j` of the factor, which drives its own expression, the regulators :math:`R_i` and the lag
-    :math:`\tau`. Factors have regulators too, which chromatin and motifs show but expression does not: it is their activity
-    whatever these do. Every regulator has a motif in an enhancer of the gene, in its promoter, an exon, an intron or up to 190 kb away,
-    that is open in the cell type of the programme. Counts are negative binomial for genes and Poisson for peaks, with
-    library sizes that differ between cells and donors.
+    with the activity :math:`u_j` of the factor, the regulators :math:`R_i` and the lag :math:`\tau`.
 
-    What misleads: peaks near regulated genes with motifs of their factors that are closed, open in another cell type, or open
-    everywhere; open peaks without such motifs; motifs of other factors by chance; factors with motifs that are expressed
-    everywhere; background genes and peaks; and enhancers that are too far away to be assigned.
+    - The expression of a factor follows its own activity. Its regulators show in chromatin and motifs, but not in expression.
+    - Every regulator has a motif in an enhancer of the gene that is open in the cell type of the programme: in the promoter, an exon, an
+      intron or up to 190 kb away.
+    - Counts are negative binomial for genes and Poisson for peaks, with library sizes that differ between cells and donors.
+
+    Misleading on purpose are
+
+    - peaks near regulated genes with motifs of their factors that are closed, open in another cell type, or open everywhere,
+    - open peaks without such motifs, and motifs of other factors by chance,
+    - factors with motifs that are expressed everywhere,
+    - background genes and peaks, and enhancers that are too far away to be assigned.
 
     Parameters
     ----------
     n_cells
-        Number of cells, at least 100.
+        Number of cells, at least 100. Default: 900.
     n_background_genes
-        Number of genes beside the 75 regulated ones and the 10 factors that are expressed everywhere.
+        Number of genes in addition to the 75 regulated ones and the 10 factors that are expressed everywhere. Default: 225.
     n_background_peaks
-        Number of peaks near background genes.
+        Number of peaks near background genes. Default: 600.
     n_donors
-        Number of donors. They differ in sequencing depth.
+        Number of donors, which differ in sequencing depth. Default: 2.
     seed
         Seed; the same seed gives the same data.
 
@@ -113,17 +117,16 @@ def simulated_multiome(
     -------
     Modalities ``rna`` and ``atac`` of the same cells, with counts in ``.X``, and
 
-    - ``.obs`` of both: ``cell_type`` and ``donor``; of ``rna`` also ``true_time``, from 0 to 1, and ``true_lineage``, the fate
-      of the cell,
+    - ``.obs`` of both: ``cell_type`` and ``donor``; of ``rna`` also ``true_time``, from 0 to 1, and ``true_lineage``, the fate of the cell,
     - ``mdata["rna"].var["is_tf"]``: genes with a motif,
-    - ``mdata["atac"].var``: ``chrom``, ``start`` and ``end``, 0-based and half-open, and ``kind``: ``enhancer``, ``far``,
-      ``background``, or what misleads,
+    - ``mdata["atac"].var``: ``chrom``, ``start`` and ``end``, 0-based and half-open, and ``kind``: ``enhancer``, ``far``, ``background``,
+      or what misleads,
     - ``mdata["atac"].varm["motifs"]``: peaks × factors, true where there is a motif,
     - ``mdata.uns["annotation"]``: genes, transcripts and exons, in the form of :func:`sparsenode.pp.read_annotation`,
     - ``mdata.uns["lineages"]``: cell types of every lineage,
-    - ``mdata.uns["true_network"]``: ``source``, ``target``, ``peak``, ``cell_type``, ``region``, and ``recoverable``, which is false
-      for enhancers too far away. An edge stands there once for every peak. 13 to 16 % of the edges point to factors, of
-      which expression shows nothing: leave those out of both to score a network from expression.
+    - ``mdata.uns["true_network"]``: ``source``, ``target``, ``peak``, ``cell_type``, ``region``, and ``recoverable``, which is false for
+      enhancers too far away. An edge is listed once for every peak. 13 to 16 % of the edges point to factors, and do not show in
+      expression: to score a network from expression, leave them out of both.
 
     Raises
     ------

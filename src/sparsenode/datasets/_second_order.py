@@ -32,8 +32,8 @@ class SecondOrderSystem:
 
     .. math:: \frac{d^2 x}{dt^2} = P x + V \frac{dx}{dt}, \qquad \frac{dx}{dt}(0) = W x(0)
 
-    Made by :func:`second_order_system` and :func:`random_second_order_system`. The initial velocity is a function of the
-    initial position, because a model that sees positions only has to learn it from them.
+    Made by :func:`second_order_system` and :func:`random_second_order_system`. The initial velocity is a function of the initial position,
+    since a model that sees only positions has to learn it from them.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class SecondOrderSystem:
     initial_velocity
         The matrix :math:`W`.
     draw_initial
-        Initial positions from a random generator and a number of trials: trials × genes.
+        Function of a random generator and a number of trials that returns initial positions, trials × genes.
     t_end
-        Length of a trajectory, unless :meth:`simulate` is told another.
+        Default length of a trajectory in :meth:`simulate`.
     """
 
     genes: list[str]
@@ -62,7 +62,7 @@ class SecondOrderSystem:
 
         Returns
         -------
-        Columns ``source``, ``target``, ``position`` and ``velocity``, the two coefficients of the pair, and ``weight``, the
+        Table with the columns ``source``, ``target``, ``position`` and ``velocity`` (the two coefficients of the pair), and ``weight``, the
         one of larger magnitude.
         """
         position, velocity = self.position.to_numpy(), self.velocity.to_numpy()
@@ -114,9 +114,9 @@ class SecondOrderSystem:
         x0
             Initial position, genes.
         times
-            Times at which to solve, counted from the initial state.
+            Times of the solution, counted from the initial state.
         v0
-            Initial velocity, genes; by default :math:`W x_0`.
+            Initial velocity, genes. Default: :math:`W x_0`.
 
         Returns
         -------
@@ -155,23 +155,23 @@ class SecondOrderSystem:
         Parameters
         ----------
         n_trials
-            Number of trajectories, each from an initial state of its own.
+            Number of trajectories, each from its own initial state. Default: 8.
         n_times
-            Observations of a trajectory, at least two. The first is at time 0.
+            Number of observations of a trajectory, at least two. Default: 40. The first is at time 0.
         t_end
-            Length of a trajectory in units of time, that of the system by default.
+            Length of a trajectory, in units of time. Default: that of the system.
         noise
-            Standard deviation of Gaussian measurement noise, as a share of the standard deviation of each gene over all
-            noise-free observations.
+            Standard deviation of Gaussian measurement noise, as a share of the standard deviation of each gene over all noise-free
+            observations. Default: 0.
         irregular
-            Draw the times of every trajectory anew, uniformly between 0 and ``t_end``, instead of spacing them evenly.
+            Whether to draw the times of every trajectory anew, uniformly between 0 and ``t_end``. Default: ``False``, evenly spaced.
         seed
-            Seed of initial states, times and noise. These are drawn apart: the same seed gives the same trajectories at
-            any noise, and the same initial states for any times.
+            Seed of initial states, times and noise. They are drawn separately: the same seed gives the same trajectories at any noise, and
+            the same initial states for any times.
 
         Returns
         -------
-        As :meth:`System.simulate` returns, with the velocities themselves in ``.layers["velocity"]``.
+        As :meth:`System.simulate`, with the velocities in ``.layers["velocity"]``.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class SecondOrderSystem:
 
 
 def second_order_system() -> SecondOrderSystem:
-    r"""Sparse stable system of second order with three variables, always the same.
+    r"""Fixed sparse stable system of second order with three variables.
 
     .. math::
 
@@ -195,13 +195,13 @@ def second_order_system() -> SecondOrderSystem:
         \ddot x_1 &= -1.5 x_1 - 0.3 \dot x_1 + 0.5 \dot x_2 \\
         \ddot x_2 &= 0.5 x_0 - 3 x_2 - 0.4 \dot x_2
 
-    with :math:`\dot x(0) = (x_1, -x_2, x_0)(0) / 2`. Nine of the 18 coefficients are zero. It is of the kind of the synthetic
-    system in appendix B.1 of :cite:p:`aliee2022sparsity`, with coefficients of our own.
+    with :math:`\dot x(0) = (x_1, -x_2, x_0)(0) / 2`. Nine of the 18 coefficients are zero. It resembles the synthetic system in appendix
+    B.1 of :cite:p:`aliee2022sparsity`, with coefficients of our own.
 
     Returns
     -------
-    The system. Initial positions are standard normal, and a trajectory lasts 5 units of time, about one oscillation; the
-    slowest mode falls to 1/e in 14.
+    The system. Initial positions are standard normal, and a trajectory lasts 5 units of time, about one oscillation; the slowest mode falls
+    to 1/e in 14.
 
     Examples
     --------
@@ -212,20 +212,20 @@ def second_order_system() -> SecondOrderSystem:
 
 
 def random_second_order_system(n_genes: int = 3, density: float = 0.25, seed: int = 0) -> SecondOrderSystem:
-    r"""Random sparse stable linear system of second order, :math:`d^2x/dt^2 = P x + V dx/dt`.
+    """Random sparse stable linear system of second order, :math:`d^2x/dt^2 = P x + V dx/dt`.
 
-    Every variable is a damped oscillator: the diagonals of :math:`P` and :math:`V` are uniform in [-3, -1] and
-    [-0.6, -0.2]. A share ``density`` of all other entries of the two blocks (at least one) is drawn at random places with
-    magnitudes uniform in [0.3, 0.8] and random signs; the others are zero. If that is not stable, both diagonals grow by
-    steps of 10 % until the real parts of all modes are at most -0.05. The initial velocity is :math:`W x(0)` with
-    normal entries of variance ``1 / n_genes``.
+    Every variable is a damped oscillator: the diagonals of :math:`P` and :math:`V` are uniform in [-3, -1] and [-0.6, -0.2]. A share
+    ``density`` of all other entries of the two blocks (at least one), at random places, has magnitudes uniform in [0.3, 0.8] and random
+    signs; the others are zero. If this is not stable, both diagonals grow by steps of 10 % until the real parts of all modes are at most
+    -0.05. The
+    initial velocity is :math:`W x(0)`, where :math:`W` has normal entries of variance ``1 / n_genes``.
 
     Parameters
     ----------
     n_genes
-        Number of variables, at least two.
+        Number of variables, at least two. Default: 3.
     density
-        Share of non-zero entries off the diagonals, in (0, 1].
+        Share of non-zero entries off the diagonals, in (0, 1]. Default: 0.25.
     seed
         Seed of the system; the same seed gives the same system.
 

@@ -33,13 +33,12 @@ class System:
     field
         The function :math:`f`: points × genes in and out.
     draw_initial
-        Initial states from a random generator and a number of trials: trials × genes.
+        Function of a random generator and a number of trials that returns initial states, trials × genes.
     t_end
-        Length of a trajectory, unless :meth:`simulate` is told another.
+        Default length of a trajectory in :meth:`simulate`.
     network
-        Every pair of genes for which :math:`\partial f_{target} / \partial x_{source}` is not always zero: a long table
-        with the columns ``source``, ``target`` and ``weight``. What ``weight`` is, and which self edges are listed,
-        the two functions say.
+        Every pair of genes for which :math:`\partial f_{target} / \partial x_{source}` is not always zero: a long table with the columns
+        ``source``, ``target`` and ``weight``. The two functions above say what ``weight`` is, and which self edges are listed.
     coefficients
         Matrix of a linear system, targets × regulators; ``None`` otherwise.
     """
@@ -91,22 +90,22 @@ class System:
         Parameters
         ----------
         n_trials
-            Number of trajectories, each from an initial state of its own.
+            Number of trajectories, each from its own initial state. Default: 8.
         n_times
-            Observations of a trajectory, at least two. The first is at time 0.
+            Number of observations of a trajectory, at least two. Default: 40. The first is at time 0.
         t_end
-            Length of a trajectory in units of time, that of the system by default.
+            Length of a trajectory, in units of time. Default: that of the system.
         noise
-            Standard deviation of Gaussian measurement noise, as a share of the standard deviation of each gene over all
-            noise-free observations. It can make an observation of a positive state negative.
+            Standard deviation of Gaussian measurement noise, as a share of the standard deviation of each gene over all noise-free
+            observations. Default: 0. Noise can make an observation of a positive state negative.
         irregular
-            Draw the times of every trajectory anew, uniformly between 0 and ``t_end``, instead of spacing them evenly.
+            Whether to draw the times of every trajectory anew, uniformly between 0 and ``t_end``. Default: ``False``, evenly spaced.
         seed
-            Seed of initial states, times and noise. These are drawn apart: the same seed gives the same trajectories at
-            any noise, and the same initial states for any times.
+            Seed of initial states, times and noise. They are drawn separately: the same seed gives the same trajectories at any noise, and
+            the same initial states for any times.
         clamp
-            Genes that are held at a value from the start on; their derivative is zero, and the others see that value. Initial
-            states of the others are those without it.
+            Mapping from genes to the value at which they are held from the start: their derivative is zero, and the others see that value.
+            Initial states of the others are the same as without it.
 
         Returns
         -------
@@ -120,7 +119,7 @@ class System:
         Raises
         ------
         TypeError
-            If ``clamp`` is no mapping.
+            If ``clamp`` is not a mapping.
         ValueError
             If an argument is out of range.
         RuntimeError
