@@ -272,18 +272,18 @@ class MuDataMixin(BaseModelClass):
         save_anndata: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Save the model, with its data if wanted; :meth:`load` reads it.
+        """Save the model, optionally with its data; :meth:`load` reads it.
 
         Parameters
         ----------
         dir_path
-            Folder, which must not exist.
+            Folder, which must not exist unless ``overwrite`` is ``True``.
         prefix
-            Beginning of the names of the files.
+            Prefix of the file names.
         overwrite
-            Write into a folder that exists.
+            Whether to write into an existing folder.
         save_anndata
-            Save the data too, AnnData or MuData.
+            Whether to save the data too, AnnData or MuData.
         **kwargs
             Further arguments of :meth:`scvi.model.base.BaseModelClass.save`.
 

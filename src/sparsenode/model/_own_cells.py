@@ -42,7 +42,7 @@ class OwnCellsMixin(PredictionMixin):
 
     @property
     def adata(self) -> Any:
-        """Cells of the model. Which of them were held out is forgotten where it is given others."""
+        """Cells of the model. If other cells are assigned, it forgets which ones were held out."""
         return super().adata
 
     @adata.setter
@@ -63,8 +63,8 @@ class OwnCellsMixin(PredictionMixin):
         dir_path
             Folder that :meth:`save` wrote to.
         adata
-            Cells of the model; by default those that were saved with it. Genes are matched by name, whatever their order. ``False``
-            loads the model without cells; all that it is given then count as another donor, its own among them.
+            Cells of the model. Default: those that were saved with it. Genes are matched by name, in any order. ``False`` loads the model
+            without cells; all cells that it is given then count as another donor, even its own.
         *args, **kwargs
             Further arguments of that method.
 
@@ -74,9 +74,9 @@ class OwnCellsMixin(PredictionMixin):
 
         Notes
         -----
-        Load it with the cells that it was trained on, in their order, or a log message says that its held-out cells are not known.
-        Some of these cells count as another donor then, whose pseudotime is stretched to the whole length (``align_batches``): load all
-        cells and pass ``indices``.
+        Load it with the cells that it was trained on, in their order. Otherwise a log message says that its held-out cells are not known.
+        Do not load it with some of these cells: they count as another donor, whose pseudotime is stretched to the whole length
+        (``align_batches``). Load all cells and pass ``indices``.
         """
         with warnings.catch_warnings():
             # Genes of the model that are missing are an error of its own.
