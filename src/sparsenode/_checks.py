@@ -317,8 +317,8 @@ def iterative(holds_strength: bool, hard_prior: bool, early_stopping: bool, trai
     """
     if holds_strength:
         raise ValueError(
-            "Expected neither an adaptive regularizer nor `refit` with an iterative schedule, which raises the strength "
-            "where they hold it. Take `schedule='sparse'`."
+            "Expected neither an adaptive regularizer nor `refit` with an iterative schedule: they hold the strength, which the schedule "
+            "raises. Take `schedule='sparse'`."
         )
     if hard_prior:
         raise ValueError(

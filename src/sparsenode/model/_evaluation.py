@@ -111,8 +111,8 @@ class EvaluationMixin(PredictionMixin):
         chosen[_checks.cell_indices(indices, len(chosen))] = True
         if not chosen.any():
             raise ValueError(
-                "Expected cells to evaluate, found none in `indices`. Those of held-out cells are empty where none were held out, and "
-                "in a model that was given other cells than it was trained on."
+                "Expected cells to evaluate, found none in `indices`. `model.validation_indices` are empty if no cells were held out, or if the "
+                "model was given other cells than it was trained on."
             )
         if forecast:
             later = (cells.times > 1.0 + _LATER) & (cells.weights > 0) & chosen[:, None]

@@ -93,9 +93,9 @@ class OwnCellsMixin(PredictionMixin):
             self._warn_of_other_expression(cells)
             if self.arrangement_ is not None and sums_differ(self.arrangement_, self._arrangement(cells)):
                 warnings.warn(
-                    "Times, lineages or batches of the cells are no longer those that the model was trained on. It takes the present ones: if "
-                    "they are for another model, which was set up with the same keys, errors and predictions of cells are wrong. Give each "
-                    "model columns or an AnnData of its own.",
+                    "Times, lineages or batches of the cells are no longer those that the model was trained on. The present ones are "
+                    "used. If they are those of another model that was set up with the same keys, errors and predictions of cells are wrong: "
+                    "give each model its own columns or its own AnnData.",
                     UserWarning,
                     stacklevel=3,
                 )

@@ -203,8 +203,8 @@ class PreparationMixin(OwnCellsMixin):
         by_chance = chance_of_order(full, embedding, cells, transport)
         if by_chance > 0:
             logger.info(
-                "How windows move is in part not explained by states, as where pseudotime orders cells at rest by chance: %.0f%% of what "
-                "the cells of a window have in common is taken out of displacements (`Transport(centring=…)`).",
+                "The states of windows do not fully explain how windows move, as if pseudotime ordered cells at rest by chance: %.0f%% of the "
+                "motion that the cells of a window share is taken out of displacements. `Transport(centring=False)` keeps it.",
                 100 * by_chance,
             )
             for tensors in (full, *[batch] * half_samples, *([] if held_out is None else [held_out])):

@@ -268,7 +268,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         epochs *= n_rounds(adaptive, refit, self.is_trained_)
         if self.is_trained_ and self.fitted_ == "trajectory" and fitted != "trajectory":
             logger.warning(
-                "Training goes back to the %s objective; `objective='trajectory'` goes on with trajectories.", fitted
+                "Training goes back to the %s objective. To continue with trajectories, pass `objective='trajectory'`.",
+                fitted,
             )
         return _Fit(fitted, epochs, plan_kwargs, fitted == "transport" and iterative is None and not refit)
 

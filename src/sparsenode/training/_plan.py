@@ -269,7 +269,7 @@ class TrainingPlan(pl.LightningModule):
             group["lr"] *= _SLOWER
         warnings.warn(
             f"Training diverged in epoch {self.current_epoch}: {error} It goes on from an earlier state with "
-            f"`lr={self.lr * self.slowdown:.2g}`. Where this comes late, training anew with `plan_kwargs={{'lr': "
+            f"`lr={self.lr * self.slowdown:.2g}`. If this happens late, a new training with `plan_kwargs={{'lr': "
             f"{self.lr * self.slowdown:.2g}}}` or a higher strength of the regularizer may fit better.",
             UserWarning,
             stacklevel=2,
