@@ -66,7 +66,7 @@ class Transport:
     cells at rest looks like motion.
 
     **An order by chance.** A pseudotime that was computed from expression orders cells even where they rest, along whatever direction they
-    happen to scatter. All cells of a window then seem to move alike, though nothing drives them. The sign of this is that windows differ in
+    happen to scatter. All cells of a window then seem to move alike, though nothing drives them. The symptom is that windows differ in
     their states, but the states do not predict how windows move. Displacements :math:`y` are then moved from the mean :math:`\bar y_w` of
     the window around the cell towards that of the trajectory, :math:`y - \theta (\bar y_w - \bar y)`, by the share
 

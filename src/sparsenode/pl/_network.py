@@ -116,7 +116,8 @@ def network(
 
     Returns
     -------
-    Axes. Weights are the default ones of :meth:`sparsenode.SparseNODE.get_adjacency`: after transport or both balanced between targets,
+    Axes. Weights are the default ones of :meth:`sparsenode.SparseNODE.get_adjacency`: with transport and ``"both"`` balanced between
+    targets,
     without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of pseudotime.
 
     Raises
