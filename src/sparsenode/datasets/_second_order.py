@@ -217,8 +217,7 @@ def random_second_order_system(n_genes: int = 3, density: float = 0.25, seed: in
     Every variable is a damped oscillator: the diagonals of :math:`P` and :math:`V` are uniform in [-3, -1] and [-0.6, -0.2]. A share
     ``density`` of all other entries of the two blocks (at least one), at random places, has magnitudes uniform in [0.3, 0.8] and random
     signs; the others are zero. If this is not stable, both diagonals grow by steps of 10 % until the real parts of all modes are at most
-    -0.05. The
-    initial velocity is :math:`W x(0)`, where :math:`W` has normal entries of variance ``1 / n_genes``.
+    -0.05. The initial velocity is :math:`W x(0)`, where :math:`W` has normal entries of variance ``1 / n_genes``.
 
     Parameters
     ----------

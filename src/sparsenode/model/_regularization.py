@@ -135,9 +135,9 @@ class RegularizationMixin(ResultsMixin):
         Notes
         -----
         The rule of one standard error is that of Breiman, Friedman, Olshen and Stone (1984), *Classification and regression trees*, with
-        the standard error of a paired difference. If this rule or ``"best"`` chooses the weakest or
-        strongest of several strengths, a warning says that the path may end too early. With large noise, held-out cells of the same trajectories hardly tell strengths apart. Do not take the error of
-        the selected replicate for its error on new data: it was selected for being small.
+        the standard error of a paired difference. If this rule or ``"best"`` chooses the weakest or strongest of several strengths, a
+        warning says that the path may end too early. With large noise, held-out cells of the same trajectories hardly tell strengths apart.
+        Do not take the error of the selected replicate for its error on new data: it was selected for being small.
         """
         _checks.choice("rule", rule, get_args(Rule))
         if sparsity is not None and rule != "sparsity":

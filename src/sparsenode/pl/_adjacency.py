@@ -84,9 +84,8 @@ def adjacency(
     Returns
     -------
     Axes. Colours are the default weights of :meth:`sparsenode.SparseNODE.get_adjacency`: with transport and ``"both"`` balanced between
-    targets,
-    without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of pseudotime.
-    The colour scale ends at the 98th percentile of the magnitudes between different genes.
+    targets, without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of
+    pseudotime. The colour scale ends at the 98th percentile of the magnitudes between different genes.
 
     Raises
     ------

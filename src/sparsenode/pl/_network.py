@@ -117,8 +117,8 @@ def network(
     Returns
     -------
     Axes. Weights are the default ones of :meth:`sparsenode.SparseNODE.get_adjacency`: with transport and ``"both"`` balanced between
-    targets,
-    without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of pseudotime.
+    targets, without unit; otherwise bounds on the change of the target's velocity per unit of expression of the regulator, per unit of
+    pseudotime.
 
     Raises
     ------

@@ -46,8 +46,8 @@ def assign_peaks(
     annotation
         Genes, exons and, for several promoters of a gene, transcripts, as from :func:`read_annotation`.
     promoter
-        Numbers of bases upstream and downstream of the start of transcription, which counts as the first base downstream. Default: 1000
-        and 100.
+        Numbers of bases upstream and downstream of the start of transcription, which counts as the first base downstream. Default: 1000 and
+        100.
     max_distance
         Largest number of bases between a distal peak and the promoter. Default: 200,000.
 
