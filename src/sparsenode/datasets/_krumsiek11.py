@@ -31,7 +31,7 @@ def krumsiek11() -> AnnData:
 
     640 cells × 11 transcription factors from :func:`scanpy.datasets.krumsiek11`, which ships with scanpy: four runs of
     a stochastic simulation of the Boolean model of Krumsiek et al. (2011), made continuous. Expression lies between 0
-    and 1, in arbitrary units.
+    and 1, in arbitrary units, but for what the noise of the simulation adds: from -0.02 to 1.01.
 
     Returns
     -------
