@@ -131,7 +131,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         cloud of starts. By default it does, unless initial states are learned.
     start_noise
         Standard deviation of Gaussian noise that is added to initial states, and in second order to initial velocities, anew in
-        each training step; as a share of the standard deviation of the data, by default none. The field then learns to lead
+        each training step; as a share of one standard deviation of the data, over all genes and around the means of trajectories, by
+        default none. Scale genes that differ much in spread first (:func:`sparsenode.pp.min_max_scale`). The field then learns to lead
         back to the observed trajectories, which makes forecasts stable, and ever closer to the mean the more noise there is.
         Only where trajectories are fitted. See the user guide on motion capture.
     clock_noise
