@@ -45,6 +45,7 @@ def test_cells_are_those_of_scanpy(adata):
         warnings.simplefilter("ignore")
         source = sc.datasets.krumsiek11()
     np.testing.assert_array_equal(adata.X, source.X)
+    assert (round(float(adata.X.min()), 2), round(float(adata.X.max()), 2)) == (-0.02, 1.01)  # as the docs say
     assert adata.shape == (640, 11)
     assert adata.obs_names.is_unique
     assert set(adata.var_names) == set(adata.uns["true_network"]["source"]) | set(adata.uns["true_network"]["target"])

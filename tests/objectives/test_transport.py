@@ -252,7 +252,7 @@ def test_several_windows_and_lags_are_combined_once(line):
 
 def test_too_few_cells(line):
     times, weights, x = line
-    with pytest.raises(ValueError, match="two windows of 80.*Lower `min_cells`"):
+    with pytest.raises(ValueError, match=r"two windows of 80.*Lower `objective=Transport\(min_cells=…\)`"):
         couple_cells(times, weights, x, Transport(min_cells=80))
 
 

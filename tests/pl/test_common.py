@@ -97,6 +97,21 @@ def test_colors_by_name():
     assert _common.lineage_colors(adata, {"lineage_key": "lineage"}, ["x", "y"]) == {"x": "#ff0000", "y": "#0000ff"}
 
 
+def test_a_subset_keeps_its_colors():
+    """Lineages that are not there have colours of the palette, but none that is taken."""
+    adata = AnnData(np.zeros((3, 1)), obs={"lineage": pd.Categorical(["x", "y", "z"])})
+    taken = _common.PALETTE[0]
+    adata.uns["lineage_colors"] = ["red", taken, "blue"]
+    subset = adata[adata.obs["lineage"] == "y"].copy()
+    colors = _common.lineage_colors(subset, {"lineage_key": "lineage"}, ["x", "y", "z"])
+    assert colors == {"x": _common.PALETTE[1], "y": taken.lower(), "z": _common.PALETTE[2]}
+    subset.uns["lineage_colors"] = {"x": "red", "y": "blue", "z": "lime"}
+    assert list(_common.lineage_colors(subset, {"lineage_key": "lineage"}, ["z", "x"]).values()) == [
+        "#00ff00",
+        "#ff0000",
+    ]
+
+
 def test_more_lineages_than_colors():
     assert _common.distinct_colors(8) == list(_common.PALETTE)
     colors = _common.lineage_colors(AnnData(np.zeros((1, 1))), {}, [f"l{i}" for i in range(10)])

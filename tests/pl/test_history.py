@@ -84,6 +84,15 @@ def test_one_epoch_is_visible(adata, fit):
                 assert len(line.get_xdata()) > 1 or line.get_marker() not in ("", "None", None)
 
 
+def test_epochs_are_whole_numbers(adata, fit):
+    fit(adata, train={"max_epochs": 3})
+    errors, zeros = sn.pl.history(adata)
+    for axis in (errors, zeros):
+        ticks = axis.get_xticks()
+        assert (ticks == np.round(ticks)).all()
+        assert {0, 1, 2} <= set(ticks)
+
+
 def test_given_axes(results):
     figure, grid = plt.subplots(1, 2)
     assert sn.pl.history(results, ax=grid) == list(grid)

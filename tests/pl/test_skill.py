@@ -169,7 +169,7 @@ def test_numbers_and_legend_lie_within_given_axes(scores, width):
     sn.pl.skill(scores, ax=axis)
     figure.canvas.draw()
     frame = axis.get_window_extent()
-    for box in (axis.get_legend().get_window_extent(), *(text.get_window_extent() for text in axis.texts)):
+    for box in (text.get_window_extent() for text in (axis.get_legend(), axis.xaxis.label, *axis.texts)):
         assert frame.x0 - 1 <= box.x0 < box.x1 <= frame.x1 + 1
     texts = [text for text in axis.texts if text.get_text() != "→"]
     boxes = [text.get_window_extent() for text in texts]

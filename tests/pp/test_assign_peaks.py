@@ -189,6 +189,8 @@ def test_refuses_what_it_cannot_assign():
         pp.assign_peaks(some, annotation[annotation["feature"] == "gene"])
     with pytest.raises(ValueError, match=r"strands.*found \['\.'\]"):
         pp.assign_peaks(some, annotation.assign(strand="."))
+    with pytest.raises(ValueError, match=r"strands.*found \['1'\]. Write 1 as '\+'"):
+        pp.assign_peaks(some, annotation.assign(strand=1))
     with pytest.raises(ValueError, match=r"chr1:10-10"):
         pp.assign_peaks(peaks(("chr1", 10, 10)), annotation)
     with pytest.raises(ValueError, match="integers in the column 'start'"):
@@ -197,12 +199,25 @@ def test_refuses_what_it_cannot_assign():
         pp.assign_peaks(some.drop(columns="end"), annotation)
     with pytest.raises(TypeError, match="found list"):
         pp.assign_peaks([1], annotation)
-    with pytest.raises(TypeError, match=r"read_annotation"):
+    with pytest.raises(TypeError, match=r"to be a data frame, found str. `pp.read_annotation`"):
         pp.assign_peaks(some, "genes.gtf")
     with pytest.raises(ValueError, match=r"`promoter`.*\(10, 0\)"):
         pp.assign_peaks(some, annotation, promoter=(10, 0))
     with pytest.raises(ValueError, match="`max_distance`.*-1"):
         pp.assign_peaks(some, annotation, max_distance=-1)
+
+
+@pytest.mark.parametrize("column", ["chrom", "strand", "gene"])
+def test_names_that_are_missing_are_no_names(column):
+    """A gene called nan would take peaks from its neighbours; rows of other features are not read."""
+    annotation = genes(("chr1", 10_000, 20_000, "+", "gene"))
+    some = peaks(("chr1", 5, 10))
+    other = annotation[:1].assign(feature="CDS", gene=None)
+    whole = pd.concat([annotation, other], ignore_index=True)
+    pd.testing.assert_frame_equal(pp.assign_peaks(some, whole), pp.assign_peaks(some, annotation))
+    whole.loc[0, column] = None
+    with pytest.raises(ValueError, match=f"Expected a {column} in every row .* found 1 of 2 missing"):
+        pp.assign_peaks(some, whole)
 
 
 @pytest.mark.parametrize("start", [-5, pd.NA])

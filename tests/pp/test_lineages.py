@@ -61,3 +61,11 @@ def test_refuses_fates_that_are_no_probabilities(value):
     adata.obsm["fates"] = pd.DataFrame([[0.2, 0.8], [value, 1.0]], adata.obs_names, ["x", "y"])
     with pytest.raises(ValueError, match="finite and not negative"):
         lineages_of_fates(adata, "fates")
+
+
+def test_refuses_lineages_of_other_cells():
+    """As of a subset of the cells: before anything is computed, for none of these would be reached from any root."""
+    adata = AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["a", "b"]))
+    adata.obsm["fates"] = pd.DataFrame([[1.0, 0.0, np.nan], [1.0, 0.0, 0.0]], adata.obs_names, ["x", "y", "z"])
+    with pytest.raises(ValueError, match=r"probability of \['y', 'z'\]. Drop these columns"):
+        lineages_of_fates(adata, "fates")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,3 +66,16 @@ def test_zeros_and_ones_are_no_counts(cells):
     adata.X[0, 0] = 2.0
     with pytest.raises(ValueError, match="found integers up to 2: counts"):
         top_features(adata, groups, ["a"], 5, None, None, "t-test")
+
+
+def test_values_in_a_file_are_to_be_read_as_the_message_says(cells, tmp_path):
+    adata, groups = cells
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    try:
+        with pytest.raises(TypeError, match=r"without `backed`, or .* `mdata\['rna'\].to_memory\(\)`"):
+            top_features(backed, groups, ["a"], 5, None, None, "t-test")
+        found = top_features(backed.to_memory(), groups, ["a"], 5, None, None, "t-test")
+    finally:
+        backed.file.close()
+    assert list(found["a"]) == list(top_features(adata, groups, ["a"], 5, None, None, "t-test")["a"])

@@ -268,3 +268,8 @@ def test_what_is_no_reference_and_no_switch(frames):
         pp.prepare_motion(frames, mirror="no")
     with pytest.raises(ValueError, match="found a single number"):
         pp.restore_motion(3.0, pp.prepare_motion(frames))
+    made = pp.prepare_motion(frames)
+    with pytest.raises(TypeError, match="Expected `values` to be numbers, found AnnData object"):
+        pp.restore_motion(made, made)
+    with pytest.raises(TypeError, match="Expected `reference` to be an AnnData object, found ndarray"):
+        pp.restore_motion(made.X, made.X)

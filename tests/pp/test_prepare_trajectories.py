@@ -172,6 +172,18 @@ def test_one_lineage_a_root_cell_and_dense_counts(counts):
     assert "dpt_pseudotime" not in rna.obs
 
 
+def test_what_was_prepared_can_be_prepared_again(counts, prepared):
+    again = pp.prepare_trajectories(
+        prepared, "stem", "lineages", batch_key="donor", layer="counts", n_top_genes=prepared.n_vars
+    )
+    clean = AnnData(prepared.layers["counts"].copy(), obs=prepared.obs[["cell_type", "donor"]].copy())
+    clean.obs_names, clean.var_names = prepared.obs_names, prepared.var_names
+    clean = pp.prepare_trajectories(
+        clean, "stem", counts.uns["lineages"], batch_key="donor", n_top_genes=prepared.n_vars
+    )
+    np.testing.assert_allclose(again.obs["dpt_pseudotime"], clean.obs["dpt_pseudotime"], atol=1e-5)
+
+
 def test_refuses_what_it_cannot_prepare(counts):
     rna = counts["rna"]
     lineages = counts.uns["lineages"]

@@ -30,7 +30,8 @@ def krumsiek11() -> AnnData:
     """Simulated myeloid progenitors on their way to four fates, ready for :class:`~sparsenode.SparseNODE`.
 
     640 cells × 11 transcription factors from :func:`scanpy.datasets.krumsiek11`, which ships with scanpy: four runs of a stochastic
-    simulation of the Boolean model of Krumsiek et al. (2011), made continuous. Expression lies between 0 and 1, in arbitrary units.
+    simulation of the Boolean model of Krumsiek et al. (2011), made continuous. Expression lies between 0 and 1, in arbitrary units; the noise
+    of the simulation extends this to -0.02 and 1.01.
 
     Returns
     -------

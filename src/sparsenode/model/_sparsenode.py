@@ -135,7 +135,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         starts. Default: ``True``, unless initial states are learned.
     start_noise
         Standard deviation of Gaussian noise that is added to initial states (in second order also to initial velocities) in every training
-        step, as a share of the standard deviation of the data. Default: 0. With noise the field learns to lead back to the observed
+        step, as a share of one standard deviation of the data, over all genes and around the means of trajectories; scale genes that differ
+        much in spread first (:func:`sparsenode.pp.min_max_scale`). Default: 0. With noise the field learns to lead back to the observed
         trajectories. This makes forecasts stable; but the more noise, the closer they stay to the mean. Only used when trajectories are
         fitted. See the user guide on motion capture.
     clock_noise

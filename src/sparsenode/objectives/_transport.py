@@ -244,7 +244,7 @@ def couple_cells(times: np.ndarray, weights: np.ndarray, embedding: np.ndarray, 
     if not starts:
         raise ValueError(
             f"Expected a trajectory with cells for at least two windows of {transport.min_cells}, found none. Lower "
-            "`min_cells`, or use the trajectory objective."
+            "`objective=Transport(min_cells=…)`, or use the trajectory objective."
         )
     coupling = sparse.csr_array(sparse.vstack(blocks))
     start, duration, trajectory, kind = map(np.concatenate, (starts, durations, trajectories, kinds))

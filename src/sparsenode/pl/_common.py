@@ -115,13 +115,16 @@ def lineage_colors(adata: AnnData, setup: dict[str, Any], lineages: Sequence[str
 
 
 def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """Colour of every category of a column: ``adata.uns[f"{key}_colors"]`` where they fit, the palette otherwise."""
+    """Colour of every name: of categories of a column ``adata.uns[f"{key}_colors"]`` where they fit, otherwise what the palette has left."""
+    chosen: dict[str, str] = {}
     if key in table and f"{key}_colors" in adata.uns and hasattr(table[key], "cat"):
         colors, categories = adata.uns[f"{key}_colors"], list(map(str, table[key].cat.categories))
         known = dict(colors if isinstance(colors, Mapping) else zip(categories, colors, strict=False))
-        if all(name in known and is_color_like(known[name]) for name in names):
-            return {name: to_hex(known[name]) for name in names}
-    return dict(zip(names, distinct_colors(len(names)), strict=True))
+        own = [name for name in names if name in {*categories, *known}]  # of a subset, some are not there
+        if all(name in known and is_color_like(known[name]) for name in own):
+            chosen = {name: to_hex(known[name]) for name in own}
+    free = (color for color in distinct_colors(len(names)) if color.lower() not in chosen.values())
+    return {name: chosen[name] if name in chosen else next(free) for name in names}
 
 
 def distinct_colors(n: int) -> list[str]:

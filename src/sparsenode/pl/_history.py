@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sparsenode import _keys
 from sparsenode.pl import _common
@@ -82,6 +83,7 @@ def _draw(axes: Sequence[Axes], table: pd.DataFrame) -> None:
                 curve = table[column].dropna()
                 axis.plot(curve.index, curve, color=color, label=name, marker="o" if len(curve) == 1 else None)
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     axes[0].axhline(1.0, color="0.6", linewidth=1, linestyle=":")

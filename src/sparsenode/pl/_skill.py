@@ -86,6 +86,8 @@ def skill(
     _label(axis, table, errors, ratios, places)
     if ax is not None and len(places) <= _MAX_TEXT:  # given axes have no room beside them
         _make_room(axis)
+    if ax is not None and axis.xaxis.label.get_window_extent().width > axis.get_window_extent().width:
+        axis.set_xlabel(axis.get_xlabel().replace("  (", "\n("))
     for place in places[(ratios > high).any(1)]:
         axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
     _legend(axis, 1.0 if len(places) > _MAX_TEXT else 1.08, shrinks=ax is not None)

@@ -125,16 +125,22 @@ def check_annotation(annotation: pd.DataFrame, name: str = "annotation") -> pd.D
     KeyError
         If columns are missing.
     ValueError
-        If there are no genes, or if coordinates, strands or features are none.
+        If there are no genes, or if coordinates, strands, features or names of genes are none.
     """
     if not isinstance(annotation, pd.DataFrame):
         raise TypeError(
-            f"Expected `{name}` to be a data frame or the path of a GTF file, found {type(annotation).__name__}. "
-            "`pp.read_annotation` reads a GTF."
+            f"Expected `{name}` to be a data frame, found {type(annotation).__name__}. `pp.read_annotation` makes it of a GTF file."
         )
     _checks.columns(name, annotation, COLUMNS)
     table = annotation[list(COLUMNS)].reset_index(drop=True)
+    used = table["feature"].isin(FEATURES)
     for column in ("chrom", "strand", "gene", "feature"):
+        missing = int(table[column][used].isna().sum())
+        if missing:
+            raise ValueError(
+                f"Expected a {column} in every row of `{name}`, found {missing} of {int(used.sum())} missing. Fill them, genes without a name "
+                "with their identifiers, or remove these rows."
+            )
         table[column] = table[column].astype(str)
     for feature in ("gene", "exon"):
         if not (table["feature"] == feature).any():
@@ -146,7 +152,8 @@ def check_annotation(annotation: pd.DataFrame, name: str = "annotation") -> pd.D
     strange = sorted(set(table["strand"]) - {"+", "-"})
     if strange:
         raise ValueError(
-            f"Expected the strands '+' and '-' in `{name}`, found {strange[:5]}. Remove these rows from it."
+            f"Expected the strands '+' and '-' in `{name}`, found {strange[:5]}. Write 1 as '+' and -1 as '-', and remove "
+            "rows without a strand."
         )
     return table
 

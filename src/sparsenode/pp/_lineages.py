@@ -66,7 +66,7 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
     KeyError
         If there is no such table.
     ValueError
-        If values are negative, or if columns have no names.
+        If values are negative, if columns have no names, or if no cell is in a lineage.
     """
     if key not in adata.obsm:
         raise KeyError(
@@ -82,6 +82,11 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
     values = np.where(np.isnan(values), 0.0, values)
     if (values < 0).any() or not np.isfinite(values).all():
         raise ValueError(f"Expected fate probabilities `adata.obsm[{key!r}]` to be finite and not negative.")
+    empty = [name for name, total in zip(names, values.sum(0), strict=True) if total == 0]
+    if empty:
+        raise ValueError(
+            f"Expected cells in every lineage of `adata.obsm[{key!r}]`, found none with a probability of {empty}. Drop these columns."
+        )
     return pd.DataFrame(values, adata.obs_names, names)
 
 

@@ -45,7 +45,8 @@ def top_features(
     x = expression(adata, layer)
     if not is_in_memory(x):
         raise TypeError(
-            f"Expected values in memory in {place(layer)}, found {type(x).__name__}. Pass `mdata.to_memory()`."
+            f"Expected values in memory in {place(layer)}, found {type(x).__name__}. Read the file without `backed`, or "
+            "pass MuData of modalities in memory, such as `mdata['rna'].to_memory()`."
         )
     require_finite(stored(x), layer)
     _refuse_counts(stored(x), layer)

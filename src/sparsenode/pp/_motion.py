@@ -156,6 +156,8 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     ------
     KeyError
         If ``reference`` holds no components.
+    TypeError
+        If ``values`` are no numbers, or ``reference`` is no AnnData.
     ValueError
         If the number of components differs.
 
@@ -165,7 +167,7 @@ def restore_motion(values: np.ndarray, reference: AnnData) -> np.ndarray:
     it with the frames themselves.
     """
     found = _components(reference)
-    values = np.asarray(values, dtype=np.float64)
+    values = _checks.numbers("values", values)
     if values.ndim == 0 or values.shape[-1] != found["axes"].shape[1]:
         raise ValueError(
             f"Expected {found['axes'].shape[1]} components, found {values.shape[-1] if values.ndim else 'a single number'}."
@@ -190,7 +192,6 @@ def _coordinates(adata: AnnData, time_key: str, trial_key: str) -> np.ndarray:
 
 def _prepare_like(reference: AnnData, adata: AnnData, x: np.ndarray, time_key: str, trial_key: str) -> AnnData:
     """The frames themselves in the components of a reference."""
-    _checks.anndata(reference, "reference")
     found = copy.deepcopy(_components(reference))  # a reference keeps its own
     _check_coordinates(adata, found["coordinates"])
     table = _project(x, adata.obs[[time_key, trial_key]].copy(), found)
@@ -214,6 +215,7 @@ def _check_coordinates(adata: AnnData, coordinates: np.ndarray) -> None:
 
 
 def _components(reference: AnnData) -> dict:
+    _checks.anndata(reference, "reference")
     if _KEY not in reference.uns:
         raise KeyError(f"Expected `reference` to come from `prepare_motion`, found no `reference.uns[{_KEY!r}]`.")
     return reference.uns[_KEY]

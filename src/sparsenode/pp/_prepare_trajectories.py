@@ -286,7 +286,8 @@ def _normalised(adata: AnnData, assigned: np.ndarray, layer: str | None, members
     result.uns.update({key: value for key, value in chosen.uns.items() if str(key).endswith("_colors")})
     sc.pp.normalize_total(result)
     sc.pp.log1p(result)
-    result.obsm.update({key: value.copy() for key, value in chosen.obsm.items()})
+    # scanpy takes a diffusion map that is there for one of these neighbours, and looks for its eigenvalues.
+    result.obsm.update({key: value.copy() for key, value in chosen.obsm.items() if key != "X_diffmap"})
     result.obsm["lineages"] = memberships[assigned].copy()
     return result
 
