@@ -153,6 +153,15 @@ def test_errors(runs, arguments, error, message):
         sn.pl.comparison(runs.assign(nothing=np.nan), **arguments)
 
 
+def test_rows_without_a_place_are_refused(runs):
+    no_donor = runs.assign(donor=runs["donor"].where(runs["seed"] > 0))
+    with pytest.raises(ValueError, match="`donor` in every row of `table`, found none in 6 of 24 rows"):
+        sn.pl.comparison(no_donor, "mse", groupby="donor")
+    sn.pl.comparison(no_donor, "mse")
+    with pytest.raises(ValueError, match=r"infinite ones in \['mse'\]"):
+        sn.pl.comparison(runs.assign(mse=runs["mse"].where(runs["seed"] > 0, np.inf)), ["skill", "mse"])
+
+
 def test_show(runs, shown):
     assert isinstance(sn.pl.comparison(runs, "mse", show=False), Axes)
     assert isinstance(sn.pl.comparison(runs, "mse", return_fig=True), Figure)

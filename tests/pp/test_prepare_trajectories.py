@@ -392,6 +392,7 @@ def test_colours_of_the_cell_types_that_are_left(counts):
         ({"lineages": {"a": None}}, ValueError, "list of cell types for the lineage 'a', found None"),
         ({"root": ["stem"]}, TypeError, "name of a cell or a cell type as a string"),
         ({"keep_genes": None}, ValueError, "list of names, found the NoneType None"),
+        ({"n_neighbors": 2}, ValueError, "`n_neighbors` to be an integer of at least 3"),
         ({"n_top_genes": 1}, ValueError, "at least 3 genes for principal components, found [12]"),
     ],
 )
@@ -402,6 +403,10 @@ def test_more_that_it_cannot_prepare(counts, arguments, error, message):
         rna.obsm["fates"].columns = ["x", "x"]
     with pytest.raises(error, match=message):
         sn.pp.prepare_trajectories(rna, **{"root": "stem", "lineages": counts.uns["lineages"]} | arguments)
+
+
+def test_three_neighbours_are_enough(counts):
+    assert "dpt_pseudotime" in sn.pp.prepare_trajectories(counts["rna"], "stem", n_neighbors=3).obs
 
 
 def test_sparse_arrays_are_as_sparse_matrices(counts):

@@ -70,7 +70,7 @@ def comparison(
     TypeError
         If ``table`` is not a data frame.
     ValueError
-        If the table is empty, a measure has no values, or the number of axes is wrong.
+        If the table is empty, a measure has no values or infinite ones, a row has no method or group, or the number of axes is wrong.
 
     Examples
     --------
@@ -84,6 +84,7 @@ def comparison(
     _checks.columns("table", table, columns)
     if not wanted:
         raise KeyError("Expected columns of `table` in `measures`, found no measure.")
+    _check_rows(table, wanted, columns[len(wanted) :])
     methods, groups = _levels(table[method]), ["all"] if groupby is None else _levels(table[groupby])
     empty = [measure for measure in wanted if table[measure].notna().sum() == 0]
     if empty or not methods:
@@ -122,6 +123,23 @@ def comparison(
             legend = axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)
         _common.take_literally(legend)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _check_rows(table: pd.DataFrame, measures: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse rows that have no place in the plot."""
+    for name in names:
+        n_missing = int(table[name].isna().sum())
+        if n_missing:
+            raise ValueError(
+                f"Expected a `{name}` in every row of `table`, found none in {n_missing} of {len(table)} rows. Name them, or leave "
+                f"them out: `table.dropna(subset=[{name!r}])`."
+            )
+    infinite = [name for name in measures if np.isinf(pd.to_numeric(table[name], errors="coerce")).any()]
+    if infinite:
+        raise ValueError(
+            f"Expected finite measures in `table`, found infinite ones in {infinite}: no mean can be drawn. Make them missing: "
+            "`table.replace([np.inf, -np.inf], np.nan)`."
+        )
 
 
 def _levels(column: pd.Series) -> list[str]:

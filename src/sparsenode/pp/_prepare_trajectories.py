@@ -134,7 +134,7 @@ def prepare_trajectories(
     for name, value, least in (
         ("n_top_genes", n_top_genes, 1),
         ("n_pcs", n_pcs, 2),
-        ("n_neighbors", n_neighbors, 2),
+        ("n_neighbors", n_neighbors, 3),  # of pairs the diffusion map does not converge
         ("n_diffusion_components", n_diffusion_components, 3),
         ("seed", seed, 0),
     ):
