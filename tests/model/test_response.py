@@ -39,9 +39,9 @@ def test_around_a_state_at_rest_it_is_a_matrix_exponential(seed):
     """The held gene is a constant input of the others."""
     effects, decay = matrices(seed)
     rest = np.linspace(1.0, 2.0, 5)
-    found = respond(
-        lambda _: rest[None], sparse.csr_array(effects), decay, {1: 0.0}, EVERYWHERE * np.ones(5), TIMES, np.ones(5)
-    )[0]
+    reach, states = EVERYWHERE * np.ones(5), np.tile(rest, (1, len(TIMES), 1))
+    network = sparse.csr_array(effects)
+    found = respond(lambda _: rest[None], states, network, decay, {1: 0.0}, reach, TIMES, np.ones(5))[0]
     matrix = effects - np.diag(decay)
     matrix[1] = 0.0
     expected = np.array([expm(matrix * time) @ [0.0, -rest[1], 0.0, 0.0, 0.0] for time in TIMES])
@@ -61,7 +61,8 @@ def test_along_a_trajectory_regulators_act_within_their_reach():
     def two(time: float) -> np.ndarray:
         return np.stack([curve(time), 0.5 * curve(time) + 1.0])
 
-    found = respond(two, sparse.csr_array(effects), decay, held, reach, TIMES, np.ones(5))[0]
+    network, states = sparse.csr_array(effects), np.stack([two(time) for time in TIMES], 1)
+    found = respond(two, states, network, decay, held, reach, TIMES, np.ones(5))[0]
     low, high = reach.copy()
     low[0], high[3] = 0.3, 4.0
     n_steps, state = 6000, curve(0.0).copy()
@@ -82,15 +83,27 @@ def test_along_a_trajectory_regulators_act_within_their_reach():
             rate[i] = slope[i] + regulated - decay[i] * (state[i] - plain[i])
         state = state + step * rate
     np.testing.assert_allclose(found, expected, atol=3e-3)
-    free = respond(two, sparse.csr_array(effects), decay, held, EVERYWHERE * np.ones(5), TIMES, np.ones(5))[0]
+    free = respond(two, states, network, decay, held, EVERYWHERE * np.ones(5), TIMES, np.ones(5))[0]
     assert np.abs(free - found).max() > 0.1
 
 
 def test_an_unstable_network_leads_no_further_than_its_reach():
     effects = sparse.csr_array(100.0 * np.eye(3)[[2, 0, 1]])
     reach = np.array([np.zeros(3), np.full(3, 2.0)])
-    found = respond(lambda _: np.ones((1, 3)), effects, np.full(3, 10.0), {0: 0.0}, reach, 20 * TIMES, np.ones(3))
+    states = np.ones((1, len(TIMES), 3))
+    found = respond(lambda _: states[:, 0], states, effects, np.full(3, 10.0), {0: 0.0}, reach, 20 * TIMES, np.ones(3))
     assert np.abs(found - 1.0).max() <= 100.0 * 1.0 / 10.0 + 1e-3
+
+
+def test_what_nothing_reaches_has_exactly_no_effect(donors):
+    """Not one of rounding either, whose sign would be one of chance."""
+    model = copy.copy(donors)
+    model.network_ = copy.deepcopy(donors.network_)
+    for network in model.network_[0]:
+        network[1] = 0.0  # nothing regulates the second gene
+    effects = model.simulate(knockout="gene0", replicate=0).effects.set_index("gene")
+    assert (effects.loc["gene1", ["final", "mean", "peak"]] == 0.0).all(None)
+    assert (effects["final"] != 0.0).any()
 
 
 @pytest.mark.parametrize("n", [50, 5000])

@@ -23,6 +23,7 @@ _ATOL = 1e-6  # in standard deviations of a gene
 
 def respond(
     unperturbed: Callable[[float], np.ndarray],
+    states: np.ndarray,
     effects: sparse.csr_array,
     decay: np.ndarray,
     held: dict[int, float],
@@ -38,6 +39,8 @@ def respond(
     ----------
     unperturbed
         The runs :math:`u` in which nothing is held, starts × genes, at any time since the start.
+    states
+        The same at ``times``, starts × times × genes, to which changes are added: a gene that nothing reaches stays exactly as it is.
     effects
         Mean Jacobian :math:`J`, targets × regulators, in the units of the data per unit of time.
     decay
@@ -63,28 +66,24 @@ def respond(
     positions, values = np.array(list(held), dtype=int), np.array(list(held.values()))
     low, high = reach.copy()
     low[positions], high[positions] = np.minimum(low[positions], values), np.maximum(high[positions], values)
-
-    shape = (-1, len(decay))
-
-    def perturbed(plain: np.ndarray, difference: np.ndarray) -> np.ndarray:
-        state = plain + difference
-        state[:, positions] = values
-        return state
+    shape = (len(states), len(decay))
 
     def slope(time: float, flat: np.ndarray) -> np.ndarray:
         plain, difference = unperturbed(time), flat.reshape(shape)
-        change = np.clip(perturbed(plain, difference), low, high) - np.clip(plain, low, high)
+        state = plain + difference
+        state[:, positions] = values
+        change = np.clip(state, low, high) - np.clip(plain, low, high)
         rate = (effects @ change.T).T - decay * difference
         rate[:, positions] = 0.0  # they are where they are held, whatever the unperturbed run does
         return rate.ravel()
 
-    n_starts = len(unperturbed(0.0))
-    nothing, atol = np.zeros(n_starts * len(decay)), np.tile(_ATOL * unit, n_starts)
+    nothing, atol = np.zeros(shape[0] * shape[1]), np.tile(_ATOL * unit, shape[0])
     found = solve_ivp(slope, (0.0, float(times[-1])), nothing, t_eval=times, rtol=_RTOL, atol=atol)
     if not found.success:
         raise DivergenceError(f"The response to an intervention has no solution: {found.message}")
-    at_times = zip(times, found.y.T, strict=True)
-    return np.stack([perturbed(unperturbed(time), flat.reshape(shape)) for time, flat in at_times], axis=1)
+    result = states + found.y.T.reshape(len(times), *shape).swapaxes(0, 1)
+    result[..., positions] = values
+    return result
 
 
 def unshrunk(effects: sparse.csr_array, decay: np.ndarray, pairs: Mapping[str, torch.Tensor]) -> tuple[float, float]:
@@ -173,8 +172,10 @@ class ResponseMixin(PredictionMixin):
             for first in range(0, len(members), _STARTS):
                 some = members[first : first + _STARTS]
                 curve = CubicSpline(grid, unperturbed[some], axis=1)
-                found = respond(curve, clock * effects, clock * decay, values, reach, times, deviation)
-                perturbed[some] = found
+                states = unperturbed[some][:, np.searchsorted(grid, times)]
+                perturbed[some] = respond(
+                    curve, states, clock * effects, clock * decay, values, reach, times, deviation
+                )
         return perturbed
 
     def _rates(self, places: Sequence[int], replicate: int) -> tuple[sparse.csr_array, np.ndarray]:
