@@ -543,3 +543,14 @@ def test_a_replicate_that_diverges_does_not_disturb_the_others(make_adata, fit, 
     for which in (0, "mean"):
         with pytest.raises(sn.DivergenceError, match="^Replicate 0 diverged"):
             model.predict(replicate=which)
+
+
+def test_other_trajectories_that_are_solved_along_hardly_matter(make_adata):
+    """All share the steps of the solver, so what its tolerance allows would show in a donor without its other lineage."""
+    adata, donor = make_adata(n_obs=240, n_donors=2, seed=1), make_adata(n_obs=200, seed=5)
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage", batch_key="donor")
+    model = sn.SparseNODE(adata, objective="trajectory", hidden=(8,))
+    model.train(max_epochs=20, accelerator="cpu", enable_progress_bar=False)
+    own = (donor.obs["lineage"] == donor.obs["lineage"].iloc[0]).to_numpy()
+    whole, alone = model.predict(donor)[own], model.predict(donor[own].copy())
+    assert np.abs(whole - alone).max() < 1e-3 * whole.std(0).mean()

@@ -33,7 +33,7 @@ InitialVelocities = Literal["network", "observed"]
 #: A replicate, the mean of their trajectories, or the selected one.
 Replicates = int | Literal["mean"] | None
 GRID = 100  # intervals of the dense grid per length of a trajectory
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-6  # trajectories share their steps: a looser one shows which others are solved with them
 _SAME_TIME = 1e-6  # of a trajectory, beyond the rounding of single precision
 
 

@@ -163,7 +163,7 @@ class ResponseMixin(PredictionMixin):
         deviation = cast("np.ndarray", self.network_units_)[0]  # there, as the model is trained
         reach = cast("np.ndarray", self.data_range_)
         values = dict(zip(self.genes.get_indexer(held.index).tolist(), held.tolist(), strict=True))
-        perturbed = np.empty((len(unperturbed), len(times), len(self.genes)))
+        perturbed = unperturbed[:, np.searchsorted(grid, times)]
         groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
         for start, (own, clock) in enumerate(zip(places, clocks, strict=True)):
             groups.setdefault((tuple(own), float(clock)), []).append(start)
@@ -172,9 +172,8 @@ class ResponseMixin(PredictionMixin):
             for first in range(0, len(members), _STARTS):
                 some = members[first : first + _STARTS]
                 curve = CubicSpline(grid, unperturbed[some], axis=1)
-                states = unperturbed[some][:, np.searchsorted(grid, times)]
                 perturbed[some] = respond(
-                    curve, states, clock * effects, clock * decay, values, reach, times, deviation
+                    curve, perturbed[some], clock * effects, clock * decay, values, reach, times, deviation
                 )
         return perturbed
 
