@@ -18,7 +18,8 @@ import _network_tables as networks
 from _summary_table import at_a_glance
 from _tables import HERE, Rows, markdown
 
-PAGES = [HERE.parent / "docs" / name for name in ("benchmarks.md", "user_guide/reproducing_the_paper.md")]
+DOCS = HERE.parent / "docs"
+PAGES = [*sorted((DOCS / "benchmarks").glob("*.md")), DOCS / "user_guide" / "reproducing_the_paper.md"]
 REGION = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], Rows]] = {
     "at_a_glance": at_a_glance,

@@ -123,9 +123,10 @@ def test_tables_are_those_of_the_results(monkeypatch):
     assert [tables.filled(page) == page for page in pages] == [True] * len(pages), "run `python benchmarks/tables.py`"
     named = [match[1] for page in pages for match in tables.REGION.findall(page)]
     assert sorted(named) == sorted(tables.TABLES)  # every table once
-    forged = pages[0].replace("| **both**, the default |", "| **both** |", 1)
-    assert forged != pages[0]
-    assert tables.filled(forged) == pages[0]
+    page = (REPOSITORY / "docs" / "benchmarks" / "forecasts.md").read_text()
+    forged = page.replace("| **both**, the default |", "| **both** |", 1)
+    assert forged != page
+    assert tables.filled(forged) == page
 
 
 def test_every_public_name_is_in_the_reference():
