@@ -319,7 +319,7 @@ def test_pairs_of_genes_that_the_donor_lacks_are_left_out(bone_marrow, donors, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train", "a", "--test", "c"], r"Expected \['c.h5ad'\] in .*bone_marrow, found none"),
+        (["--train", "a", "--test", "c"], r"Expected \['c.h5ad'\] in .*, found none. Donors there: \['a', 'b'\]"),
         (["--train", "a", "--test", "a"], r"Expected every donor once, found \('a', 'a'\)"),
     ],
 )
@@ -344,6 +344,12 @@ def test_donors_are_looked_for_first(bone_marrow, donors, refused, arguments, me
             lambda adata: adata.obsm["lineages"].assign(x=True, y=np.arange(60) > 55),
             "at least 10 cells in every trajectory.*in 'y'",
         ),
+        (lambda adata: adata.obsm["lineages"].assign(x="True"), r"b: Expected booleans or .*found others in \['x'\]"),
+        (
+            lambda adata: adata.obsm["lineages"].astype(float).replace(0, np.nan),
+            r"b: .*lineages'\], found missing ones",
+        ),
+        (lambda adata: adata.obs["dpt_pseudotime"].astype(str), "b: Expected numbers in adata.obs"),
     ],
 )
 def test_donors_are_checked_before_a_fit(bone_marrow, donors, refused, change, message):
@@ -357,6 +363,21 @@ def test_donors_are_checked_before_a_fit(bone_marrow, donors, refused, change, m
     adata.write_h5ad(path)
     arguments = ["--data", str(donors), "--train", "b", "--test", "a", "--protocols", "recommended"]
     assert re.search(f"error: .*{message}", refused(bone_marrow, "run", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda adata: adata[:, ["g3", "g3"]], r"b: Expected every gene once, found 1 more than once: \['g3'\]"),
+        (lambda adata: AnnData(adata.X - 3.5, adata.obs, adata.var, obsm=adata.obsm), "b: Expected normalised counts"),
+        (lambda adata: AnnData(adata.X * np.nan, adata.obs, adata.var, obsm=adata.obsm), "found 120 values that are"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_expression_of_donors_is_checked(bone_marrow, donors, refused, change, message):
+    path = donors / "bone_marrow" / "b.h5ad"
+    change(anndata.read_h5ad(path)).write_h5ad(path)
+    assert re.search(message, refused(bone_marrow, "run", "--data", str(donors), "--train", "a", "--test", "b"))
 
 
 def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys):
