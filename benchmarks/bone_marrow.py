@@ -59,17 +59,23 @@ def prepared(adata: anndata.AnnData, donor: str, protocol: str) -> anndata.AnnDa
 
 
 def with_common_lineages(cells: dict[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
-    """Donors with the lineages that all of them have, and the cells in these; says which others are left out."""
-    names = {donor: list(adata.obsm["lineages"]) for donor, adata in cells.items()}
+    """Donors with the lineages that have cells in all of them, and these cells; says what is left out."""
+    names = {
+        donor: [name for name, own in adata.obsm["lineages"].items() if (own > 0).any()]
+        for donor, adata in cells.items()
+    }
     common = [name for name in next(iter(names.values())) if all(name in own for own in names.values())]
     if not common:
         raise ValueError(f"Expected lineages that all of {list(cells)} have, found none: {names}. Rename them.")
     result = {}
     for donor, adata in cells.items():
-        others = [name for name in names[donor] if name not in common]
+        others = [name for name in adata.obsm["lineages"] if name not in common]
         if others:
-            print(f"{donor}: lineages {others} are not in every donor, left out")
-            adata = adata[(adata.obsm["lineages"][common] > 0).any(axis=1).to_numpy()].copy()
+            kept = (adata.obsm["lineages"][common] > 0).any(axis=1).to_numpy()
+            print(
+                f"{donor}: lineages {others} are not in every donor, left out with {(~kept).sum()} of {adata.n_obs} cells"
+            )
+            adata = adata[kept].copy()
             adata.obsm["lineages"] = adata.obsm["lineages"][common]
         result[donor] = adata
     return result

@@ -388,7 +388,17 @@ def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys
     cells = bone_marrow.read_all(donors, ["a", "b"], "recommended")
     assert {name: found.n_obs for name, found in cells.items()} == {"a": 50, "b": 55}
     assert [list(found.obsm["lineages"]) for found in cells.values()] == [["x"], ["x"]]
-    assert "b: lineages ['z'] are not in every donor, left out" in capsys.readouterr().out
+    printed = "a: lineages ['y'] are not in every donor, left out with 10 of 60 cells\n"
+    assert capsys.readouterr().out.startswith(
+        printed + "b: lineages ['z'] are not in every donor, left out with 5 of 60"
+    )
+    adata.obsm["lineages"] = adata.obsm["lineages"].rename(columns={"z": "y"}) & [False, True]  # nor if without cells
+    adata[5:].write_h5ad(path)
+    again = bone_marrow.read_all(donors, ["a", "b"], "recommended")
+    assert [list(found.obsm["lineages"]) for found in again.values()] == [["x"], ["x"]]
+    assert capsys.readouterr().out.startswith(
+        printed + "b: lineages ['y'] are not in every donor, left out with 0 of 55"
+    )
 
 
 def test_the_protocol_of_the_paper_wants_every_time_and_says_what_it_drops(bone_marrow, donors, capsys):
