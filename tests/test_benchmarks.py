@@ -60,6 +60,7 @@ def refused(monkeypatch, capsys):
     def call(script, work, *arguments) -> str:
         monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
         monkeypatch.setattr(script, work, lambda *_: pytest.fail("too late"))
+        monkeypatch.setattr(script, "silence", lambda: None, raising=False)
         with pytest.raises(SystemExit):
             script.main()
         return capsys.readouterr().err
@@ -303,17 +304,54 @@ def test_donors_with_other_genes_dense_or_sparse(bone_marrow, donors, capsys):
         bone_marrow.read_all(donors, ["a", "b"], "paper")
 
 
-def test_pairs_of_genes_that_the_donor_lacks_are_left_out(bone_marrow, donors, capsys):
-    real_networks = importlib.import_module("real_networks")
-    folder = donors / "bone_marrow"
+@pytest.fixture
+def real_networks(bone_marrow):
+    yield importlib.import_module("real_networks")
+    sys.modules.pop("real_networks", None)
+
+
+def test_pairs_of_genes_that_the_donor_lacks_are_left_out(real_networks, tmp_path, capsys):
     pairs = pd.DataFrame({"gene": ["g1", "g0", "g3"], "target": ["g3", "g1", "g2"], "score": 1.0})
-    pairs.to_csv(folder / "reference_x.csv.gz", index=False)
-    found = real_networks.read_reference(folder, "x", pd.Index(["g3", "g1"]))
-    assert found[["source", "target"]].values.tolist() == [["g1", "g3"]]
-    assert capsys.readouterr().out == "x: 2 of 3 pairs have genes that the donor lacks, left out\n"
+    pairs.to_csv(tmp_path / "reference_x.csv.gz", index=False)
+    found = real_networks.read_reference(tmp_path, "x", pd.Index(["g3", "g1", "g0"]))
+    assert found[["source", "target"]].values.tolist() == [["g1", "g3"], ["g0", "g1"]]
+    assert capsys.readouterr().out == "x: 1 of 3 pairs have genes that the donor lacks, left out\n"
     with pytest.raises(ValueError, match="genes of the donor in the reference of 'x', found none"):
-        real_networks.read_reference(folder, "x", pd.Index(["other"]))
-    sys.modules.pop("real_networks")
+        real_networks.read_reference(tmp_path, "x", pd.Index(["other"]))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"source": ["g0"], "target": ["g1"]}, "in the reference of 'x', and .*found 1 of 1 in it"),
+        ({"source": ["g0"], "target": ["g0"]}, "found 0 of 0 in it"),
+        ({"source\ttarget": ["g0\tg1"]}, r"source and target in reference_x.csv.gz, found the column \['source.*'\]"),
+    ],
+)
+def test_references_that_tell_nothing_apart_are_refused(real_networks, tmp_path, table, message):
+    pd.DataFrame(table).to_csv(tmp_path / "reference_x.csv.gz", index=False)
+    with pytest.raises(ValueError, match=message):
+        real_networks.read_reference(tmp_path, "x", pd.Index(["g0", "g1"]))
+
+
+def test_lineages_are_those_with_a_reference(real_networks, donors, refused, capsys):
+    """Of any name, with the sources in any column of theirs."""
+    folder = donors / "bone_marrow"
+    said = refused(real_networks, "run", "--data", str(donors), "--donors", "a", "b")
+    assert re.search(r"error: a: Expected lineages with a reference.*, \[\], found \['x', 'y'\]", said)
+    pairs = pd.DataFrame({"score": 1.0, "target": ["g1", "g2", "g3"], "source": ["g0", "g0", "g1"]})
+    for name in ("x", "z", "base"):
+        pairs.to_csv(folder / f"reference_{name}.csv.gz", index=False)
+    pd.DataFrame({"gene": ["g7"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    said = refused(real_networks, "run", "--data", str(donors), "--donors", "a")
+    assert re.search("error: a: Expected .*regulators.*g7", said)
+    capsys.readouterr()
+    references = real_networks.read(folder, "a")[1]
+    assert capsys.readouterr().out == (
+        "a: lineages ['y'] have no reference, left out\na: lineages ['z'] are not in the donor, left out\n"
+    )
+    assert list(references) == ["x"]
+    assert references["x"]["source"].tolist() == ["g0", "g0", "g1"]
 
 
 @pytest.mark.parametrize(
@@ -416,17 +454,6 @@ def test_no_rows_replace_no_results(bone_marrow, tmp_path):
     with pytest.raises(SystemExit, match=r"Expected rows for donors.csv, found none"):
         sys.modules["_common"].save("donors", [], SimpleNamespace(quick=False, output=tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_donor_without_a_reference_is_found_first(bone_marrow, donors, monkeypatch, capsys):
-    real_networks = importlib.import_module("real_networks")
-    monkeypatch.setattr(sys, "argv", ["real_networks.py", "--data", str(donors), "--donors", "a", "b"])
-    for name, value in (("silence", lambda: None), ("run", lambda *_: pytest.fail("too late"))):
-        monkeypatch.setattr(real_networks, name, value)
-    with pytest.raises(SystemExit):
-        real_networks.main()
-    assert re.search(r"error: a: Expected lineages with a reference.*found \['x', 'y'\]", capsys.readouterr().err)
-    sys.modules.pop("real_networks")
 
 
 @pytest.fixture
