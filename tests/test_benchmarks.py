@@ -196,12 +196,35 @@ def test_a_reference_without_signs(beeline, run):
             "two genes in every row of .*found 2 rows without",
         ),
         ("ExpressionData.csv", lambda t: t.assign(**{"7": "x"}), r"numbers in .*found others in 1 columns: \['7'\]"),
+        (
+            "ExpressionData.csv",
+            lambda t: t.replace("g3", "g1"),
+            r"every gene once in .*more than once: \['g1'\]. Rename",
+        ),
+        (
+            "ExpressionData.csv",
+            lambda t: t.iloc[:, :1],
+            "commas between them, in .*ExpressionData.csv, found one column",
+        ),
+        (
+            "PseudoTime.csv",
+            lambda t: t.iloc[:, [0, 3]],
+            "lineages of 10 cells or more in PseudoTime.csv of .*, found none",
+        ),
+        ("refNetwork.csv", lambda t: t.iloc[:0], "edges in .*refNetwork.csv, found none"),
         ("PseudoTime.csv", lambda t: t.iloc[:50], r"PseudoTime.csv of .*chain.7, 10 of 60 are missing: \["),
     ],
 )
 def test_files_that_cannot_be_read(beeline, run, name, change, message):
     change(pd.read_csv(run / name)).to_csv(run / name, index=False)
     with pytest.raises(ValueError, match=message):
+        beeline.read(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"Gene1,Gene2\ng0,\xe4\n"])
+def test_files_that_pandas_cannot_read_are_named(beeline, run, content):
+    (run / "refNetwork.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"refNetwork.csv: (No columns|'utf-8')"):
         beeline.read(run)
 
 
