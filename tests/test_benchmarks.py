@@ -638,6 +638,48 @@ def motion(monkeypatch):
 
 
 @pytest.fixture
+def bone_marrow_tables(real_networks, motion, monkeypatch):
+    module = importlib.import_module("bone_marrow_tables")
+    monkeypatch.setattr(module, "LINEAGES", ("x", "y"))
+    yield module
+    sys.modules.pop("bone_marrow_tables")
+
+
+def test_references_are_read_before_a_fit(bone_marrow_tables, donors, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["_paper"], "spread", lambda *_: pytest.fail("too late"))
+
+    def said(*names, output="out", skip="0") -> str:
+        arguments = ["--data", str(donors), "--output", str(tmp_path / output), "--skip", skip, "--donors", *names]
+        monkeypatch.setattr(sys, "argv", ["bone_marrow_tables.py", *arguments])
+        with pytest.raises(SystemExit):
+            bone_marrow_tables.main()
+        return capsys.readouterr().err
+
+    folder = donors / "bone_marrow"
+    # long enough for the paper's protocol
+    for name in "ab":
+        adata = anndata.read_h5ad(folder / f"{name}.h5ad")
+        adata.obsm["lineages"] = pd.DataFrame({"x": True, "y": np.arange(60) < 58}, index=adata.obs_names)
+        adata.write_h5ad(folder / f"{name}.h5ad")
+    pairs = pd.DataFrame({"source": ["g1", "g0"], "target": ["g3", "g1"]})
+    pd.DataFrame({"gene": ["g0"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    pairs.to_csv(folder / "reference_x.csv.gz", index=False)
+    assert "table to add to with --skip, bone_marrow.csv in" in said("a", "b", skip="1")
+    assert "two donors or more in --donors, of which the first is fitted, found ['a']" in said("a")
+    assert "found 1 of 1 in it" in said("a", "b")  # of genes of both donors
+    AnnData(adata.X[:, [0, 1, 1]], adata.obs, pd.DataFrame(index=["g3", "g1", "g0"]), obsm=adata.obsm).write_h5ad(
+        folder / "b.h5ad"
+    )
+    assert "reference_y.csv.gz" in said("a", "b")
+    pairs.to_csv(folder / "reference_y.csv.gz", index=False)
+    pd.DataFrame({"gene": ["g3"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    assert "Expected some of 2 candidate edges to be in `reference`, found none" in said("a", "b")
+    adata.obsm["lineages"] = adata.obsm["lineages"][["x"]]
+    adata.write_h5ad(folder / "b.h5ad")
+    assert "in all of ['a', 'b'], found ['x'] in all. Leave donors out." in said("a", "b")
+
+
+@pytest.fixture
 def recordings(tmp_path) -> list[str]:
     """Arguments for three trials of legs that swing, whose names are numbers; the last is as short as it may be."""
     bones = {"lhipjoint": "1 0 0", "rhipjoint": "-1 0 0", "lfemur": "0 -1 0", "rfemur": "0 -1 0"}

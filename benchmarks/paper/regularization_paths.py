@@ -108,7 +108,9 @@ def figure(table: pd.DataFrame, options: Any) -> None:
 
 def main() -> None:
     """One fit per data set and method."""
-    options = _paper.arguments(__doc__.splitlines()[0]).parse_args()
+    parser = _paper.arguments(__doc__.splitlines()[0])
+    options = parser.parse_args()
+    _paper.check_skip(parser, "regularization_paths", options)
     plan = [(name, method, options) for name in DATA for method in METHODS]
     rows = _paper.spread(work, plan[:1] + plan[4:6] if options.quick else plan, options)
     about = {"epochs": EPOCHS, "range": RANGE, "n_strengths": N_STRENGTHS, "seeds_of": SEEDS}
