@@ -50,6 +50,11 @@ def add_data_argument(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--data", type=Path, default=default, help="folder with the reference data")
 
 
+def add_donor_argument(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--donor``, for what is measured on one donor of the bone marrow."""
+    arguments.add_argument("--donor", default="S1D2", help="donor, a file bone_marrow/NAME.h5ad of the data")
+
+
 def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> None:
     """End with a message where a donor of the bone marrow has no file, stands twice, or has cells that cannot be used."""
     import anndata

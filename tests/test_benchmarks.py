@@ -565,6 +565,26 @@ def test_timings_look_for_their_data_first(network_speed, donors, refused):
     assert re.search(r"Expected data in \['[^']*beeline.chain.7'\], found none", said)
 
 
+def test_timings_try_every_data_set_first(network_speed, beeline, run, donors, refused):
+    """The first is fine, and would be measured before the second fails."""
+    (donors / "beeline").symlink_to(run.parents[1])
+    pd.DataFrame({"gene": ["g7"]}).to_csv(donors / "bone_marrow" / "transcription_factors.csv", index=False)
+    arguments = ["--data", str(donors), "--datasets", "beeline", "bone_marrow", "--network", "chain/7", "--donor", "a"]
+    assert re.search("a.h5ad: Expected .*regulators.*g7", refused(network_speed, "measure", *arguments))
+    (run / "PseudoTime.csv").unlink()
+    assert re.search(r"chain.7: .*No such file.*PseudoTime.csv", refused(network_speed, "measure", *arguments))
+
+
+@pytest.mark.parametrize(("name", "work"), [("speed", "compare"), ("methods", "measure")])
+def test_timings_of_steps_check_their_donor_first(bone_marrow, donors, refused, name, work):
+    script = importlib.import_module(name)
+    said = refused(script, work, "--data", str(donors), "--donor", "c")
+    assert re.search(r"Expected \['c.h5ad'\] in .*Donors there: \['a', 'b'\]", said)
+    said = refused(script, work, "--data", str(donors), "--donor", "a")
+    assert "a: Expected more than 30 cells in every lineage" in said
+    sys.modules.pop(name)
+
+
 def test_objectives_say_where_no_networks_are(limits, tmp_path, monkeypatch):
     objectives = importlib.import_module("objectives")
     (tmp_path / "beeline").mkdir()
@@ -635,6 +655,21 @@ def motion(monkeypatch):
     yield module
     for name in ("motion", "_recordings", "_paper", "_common"):
         sys.modules.pop(name, None)
+
+
+def test_paths_check_walks_and_donor_first(motion, donors, tmp_path, monkeypatch, capsys):
+    paths = importlib.import_module("regularization_paths")
+    monkeypatch.setattr(sys.modules["_paper"], "spread", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(sys, "argv", ["paths", "--data", str(donors), "--donor", "c", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        paths.main()
+    assert re.search(r"'walks' recordings, found none at .*with --data\.\n", capsys.readouterr().err)
+    monkeypatch.setattr(sys.modules["_recordings"], "check", lambda *_: None)
+    with pytest.raises(SystemExit):
+        paths.main()
+    assert "Expected ['c.h5ad'] in" in capsys.readouterr().err
+    for name in ("regularization_paths", "second_order", "bone_marrow"):
+        sys.modules.pop(name)
 
 
 @pytest.fixture
