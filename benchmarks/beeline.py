@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -52,6 +52,22 @@ def left_out(folder: Path, runs: list[Path]) -> list[str]:
     """Folders with expression that are no runs: they have no reference, or do not lie in ``network/seed/``."""
     found = {path.parent for path in folder.rglob("ExpressionData.csv*")}
     return [str(path.relative_to(folder)) for path in sorted(found - set(runs))]
+
+
+def of_seeds(runs: Sequence[Path], seeds: Sequence[str]) -> list[Path]:
+    """Runs of some seeds; says which networks have others only, unless all have."""
+    chosen = [run for run in runs if run.name in seeds]
+    without = sorted({run.parent.name for run in runs} - {run.parent.name for run in chosen})
+    if chosen and without:
+        print(f"without a run of the seeds {list(seeds)}, left out: {without}")
+    return chosen
+
+
+def say_left_out(folder: Path, runs: list[Path]) -> None:
+    """Name folders with expression that are no runs."""
+    skipped = left_out(folder, runs)
+    if skipped:
+        print(f"Expected network/seed/ with refNetwork.csv, left out: {skipped}")
 
 
 def label(run: Path) -> str:
@@ -311,9 +327,7 @@ def main() -> None:
         theirs = published(options.folder)
     except (ValueError, OSError) as error:
         parser.error(f"{options.folder / 'published_methods.csv'}: {error}")
-    skipped = left_out(options.folder, runs)
-    if skipped:
-        print(f"Expected network/seed/ with refNetwork.csv, left out: {skipped}")
+    say_left_out(options.folder, runs)
     silence()
     rows: list[dict] = []
     failed: dict[str, Exception] = {}

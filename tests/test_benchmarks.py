@@ -175,6 +175,25 @@ def test_folders_that_are_no_runs_are_found(beeline, run, tmp_path):
     assert beeline.left_out(tmp_path, beeline.find_runs(tmp_path)) == ["chain/8", "deep/chain/7"]
 
 
+def test_networks_without_a_seed_are_named(beeline, run, tmp_path, capsys):
+    other = tmp_path / "other" / "a-1"
+    other.mkdir(parents=True)
+    (other / "refNetwork.csv").touch()
+    runs = beeline.find_runs(tmp_path)
+    assert beeline.of_seeds(runs, ["7"]) == [run]
+    assert capsys.readouterr().out == "without a run of the seeds ['7'], left out: ['other']\n"
+    assert beeline.of_seeds(runs, ["7", "a-1"]) == runs
+    assert not beeline.of_seeds(runs, ["8"])
+    assert not capsys.readouterr().out
+
+
+def test_multiome_looks_for_its_cells_first(beeline, tmp_path, refused):
+    multiome = importlib.import_module("multiome")
+    said = refused(multiome, "recover", "--data", str(tmp_path))
+    assert re.search(r"cells of erythropoiesis in .*mouse_bone_marrow.h5ad, found none. Name another --data", said)
+    sys.modules.pop("multiome")
+
+
 def test_a_reference_without_signs(beeline, run):
     path = run / "refNetwork.csv"
     pd.read_csv(path)[["Gene2", "Gene1"]].to_csv(path, index=False)
@@ -627,6 +646,8 @@ def test_scripts_over_runs_leave_out_a_bad_one(
     script = importlib.import_module(name)
     (tmp_path / "bad" / "7").mkdir(parents=True)
     (tmp_path / "bad" / "7" / "refNetwork.csv").touch()
+    (tmp_path / "deep" / "chain" / "7").mkdir(parents=True)
+    (tmp_path / "deep" / "chain" / "7" / "ExpressionData.csv").touch()
 
     def measure(adata, reference, settings):
         if isinstance(settings, dict) and getattr(settings.get("objective"), "ridge", None) == 2.0:
@@ -639,7 +660,9 @@ def test_scripts_over_runs_leave_out_a_bad_one(
     with pytest.raises(SystemExit) as stop:
         script.main()
     assert stop.value.code == 1
-    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    printed = capsys.readouterr()
+    assert "left out: ['deep/chain/7']" in printed.out
+    failed = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
     assert [line[len("failed: ") :][: len(start)] for line, start in zip(failed, failures, strict=True)] == failures
     assert len(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == n_rows
     sys.modules.pop(name)
