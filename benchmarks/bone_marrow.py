@@ -99,14 +99,9 @@ def with_common_genes(cells: dict[str, anndata.AnnData]) -> dict[str, anndata.An
 
 
 def check_donors(
-    parser: argparse.ArgumentParser,
-    folder: Path,
-    fitted: Sequence[str],
-    predicted: Sequence[str] = (),
-    protocols: Sequence[str] = PROTOCOLS,
+    parser: argparse.ArgumentParser, folder: Path, donors: Sequence[str], protocols: Sequence[str] = PROTOCOLS
 ) -> None:
     """End with a message where donors cannot be fitted or predicted in these protocols, before anything is."""
-    donors = [*fitted, *predicted]
     _common.check_donors(parser, folder, donors)
     for protocol in protocols:
         with redirect_stdout(None), warnings.catch_warnings(action="ignore"):  # both come again with the fits
@@ -114,9 +109,9 @@ def check_donors(
                 cells = read_all(folder, donors, protocol)
             except ValueError as error:
                 parser.error(str(error))
-            for donor in fitted:
+            for donor, adata in cells.items():
                 try:
-                    sn.SparseNODE.setup_anndata(cells[donor], lineage_key=LINEAGE_KEYS[protocol])
+                    sn.SparseNODE.setup_anndata(adata, lineage_key=LINEAGE_KEYS[protocol])
                 except ValueError as error:
                     parser.error(f"{donor}, protocol {protocol!r}: {error}")
 
@@ -142,6 +137,11 @@ def run(folder: Path, names: Sequence[str], protocol: str, settings: dict, seed:
     # Other donors may leave lineages and genes out, and errors are sums over lineages.
     published = PUBLISHED if protocol == "paper" and names[0] == TRAIN and {*names} <= {*PUBLISHED} else {}
     regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
+    if not trained.var_names.isin(regulators).any():
+        raise SystemExit(
+            f"Expected transcription factors among the {trained.n_vars} genes that all of {list(names)} have, found none of the "
+            f"{len(regulators)} in transcription_factors.csv, which look like {regulators[:3]}."
+        )
     sn.SparseNODE.setup_anndata(trained, lineage_key=LINEAGE_KEYS[protocol])
     model = sn.SparseNODE(trained, objective="trajectory", seed=seed, **settings)
     start = time.perf_counter()
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="protocols to run")
     options = parser.parse_args()
     donors = (options.train, *options.test)
-    check_donors(parser, options.data, [options.train], options.test, options.protocols)
+    check_donors(parser, options.data, donors, options.protocols)
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     methods = {

@@ -134,7 +134,7 @@ def check(
                 find_runs(folder, seed)
     protocols = [part for part in parts if part != "networks"]
     if protocols:
-        bone_marrow.check_donors(parser, folder, names[:1], names[1:], protocols)
+        bone_marrow.check_donors(parser, folder, names, protocols)
 
 
 def main() -> None:

@@ -419,7 +419,7 @@ def test_donors_are_looked_for_first(bone_marrow, donors, refused, arguments, me
             lambda adata: adata.obsm["lineages"] & (np.arange(60) >= 4)[:, None],
             "every cell in a lineage, found 4 in none",
         ),
-        (lambda adata: adata.obsm["lineages"].add_suffix("2"), r"lineages that all of \['b', 'a'\] have, found none"),
+        (lambda adata: adata.obsm["lineages"].add_suffix("2"), r"lineages that all of \['.', '.'\] have, found none"),
         (
             lambda adata: adata.obsm["lineages"].assign(x=True, y=np.arange(60) > 55),
             "at least 10 cells in every trajectory.*in 'y'",
@@ -441,8 +441,16 @@ def test_donors_are_checked_before_a_fit(bone_marrow, donors, refused, change, m
     else:
         adata.obsm["lineages"] = changed
     adata.write_h5ad(path)
-    arguments = ["--data", str(donors), "--train", "b", "--test", "a", "--protocols", "recommended"]
-    assert re.search(f"error: .*{message}", refused(bone_marrow, "run", *arguments))
+    for trained, predicted in ("ba", "ab"):
+        arguments = ["--data", str(donors), "--train", trained, "--test", predicted, "--protocols", "recommended"]
+        assert re.search(f"error: .*{message}", refused(bone_marrow, "run", *arguments))
+
+
+def test_regulators_that_are_no_genes_are_found_before_a_fit(bone_marrow, donors, monkeypatch):
+    pd.DataFrame({"gene": ["g0", "g2"]}).to_csv(donors / "bone_marrow" / "transcription_factors.csv", index=False)
+    monkeypatch.setattr(sn, "SparseNODE", None)
+    with pytest.raises(SystemExit, match=r"among the 2 genes that all of \['a', 'b'\] have, found none of the 2 in"):
+        bone_marrow.run(donors, ["a", "b"], "recommended", {}, 0, 1)
 
 
 @pytest.mark.parametrize(

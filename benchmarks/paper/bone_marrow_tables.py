@@ -158,7 +158,7 @@ def check(parser: argparse.ArgumentParser, data: Path, donors: Sequence[str]) ->
     """End with a message where donors or references cannot be used; the known transcription factors otherwise."""
     if len(donors) < 2:
         parser.error(f"Expected two donors or more in --donors, of which the first is fitted, found {donors}.")
-    bone_marrow.check_donors(parser, data, donors[:1], donors[1:])
+    bone_marrow.check_donors(parser, data, donors)
     folder = data / "bone_marrow"
     with redirect_stdout(None):  # what is left out is said with the fits
         cells = bone_marrow.read_all(data, donors, "recommended")[donors[0]]
