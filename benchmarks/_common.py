@@ -50,24 +50,54 @@ def add_data_argument(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--data", type=Path, default=default, help="folder with the reference data")
 
 
+def add_donor_argument(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--donor``, for what is measured on one donor of the bone marrow."""
+    arguments.add_argument("--donor", default="S1D2", help="donor, a file bone_marrow/NAME.h5ad of the data")
+
+
 def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> None:
     """End with a message where a donor of the bone marrow has no file, stands twice, or has cells that cannot be used."""
     import anndata
 
-    missing = [name for name in donors if not (data / "bone_marrow" / f"{name}.h5ad").exists()]
+    folder = data / "bone_marrow"
+    missing = [name for name in donors if not (folder / f"{name}.h5ad").exists()]
     if missing:
-        arguments.error(f"Expected {[f'{name}.h5ad' for name in missing]} in {data / 'bone_marrow'}, found none.")
+        there = sorted(path.stem for path in folder.glob("*.h5ad"))
+        arguments.error(
+            f"Expected {[f'{name}.h5ad' for name in missing]} in {folder}, found none. Donors there: {there}."
+        )
     if len(set(donors)) < len(donors):
         arguments.error(f"Expected every donor once, found {tuple(donors)}.")
     for name in donors:
         try:
-            outside = int((~memberships(anndata.read_h5ad(data / "bone_marrow" / f"{name}.h5ad")).any(axis=1)).sum())
+            adata = anndata.read_h5ad(folder / f"{name}.h5ad")
+            check_expression(adata)
+            outside = int((~memberships(adata).any(axis=1)).sum())
         except (ValueError, TypeError, OSError) as error:  # of all types, since files may be anything
             arguments.error(f"{name}: {error}")
         if outside:
             arguments.error(
                 f"{name}: Expected every cell in a lineage, found {outside} in none. Leave these cells out."
             )
+
+
+def check_expression(adata: AnnData) -> None:
+    """Refuse genes that stand twice, and values that normalised counts cannot have."""
+    import numpy as np
+    from scipy import sparse
+
+    twice = adata.var_names[adata.var_names.duplicated()].unique()
+    if len(twice):
+        raise ValueError(
+            f"Expected every gene once, found {len(twice)} more than once: {list(twice[:3])}. Rename them."
+        )
+    values = adata.X.data if sparse.issparse(adata.X) else np.asarray(adata.X)
+    wrong = int((~(np.isfinite(values) & (values >= 0))).sum())
+    if wrong:
+        raise ValueError(
+            f"Expected normalised counts in adata.X, not logged or scaled, found {wrong} values that are negative, NaN or infinite. "
+            "Replace them."
+        )
 
 
 def memberships(adata: AnnData) -> pd.DataFrame:
@@ -82,6 +112,16 @@ def memberships(adata: AnnData) -> pd.DataFrame:
         )
     if TIME_KEY not in adata.obs:
         raise ValueError(f"Expected pseudotime in adata.obs[{TIME_KEY!r}], found {list(adata.obs)}. Rename its column.")
+    wrong = [name for name, own in table.items() if not pd.api.types.is_numeric_dtype(own)]
+    if wrong or table.isna().to_numpy().any():
+        raise ValueError(
+            "Expected booleans or numbers in adata.obsm['lineages'], found "
+            f"{f'others in {wrong}' if wrong else 'missing ones'}. Replace them."
+        )
+    if not pd.api.types.is_numeric_dtype(adata.obs[TIME_KEY]):
+        raise ValueError(
+            f"Expected numbers in adata.obs[{TIME_KEY!r}], found {adata.obs[TIME_KEY].dtype}. Convert them."
+        )
     unknown = int((~np.isfinite(adata.obs[TIME_KEY].to_numpy(dtype=float))).sum())
     if unknown:
         raise ValueError(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -52,6 +52,22 @@ def left_out(folder: Path, runs: list[Path]) -> list[str]:
     """Folders with expression that are no runs: they have no reference, or do not lie in ``network/seed/``."""
     found = {path.parent for path in folder.rglob("ExpressionData.csv*")}
     return [str(path.relative_to(folder)) for path in sorted(found - set(runs))]
+
+
+def of_seeds(runs: Sequence[Path], seeds: Sequence[str]) -> list[Path]:
+    """Runs of some seeds; says which networks have others only, unless all have."""
+    chosen = [run for run in runs if run.name in seeds]
+    without = sorted({run.parent.name for run in runs} - {run.parent.name for run in chosen})
+    if chosen and without:
+        print(f"without a run of the seeds {list(seeds)}, left out: {without}")
+    return chosen
+
+
+def say_left_out(folder: Path, runs: list[Path]) -> None:
+    """Name folders with expression that are no runs."""
+    skipped = left_out(folder, runs)
+    if skipped:
+        print(f"Expected network/seed/ with refNetwork.csv, left out: {skipped}")
 
 
 def label(run: Path) -> str:
@@ -92,6 +108,11 @@ def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     file = expression_file(run)
     expression = read_table(file).T
     genes = expression.columns.str.strip()
+    twice = list(genes[genes.duplicated()].unique())
+    if twice:
+        raise ValueError(
+            f"Expected every gene once in {file}, found {len(twice)} more than once: {twice[:3]}. Rename them."
+        )
     reference = read_reference(run / "refNetwork.csv")
     named = pd.unique(reference[["source", "target"]].to_numpy().ravel())
     lacking = [gene for gene in named if gene not in genes]
@@ -112,12 +133,24 @@ def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     return adata, reference
 
 
+def read_csv(path: Path, **settings) -> pd.DataFrame:
+    """A table with commas, whose path is named where it cannot be read."""
+    try:
+        return pd.read_csv(path, **settings)
+    except ValueError as error:  # pandas' own, and text of another encoding
+        raise ValueError(f"{path}: {error}") from error
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Numbers with names, which stay as they are written: 007 is no number there, and NA is a gene."""
-    table = pd.read_csv(path, index_col=0)
+    table = read_csv(path, index_col=0)
+    if table.shape[1] == 0:
+        raise ValueError(
+            f"Expected names and columns of numbers, with commas between them, in {path}, found one column."
+        )
     wrong = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     if wrong:
-        raise ValueError(f"Expected numbers in {path}, found others in {len(wrong)} columns: {wrong[:3]}.")
+        raise ValueError(f"Expected numbers in {path}, found others in {len(wrong)} columns: {wrong[:3]}. Remove them.")
     names = pd.read_csv(path, header=None, skiprows=1, usecols=[0], dtype=str, keep_default_na=False)[0]
     return table.set_axis(pd.Index(names, name=None), axis=0)
 
@@ -144,6 +177,8 @@ def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
     if len(small):
         print(f"{label(run)}: fewer than {MIN_CELLS} cells in {list(small)}, left out")
     times = times.drop(columns=small).dropna(how="all")
+    if times.empty:
+        raise ValueError(f"Expected lineages of {MIN_CELLS} cells or more in PseudoTime.csv of {run}, found none.")
     if len(times) < len(cells):
         print(f"{label(run)}: {len(cells) - len(times)} of {len(cells)} cells are in no lineage, left out")
     return times
@@ -151,10 +186,12 @@ def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
 
 def read_reference(path: Path) -> pd.DataFrame:
     """Edges ``source, target, weight``; a weight is the sign, 0 where there is none."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # NA is a gene
+    table = read_csv(path, dtype=str, keep_default_na=False).fillna("")  # NA is a gene
     missing = [column for column in ("Gene1", "Gene2") if column not in table]
     if missing:
         raise ValueError(f"Expected the columns Gene1, Gene2 and Type in {path}, found {list(table)}.")
+    if table.empty:
+        raise ValueError(f"Expected edges in {path}, found none.")
     table = table.apply(lambda column: column.str.strip())
     kind = table["Type"] if "Type" in table else pd.Series("", index=table.index)
     unknown = kind[~kind.isin(SIGNS)].unique()
@@ -290,9 +327,7 @@ def main() -> None:
         theirs = published(options.folder)
     except (ValueError, OSError) as error:
         parser.error(f"{options.folder / 'published_methods.csv'}: {error}")
-    skipped = left_out(options.folder, runs)
-    if skipped:
-        print(f"Expected network/seed/ with refNetwork.csv, left out: {skipped}")
+    say_left_out(options.folder, runs)
     silence()
     rows: list[dict] = []
     failed: dict[str, Exception] = {}

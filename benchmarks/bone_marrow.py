@@ -59,17 +59,23 @@ def prepared(adata: anndata.AnnData, donor: str, protocol: str) -> anndata.AnnDa
 
 
 def with_common_lineages(cells: dict[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
-    """Donors with the lineages that all of them have, and the cells in these; says which others are left out."""
-    names = {donor: list(adata.obsm["lineages"]) for donor, adata in cells.items()}
+    """Donors with the lineages that have cells in all of them, and these cells; says what is left out."""
+    names = {
+        donor: [name for name, own in adata.obsm["lineages"].items() if (own > 0).any()]
+        for donor, adata in cells.items()
+    }
     common = [name for name in next(iter(names.values())) if all(name in own for own in names.values())]
     if not common:
         raise ValueError(f"Expected lineages that all of {list(cells)} have, found none: {names}. Rename them.")
     result = {}
     for donor, adata in cells.items():
-        others = [name for name in names[donor] if name not in common]
+        others = [name for name in adata.obsm["lineages"] if name not in common]
         if others:
-            print(f"{donor}: lineages {others} are not in every donor, left out")
-            adata = adata[(adata.obsm["lineages"][common] > 0).any(axis=1).to_numpy()].copy()
+            kept = (adata.obsm["lineages"][common] > 0).any(axis=1).to_numpy()
+            print(
+                f"{donor}: lineages {others} are not in every donor, left out with {(~kept).sum()} of {adata.n_obs} cells"
+            )
+            adata = adata[kept].copy()
             adata.obsm["lineages"] = adata.obsm["lineages"][common]
         result[donor] = adata
     return result
@@ -93,14 +99,9 @@ def with_common_genes(cells: dict[str, anndata.AnnData]) -> dict[str, anndata.An
 
 
 def check_donors(
-    parser: argparse.ArgumentParser,
-    folder: Path,
-    fitted: Sequence[str],
-    predicted: Sequence[str] = (),
-    protocols: Sequence[str] = PROTOCOLS,
+    parser: argparse.ArgumentParser, folder: Path, donors: Sequence[str], protocols: Sequence[str] = PROTOCOLS
 ) -> None:
     """End with a message where donors cannot be fitted or predicted in these protocols, before anything is."""
-    donors = [*fitted, *predicted]
     _common.check_donors(parser, folder, donors)
     for protocol in protocols:
         with redirect_stdout(None), warnings.catch_warnings(action="ignore"):  # both come again with the fits
@@ -108,9 +109,9 @@ def check_donors(
                 cells = read_all(folder, donors, protocol)
             except ValueError as error:
                 parser.error(str(error))
-            for donor in fitted:
+            for donor, adata in cells.items():
                 try:
-                    sn.SparseNODE.setup_anndata(cells[donor], lineage_key=LINEAGE_KEYS[protocol])
+                    sn.SparseNODE.setup_anndata(adata, lineage_key=LINEAGE_KEYS[protocol])
                 except ValueError as error:
                     parser.error(f"{donor}, protocol {protocol!r}: {error}")
 
@@ -136,6 +137,11 @@ def run(folder: Path, names: Sequence[str], protocol: str, settings: dict, seed:
     # Other donors may leave lineages and genes out, and errors are sums over lineages.
     published = PUBLISHED if protocol == "paper" and names[0] == TRAIN and {*names} <= {*PUBLISHED} else {}
     regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
+    if not trained.var_names.isin(regulators).any():
+        raise SystemExit(
+            f"Expected transcription factors among the {trained.n_vars} genes that all of {list(names)} have, found none of the "
+            f"{len(regulators)} in transcription_factors.csv, which look like {regulators[:3]}."
+        )
     sn.SparseNODE.setup_anndata(trained, lineage_key=LINEAGE_KEYS[protocol])
     model = sn.SparseNODE(trained, objective="trajectory", seed=seed, **settings)
     start = time.perf_counter()
@@ -160,7 +166,7 @@ def main() -> None:
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="protocols to run")
     options = parser.parse_args()
     donors = (options.train, *options.test)
-    check_donors(parser, options.data, [options.train], options.test, options.protocols)
+    check_donors(parser, options.data, donors, options.protocols)
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     methods = {

@@ -1,6 +1,6 @@
 """Time of one optimisation step of every regularizer beside PathReg, and of 16 strengths beside one.
 
-Every model trains on S1D2 in the protocol of the paper (529 genes, 3 lineages, one shared field) in a fresh process, in turns, so that a
+Every model trains on S1D2 (or another ``--donor``) in the protocol of the paper (529 genes, 3 lineages, one shared field) in a fresh process, in turns, so that a
 busy machine slows all of them down alike.
 
 Columns: ``step_ms`` is the median time of one call of the optimiser (forward, backward, clipping, AdamW, proximal step);
@@ -78,18 +78,23 @@ def parse() -> argparse.Namespace:
     """Command line."""
     parser = _common.parser(__doc__.splitlines()[0])
     _common.add_data_argument(parser)
+    _common.add_donor_argument(parser)
     parser.add_argument("--steps", type=int, default=30, help="optimisation steps of each model")
     parser.add_argument("--repeats", type=int, default=3, help="fresh processes for each model")
     parser.add_argument("--task", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick:
         options.steps, options.repeats = 6, 1
+    if not options.task:  # tasks import what they measure themselves
+        from bone_marrow import check_donors
+
+        check_donors(parser, options.data, [options.donor], protocols=["paper"])
     return options
 
 
 def main() -> None:
     options = parse()
-    path = options.data / "bone_marrow" / "S1D2.h5ad"
+    path = options.data / "bone_marrow" / f"{options.donor}.h5ad"
     if options.task:
         regularizer, hidden, steps = options.task
         print(json.dumps(measure(path, regularizer, json.loads(hidden), int(steps))))
@@ -100,7 +105,7 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, (regularizer, hidden) in METHODS.items():
             task = ["--task", regularizer, json.dumps(hidden), str(options.steps)]
-            command = [sys.executable, __file__, "--data", str(options.data), *task]
+            command = [sys.executable, __file__, "--data", str(options.data), "--donor", options.donor, *task]
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode:
                 sys.exit(result.stderr)

@@ -146,6 +146,11 @@ def large_multiome(n_cells: int, n_peaks: int):
     return mdata, annotation, motifs
 
 
+def cells_file(data: Path) -> Path:
+    """Where the real cells are."""
+    return data / "erythropoiesis" / "mouse_bone_marrow.h5ad"
+
+
 def measure(task: str, data: Path, quick: bool) -> dict[str, object]:
     """In a fresh process: one task."""
     import resource
@@ -159,7 +164,7 @@ def measure(task: str, data: Path, quick: bool) -> dict[str, object]:
     if task == "prepare_trajectories":
         import anndata
 
-        adata = anndata.read_h5ad(data / "erythropoiesis" / "mouse_bone_marrow.h5ad")
+        adata = anndata.read_h5ad(cells_file(data))
         adata.X = adata.X.expm1() if hasattr(adata.X, "expm1") else np.expm1(adata.X)
         root = str(adata.obs_names[int(adata.obs["pseudotime"].argmin())])
         factors = list(adata.var_names[adata.var["is_tf"].astype(bool)])
@@ -202,6 +207,10 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.seeds = 1
+    if not cells_file(options.data).is_file():
+        parser.error(
+            f"Expected cells of erythropoiesis in {cells_file(options.data)}, found none. Name another --data."
+        )
     return options
 
 

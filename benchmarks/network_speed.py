@@ -12,7 +12,9 @@ import argparse
 import multiprocessing
 import resource
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import _common
@@ -52,6 +54,27 @@ def read(options: argparse.Namespace, name: str) -> tuple[anndata.AnnData, dict,
         regulators = pd.read_csv(path.parent / "transcription_factors.csv").iloc[:, 0].tolist()
         return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators
     return anndata.read_h5ad(path), {"time_key": "pseudotime"}, "is_tf"
+
+
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a message where a data set is missing or cannot be fitted, before anything is."""
+    missing = [str(source(options, name)) for name in options.datasets if not source(options, name).exists()]
+    if missing:
+        parser.error(f"Expected data in {missing}, found none. Name others in --data, --network or --donor.")
+    if "bone_marrow" in options.datasets:
+        _common.check_donors(parser, options.data, [options.donor])
+    import beeline
+
+    from sparsenode import SparseNODE
+
+    for name in options.datasets:
+        try:
+            with redirect_stdout(None), warnings.catch_warnings(action="ignore"):  # both come again with the fits
+                adata, keys, regulators = read(options, name)
+                SparseNODE.setup_anndata(adata, **keys)
+                SparseNODE(adata, objective="transport", regulators=regulators)
+        except beeline.FAILURES as error:
+            parser.error(f"{source(options, name)}: {error}")
 
 
 def fit(options: argparse.Namespace, name: str, method: str, removal: int | None) -> tuple[list, float, float]:
@@ -101,15 +124,11 @@ def main() -> None:
     parser.add_argument("--genie3-removals", type=int, default=0, help="the same for GENIE3, which takes long")
     parser.add_argument("--datasets", nargs="+", default=DATASETS, choices=DATASETS, help="what to measure on")
     parser.add_argument("--network", default="dyn-TF/0", help="BEELINE run, a folder beeline/NETWORK/SEED of the data")
-    parser.add_argument("--donor", default="S1D2", help="donor, a file bone_marrow/NAME.h5ad of the data")
+    _common.add_donor_argument(parser)
     options = parser.parse_args()
     if options.quick:
         options.datasets, options.removals, options.trees = ["beeline"], 1, 10
-    missing = [str(source(options, name)) for name in options.datasets if not source(options, name).exists()]
-    if missing:
-        parser.error(f"Expected data in {missing}, found none. Name others in --data, --network or --donor.")
-    if "bone_marrow" in options.datasets:
-        _common.check_donors(parser, options.data, [options.donor])
+    check(parser, options)
     rows = []
     for name in options.datasets:
         for method in ("sparsenode", "pearson", "genie3"):

@@ -1,8 +1,8 @@
 """Networks of the bone marrow, three donors and three lineages, against TF-target pairs from chromatin and motifs.
 
 One network is inferred from all cells of a donor (log1p of normalised counts, transcription factors as regulators) and scored
-among the transcription factors and the targets of each lineage's reference, without self edges. Nothing is chosen per donor or
-lineage. ``sparsenode, shuffled`` has pseudotime shuffled within lineages: what it scores is co-expression, not dynamics. Methods with
+among the transcription factors and the targets of each lineage's reference, without self edges: the columns ``source`` and ``target``,
+or else the first two, of ``reference_LINEAGE.csv.gz``. Nothing is chosen per donor or lineage. ``sparsenode, shuffled`` has pseudotime shuffled within lineages: what it scores is co-expression, not dynamics. Methods with
 ``, lineage`` see the lineage: ours reads its network, ``get_network(lineage)``, out of the same fit, and the others are given its cells
 alone. Rows ``sparsenode, ridge`` have another ridge than the default. The references were built from markers of cell types, which favours co-expression.
 """
@@ -26,16 +26,25 @@ from sparsenode import SparseNODE, tl
 from sparsenode.objectives import Transport
 
 DONORS = ("S1D2", "S1D1", "S2D1")
-LINEAGES = ("monocyte", "erythroid", "b_cell")
 BASELINES = ("pearson", "spearman", "genie3")
 RIDGES = (0.0, 2.0)
 KEYS = {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}
 
 
-def fit(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNODE:
-    """Our model, with the defaults of the transport objective unless told otherwise."""
+def made(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNODE:
+    """An untrained model, with the defaults of the transport objective unless told otherwise."""
     SparseNODE.setup_anndata(adata, **KEYS)
-    model = SparseNODE(adata, **{"objective": "transport", "regulators": regulators, **settings})
+    return SparseNODE(adata, **{"objective": "transport", "regulators": regulators, **settings})
+
+
+def read_regulators(folder: Path) -> list[str]:
+    """Transcription factors, the first column of their file."""
+    return pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
+
+
+def fit(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNODE:
+    """The same, trained."""
+    model = made(adata, regulators, **settings)
     model.train(
         train_size=1.0, key_added=None, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False
     )
@@ -45,12 +54,23 @@ def fit(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNODE
 def read_reference(folder: Path, lineage: str, genes: pd.Index) -> pd.DataFrame:
     """Pairs of a lineage among the genes of a donor, whose others no network can hold; says how many are left out."""
     reference = pd.read_csv(folder / f"reference_{lineage}.csv.gz")
-    reference.columns = ["source", "target", *reference.columns[2:]]
+    if reference.shape[1] < 2:
+        raise ValueError(
+            f"Expected source and target in reference_{lineage}.csv.gz, found the column {list(reference)}."
+        )
+    if not {"source", "target"} <= {*reference}:  # then the first two columns are
+        reference.columns = ["source", "target", *reference.columns[2:]]
     known = reference[reference[["source", "target"]].isin(list(genes)).all(axis=1)]
     if len(known) == 0:
         raise ValueError(
             f"Expected genes of the donor in the reference of {lineage!r}, found none: they look like {list(genes[:3])}, "
             f"those of the reference like {list(reference['source'][:3])}. Rename them."
+        )
+    is_true = truth(known)[1]
+    if is_true.all() or not is_true.any():
+        raise ValueError(
+            f"Expected pairs of a source and another target that are in the reference of {lineage!r}, and others that are not, found "
+            f"{is_true.sum()} of {len(is_true)} in it: nothing can be told apart. Take another reference."
         )
     if len(known) < len(reference):
         print(
@@ -59,12 +79,17 @@ def read_reference(folder: Path, lineage: str, genes: pd.Index) -> pd.DataFrame:
     return known
 
 
-def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
-    """Scores among all pairs of a transcription factor and a target of the reference."""
+def truth(reference: pd.DataFrame) -> tuple[pd.MultiIndex, np.ndarray]:
+    """All pairs of a transcription factor and another target of the reference, and which of them are in it."""
     sources, targets = np.unique(reference["source"]), np.unique(reference["target"])
     candidates = pd.MultiIndex.from_product([sources, targets], names=["source", "target"])
     candidates = candidates[candidates.get_level_values(0) != candidates.get_level_values(1)]
-    is_true = candidates.isin(pd.MultiIndex.from_frame(reference[["source", "target"]]))
+    return candidates, candidates.isin(pd.MultiIndex.from_frame(reference[["source", "target"]]))
+
+
+def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
+    """Scores among all pairs of a transcription factor and a target of the reference."""
+    candidates, is_true = truth(reference)
     weights = network.set_index(["source", "target"])["weight"].abs().reindex(candidates).fillna(0.0).to_numpy()
     precision, recall, _ = precision_recall_curve(is_true, weights)
     return {
@@ -79,13 +104,16 @@ def read(folder: Path, donor: str) -> tuple[anndata.AnnData, dict[str, pd.DataFr
     """Cells of a donor, and the reference of each of its lineages that has one."""
     adata = anndata.read_h5ad(folder / f"{donor}.h5ad")
     sc.pp.log1p(adata)
-    lineages = [name for name in LINEAGES if name in adata.obsm["lineages"]]
+    found = [path.name.removeprefix("reference_").removesuffix(".csv.gz") for path in folder.glob("reference_*.csv.gz")]
+    own, known = list(adata.obsm["lineages"]), {*found} - {"base"}
+    lineages = [name for name in own if name in known]
     if not lineages:
         raise ValueError(
-            f"Expected lineages with a reference, {list(LINEAGES)}, found {list(adata.obsm['lineages'])}. Rename them."
+            f"Expected lineages with a reference_LINEAGE.csv.gz in {folder}, {sorted(known)}, found {own}. Rename them."
         )
-    if len(lineages) < len(LINEAGES):
-        print(f"{donor}: without {sorted({*LINEAGES} - {*lineages})}, which are left out")
+    for reason, names in (("have no reference", {*own} - known), ("are not in the donor", known - {*own})):
+        if names:
+            print(f"{donor}: lineages {sorted(names)} {reason}, left out")
     return adata, {name: read_reference(folder, name, adata.var_names) for name in lineages}
 
 
@@ -93,7 +121,7 @@ def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
     """Rows of one donor."""
     adata, references = read(folder, donor)
     lineages = list(references)
-    regulators = pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
+    regulators = read_regulators(folder)
     rows = []
 
     def add(method: str, networks: dict[str, pd.DataFrame], start: float, seed: int = 0) -> None:
@@ -140,15 +168,16 @@ def main() -> None:
     donors = options.donors[: 1 if options.quick else None]
     _common.check_donors(parser, options.data, donors)
     silence()
+    folder = options.data / "bone_marrow"
     for donor in donors:
         try:
             with redirect_stdout(None):  # what is left out is said when it is
-                SparseNODE.setup_anndata(read(options.data / "bone_marrow", donor)[0], **KEYS)
-        except (ValueError, OSError) as error:
+                made(read(folder, donor)[0], read_regulators(folder))
+        except (ValueError, TypeError, OSError) as error:
             parser.error(f"{donor}: {error}")
     rows = []
     for donor in donors:
-        rows += run(options.data / "bone_marrow", donor, options.shuffles, options.trees)
+        rows += run(folder, donor, options.shuffles, options.trees)
         print(f"done: {donor}", flush=True)
     table = pd.DataFrame(rows).pivot_table(
         index=["donor", "lineage"], columns="method", values="auprc_ratio", aggfunc="median", sort=True

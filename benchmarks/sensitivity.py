@@ -68,15 +68,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder with networks, each with a folder per seed")
     parser.add_argument("--seeds", nargs="+", default=["0"], help="data seeds: folders of each network that are used")
     options = parser.parse_args()
-    runs = [run for run in beeline.find_runs(options.folder) if run.name in options.seeds]
+    found = beeline.find_runs(options.folder)
+    runs = beeline.of_seeds(found, options.seeds)
     if not runs:
         parser.error(
             f"Expected runs such as VSC/0/refNetwork.csv under {options.folder} with --seeds {options.seeds}, found none."
         )
+    beeline.say_left_out(options.folder, found)
     silence()
     failed: dict[str, Exception] = {}
     read = {run: beeline.attempt(beeline.label(run), partial(beeline.read, run), failed) for run in runs}
-    data = {run: found for run, found in read.items() if found is not None}
+    data = {run: cells for run, cells in read.items() if cells is not None}
     rows = []
     for setting, value, arguments in list(variants())[: 2 if options.quick else None]:
         for run, (adata, reference) in data.items():

@@ -22,6 +22,7 @@ from itertools import product
 
 import _common
 import anndata
+import bone_marrow
 import numpy as np
 import torch
 from _timing import TimedPlan, quiet
@@ -202,6 +203,7 @@ def parse() -> argparse.Namespace:
     """Command line."""
     parser = _common.parser(__doc__.splitlines()[0])
     _common.add_data_argument(parser)
+    _common.add_donor_argument(parser)
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[2, 1], help="torch threads: the published loop takes all"
     )
@@ -220,13 +222,14 @@ def parse() -> argparse.Namespace:
         options.blocks, options.block, options.published_block, options.warm_up = 3, 20, 3, 2
     if options.block % options.steps_per_epoch or options.blocks < 2:
         parser.error("--block must be a multiple of --steps-per-epoch, and --blocks at least 2")
+    bone_marrow.check_donors(parser, options.data, [options.donor], protocols=["paper"])
     return options
 
 
 def main() -> None:
     options = parse()
     quiet()
-    adata = _common.trajectories(anndata.read_h5ad(options.data / "bone_marrow" / "S1D2.h5ad"))
+    adata = _common.trajectories(anndata.read_h5ad(options.data / "bone_marrow" / f"{options.donor}.h5ad"))
     SparseNODE.setup_anndata(adata, time_key=_common.TIME_KEY, lineage_key=_common.LINEAGE_KEY)
     rows = []
     for threads, gates, fields, replicates in product(

@@ -1,7 +1,7 @@
 """What it says that an edge is in every half of the cells: BEELINE networks of half-samples, with pseudotime and without its order.
 
-``FOLDER`` has the layout that ``beeline.py`` reads; a run that fails is left out and named at the end. A row per network and seed, for the pseudotime as given and for a permuted one,
-where nothing drives anything: ``density``, the share of edges between different genes that are in the reference;
+``FOLDER`` has the layout that ``beeline.py`` reads; a run that fails is left out and named at the end. A row per network and
+seed, for the pseudotime as given and for a permuted one, where nothing drives anything: ``density``, the share of edges between different genes that are in the reference;
 ``in_all``, the share that is in the networks of all halves, and ``precision_in_all``, how many of these are in the reference;
 ``precision_strongest``, how many of as many edges of one fit to all cells, by strength; ``precision_others``, how many of those that
 some half lacks; ``correlation``, the median rank correlation between strengths of complementary halves.
@@ -59,6 +59,7 @@ def main() -> None:
     runs = beeline.find_runs(options.folder)
     if not runs:
         parser.error(f"Expected runs such as VSC/0/refNetwork.csv under {options.folder}, found none.")
+    beeline.say_left_out(options.folder, runs)
     silence()
     rows: list[dict] = []
     failed: dict[str, Exception] = {}

@@ -60,6 +60,7 @@ def refused(monkeypatch, capsys):
     def call(script, work, *arguments) -> str:
         monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
         monkeypatch.setattr(script, work, lambda *_: pytest.fail("too late"))
+        monkeypatch.setattr(script, "silence", lambda: None, raising=False)
         with pytest.raises(SystemExit):
             script.main()
         return capsys.readouterr().err
@@ -174,6 +175,25 @@ def test_folders_that_are_no_runs_are_found(beeline, run, tmp_path):
     assert beeline.left_out(tmp_path, beeline.find_runs(tmp_path)) == ["chain/8", "deep/chain/7"]
 
 
+def test_networks_without_a_seed_are_named(beeline, run, tmp_path, capsys):
+    other = tmp_path / "other" / "a-1"
+    other.mkdir(parents=True)
+    (other / "refNetwork.csv").touch()
+    runs = beeline.find_runs(tmp_path)
+    assert beeline.of_seeds(runs, ["7"]) == [run]
+    assert capsys.readouterr().out == "without a run of the seeds ['7'], left out: ['other']\n"
+    assert beeline.of_seeds(runs, ["7", "a-1"]) == runs
+    assert not beeline.of_seeds(runs, ["8"])
+    assert not capsys.readouterr().out
+
+
+def test_multiome_looks_for_its_cells_first(beeline, tmp_path, refused):
+    multiome = importlib.import_module("multiome")
+    said = refused(multiome, "recover", "--data", str(tmp_path))
+    assert re.search(r"cells of erythropoiesis in .*mouse_bone_marrow.h5ad, found none. Name another --data", said)
+    sys.modules.pop("multiome")
+
+
 def test_a_reference_without_signs(beeline, run):
     path = run / "refNetwork.csv"
     pd.read_csv(path)[["Gene2", "Gene1"]].to_csv(path, index=False)
@@ -195,12 +215,35 @@ def test_a_reference_without_signs(beeline, run):
             "two genes in every row of .*found 2 rows without",
         ),
         ("ExpressionData.csv", lambda t: t.assign(**{"7": "x"}), r"numbers in .*found others in 1 columns: \['7'\]"),
+        (
+            "ExpressionData.csv",
+            lambda t: t.replace("g3", "g1"),
+            r"every gene once in .*more than once: \['g1'\]. Rename",
+        ),
+        (
+            "ExpressionData.csv",
+            lambda t: t.iloc[:, :1],
+            "commas between them, in .*ExpressionData.csv, found one column",
+        ),
+        (
+            "PseudoTime.csv",
+            lambda t: t.iloc[:, [0, 3]],
+            "lineages of 10 cells or more in PseudoTime.csv of .*, found none",
+        ),
+        ("refNetwork.csv", lambda t: t.iloc[:0], "edges in .*refNetwork.csv, found none"),
         ("PseudoTime.csv", lambda t: t.iloc[:50], r"PseudoTime.csv of .*chain.7, 10 of 60 are missing: \["),
     ],
 )
 def test_files_that_cannot_be_read(beeline, run, name, change, message):
     change(pd.read_csv(run / name)).to_csv(run / name, index=False)
     with pytest.raises(ValueError, match=message):
+        beeline.read(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"Gene1,Gene2\ng0,\xe4\n"])
+def test_files_that_pandas_cannot_read_are_named(beeline, run, content):
+    (run / "refNetwork.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"refNetwork.csv: (No columns|'utf-8')"):
         beeline.read(run)
 
 
@@ -303,23 +346,60 @@ def test_donors_with_other_genes_dense_or_sparse(bone_marrow, donors, capsys):
         bone_marrow.read_all(donors, ["a", "b"], "paper")
 
 
-def test_pairs_of_genes_that_the_donor_lacks_are_left_out(bone_marrow, donors, capsys):
-    real_networks = importlib.import_module("real_networks")
-    folder = donors / "bone_marrow"
+@pytest.fixture
+def real_networks(bone_marrow):
+    yield importlib.import_module("real_networks")
+    sys.modules.pop("real_networks", None)
+
+
+def test_pairs_of_genes_that_the_donor_lacks_are_left_out(real_networks, tmp_path, capsys):
     pairs = pd.DataFrame({"gene": ["g1", "g0", "g3"], "target": ["g3", "g1", "g2"], "score": 1.0})
-    pairs.to_csv(folder / "reference_x.csv.gz", index=False)
-    found = real_networks.read_reference(folder, "x", pd.Index(["g3", "g1"]))
-    assert found[["source", "target"]].values.tolist() == [["g1", "g3"]]
-    assert capsys.readouterr().out == "x: 2 of 3 pairs have genes that the donor lacks, left out\n"
+    pairs.to_csv(tmp_path / "reference_x.csv.gz", index=False)
+    found = real_networks.read_reference(tmp_path, "x", pd.Index(["g3", "g1", "g0"]))
+    assert found[["source", "target"]].values.tolist() == [["g1", "g3"], ["g0", "g1"]]
+    assert capsys.readouterr().out == "x: 1 of 3 pairs have genes that the donor lacks, left out\n"
     with pytest.raises(ValueError, match="genes of the donor in the reference of 'x', found none"):
-        real_networks.read_reference(folder, "x", pd.Index(["other"]))
-    sys.modules.pop("real_networks")
+        real_networks.read_reference(tmp_path, "x", pd.Index(["other"]))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"source": ["g0"], "target": ["g1"]}, "in the reference of 'x', and .*found 1 of 1 in it"),
+        ({"source": ["g0"], "target": ["g0"]}, "found 0 of 0 in it"),
+        ({"source\ttarget": ["g0\tg1"]}, r"source and target in reference_x.csv.gz, found the column \['source.*'\]"),
+    ],
+)
+def test_references_that_tell_nothing_apart_are_refused(real_networks, tmp_path, table, message):
+    pd.DataFrame(table).to_csv(tmp_path / "reference_x.csv.gz", index=False)
+    with pytest.raises(ValueError, match=message):
+        real_networks.read_reference(tmp_path, "x", pd.Index(["g0", "g1"]))
+
+
+def test_lineages_are_those_with_a_reference(real_networks, donors, refused, capsys):
+    """Of any name, with the sources in any column of theirs."""
+    folder = donors / "bone_marrow"
+    said = refused(real_networks, "run", "--data", str(donors), "--donors", "a", "b")
+    assert re.search(r"error: a: Expected lineages with a reference.*, \[\], found \['x', 'y'\]", said)
+    pairs = pd.DataFrame({"score": 1.0, "target": ["g1", "g2", "g3"], "source": ["g0", "g0", "g1"]})
+    for name in ("x", "z", "base"):
+        pairs.to_csv(folder / f"reference_{name}.csv.gz", index=False)
+    pd.DataFrame({"gene": ["g7"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    said = refused(real_networks, "run", "--data", str(donors), "--donors", "a")
+    assert re.search("error: a: Expected .*regulators.*g7", said)
+    capsys.readouterr()
+    references = real_networks.read(folder, "a")[1]
+    assert capsys.readouterr().out == (
+        "a: lineages ['y'] have no reference, left out\na: lineages ['z'] are not in the donor, left out\n"
+    )
+    assert list(references) == ["x"]
+    assert references["x"]["source"].tolist() == ["g0", "g0", "g1"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train", "a", "--test", "c"], r"Expected \['c.h5ad'\] in .*bone_marrow, found none"),
+        (["--train", "a", "--test", "c"], r"Expected \['c.h5ad'\] in .*, found none. Donors there: \['a', 'b'\]"),
         (["--train", "a", "--test", "a"], r"Expected every donor once, found \('a', 'a'\)"),
     ],
 )
@@ -339,11 +419,17 @@ def test_donors_are_looked_for_first(bone_marrow, donors, refused, arguments, me
             lambda adata: adata.obsm["lineages"] & (np.arange(60) >= 4)[:, None],
             "every cell in a lineage, found 4 in none",
         ),
-        (lambda adata: adata.obsm["lineages"].add_suffix("2"), r"lineages that all of \['b', 'a'\] have, found none"),
+        (lambda adata: adata.obsm["lineages"].add_suffix("2"), r"lineages that all of \['.', '.'\] have, found none"),
         (
             lambda adata: adata.obsm["lineages"].assign(x=True, y=np.arange(60) > 55),
             "at least 10 cells in every trajectory.*in 'y'",
         ),
+        (lambda adata: adata.obsm["lineages"].assign(x="True"), r"b: Expected booleans or .*found others in \['x'\]"),
+        (
+            lambda adata: adata.obsm["lineages"].astype(float).replace(0, np.nan),
+            r"b: .*lineages'\], found missing ones",
+        ),
+        (lambda adata: adata.obs["dpt_pseudotime"].astype(str), "b: Expected numbers in adata.obs"),
     ],
 )
 def test_donors_are_checked_before_a_fit(bone_marrow, donors, refused, change, message):
@@ -355,8 +441,31 @@ def test_donors_are_checked_before_a_fit(bone_marrow, donors, refused, change, m
     else:
         adata.obsm["lineages"] = changed
     adata.write_h5ad(path)
-    arguments = ["--data", str(donors), "--train", "b", "--test", "a", "--protocols", "recommended"]
-    assert re.search(f"error: .*{message}", refused(bone_marrow, "run", *arguments))
+    for trained, predicted in ("ba", "ab"):
+        arguments = ["--data", str(donors), "--train", trained, "--test", predicted, "--protocols", "recommended"]
+        assert re.search(f"error: .*{message}", refused(bone_marrow, "run", *arguments))
+
+
+def test_regulators_that_are_no_genes_are_found_before_a_fit(bone_marrow, donors, monkeypatch):
+    pd.DataFrame({"gene": ["g0", "g2"]}).to_csv(donors / "bone_marrow" / "transcription_factors.csv", index=False)
+    monkeypatch.setattr(sn, "SparseNODE", None)
+    with pytest.raises(SystemExit, match=r"among the 2 genes that all of \['a', 'b'\] have, found none of the 2 in"):
+        bone_marrow.run(donors, ["a", "b"], "recommended", {}, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda adata: adata[:, ["g3", "g3"]], r"b: Expected every gene once, found 1 more than once: \['g3'\]"),
+        (lambda adata: AnnData(adata.X - 3.5, adata.obs, adata.var, obsm=adata.obsm), "b: Expected normalised counts"),
+        (lambda adata: AnnData(adata.X * np.nan, adata.obs, adata.var, obsm=adata.obsm), "found 120 values that are"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_expression_of_donors_is_checked(bone_marrow, donors, refused, change, message):
+    path = donors / "bone_marrow" / "b.h5ad"
+    change(anndata.read_h5ad(path)).write_h5ad(path)
+    assert re.search(message, refused(bone_marrow, "run", "--data", str(donors), "--train", "a", "--test", "b"))
 
 
 def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys):
@@ -367,7 +476,17 @@ def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys
     cells = bone_marrow.read_all(donors, ["a", "b"], "recommended")
     assert {name: found.n_obs for name, found in cells.items()} == {"a": 50, "b": 55}
     assert [list(found.obsm["lineages"]) for found in cells.values()] == [["x"], ["x"]]
-    assert "b: lineages ['z'] are not in every donor, left out" in capsys.readouterr().out
+    printed = "a: lineages ['y'] are not in every donor, left out with 10 of 60 cells\n"
+    assert capsys.readouterr().out.startswith(
+        printed + "b: lineages ['z'] are not in every donor, left out with 5 of 60"
+    )
+    adata.obsm["lineages"] = adata.obsm["lineages"].rename(columns={"z": "y"}) & [False, True]  # nor if without cells
+    adata[5:].write_h5ad(path)
+    again = bone_marrow.read_all(donors, ["a", "b"], "recommended")
+    assert [list(found.obsm["lineages"]) for found in again.values()] == [["x"], ["x"]]
+    assert capsys.readouterr().out.startswith(
+        printed + "b: lineages ['y'] are not in every donor, left out with 0 of 55"
+    )
 
 
 def test_the_protocol_of_the_paper_wants_every_time_and_says_what_it_drops(bone_marrow, donors, capsys):
@@ -385,17 +504,6 @@ def test_no_rows_replace_no_results(bone_marrow, tmp_path):
     with pytest.raises(SystemExit, match=r"Expected rows for donors.csv, found none"):
         sys.modules["_common"].save("donors", [], SimpleNamespace(quick=False, output=tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_donor_without_a_reference_is_found_first(bone_marrow, donors, monkeypatch, capsys):
-    real_networks = importlib.import_module("real_networks")
-    monkeypatch.setattr(sys, "argv", ["real_networks.py", "--data", str(donors), "--donors", "a", "b"])
-    for name, value in (("silence", lambda: None), ("run", lambda *_: pytest.fail("too late"))):
-        monkeypatch.setattr(real_networks, name, value)
-    with pytest.raises(SystemExit):
-        real_networks.main()
-    assert re.search(r"error: a: Expected lineages with a reference.*found \['x', 'y'\]", capsys.readouterr().err)
-    sys.modules.pop("real_networks")
 
 
 @pytest.fixture
@@ -484,6 +592,26 @@ def test_timings_look_for_their_data_first(network_speed, donors, refused):
     assert re.search(r"Expected data in \['[^']*beeline.chain.7'\], found none", said)
 
 
+def test_timings_try_every_data_set_first(network_speed, beeline, run, donors, refused):
+    """The first is fine, and would be measured before the second fails."""
+    (donors / "beeline").symlink_to(run.parents[1])
+    pd.DataFrame({"gene": ["g7"]}).to_csv(donors / "bone_marrow" / "transcription_factors.csv", index=False)
+    arguments = ["--data", str(donors), "--datasets", "beeline", "bone_marrow", "--network", "chain/7", "--donor", "a"]
+    assert re.search("a.h5ad: Expected .*regulators.*g7", refused(network_speed, "measure", *arguments))
+    (run / "PseudoTime.csv").unlink()
+    assert re.search(r"chain.7: .*No such file.*PseudoTime.csv", refused(network_speed, "measure", *arguments))
+
+
+@pytest.mark.parametrize(("name", "work"), [("speed", "compare"), ("methods", "measure")])
+def test_timings_of_steps_check_their_donor_first(bone_marrow, donors, refused, name, work):
+    script = importlib.import_module(name)
+    said = refused(script, work, "--data", str(donors), "--donor", "c")
+    assert re.search(r"Expected \['c.h5ad'\] in .*Donors there: \['a', 'b'\]", said)
+    said = refused(script, work, "--data", str(donors), "--donor", "a")
+    assert "a: Expected more than 30 cells in every lineage" in said
+    sys.modules.pop(name)
+
+
 def test_objectives_say_where_no_networks_are(limits, tmp_path, monkeypatch):
     objectives = importlib.import_module("objectives")
     (tmp_path / "beeline").mkdir()
@@ -526,6 +654,8 @@ def test_scripts_over_runs_leave_out_a_bad_one(
     script = importlib.import_module(name)
     (tmp_path / "bad" / "7").mkdir(parents=True)
     (tmp_path / "bad" / "7" / "refNetwork.csv").touch()
+    (tmp_path / "deep" / "chain" / "7").mkdir(parents=True)
+    (tmp_path / "deep" / "chain" / "7" / "ExpressionData.csv").touch()
 
     def measure(adata, reference, settings):
         if isinstance(settings, dict) and getattr(settings.get("objective"), "ridge", None) == 2.0:
@@ -538,7 +668,9 @@ def test_scripts_over_runs_leave_out_a_bad_one(
     with pytest.raises(SystemExit) as stop:
         script.main()
     assert stop.value.code == 1
-    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    printed = capsys.readouterr()
+    assert "left out: ['deep/chain/7']" in printed.out
+    failed = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
     assert [line[len("failed: ") :][: len(start)] for line, start in zip(failed, failures, strict=True)] == failures
     assert len(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == n_rows
     sys.modules.pop(name)
@@ -554,6 +686,63 @@ def motion(monkeypatch):
     yield module
     for name in ("motion", "_recordings", "_paper", "_common"):
         sys.modules.pop(name, None)
+
+
+def test_paths_check_walks_and_donor_first(motion, donors, tmp_path, monkeypatch, capsys):
+    paths = importlib.import_module("regularization_paths")
+    monkeypatch.setattr(sys.modules["_paper"], "spread", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(sys, "argv", ["paths", "--data", str(donors), "--donor", "c", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        paths.main()
+    assert re.search(r"'walks' recordings, found none at .*with --data\.\n", capsys.readouterr().err)
+    monkeypatch.setattr(sys.modules["_recordings"], "check", lambda *_: None)
+    with pytest.raises(SystemExit):
+        paths.main()
+    assert "Expected ['c.h5ad'] in" in capsys.readouterr().err
+    for name in ("regularization_paths", "second_order", "bone_marrow"):
+        sys.modules.pop(name)
+
+
+@pytest.fixture
+def bone_marrow_tables(real_networks, motion, monkeypatch):
+    module = importlib.import_module("bone_marrow_tables")
+    monkeypatch.setattr(module, "LINEAGES", ("x", "y"))
+    yield module
+    sys.modules.pop("bone_marrow_tables")
+
+
+def test_references_are_read_before_a_fit(bone_marrow_tables, donors, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["_paper"], "spread", lambda *_: pytest.fail("too late"))
+
+    def said(*names, output="out", skip="0") -> str:
+        arguments = ["--data", str(donors), "--output", str(tmp_path / output), "--skip", skip, "--donors", *names]
+        monkeypatch.setattr(sys, "argv", ["bone_marrow_tables.py", *arguments])
+        with pytest.raises(SystemExit):
+            bone_marrow_tables.main()
+        return capsys.readouterr().err
+
+    folder = donors / "bone_marrow"
+    # long enough for the paper's protocol
+    for name in "ab":
+        adata = anndata.read_h5ad(folder / f"{name}.h5ad")
+        adata.obsm["lineages"] = pd.DataFrame({"x": True, "y": np.arange(60) < 58}, index=adata.obs_names)
+        adata.write_h5ad(folder / f"{name}.h5ad")
+    pairs = pd.DataFrame({"source": ["g1", "g0"], "target": ["g3", "g1"]})
+    pd.DataFrame({"gene": ["g0"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    pairs.to_csv(folder / "reference_x.csv.gz", index=False)
+    assert "table to add to with --skip, bone_marrow.csv in" in said("a", "b", skip="1")
+    assert "two donors or more in --donors, of which the first is fitted, found ['a']" in said("a")
+    assert "found 1 of 1 in it" in said("a", "b")  # of genes of both donors
+    AnnData(adata.X[:, [0, 1, 1]], adata.obs, pd.DataFrame(index=["g3", "g1", "g0"]), obsm=adata.obsm).write_h5ad(
+        folder / "b.h5ad"
+    )
+    assert "reference_y.csv.gz" in said("a", "b")
+    pairs.to_csv(folder / "reference_y.csv.gz", index=False)
+    pd.DataFrame({"gene": ["g3"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    assert "Expected some of 2 candidate edges to be in `reference`, found none" in said("a", "b")
+    adata.obsm["lineages"] = adata.obsm["lineages"][["x"]]
+    adata.write_h5ad(folder / "b.h5ad")
+    assert "in all of ['a', 'b'], found ['x'] in all. Leave donors out." in said("a", "b")
 
 
 @pytest.fixture

@@ -59,6 +59,12 @@ def arguments(description: str | None) -> Any:
     return parser
 
 
+def check_skip(parser: argparse.ArgumentParser, name: str, options: Any) -> None:
+    """End with a message where there is no table to add to, before anything is fitted."""
+    if options.skip and not options.quick and not (options.output / f"{name}.csv").exists():
+        parser.error(f"Expected the table to add to with --skip, {name}.csv in {options.output}, found none.")
+
+
 def count(text: str, lowest: int = 1) -> int:
     """A whole number from the command line that is not too small."""
     if not text.isdecimal() or int(text) < lowest:

@@ -20,6 +20,7 @@ PARTS = ("folds", "methods", "levers", "golf", "coordinates")
 SHORTEST = 15  # frames that are kept: two thirds of them are fitted, and a fit needs ten
 FIXES = {
     "walking": "Name another folder with --data, or recordings of your own with --skeleton and --trials.",
+    "walks": "Name another folder with --data.",
     "golf": "Name another folder with --data, or leave golf out with --parts.",
     "other": "Correct --skeleton, or leave trials out of --trials.",
 }

@@ -250,8 +250,7 @@ def main() -> None:
     parser = _paper.arguments(__doc__.splitlines()[0])
     _recordings.add_arguments(parser)
     options = parser.parse_args()
-    if options.skip and not options.quick and not (options.output / "motion.csv").exists():
-        parser.error(f"Expected the table to add to with --skip, motion.csv in {options.output}, found none.")
+    _paper.check_skip(parser, "motion", options)
     walks, golf = _recordings.chosen(parser, options)
     n_seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
     plan = planned(walks, golf, options.held_out, options.parts)[: 1 if options.quick else None]

@@ -2,13 +2,15 @@
 
 The data sets are the fixed system of second order with 5 % noise, fitted to accelerations and refitted to trajectories as in
 ``second_order.py``; four walking trials of subject 07, 40 frames a second, with the recipe of ``motion.py``; and donor S1D2 of the
-bone marrow. Errors are shares of the variance around the trajectory means, on training and held-out observations; extrapolation
-is the business of the other scripts.
+bone marrow, or another ``--donor``. Errors are shares of the variance around the trajectory means, on training and held-out
+observations; extrapolation is the business of the other scripts.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Container
 from typing import Any
 
 import _paper
@@ -20,6 +22,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import second_order as system
+from bone_marrow import TRAIN, check_donors
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, LassoNet, PathReg
@@ -42,18 +45,23 @@ def second_order(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     return adata, {"time_key": "time", "batch_key": "trial"}, system.SETTINGS
 
 
+def walks(options: Any) -> _recordings.Recordings:
+    """The walking trials."""
+    folder = options.data / "motion_capture"
+    files = tuple(folder / f"{trial}.amc" for trial in _recordings.TRIALS)
+    return _recordings.Recordings("walks", folder / "07.asf", files)
+
+
 def walking(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     """Components of all walking trials, with mirror images and late starts."""
-    folder = options.data / "motion_capture"
-    files = [folder / f"{trial}.amc" for trial in _recordings.TRIALS]
-    frames = sn.datasets.read_motion_capture(folder / "07.asf", files, step=3)
     settings = {name: value for name, value in motion.SETTINGS.items() if name != "regularizer"}
+    frames = walks(options).read(3)
     return sn.pp.prepare_motion(frames, **motion.PREPARE), {"time_key": "time", "batch_key": "trial"}, settings
 
 
 def bone_marrow(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     """The training donor, log-transformed."""
-    adata = anndata.read_h5ad(options.data / "bone_marrow" / "S1D2.h5ad")
+    adata = anndata.read_h5ad(options.data / "bone_marrow" / f"{options.donor}.h5ad")
     sc.pp.log1p(adata)
     return adata, {"lineage_key": "lineages"}, {"objective": "trajectory"}
 
@@ -90,6 +98,15 @@ def work(name: str, method: str, options: Any) -> list[dict]:
     return [about | row for row in model.get_regularization_path().to_dict("records")]
 
 
+def check(parser: argparse.ArgumentParser, options: Any, names: Container[str]) -> None:
+    """End with a message where a data set is missing or cannot be used, before anything is fitted."""
+    _paper.check_skip(parser, "regularization_paths", options)
+    if "walking" in names:
+        _recordings.check(parser, walks(options), 3, motion.PREPARE)
+    if "bone marrow" in names:
+        check_donors(parser, options.data, [options.donor], protocols=["recommended"])
+
+
 def figure(table: pd.DataFrame, options: Any) -> None:
     """Held-out error against sparsity along the paths, medians over seeds."""
     names = [name for name in DATA if name in set(table["data"])]
@@ -108,9 +125,13 @@ def figure(table: pd.DataFrame, options: Any) -> None:
 
 def main() -> None:
     """One fit per data set and method."""
-    options = _paper.arguments(__doc__.splitlines()[0]).parse_args()
+    parser = _paper.arguments(__doc__.splitlines()[0])
+    parser.add_argument("--donor", default=TRAIN, help="donor, a file bone_marrow/NAME.h5ad of the data")
+    options = parser.parse_args()
     plan = [(name, method, options) for name in DATA for method in METHODS]
-    rows = _paper.spread(work, plan[:1] + plan[4:6] if options.quick else plan, options)
+    plan = plan[:1] + plan[4:6] if options.quick else plan
+    check(parser, options, {name for name, *_ in plan})
+    rows = _paper.spread(work, plan, options)
     about = {"epochs": EPOCHS, "range": RANGE, "n_strengths": N_STRENGTHS, "seeds_of": SEEDS}
     table = _paper.save("regularization_paths", rows, options, **about)
     if not options.quick:

@@ -147,6 +147,7 @@ def main() -> None:
     parser = _paper.arguments(__doc__.splitlines()[0])
     parser.add_argument("--systems", type=int, default=20, help="number of random systems")
     options = parser.parse_args()
+    _paper.check_skip(parser, "second_order", options)
     few = ["C-NODE", "PathReg", "base, paper"]
     if options.quick:
         plan = [("fixed", 0, 0.0, False, method, 0) for method in few]
