@@ -85,6 +85,19 @@ def test_fewer_cells_than_knots():
     np.testing.assert_allclose(found.curvatures[0], 0.0, atol=0.1)
 
 
+@pytest.mark.parametrize("origin", [5.0, -30.0, 1000.0])
+def test_the_origin_does_not_matter_where_cells_can_be_interpolated(origin):
+    """With fewer cells than coefficients next to nothing is left of squared errors, and rounding grows with the values."""
+    rng = np.random.default_rng(2)
+    times = [np.sort(rng.uniform(0, 1, 12)) for _ in range(3)]
+    curves = [np.column_stack([np.exp(-2 * t), np.sin(3 * t), t]) + rng.normal(0, 0.02, (12, 3)) for t in times]
+    plain = _smooth(_statistics(times, curves, n_knots=17))
+    moved = _smooth(_statistics(times, [x + origin for x in curves], n_knots=17))
+    np.testing.assert_allclose(moved.states - origin, plain.states, atol=1e-6)
+    np.testing.assert_allclose(moved.derivatives, plain.derivatives, atol=1e-6)
+    np.testing.assert_allclose(moved.precision, plain.precision, rtol=1e-6)
+
+
 def test_the_minimum_is_that_of_the_penalised_error():
     """Against the normal equations of the cells themselves, at the smoothness that brute force finds best."""
     rng = np.random.default_rng(1)

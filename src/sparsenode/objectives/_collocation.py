@@ -11,6 +11,7 @@ from sparsenode.objectives._statistics import TrajectoryStatistics
 # Smoothness in powers of ten, relative to the mean number of cells of a trajectory; the best one of every variable is chosen.
 _LOWEST, _HIGHEST, _STEP = -16.0, 1.0, 0.5
 _RIDGE = 1e-13  # keeps the normal equations regular where a trajectory has gaps, relative to the mean weight of a knot
+_LEFT = 1e-4  # share of degrees of freedom that residuals keep; with fewer, where cells can be interpolated, they are rounding
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def smooth(statistics: TrajectoryStatistics, spans: np.ndarray) -> SmoothedTraje
         fit = (solution * (gram @ solution - 2.0 * cross)).sum((0, 1)) + statistics.square.sum(0)
         freedom = (root * (gram @ root)).sum()
         left = 1.0 - freedom / statistics.weight.sum()
-        error[index] = np.maximum(fit, 0.0) / left**2 if left > 1e-6 else np.inf
+        error[index] = np.maximum(fit, 0.0) / left**2 if left > _LEFT else np.inf
     chosen = error.argmin(0)
     n_knots, second = size // 2, _second_derivative(size // 2)
     solution, variance = np.empty_like(cross), np.empty((2, n_trajectories, n_knots, n_vars))

@@ -61,6 +61,8 @@ class TrajectoryStatistics:
         Total weight of the cells, M.
     total
         Weighted sum of expression, M × d.
+    origin
+        What was subtracted from expression in these sums, d: a constant near the data guards them against cancellation.
     """
 
     gram: np.ndarray
@@ -68,11 +70,12 @@ class TrajectoryStatistics:
     square: np.ndarray
     weight: np.ndarray
     total: np.ndarray
+    origin: np.ndarray
 
     @property
     def mean(self) -> np.ndarray:
         """Weighted mean expression of every trajectory, M × d."""
-        return self.total / np.maximum(self.weight, np.finfo(float).tiny)[:, None]
+        return self.origin + self.total / np.maximum(self.weight, np.finfo(float).tiny)[:, None]
 
     def __sub__(self, other: TrajectoryStatistics) -> TrajectoryStatistics:
         """Statistics of the cells that are not among those of the other."""
@@ -82,10 +85,12 @@ class TrajectoryStatistics:
             self.square - other.square,
             self.weight - other.weight,
             self.total - other.total,
+            self.origin,
         )
 
     def centred(self, centre: np.ndarray) -> TrajectoryStatistics:
         """The statistics of ``X - centre``, for a centre of shape M × d."""
+        centre = centre - self.origin
         knots = self.gram.shape[1] // 2
         # The first K columns of the basis sum to one in every row, so G applied to them gives H'W1.
         basis_sum = self.gram[:, :, :knots].sum(2)
@@ -94,6 +99,7 @@ class TrajectoryStatistics:
             cross=self.cross - basis_sum[:, :, None] * centre[:, None, :],
             square=self.square - 2 * centre * self.total + self.weight[:, None] * centre**2,
             total=self.total - self.weight[:, None] * centre,
+            origin=np.zeros_like(self.origin),
         )
 
 
@@ -166,10 +172,9 @@ class _Accumulator:
         self.total[trajectory] += weights @ x
         self.weight[trajectory] += weights.sum()
 
-    def result(self, shift: np.ndarray) -> TrajectoryStatistics:
-        """Statistics of the data before ``shift`` was subtracted from it."""
-        shifted = TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.total)
-        return shifted.centred(-np.broadcast_to(shift, self.total.shape))
+    def result(self, origin: np.ndarray) -> TrajectoryStatistics:
+        """Statistics of the data from which ``origin`` was subtracted."""
+        return TrajectoryStatistics(self.gram, self.cross, self.square, self.weight, self.total, origin)
 
 
 def _weights_in_bins(times: np.ndarray, weights: np.ndarray) -> sparse.csr_array:
@@ -212,13 +217,12 @@ def stream(
     bin_weight = np.zeros((n_trajectories, N_BINS))
     bin_total = np.zeros((n_trajectories, N_BINS, n_vars))
     early = [np.zeros((len(rows), n_vars)) for rows in cells.early]
-    shift: np.ndarray | None = None
+    origin: np.ndarray | None = None
     low, high = np.full(n_vars, np.inf), np.full(n_vars, -np.inf)
     for first, x in chunks:
         rows = slice(first, first + len(x))
-        # Any constant near the data guards the sums of squares against cancellation.
-        shift = x.mean(0) if shift is None else shift
-        shifted = x - shift
+        origin = x.mean(0) if origin is None else origin
+        shifted = x - origin
         initial += cells.initial_weights[rows].T @ x
         low = np.minimum(low, x[training[rows]].min(0, initial=np.inf))
         high = np.maximum(high, x[training[rows]].max(0, initial=-np.inf))
@@ -235,9 +239,9 @@ def stream(
             bin_total[m] += in_bins @ x[chosen]
             here = (cells.early[m] >= first) & (cells.early[m] < first + len(x))
             early[m][here] = x[cells.early[m][here] - first]
-    if shift is None:
+    if origin is None:
         raise ValueError("Expected at least one cell, found none.")
-    results = {name: accumulator.result(shift) for name, accumulator in accumulators.items()}
+    results = {name: accumulator.result(origin) for name, accumulator in accumulators.items()}
     whole, first_halves = results["training"], [results[f"half {i}"] for i in range(len(halves))]
     return StreamedData(
         training=whole,
