@@ -94,6 +94,36 @@ def test_parameters_are_those_of_the_signature(name):
     assert _entries(_sections(member).get("Parameters", "")) == parameters
 
 
+NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?"
+STATED = re.compile(rf"Default: (``.+?``|{NUMBER}(?:(?:, | and ){NUMBER})*)|(``[^`]+``|{NUMBER})(?:, the| by) default")
+
+
+def _defaults(name: str) -> list[tuple[list[Any], list[Any]]]:
+    """Defaults that a docstring states as numbers or code, and those of the signature, for one or several parameters."""
+    parameters, found = inspect.signature(PUBLIC[name]).parameters, []
+    section = _sections(PUBLIC[name]).get("Parameters", "")
+    for names, text in re.findall(r"^(\w[\w, ]*)\n((?: .*\n?|\n)+)", section, re.MULTILINE):
+        match, values = STATED.search(" ".join(text.split())), [parameters[key].default for key in names.split(", ")]
+        if match and None not in values:  # where it is None the value depends on others
+            text = match[1] or match[2]
+            stated = (
+                [text.strip("`")] if "`" in text else [number.replace(",", "") for number in re.findall(NUMBER, text)]
+            )
+            flat = [one for value in values for one in (value if isinstance(value, tuple) else [value])]
+            found.append(([ast.literal_eval(value) for value in stated], flat))
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTED if "Default: " in (inspect.getdoc(PUBLIC[name]) or "")])
+def test_defaults_are_those_of_the_signature(name):
+    for stated, default in _defaults(name):
+        assert (stated * len(default) if len(stated) == 1 else stated) == default
+
+
+def test_most_defaults_are_stated():
+    assert sum(len(_defaults(name)) for name in DOCUMENTED if "Parameters" in _sections(PUBLIC[name])) > 80
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_returned_values_are_documented(name):
     returned = inspect.signature(PUBLIC[name]).return_annotation

@@ -39,10 +39,11 @@ def test_velocity_with_a_shared_field_and_memberships(fitted_donors, numpy_field
     np.testing.assert_allclose(model.get_velocity(replicate=replicate), clock[:, None] * slopes, atol=1e-4)
 
 
-def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit, quietly):
+@pytest.mark.parametrize("initial_state", ["kernel", "learned"])
+def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit, quietly, initial_state):
     """The skip times the initial state of the trajectory of each cell, for the replicate that is asked for."""
-    penalty = sn.regularizers.LassoNet(0.01, skip="outer")
-    model = fit(adata, regularizer=penalty, n_seeds=2, train={"schedule": "sparse"})
+    penalty, train = sn.regularizers.LassoNet(0.01, skip="outer"), {"schedule": "sparse", "plan_kwargs": {"lr": 0.1}}
+    model = fit(adata, regularizer=penalty, n_seeds=2, train=train, initial_state=initial_state)
     plain = copy.deepcopy(model)
     with torch.no_grad():
         plain.module.field.weights[-1].zero_()
@@ -88,3 +89,20 @@ def test_velocity_of_some_cells(fitted, indices):
 def test_velocity_of_a_mask(fitted):
     mask = np.arange(120) % 3 == 0
     np.testing.assert_allclose(fitted.get_velocity(indices=mask), fitted.get_velocity()[mask], atol=1e-5)
+
+
+def test_velocity_in_second_order_is_the_slope_of_the_trajectories_of_a_cell(make_adata, fit, quietly):
+    """By its memberships, which need not sum to one, against differences of predictions at times on either side."""
+    adata, step = make_adata(), 1e-3
+    adata.obsm["memberships"] *= np.random.default_rng(0).uniform(0.2, 1.0, (adata.n_obs, 1))
+    model = fit(adata, {"lineage_key": "memberships"}, order=2)
+    times, shares = adata.obs[TIME].to_numpy(), adata.obsm["memberships"].to_numpy()
+    shares = shares / shares.sum(1, keepdims=True)
+    inside = (times > 0.6) & (times < 1.9)
+    rows = np.append(*(np.flatnonzero(inside & ((shares.min(1) > 0) == shared))[:10] for shared in (True, False)))
+    assert len(rows) == 20
+    grid = np.unique(np.concatenate([times[rows] - step, times[rows] + step]))
+    states = quietly(model, grid)
+    before, after = (states[:, np.searchsorted(grid, times[rows] + shift)] for shift in (-step, step))
+    expected = np.einsum("cm,mcg->cg", shares[rows], (after - before) / (2 * step))
+    np.testing.assert_allclose(model.get_velocity(indices=rows), expected, rtol=0.01, atol=0.01)

@@ -108,6 +108,28 @@ def test_a_field_is_calmed_as_a_whole_by_halves(make_module, skip):
     assert diverging(module) == [0]
 
 
+@pytest.mark.parametrize("field", [0, 1])
+def test_lineages_of_a_replicate_are_calmed_together(make_module, field):
+    """Whichever of them flies off; fields of other replicates stay as they are."""
+    module = make_module(seeds=(0, 1), order=2, hidden=(5,), fields="lineage", solver=Solver("rk4"))
+    generator = torch.Generator().manual_seed(0)
+    last = (*module.field.weights[1:], module.field.biases[-1])
+    with torch.no_grad():
+        for parameter in module.field.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        for parameter in last:
+            parameter[2 + field] *= 2000.0  # the first two networks are those of the other replicate
+    before = [parameter.detach().clone() for parameter in last]
+    assert diverging(module) == [1]
+    _start._calm(module)
+    assert diverging(module) == []
+    for found, was in zip(last, before, strict=True):
+        assert torch.equal(found[:2], was[:2])
+        ratio = torch.log2(was[2:] / found.detach()[2:])
+        torch.testing.assert_close(ratio, ratio.mean().round().expand_as(ratio))
+        assert ratio.mean() > 0.5
+
+
 def test_the_linear_start_of_a_lineage_knows_no_trajectories_but_its_own():
     """Whatever their number: here three of one lineage, and two of the other, which are no more than they were alone."""
     generator = torch.Generator().manual_seed(5)

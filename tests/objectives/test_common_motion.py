@@ -75,6 +75,9 @@ def test_it_is_that_of_a_regression_between_windows():
     expected = (apart - 0.5) / 0.2 * (0.6 - explained) / 0.35
     assert share_by_chance(slope, weight, x, means) == pytest.approx(expected, rel=1e-9)
     assert share_by_chance(1e3 * slope - 7.0, weight, 1e-3 * x + 2.0, means) == pytest.approx(expected)
+    # What does not vary does not count.
+    slope, x = (np.column_stack([values, np.zeros(n)]) for values in (slope, x))
+    assert share_by_chance(slope, weight, x, means) == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_does_not_vary_tells_nothing():

@@ -206,6 +206,7 @@ def test_defaults():
         batch_size=1024,
         ridge=0.5,
         relaxation=0.4,
+        centring=True,
     )
 
 

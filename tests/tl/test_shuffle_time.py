@@ -66,6 +66,37 @@ def test_lineages_that_share_no_cells_of_a_batch_keep_their_times(make_adata):
             assert (sorted(times[own]) == sorted(adata.obs["dpt_pseudotime"][own])) is kept
 
 
+@pytest.mark.parametrize("alone", [0, 1, 2])
+def test_a_lineage_that_shares_no_cells_is_left_out_of_those_that_do(make_adata, alone):
+    """Two of three lineages share cells, whichever they are: the third keeps its times, and the two are one."""
+    adata = make_adata(n_obs=300)
+    places, third = np.delete(np.arange(3), alone), np.arange(300) < 100
+    table = np.zeros((300, 3))
+    table[:, places] = adata.obsm["memberships"].to_numpy()
+    table[third] = np.eye(3)[alone]
+    adata.obsm["memberships"] = pd.DataFrame(table, adata.obs_names, ["one", "two", "three"])
+    before = adata.obs["dpt_pseudotime"]
+    after = sn.tl.shuffle_time(adata, lineage_key="memberships").obs["dpt_pseudotime"]
+    for own, kept in (
+        (third, True),
+        (~third, True),
+        (table[:, places[0]] == 1, False),
+        (table[:, places[1]] == 1, False),
+    ):
+        assert (sorted(before[own]) == sorted(after[own])) is kept
+
+
+@pytest.mark.parametrize("order", [["a", "b", "c"], ["c", "a", "b"]])
+def test_each_of_three_lineages_keeps_its_times(make_adata, order):
+    adata = make_adata(n_obs=150)
+    adata.obs["lineage"] = pd.Categorical(np.array(["a", "b", "c"])[np.arange(150) // 50], categories=order)
+    before = adata.obs["dpt_pseudotime"]
+    after = sn.tl.shuffle_time(adata, lineage_key="lineage").obs["dpt_pseudotime"]
+    for name in order:
+        own = adata.obs["lineage"] == name
+        assert sorted(before[own]) == sorted(after[own])
+
+
 def test_memberships_of_one_lineage_are_categories(adata):
     """Weights 0 and 1 leave no choice."""
     adata.obsm["hard"] = pd.get_dummies(adata.obs["lineage"]).astype(float)
