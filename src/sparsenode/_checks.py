@@ -302,7 +302,7 @@ def weights(name: str, table: pd.DataFrame) -> np.ndarray:
     if any(isinstance(value, bool | np.bool_) or not (isinstance(value, Real) or pd.isna(value)) for value in column):
         raise TypeError(
             f"Expected numbers in the column `weight` of `{name}`, found {column.dtype}, such as {column.iloc[:1].tolist()}. "
-            "Signs are 1.0 and -1.0."
+            "Convert them; signs are 1.0 and -1.0."
         )
     return column.to_numpy(dtype=float)
 
