@@ -42,6 +42,17 @@ def test_given_axes():
         _common.panels(grid, 3, 1, 1)
 
 
+@pytest.mark.parametrize("wrong", ["x", 5, plt.Figure(), [plt.Figure()], {"a": 1}], ids=str)
+def test_other_things_than_axes(wrong):
+    with pytest.raises(TypeError, match=r"`ax` to be axes of matplotlib.*found \w+\. .*plt.subplots\(\)"):
+        _common.panels(wrong, 1, 1, 1)
+
+
+def test_a_figure_and_its_axes(results):
+    with pytest.raises(TypeError, match="`ax` to be axes of matplotlib, one per panel, found Figure"):
+        sn.pl.skill(results, ax=plt.subplots())
+
+
 @pytest.mark.parametrize("wrong", [pd.DataFrame(), MuData({"rna": AnnData(np.ones((2, 3)))})], ids=["table", "MuData"])
 def test_other_objects_are_told_what_to_pass(wrong):
     with pytest.raises(
@@ -57,6 +68,8 @@ def test_names():
         _common.check_names(["c", "a", "d"], ["a", "b"], "genes")
     with pytest.raises(ValueError, match=r"found \[\]"):
         _common.check_names([], ["a", "b"], "genes")
+    with pytest.raises(ValueError, match=r"`genes` to name some of .*found \[3\]"):
+        _common.check_names(3, ["a", "b"], "genes")
 
 
 def test_top_range():

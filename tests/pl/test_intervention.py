@@ -144,6 +144,8 @@ def test_errors():
         sn.pl.intervention(simulation(), trajectories="lymphoid")
     with pytest.raises(ValueError, match="`n_top` to be an integer of at least 1, found 0"):
         sn.pl.intervention(simulation(), n_top=0)
+    with pytest.raises(TypeError, match=r"result of `model.simulate\(knockout=…\)`, found DataFrame"):
+        sn.pl.intervention(simulation().effects)
     run = simulation()
     run.perturbed = run.perturbed[:, :-1]
     with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):

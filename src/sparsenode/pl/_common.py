@@ -58,16 +58,17 @@ def adjacency(adata: AnnData, key: str, lineage: str | None, block: Block | None
     """Adjacency of a fit as it is stored, targets × regulators: the mean over lineages, that of one, or one of two blocks."""
     uns = results(adata, key)
     _check_block(uns, lineage, block)
-    fit = uns["trajectories"]
+    known = list(dict.fromkeys(map(str, uns["trajectories"]["lineage"])))
+    if not (lineage is None or isinstance(lineage, str)):
+        raise TypeError(f"Expected `lineage` to be the name of a lineage, one of {known}, found {lineage!r}.")
     name = _keys.adjacency(key) if lineage is None else _keys.lineage_adjacency(lineage, key)
     name = name if block is None else _keys.block_adjacency(block, key)
-    if name not in adata.varp and lineage in list(map(str, fit["lineage"])):
+    if name not in adata.varp and lineage in known:
         raise KeyError(
             f"Expected an adjacency of lineage {lineage!r} in `adata.varp[{name!r}]`, found none: all lineages of this fit share one "
             "field. Leave `lineage` out, or fit with `objective='both'`, `'transport'` or `fields='lineage'`."
         )
     if lineage is not None and name not in adata.varp:
-        known = list(dict.fromkeys(map(str, fit["lineage"])))
         raise KeyError(
             f"Expected `lineage` to be one of {known}, found {lineage!r}: there is no `adata.varp[{name!r}]`."
         )
@@ -179,7 +180,14 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Axes for ``n`` panels: the given ones, or a new grid of at most so many columns."""
     if ax is not None:
-        axes = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(list(ax), dtype=object)))
+        given = list(ax) if isinstance(ax, Iterable) and not isinstance(ax, str) else [ax]
+        axes = list(np.ravel(np.asarray(given, dtype=object)))
+        others = [item for item in axes if not isinstance(item, Axes)]
+        if others:
+            raise TypeError(
+                f"Expected `ax` to be axes of matplotlib, one per panel, found {type(others[0]).__name__}. `figure, ax = plt.subplots()` gives "
+                "both a figure and its axes."
+            )
         if len(axes) != n:
             raise ValueError(f"Expected {n} axes, one per panel, found {len(axes)}.")
         figure = axes[0].get_figure()
@@ -240,7 +248,7 @@ def finish(
 
 def check_names(names: Sequence[str], known: Sequence[str], argument: str) -> list[str]:
     """The names as a list, after refusing those that are not known."""
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
     unknown = [name for name in wanted if name not in set(known)]
     if unknown or not wanted:
         raise ValueError(f"Expected `{argument}` to name some of {list(known)[:10]}…, found {unknown or wanted}.")

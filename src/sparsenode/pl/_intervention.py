@@ -63,10 +63,16 @@ def intervention(
 
     Raises
     ------
+    TypeError
+        If ``simulation`` is not the result of a simulation, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If the arrays do not fit each other, a name is unknown, ``n_top`` is not a positive integer, or the number of axes is wrong.
     """
     _checks.at_least("n_top", n_top, 1)
+    if not hasattr(simulation, "effects"):
+        raise TypeError(
+            f"Expected `simulation` to be the result of `model.simulate(knockout=…)`, found {type(simulation).__name__}."
+        )
     times, table = np.asarray(simulation.times, dtype=float), simulation.effects
     names, known = ([str(name) for name in table[column].unique()] for column in ("gene", "start"))
     states, baseline = (np.asarray(values, dtype=float) for values in (simulation.perturbed, simulation.unperturbed))

@@ -64,7 +64,7 @@ def skill(
     KeyError
         If there are no results under ``key``, none with scores, or a column of the table is missing.
     TypeError
-        If ``scores`` is neither a table nor AnnData.
+        If ``scores`` is neither a table nor AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If an error is not a positive number.
 

@@ -78,9 +78,9 @@ def stick_figure(
     KeyError
         If columns of ``adata.obs`` or ``adata.var``, or the skeleton in ``adata.uns``, are missing.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
-        If the trial is unknown, ``fitted_until`` is not a finite number, predictions have the wrong shape, or the number of axes is wrong.
+        If the trial is unknown, ``fitted_until`` or ``azimuth`` is not a finite number, predictions have the wrong shape, or the number of axes is wrong.
 
     Examples
     --------
@@ -93,6 +93,7 @@ def stick_figure(
         if column not in adata.obs:
             raise KeyError(f"Expected the column {column!r} in `adata.obs`, found {list(adata.obs)}.")
     _checks.at_least("n_frames", n_frames, 1)
+    _checks.number("azimuth", azimuth)
     if fitted_until is not None:
         _checks.number("fitted_until", fitted_until)
     trials = list(dict.fromkeys(adata.obs[trial_key].astype(str)))

@@ -67,7 +67,7 @@ def trajectory(
     KeyError
         If there are no results under ``key``, or none with trajectories.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If a gene or lineage is unknown, ``adata`` has no gene of the fit, or the number of axes is wrong.
     """

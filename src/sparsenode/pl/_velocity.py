@@ -71,7 +71,7 @@ def velocity(
     KeyError
         If there are no results under ``key``, no velocities among them, or the embedding or column does not exist.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If ``n_neighbors`` is not a positive integer, there are fewer than three cells, or the embedding has one dimension or values that
         are not finite.
