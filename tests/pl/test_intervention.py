@@ -166,3 +166,19 @@ def test_dollar_signs_are_no_mathematics(tmp_path):
 def test_colors_of_trajectories_that_are_not_there():
     with pytest.raises(ValueError, match=r"`colors` to name some of .*found \['monocytes'\]"):
         sn.pl.intervention(simulation(), colors={"monocytes": "red"})
+
+
+def test_a_single_time_is_drawn_as_dots():
+    """A line needs two."""
+    run = simulation()
+    run.times, run.perturbed, run.unperturbed = run.times[-1:], run.perturbed[:, -1:], run.unperturbed[:, -1:]
+    for axis in sn.pl.intervention(run)[1:]:
+        assert [line.get_marker() for line in axis.lines] == ["o"] * 4
+        assert [line.get_markerfacecolor() == "none" for line in axis.lines] == [True, False] * 2
+    assert {line.get_marker() for axis in sn.pl.intervention(simulation())[1:] for line in axis.lines} == {"None"}
+
+
+def test_long_titles_lie_within_the_figure(is_within):
+    run = simulation()
+    run.effects["gene"] = [f"{gene}|ENSG00000123456.7|ENST00000123456.7" for gene in run.effects["gene"]]
+    assert is_within(sn.pl.intervention(run, return_fig=True))

@@ -28,6 +28,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
+_TITLE = 0.11  # width of a letter of a title, in inches
 
 # Why a fit may have no trajectories, and what to do then
 NO_TRAJECTORIES = (
@@ -206,9 +207,9 @@ def panels(
     return figure, axes[:n]
 
 
-def overlong(names: Iterable[object], usual: int) -> float:
-    """Inches that the longest of some names takes beyond so many letters."""
-    return CHARACTER * max(0, max(len(str(name)) for name in names) - usual)
+def overlong(names: Iterable[object], usual: int, titles: bool = False) -> float:
+    """Inches that the longest of some names takes beyond so many letters: small ones, or those of titles."""
+    return (_TITLE if titles else CHARACTER) * max(0, max(len(str(name)) for name in names) - usual)
 
 
 def columns_that_fit(width: float, labels: Sequence[str]) -> int:
