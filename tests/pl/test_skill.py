@@ -148,6 +148,18 @@ def test_given_axes_and_show(scores, shown):
     assert shown() == 1
 
 
+@pytest.mark.parametrize("n_nulls", [1, 4, 5, 11])
+def test_rows_of_the_legend_are_as_full_as_each_other(scores, n_nulls):
+    """In second order there is one entry more than fits a row, which stood alone in the next."""
+    table = scores[["mse"]].assign(**{f"null_{k}": 1.0 for k in range(n_nulls)})
+    legend = sn.pl.skill(table).get_legend()
+    legend.figure.canvas.draw()
+    heights = [round(text.get_window_extent().y0) for text in legend.get_texts()]
+    counts = pd.Series(heights).value_counts()
+    assert counts.max() <= 5
+    assert counts.max() - counts.min() <= 1
+
+
 def test_long_names_leave_room(scores):
     """The legend and the numbers lie within the figure, and the axis keeps its width."""
     scores.index = [f"Megakaryocyte–erythroid progenitors, donor{k}" for k in range(3)]

@@ -21,6 +21,7 @@ _APART = 0.22  # between null models at the edge, in rows
 _HUGE = 1000.0  # ratio of errors from which the skill is written in powers of ten
 _MAX_TEXT = 40  # rows beyond which nothing is written beside them
 _LETTERS = 8  # size of the legend and of numbers, in points
+_WIDEST = 5  # entries in a row of the legend
 _COLUMNS = (52, 92)  # right ends of the numbers beside a row, in points
 
 
@@ -149,7 +150,8 @@ def _draw(axis: Axes, ratios: np.ndarray, places: np.ndarray, nulls: list[str], 
 def _legend(axis: Axes, height: float, shrinks: bool) -> None:
     """Legend above the axes; if it ``shrinks``, in letters that are small enough for their width, where neighbours begin."""
     looks: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, height), "frameon": False}
-    looks["ncols"] = min(len(axis.get_legend_handles_labels()[0]), 5)
+    n_entries = len(axis.get_legend_handles_labels()[0])
+    looks["ncols"] = -(-n_entries // -(-n_entries // _WIDEST))  # rows that are as full as each other
     legend = axis.legend(**looks, fontsize=_LETTERS)
     share = axis.get_window_extent().width / legend.get_window_extent().width
     if shrinks and share < 1:
