@@ -411,6 +411,7 @@ def test_names_of_the_basis_and_of_a_column_are_not_taken_for_mathematics():
     [
         ({"basis": "tsne"}, r"adata.obsm\['X_tsne'\].*found \['memberships'"),
         ({"color": "batch"}, "`color`.*found 'batch'"),
+        ({"color": ["donor"]}, r"`color` to name a column of `adata.obs`, found \['donor'\]"),
         ({"key": "other"}, r"adata.uns\['other'\]"),
     ],
     ids=str,

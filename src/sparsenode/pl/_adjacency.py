@@ -137,7 +137,7 @@ class _Groups:
         self.of_gene = np.zeros(adata.n_vars, dtype=np.int64)
         if groupby is None:
             return
-        if groupby not in adata.var:
+        if not isinstance(groupby, str) or groupby not in adata.var:
             raise KeyError(f"Expected `groupby` to name a column of `adata.var`, found {groupby!r}: {list(adata.var)}.")
         column = adata.var[groupby].astype("category").cat
         self.of_gene = column.codes.to_numpy(dtype=np.int64)

@@ -85,7 +85,7 @@ def velocity(
         raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {found}.{why}")
     places = _embedding(adata, basis)
     setup = uns["setup"]
-    if color is not None and color not in adata.obs:
+    if color is not None and not (isinstance(color, str) and color in adata.obs):
         raise KeyError(f"Expected `color` to name a column of `adata.obs`, found {color!r}: {list(adata.obs)}.")
     shades = _lineages(adata, uns) if color is None else adata.obs[color]
     chosen = np.arange(adata.n_obs)[:: max(1, -(-adata.n_obs // _MAX_CELLS))]
