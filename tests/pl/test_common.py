@@ -178,3 +178,27 @@ def test_legends_have_rows_that_are_as_full_as_each_other():
     assert _common.columns_that_fit(4.0, ["donor 0"] * 6) == 3
     assert _common.columns_that_fit(3.5, ["donor 0"] * 4) == 2  # not three and one
     assert _common.columns_that_fit(0.1, ["a", "b"]) == 1
+
+
+@pytest.mark.parametrize("width", [3.4, 6.8])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Megakaryocyte–erythroid progenitors of the foetal liver, donor 1", "B"],
+        [", ".join(f"donor{k}" for k in range(first, 40, 4)) for first in range(4)],
+        ["a" * 70, "B"],
+        ["short", "names"],
+    ],
+    ids=["words", "donors", "one word", "short"],
+)
+def test_legends_of_labels_that_are_longer_than_the_figure(is_within, names, width):
+    """They are cut into lines, and nothing of them is lost."""
+    figure, axes = _common.panels(None, 1, width, 2.8)
+    handles = [axes[0].plot([0, 1], label=name)[0] for name in names]
+    _common.legend(figure, axes[0], handles, beneath=True, title="lineage")
+    assert is_within(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.y1 <= axes[0].get_tightbbox().y0
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ["".join(text.split()) for text in shown] == ["".join(name.split()) for name in names]
+    assert names[0] != "short" or shown == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -225,13 +226,21 @@ def legend_height(n_entries: int, columns: int, title: bool) -> float:
 
 
 def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, title: str | None = None) -> None:
-    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows."""
+    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows; too long labels are in lines."""
     looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
     if not beneath:
         take_literally(axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks))
         return
-    columns = columns_that_fit(figure.get_figwidth(), [str(handle.get_label()) for handle in handles])
-    figure.set_figheight(figure.get_figheight() + legend_height(len(handles), columns, title is not None))
+    width = figure.get_figwidth()
+    letters = max(1, int((width - _ENTRY) / CHARACTER))  # that fit a line
+    lines: list[str] = []
+    for handle in handles:
+        label = str(handle.get_label())
+        own = textwrap.wrap(label, letters) if len(label) > letters else [label]
+        handle.set_label("\n".join(own))
+        lines += own
+    columns = columns_that_fit(width, lines) if len(lines) == len(handles) else 1
+    figure.set_figheight(figure.get_figheight() + legend_height(len(lines), columns, title is not None))
     take_literally(figure.legend(handles=handles, loc="outside lower center", ncols=columns, **looks))
 
 
