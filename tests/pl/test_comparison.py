@@ -169,6 +169,12 @@ def test_names_stand_at_the_left_panel_only(runs):
             TypeError,
             "numbers in the column 'text' of `table`, found 'failed' in row 3 and 1 such",
         ),
+        (
+            {"measures": "mse", "reference": 0},
+            TypeError,
+            r"`reference` to be a dictionary by measure, .*'mse': .*found 0",
+        ),
+        ({"measures": "mse", "labels": "error"}, TypeError, "`labels` to be a dictionary by measure.*found 'error'"),
         ({"measures": ["mse", "nothing"]}, ValueError, r"none for \['nothing'\]"),
     ],
     ids=str,

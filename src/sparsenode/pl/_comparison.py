@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def comparison(
     KeyError
         If a column is missing.
     TypeError
-        If ``table`` is not a data frame, a measure is text, or ``ax`` holds anything but axes of matplotlib.
+        If ``table`` is not a data frame, a measure is text, ``labels`` or ``reference`` are not dictionaries, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If the table is empty, a measure has no values or infinite ones, a row has no method or group, or the number of axes is wrong.
 
@@ -84,6 +84,11 @@ def comparison(
     _checks.columns("table", table, columns)
     if not wanted:
         raise KeyError("Expected columns of `table` in `measures`, found no measure.")
+    for name, given in {"labels": labels, "reference": reference}.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(
+                f"Expected `{name}` to be a dictionary by measure, such as {{{wanted[0]!r}: …}}, found {given!r}."
+            )
     _check_rows(table, wanted, columns[len(wanted) :])
     methods, groups = _levels(table[method]), ["all"] if groupby is None else _levels(table[groupby])
     table = table.astype(dict.fromkeys(columns[len(wanted) :], str))
@@ -103,8 +108,7 @@ def comparison(
             axis.axvline(reference[measure], color="0.5", linewidth=1, linestyle="--", zorder=0)
         for place in range(0, len(methods), 2):
             axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=-1)
-        given = labels or {}
-        axis.set_xlabel(given.get(measure, measure), parse_math=measure in given)
+        axis.set_xlabel((labels or {}).get(measure, measure), parse_math=measure in (labels or {}))
         axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.set_yticks(
             np.arange(len(methods)), methods if i % 4 == 0 or ax is not None else [""] * len(methods), parse_math=False
