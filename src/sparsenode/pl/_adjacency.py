@@ -92,7 +92,8 @@ def adjacency(
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     TypeError
-        If ``adata`` is not an AnnData, ``lineage`` is not a name, the column ``regulators`` is not boolean, or ``ax`` holds anything but axes of matplotlib.
+        If ``adata`` is not an AnnData, ``lineage`` is not a name, the column ``regulators`` is not boolean, or ``ax`` holds anything but
+        axes of matplotlib.
     ValueError
         If a gene is unknown or in no group, the block does not exist, or ``n_top`` is not a positive integer.
     """

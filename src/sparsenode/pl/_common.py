@@ -226,7 +226,7 @@ def legend_height(n_entries: int, columns: int, title: bool) -> float:
 
 
 def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, title: str | None = None) -> None:
-    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows; too long labels are in lines."""
+    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows, and long labels in lines."""
     looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
     if not beneath:
         take_literally(axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks))

@@ -68,7 +68,8 @@ def comparison(
     KeyError
         If a column is missing.
     TypeError
-        If ``table`` is not a data frame, a measure is text, ``labels`` or ``reference`` are not dictionaries, or ``ax`` holds anything but axes of matplotlib.
+        If ``table`` is not a data frame, a measure is text, ``labels`` or ``reference`` are not dictionaries, or ``ax`` holds anything but
+        axes of matplotlib.
     ValueError
         If the table is empty, a measure has no values or infinite ones, a row has no method or group, or the number of axes is wrong.
 

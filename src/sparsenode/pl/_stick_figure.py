@@ -80,7 +80,8 @@ def stick_figure(
     TypeError
         If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
-        If the trial is unknown, ``fitted_until`` or ``azimuth`` is not a finite number, predictions have the wrong shape, or the number of axes is wrong.
+        If the trial is unknown, ``fitted_until`` or ``azimuth`` is not a finite number, predictions have the wrong shape, or the number of
+        axes is wrong.
 
     Examples
     --------
