@@ -202,3 +202,14 @@ def test_legends_of_labels_that_are_longer_than_the_figure(is_within, names, wid
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert ["".join(text.split()) for text in shown] == ["".join(name.split()) for name in names]
     assert names[0] != "short" or shown == names
+
+
+@pytest.mark.usefixtures("looks_of_scanpy")
+def test_the_looks_of_scanpy_draw_no_lines_through_heat_maps_and_leave_dashes_in_legends(fitted_donors):
+    axis = sn.pl.adjacency(fitted_donors.adata)
+    assert not any(line.get_visible() for line in (*axis.get_xgridlines(), *axis.get_ygridlines()))
+    figure = sn.pl.trajectory(fitted_donors.adata, return_fig=True)
+    lines = [handle for handle in figure.legends[0].legend_handles if handle.get_linestyle() == "--"]
+    assert lines
+    size = figure.legends[0].get_texts()[0].get_fontsize()
+    assert all(np.ptp(line.get_xdata()) > 1.9 * size for line in lines)

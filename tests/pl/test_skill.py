@@ -190,3 +190,19 @@ def test_numbers_and_legend_lie_within_given_axes(scores, width):
     assert all(box.x0 > right for box in boxes)
     places = axis.transData.transform([(tick, 0) for tick in axis.get_xticks()])[:, 0]
     assert (places < min(box.x0 for box in boxes)).all()
+
+
+@pytest.mark.usefixtures("looks_of_scanpy")
+def test_large_letters_lie_within_the_figure(scores, is_within):
+    """The label of the scale is in two lines then, and the ring of the model is left of its name."""
+    scores.loc["a", "null_zero"] = 100.0  # off the scale, as the label says
+    axis = sn.pl.skill(scores)
+    assert is_within(axis.figure)
+    assert axis.get_xlabel().count("\n") == 1
+    handles, texts = axis.get_legend().legend_handles, axis.get_legend().get_texts()
+    ring = handles[-1].get_window_extent()
+    assert ring.x1 < texts[-1].get_window_extent().x0
+
+
+def test_the_label_of_the_scale_is_in_one_line_where_it_fits(scores):
+    assert "\n" not in sn.pl.skill(scores).get_xlabel()

@@ -213,6 +213,7 @@ def _draw(
     limit = float(np.quantile(np.abs(weights[weights != 0]), 0.98)) if (weights != 0).any() else 1.0
     shown = np.ma.masked_equal(weights, 0.0)
     axis.set_facecolor("0.7")
+    axis.grid(False)  # scanpy.set_figure_params draws one, through the middle of every row and column
     image = axis.imshow(
         shown, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, -limit, limit), aspect="auto", interpolation="nearest"
     )

@@ -29,6 +29,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
+HANDLE = (
+    2.0  # length of the line of an entry in letters, of which scanpy.set_figure_params leaves too little to see dashes
+)
 _TITLE = 0.11  # width of a letter of a title, in inches
 
 # Why a fit may have no trajectories, and what to do then
@@ -227,7 +230,13 @@ def legend_height(n_entries: int, columns: int, title: bool) -> float:
 
 def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, title: str | None = None) -> None:
     """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows, and long labels in lines."""
-    looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
+    looks: dict[str, Any] = {
+        "frameon": False,
+        "fontsize": "small",
+        "title_fontsize": "small",
+        "title": title,
+        "handlelength": HANDLE,
+    }
     if not beneath:
         take_literally(axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks))
         return

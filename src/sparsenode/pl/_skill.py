@@ -87,11 +87,14 @@ def skill(
     _label(axis, table, errors, ratios, places)
     if ax is not None and len(places) <= _MAX_TEXT:  # given axes have no room beside them
         _make_room(axis)
-    if ax is not None and axis.xaxis.label.get_window_extent().width > axis.get_window_extent().width:
-        axis.set_xlabel(axis.get_xlabel().replace("  (", "\n("))
     for place in places[(ratios > high).any(1)]:
         axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
     _legend(axis, 1.0 if len(places) > _MAX_TEXT else 1.08, shrinks=ax is not None)
+    if ax is None:  # in a figure of our own there is room beside the axes, as the layout places them
+        figure.draw_without_rendering()
+    label, room = axis.xaxis.label.get_window_extent(), (axis if ax is not None else figure).get_window_extent()
+    if label.width > room.width or (ax is None and not room.x0 <= label.x0 < label.x1 <= room.x1):
+        axis.set_xlabel(axis.get_xlabel().replace("  (", "\n("))
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -150,6 +153,7 @@ def _draw(axis: Axes, ratios: np.ndarray, places: np.ndarray, nulls: list[str], 
 def _legend(axis: Axes, height: float, shrinks: bool) -> None:
     """Legend above the axes; if it ``shrinks``, in letters that are small enough for their width, where neighbours begin."""
     looks: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, height), "frameon": False}
+    looks["handlelength"] = _common.HANDLE
     n_entries = len(axis.get_legend_handles_labels()[0])
     looks["ncols"] = -(-n_entries // -(-n_entries // _WIDEST))  # rows that are as full as each other
     legend = axis.legend(**looks, fontsize=_LETTERS)

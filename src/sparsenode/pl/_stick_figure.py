@@ -135,6 +135,7 @@ def stick_figure(
         axis.set_title(title if len(drawn) > 1 else "", loc="right", fontsize="medium", parse_math=False)
         axis.set_xticks(shift[:, 0, 0], [f"{time:.2f}" for time in times])
         axis.tick_params(axis="x", length=0)
+        axis.grid(False, axis="x")  # scanpy.set_figure_params draws one, through every figure
         axis.spines[["top", "right", "bottom"]].set_visible(False)
     axes[-1].set_xlabel(f"time (s), {name}", parse_math=False)
     if drawn:
