@@ -420,6 +420,12 @@ def test_errors_of_arguments(write, arguments, message):
         write(frame(1), **arguments)
 
 
+@pytest.mark.parametrize("step", ["centre_frames", "centre_first", "floor"])
+def test_words_are_no_switches(write, step):
+    with pytest.raises(TypeError, match=f"Expected `{step}` to be True or False, found 'no'"):
+        write(frame(1), **{step: "no"})
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.asf"):
         sn.datasets.read_motion_capture(tmp_path / "none.asf", tmp_path / "none.amc")

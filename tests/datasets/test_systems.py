@@ -317,6 +317,12 @@ def test_errors_of_simulations(arguments, message):
         sn.datasets.random_linear_system().simulate(**arguments)
 
 
+@pytest.mark.parametrize("system", [sn.datasets.random_linear_system(), sn.datasets.second_order_system()])
+def test_words_are_no_switches(system):
+    with pytest.raises(TypeError, match="Expected `irregular` to be True or False, found 'no'"):
+        system.simulate(irregular="no")
+
+
 def test_states_of_another_shape():
     system = sn.datasets.random_linear_system()
     with pytest.raises(ValueError, match=r"\(points, 10\), found \(10,\)"):

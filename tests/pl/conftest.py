@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anndata
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,3 +81,12 @@ def is_within() -> Callable[[Figure], bool]:
         return bool(min(box.x0, box.y0) > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02)
 
     return check
+
+
+@pytest.fixture
+def looks_of_scanpy() -> Iterator[None]:
+    """What ``scanpy.set_figure_params()`` sets, without its other effects."""
+    sizes = dict.fromkeys(("axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"), 14)
+    looks = {"axes.grid": True, "font.size": 14, "legend.fontsize": 14 * 0.92, "legend.handlelength": 0.5}
+    with plt.rc_context(sizes | looks):
+        yield

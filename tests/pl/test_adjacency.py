@@ -318,6 +318,8 @@ def test_show(results, shown):
             KeyError,
             r"`lineage` to be one of \[.*myeloid.*\], found 'lymphoid'.*sparsenode_adjacency_lymphoid",
         ),
+        ({"lineage": 0}, TypeError, r"`lineage` to be the name of a lineage, one of \[.*myeloid.*\], found 0"),
+        ({"groupby": ["part"]}, KeyError, r"`groupby` to name a column of `adata.var`, found \['part'\]"),
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
         ({"block": "position"}, ValueError, "no `block` of a first-order fit, found 'position'.*Leave it out"),
         ({"n_top": 0}, ValueError, "`n_top` to be an integer of at least 1, found 0"),

@@ -42,6 +42,17 @@ def test_given_axes():
         _common.panels(grid, 3, 1, 1)
 
 
+@pytest.mark.parametrize("wrong", ["x", 5, plt.Figure(), [plt.Figure()], {"a": 1}], ids=str)
+def test_other_things_than_axes(wrong):
+    with pytest.raises(TypeError, match=r"`ax` to be axes of matplotlib.*found \w+\. .*plt.subplots\(\)"):
+        _common.panels(wrong, 1, 1, 1)
+
+
+def test_a_figure_and_its_axes(results):
+    with pytest.raises(TypeError, match="`ax` to be axes of matplotlib, one per panel, found Figure"):
+        sn.pl.skill(results, ax=plt.subplots())
+
+
 @pytest.mark.parametrize("wrong", [pd.DataFrame(), MuData({"rna": AnnData(np.ones((2, 3)))})], ids=["table", "MuData"])
 def test_other_objects_are_told_what_to_pass(wrong):
     with pytest.raises(
@@ -57,6 +68,8 @@ def test_names():
         _common.check_names(["c", "a", "d"], ["a", "b"], "genes")
     with pytest.raises(ValueError, match=r"found \[\]"):
         _common.check_names([], ["a", "b"], "genes")
+    with pytest.raises(ValueError, match=r"`genes` to name some of .*found \[3\]"):
+        _common.check_names(3, ["a", "b"], "genes")
 
 
 def test_top_range():
@@ -165,3 +178,38 @@ def test_legends_have_rows_that_are_as_full_as_each_other():
     assert _common.columns_that_fit(4.0, ["donor 0"] * 6) == 3
     assert _common.columns_that_fit(3.5, ["donor 0"] * 4) == 2  # not three and one
     assert _common.columns_that_fit(0.1, ["a", "b"]) == 1
+
+
+@pytest.mark.parametrize("width", [3.4, 6.8])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Megakaryocyte–erythroid progenitors of the foetal liver, donor 1", "B"],
+        [", ".join(f"donor{k}" for k in range(first, 40, 4)) for first in range(4)],
+        ["a" * 70, "B"],
+        ["short", "names"],
+    ],
+    ids=["words", "donors", "one word", "short"],
+)
+def test_legends_of_labels_that_are_longer_than_the_figure(is_within, names, width):
+    """They are cut into lines, and nothing of them is lost."""
+    figure, axes = _common.panels(None, 1, width, 2.8)
+    handles = [axes[0].plot([0, 1], label=name)[0] for name in names]
+    _common.legend(figure, axes[0], handles, beneath=True, title="lineage")
+    assert is_within(figure)
+    box = figure.legends[0].get_window_extent()
+    assert box.y1 <= axes[0].get_tightbbox().y0
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ["".join(text.split()) for text in shown] == ["".join(name.split()) for name in names]
+    assert names[0] != "short" or shown == names
+
+
+@pytest.mark.usefixtures("looks_of_scanpy")
+def test_the_looks_of_scanpy_draw_no_lines_through_heat_maps_and_leave_dashes_in_legends(fitted_donors):
+    axis = sn.pl.adjacency(fitted_donors.adata)
+    assert not any(line.get_visible() for line in (*axis.get_xgridlines(), *axis.get_ygridlines()))
+    figure = sn.pl.trajectory(fitted_donors.adata, return_fig=True)
+    lines = [handle for handle in figure.legends[0].legend_handles if handle.get_linestyle() == "--"]
+    assert lines
+    size = figure.legends[0].get_texts()[0].get_fontsize()
+    assert all(np.ptp(line.get_xdata()) > 1.9 * size for line in lines)

@@ -112,6 +112,26 @@ def test_categories_give_the_order(runs):
     np.testing.assert_allclose(bars(axis)[0][0][0], runs.loc[runs["method"] == "none", "mse"].mean())
 
 
+@pytest.mark.parametrize("column", ["method", "donor"])
+@pytest.mark.parametrize("categorical", [False, True])
+def test_names_that_are_dates(runs, column, categorical):
+    """As text they are days, of single values days and hours."""
+    days = dict(zip(runs[column].unique(), pd.to_datetime(["2024-05-03", "2024-05-01", "2024-05-02"]), strict=False))
+    dated = runs[column].map(days)
+    dated = runs.assign(**{column: dated.astype("category") if categorical else dated})
+    axis = sn.pl.comparison(dated, "mse", groupby="donor")
+    names = {
+        "method": [label.get_text() for label in axis.get_yticklabels()],
+        "donor": [text.get_text() for text in axis.figure.legends[0].get_texts()],
+    }[column]
+    written = [f"{day:%Y-%m-%d}" for day in days.values()]
+    assert names == (sorted(written) if categorical else written)
+    np.testing.assert_allclose(
+        sorted(mean for found, _, _ in bars(axis) for mean in found),
+        sorted(runs.groupby(["method", "donor"])["mse"].mean()),
+    )
+
+
 def test_another_column_and_missing_values(runs):
     runs = runs.rename(columns={"method": "penalty"})
     runs.loc[runs["penalty"] == "cnode", "mse"] = np.nan
@@ -144,13 +164,24 @@ def test_names_stand_at_the_left_panel_only(runs):
         ({"measures": []}, KeyError, "no measure"),
         ({"measures": "mse", "method": "penalty"}, KeyError, r"\['penalty'\] not found in"),
         ({"measures": "mse", "groupby": "site"}, KeyError, r"\['site'\] not found in"),
+        (
+            {"measures": "text"},
+            TypeError,
+            "numbers in the column 'text' of `table`, found 'failed' in row 3 and 1 such",
+        ),
+        (
+            {"measures": "mse", "reference": 0},
+            TypeError,
+            r"`reference` to be a dictionary by measure, .*'mse': .*found 0",
+        ),
+        ({"measures": "mse", "labels": "error"}, TypeError, "`labels` to be a dictionary by measure.*found 'error'"),
         ({"measures": ["mse", "nothing"]}, ValueError, r"none for \['nothing'\]"),
     ],
     ids=str,
 )
 def test_errors(runs, arguments, error, message):
     with pytest.raises(error, match=message):
-        sn.pl.comparison(runs.assign(nothing=np.nan), **arguments)
+        sn.pl.comparison(runs.assign(nothing=np.nan, text=["1.5", None, 2, "failed", *["1"] * 20]), **arguments)
 
 
 def test_rows_without_a_place_are_refused(runs):

@@ -144,6 +144,8 @@ def test_errors():
         sn.pl.intervention(simulation(), trajectories="lymphoid")
     with pytest.raises(ValueError, match="`n_top` to be an integer of at least 1, found 0"):
         sn.pl.intervention(simulation(), n_top=0)
+    with pytest.raises(TypeError, match=r"result of `model.simulate\(knockout=…\)`, found DataFrame"):
+        sn.pl.intervention(simulation().effects)
     run = simulation()
     run.perturbed = run.perturbed[:, :-1]
     with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):
@@ -164,3 +166,19 @@ def test_dollar_signs_are_no_mathematics(tmp_path):
 def test_colors_of_trajectories_that_are_not_there():
     with pytest.raises(ValueError, match=r"`colors` to name some of .*found \['monocytes'\]"):
         sn.pl.intervention(simulation(), colors={"monocytes": "red"})
+
+
+def test_a_single_time_is_drawn_as_dots():
+    """A line needs two."""
+    run = simulation()
+    run.times, run.perturbed, run.unperturbed = run.times[-1:], run.perturbed[:, -1:], run.unperturbed[:, -1:]
+    for axis in sn.pl.intervention(run)[1:]:
+        assert [line.get_marker() for line in axis.lines] == ["o"] * 4
+        assert [line.get_markerfacecolor() == "none" for line in axis.lines] == [True, False] * 2
+    assert {line.get_marker() for axis in sn.pl.intervention(simulation())[1:] for line in axis.lines} == {"None"}
+
+
+def test_long_titles_lie_within_the_figure(is_within):
+    run = simulation()
+    run.effects["gene"] = [f"{gene}|ENSG00000123456.7|ENST00000123456.7" for gene in run.effects["gene"]]
+    assert is_within(sn.pl.intervention(run, return_fig=True))

@@ -148,6 +148,18 @@ def test_given_axes_and_show(scores, shown):
     assert shown() == 1
 
 
+@pytest.mark.parametrize("n_nulls", [1, 4, 5, 11])
+def test_rows_of_the_legend_are_as_full_as_each_other(scores, n_nulls):
+    """In second order there is one entry more than fits a row, which stood alone in the next."""
+    table = scores[["mse"]].assign(**{f"null_{k}": 1.0 for k in range(n_nulls)})
+    legend = sn.pl.skill(table).get_legend()
+    legend.figure.canvas.draw()
+    heights = [round(text.get_window_extent().y0) for text in legend.get_texts()]
+    counts = pd.Series(heights).value_counts()
+    assert counts.max() <= 5
+    assert counts.max() - counts.min() <= 1
+
+
 def test_long_names_leave_room(scores):
     """The legend and the numbers lie within the figure, and the axis keeps its width."""
     scores.index = [f"Megakaryocyte–erythroid progenitors, donor{k}" for k in range(3)]
@@ -178,3 +190,19 @@ def test_numbers_and_legend_lie_within_given_axes(scores, width):
     assert all(box.x0 > right for box in boxes)
     places = axis.transData.transform([(tick, 0) for tick in axis.get_xticks()])[:, 0]
     assert (places < min(box.x0 for box in boxes)).all()
+
+
+@pytest.mark.usefixtures("looks_of_scanpy")
+def test_large_letters_lie_within_the_figure(scores, is_within):
+    """The label of the scale is in two lines then, and the ring of the model is left of its name."""
+    scores.loc["a", "null_zero"] = 100.0  # off the scale, as the label says
+    axis = sn.pl.skill(scores)
+    assert is_within(axis.figure)
+    assert axis.get_xlabel().count("\n") == 1
+    handles, texts = axis.get_legend().legend_handles, axis.get_legend().get_texts()
+    ring = handles[-1].get_window_extent()
+    assert ring.x1 < texts[-1].get_window_extent().x0
+
+
+def test_the_label_of_the_scale_is_in_one_line_where_it_fits(scores):
+    assert "\n" not in sn.pl.skill(scores).get_xlabel()

@@ -156,6 +156,7 @@ def test_real_motion(data_dir):
         ({"trial_key": "subject"}, KeyError, "'subject' in `adata.obs`"),
         ({"predictions": np.zeros((9, 9))}, ValueError, r"10 frames.*× 9 coordinates.*20 frames.*\(9, 9\) for 'model'"),
         ({"predictions": {"base": np.zeros((20, 8))}}, ValueError, "for 'base'"),
+        ({"azimuth": np.nan}, ValueError, "Expected `azimuth` to be a finite number, found nan"),
         ({"fitted_until": "0.8"}, ValueError, "Expected `fitted_until` to be a finite number, found '0.8'"),
     ],
     ids=str,

@@ -114,6 +114,16 @@ def test_a_legend_of_long_names_lies_beneath_the_panels(fitted_donors, n_genes):
     assert all(axis.get_window_extent().height > 0.5 * 2.8 * figure.dpi for axis in figure.axes)
 
 
+@pytest.mark.parametrize("n_genes", [1, 2])
+def test_long_titles_lie_within_the_figure(many_genes, is_within, n_genes):
+    long = [f"{gene}|ENSG00000123456.7|ENST00000123456.7" for gene in many_genes.var_names]
+    many_genes.var_names = many_genes.uns["sparsenode"]["genes"] = long
+    figure = sn.pl.trajectory(many_genes, long[:n_genes], return_fig=True)
+    assert is_within(figure)
+    titles = [axis.title.get_window_extent() for axis in figure.axes]
+    assert n_genes == 1 or titles[0].x1 < titles[1].x0
+
+
 def test_one_gene_gives_one_axes(results):
     assert isinstance(sn.pl.trajectory(results, "gene0"), Axes)
     assert isinstance(sn.pl.trajectory(results, ["gene0"]), Axes)

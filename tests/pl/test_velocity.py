@@ -166,6 +166,24 @@ def test_cells_without_a_number_are_grey(embedded, convert):
     assert axis.figure.axes[1].get_ylabel() == "depth (grey: missing)"
 
 
+@pytest.mark.parametrize(("missing", "label"), [(0, "grey: infinite"), (10, "grey: missing or infinite")])
+def test_cells_of_infinite_pseudotime_are_grey(embedded, missing, label):
+    """As where the root reaches no cell: they would not be drawn at all."""
+    embedded.obs["dpt"] = np.where(np.arange(120) < 40, np.inf, np.arange(120.0))
+    embedded.obs.loc[embedded.obs_names[:missing], "dpt"] = np.nan
+    axis = sn.pl.velocity(embedded, color="dpt")
+    grey, points = (c for c in axis.collections if isinstance(c, PathCollection))
+    np.testing.assert_array_equal(grey.get_offsets(), embedded.obsm["X_umap"][:40])
+    np.testing.assert_array_equal(points.get_array(), np.arange(40.0, 120))
+    assert axis.figure.axes[1].get_ylabel() == f"dpt ({label})"
+
+
+def test_dates_have_a_legend(embedded):
+    embedded.obs["day"] = pd.to_datetime(["2024-05-02", None, "2024-05-01"] * 40)
+    legend = sn.pl.velocity(embedded, color="day").get_legend()
+    assert [text.get_text()[:10] for text in legend.get_texts()] == ["2024-05-01", "2024-05-02", "missing"]
+
+
 def test_cells_without_a_value_are_grey_and_not_of_several_lineages(embedded):
     embedded.obs["kind"] = pd.Categorical([None, "a", "b"] * 40)
     axis = sn.pl.velocity(embedded, color="kind")
@@ -393,6 +411,7 @@ def test_names_of_the_basis_and_of_a_column_are_not_taken_for_mathematics():
     [
         ({"basis": "tsne"}, r"adata.obsm\['X_tsne'\].*found \['memberships'"),
         ({"color": "batch"}, "`color`.*found 'batch'"),
+        ({"color": ["donor"]}, r"`color` to name a column of `adata.obs`, found \['donor'\]"),
         ({"key": "other"}, r"adata.uns\['other'\]"),
     ],
     ids=str,

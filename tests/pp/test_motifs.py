@@ -260,6 +260,18 @@ def test_tables_of_counts_are_read_by_their_columns(genome):
     pd.testing.assert_frame_equal(pp.scan_motifs(peaks, path, {"TF": table}, pvalue=1e-2), expected)
 
 
+@pytest.mark.parametrize("columns", [list("tgca"), list("ACGU"), [1, 2, 3, 4], "transposed"], ids=str)
+def test_tables_of_counts_with_other_columns(genome, columns):
+    """They would be taken for A, C, G and T in the order in which they stand."""
+    counts = np.ones((4, 4))
+    table = pd.DataFrame(counts, list(BASES)) if columns == "transposed" else pd.DataFrame(counts, columns=columns)
+    with pytest.raises(
+        ValueError, match=r"counts of 'TF' to have the columns \['A', 'C', 'G', 'T'\], found .*Rename or transpose"
+    ):
+        pp.scan_motifs(*genome[1::-1], {"TF": table})
+    assert _motifs._check_counts({"TF": pd.DataFrame(counts)})[0][1].shape == (4, 4)
+
+
 def test_chunks_are_cut_by_what_they_take_when_padded(genome, monkeypatch):
     """A single long peak does not widen all others."""
     path, peaks, words = genome

@@ -75,6 +75,8 @@ def read_motion_capture(
 
     Raises
     ------
+    TypeError
+        If a step is not True or False.
     ValueError
         If a file is cut off or damaged, the files do not fit each other, or two trials have the same name. The message names file, line and
         frame.
@@ -94,6 +96,7 @@ def read_motion_capture(
     """
     _checks.positive("frame_rate", frame_rate)
     _checks.at_least("step", step, 1)
+    _checks.booleans(centre_frames=centre_frames, centre_first=centre_first, floor=floor)
     _checks.choice("incomplete", incomplete, ("error", "drop"))
     paths = [Path(amc)] if isinstance(amc, str | Path) else [Path(path) for path in amc]
     names = [path.stem for path in paths]

@@ -175,6 +175,8 @@ class SecondOrderSystem:
 
         Raises
         ------
+        TypeError
+            If ``irregular`` is not True or False.
         ValueError
             If an argument is out of range.
         """

@@ -119,7 +119,7 @@ class System:
         Raises
         ------
         TypeError
-            If ``clamp`` is not a mapping.
+            If ``clamp`` is not a mapping, or ``irregular`` is not True or False.
         ValueError
             If an argument is out of range.
         RuntimeError
@@ -183,6 +183,7 @@ def observe(
         t_end = system.t_end
     _checks.positive("t_end", t_end)
     _checks.non_negative("noise", noise)
+    _checks.booleans(irregular=irregular)
     for_states, for_times, for_noise = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(3))
     times = _observation_times(for_times, n_trials, n_times, float(t_end), irregular)
     initial = system.draw_initial(for_states, n_trials)

@@ -92,7 +92,8 @@ def adjacency(
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     TypeError
-        If ``adata`` is not an AnnData, or the column ``regulators`` is not boolean.
+        If ``adata`` is not an AnnData, ``lineage`` is not a name, the column ``regulators`` is not boolean, or ``ax`` holds anything but
+        axes of matplotlib.
     ValueError
         If a gene is unknown or in no group, the block does not exist, or ``n_top`` is not a positive integer.
     """
@@ -137,7 +138,7 @@ class _Groups:
         self.of_gene = np.zeros(adata.n_vars, dtype=np.int64)
         if groupby is None:
             return
-        if groupby not in adata.var:
+        if not isinstance(groupby, str) or groupby not in adata.var:
             raise KeyError(f"Expected `groupby` to name a column of `adata.var`, found {groupby!r}: {list(adata.var)}.")
         column = adata.var[groupby].astype("category").cat
         self.of_gene = column.codes.to_numpy(dtype=np.int64)
@@ -212,6 +213,7 @@ def _draw(
     limit = float(np.quantile(np.abs(weights[weights != 0]), 0.98)) if (weights != 0).any() else 1.0
     shown = np.ma.masked_equal(weights, 0.0)
     axis.set_facecolor("0.7")
+    axis.grid(False)  # scanpy.set_figure_params draws one, through the middle of every row and column
     image = axis.imshow(
         shown, cmap="RdBu_r", norm=TwoSlopeNorm(0.0, -limit, limit), aspect="auto", interpolation="nearest"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -28,6 +29,10 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
+HANDLE = (
+    2.0  # length of the line of an entry in letters, of which scanpy.set_figure_params leaves too little to see dashes
+)
+_TITLE = 0.11  # width of a letter of a title, in inches
 
 # Why a fit may have no trajectories, and what to do then
 NO_TRAJECTORIES = (
@@ -58,16 +63,17 @@ def adjacency(adata: AnnData, key: str, lineage: str | None, block: Block | None
     """Adjacency of a fit as it is stored, targets × regulators: the mean over lineages, that of one, or one of two blocks."""
     uns = results(adata, key)
     _check_block(uns, lineage, block)
-    fit = uns["trajectories"]
+    known = list(dict.fromkeys(map(str, uns["trajectories"]["lineage"])))
+    if not (lineage is None or isinstance(lineage, str)):
+        raise TypeError(f"Expected `lineage` to be the name of a lineage, one of {known}, found {lineage!r}.")
     name = _keys.adjacency(key) if lineage is None else _keys.lineage_adjacency(lineage, key)
     name = name if block is None else _keys.block_adjacency(block, key)
-    if name not in adata.varp and lineage in list(map(str, fit["lineage"])):
+    if name not in adata.varp and lineage in known:
         raise KeyError(
             f"Expected an adjacency of lineage {lineage!r} in `adata.varp[{name!r}]`, found none: all lineages of this fit share one "
             "field. Leave `lineage` out, or fit with `objective='both'`, `'transport'` or `fields='lineage'`."
         )
     if lineage is not None and name not in adata.varp:
-        known = list(dict.fromkeys(map(str, fit["lineage"])))
         raise KeyError(
             f"Expected `lineage` to be one of {known}, found {lineage!r}: there is no `adata.varp[{name!r}]`."
         )
@@ -179,7 +185,14 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Axes for ``n`` panels: the given ones, or a new grid of at most so many columns."""
     if ax is not None:
-        axes = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(list(ax), dtype=object)))
+        given = list(ax) if isinstance(ax, Iterable) and not isinstance(ax, str) else [ax]
+        axes = list(np.ravel(np.asarray(given, dtype=object)))
+        others = [item for item in axes if not isinstance(item, Axes)]
+        if others:
+            raise TypeError(
+                f"Expected `ax` to be axes of matplotlib, one per panel, found {type(others[0]).__name__}. `figure, ax = plt.subplots()` gives "
+                "both a figure and its axes."
+            )
         if len(axes) != n:
             raise ValueError(f"Expected {n} axes, one per panel, found {len(axes)}.")
         figure = axes[0].get_figure()
@@ -198,9 +211,9 @@ def panels(
     return figure, axes[:n]
 
 
-def overlong(names: Iterable[object], usual: int) -> float:
-    """Inches that the longest of some names takes beyond so many letters."""
-    return CHARACTER * max(0, max(len(str(name)) for name in names) - usual)
+def overlong(names: Iterable[object], usual: int, titles: bool = False) -> float:
+    """Inches that the longest of some names takes beyond so many letters: small ones, or those of titles."""
+    return (_TITLE if titles else CHARACTER) * max(0, max(len(str(name)) for name in names) - usual)
 
 
 def columns_that_fit(width: float, labels: Sequence[str]) -> int:
@@ -216,13 +229,27 @@ def legend_height(n_entries: int, columns: int, title: bool) -> float:
 
 
 def legend(figure: Figure, axis: Axes, handles: Sequence[Any], beneath: bool, title: str | None = None) -> None:
-    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows."""
-    looks: dict[str, Any] = {"frameon": False, "fontsize": "small", "title_fontsize": "small", "title": title}
+    """Legend in the axes, or beneath all panels: in as many columns as fit the figure, which grows by its rows, and long labels in lines."""
+    looks: dict[str, Any] = {
+        "frameon": False,
+        "fontsize": "small",
+        "title_fontsize": "small",
+        "title": title,
+        "handlelength": HANDLE,
+    }
     if not beneath:
         take_literally(axis.legend(handles=handles, ncols=1 + len(handles) // 9, **looks))
         return
-    columns = columns_that_fit(figure.get_figwidth(), [str(handle.get_label()) for handle in handles])
-    figure.set_figheight(figure.get_figheight() + legend_height(len(handles), columns, title is not None))
+    width = figure.get_figwidth()
+    letters = max(1, int((width - _ENTRY) / CHARACTER))  # that fit a line
+    lines: list[str] = []
+    for handle in handles:
+        label = str(handle.get_label())
+        own = textwrap.wrap(label, letters) if len(label) > letters else [label]
+        handle.set_label("\n".join(own))
+        lines += own
+    columns = columns_that_fit(width, lines) if len(lines) == len(handles) else 1
+    figure.set_figheight(figure.get_figheight() + legend_height(len(lines), columns, title is not None))
     take_literally(figure.legend(handles=handles, loc="outside lower center", ncols=columns, **looks))
 
 
@@ -240,7 +267,7 @@ def finish(
 
 def check_names(names: Sequence[str], known: Sequence[str], argument: str) -> list[str]:
     """The names as a list, after refusing those that are not known."""
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
     unknown = [name for name in wanted if name not in set(known)]
     if unknown or not wanted:
         raise ValueError(f"Expected `{argument}` to name some of {list(known)[:10]}…, found {unknown or wanted}.")

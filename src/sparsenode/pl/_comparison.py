@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,8 @@ def comparison(
     KeyError
         If a column is missing.
     TypeError
-        If ``table`` is not a data frame.
+        If ``table`` is not a data frame, a measure is text, ``labels`` or ``reference`` are not dictionaries, or ``ax`` holds anything but
+        axes of matplotlib.
     ValueError
         If the table is empty, a measure has no values or infinite ones, a row has no method or group, or the number of axes is wrong.
 
@@ -84,8 +85,14 @@ def comparison(
     _checks.columns("table", table, columns)
     if not wanted:
         raise KeyError("Expected columns of `table` in `measures`, found no measure.")
+    for name, given in {"labels": labels, "reference": reference}.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(
+                f"Expected `{name}` to be a dictionary by measure, such as {{{wanted[0]!r}: …}}, found {given!r}."
+            )
     _check_rows(table, wanted, columns[len(wanted) :])
     methods, groups = _levels(table[method]), ["all"] if groupby is None else _levels(table[groupby])
+    table = table.astype(dict.fromkeys(columns[len(wanted) :], str))
     empty = [measure for measure in wanted if table[measure].notna().sum() == 0]
     if empty or not methods:
         raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
@@ -95,15 +102,14 @@ def comparison(
     figure, axes = _common.panels(ax, len(wanted), 3.2 + longer / min(4, len(wanted)), height)
     for i, (axis, measure) in enumerate(zip(axes, wanted, strict=True)):
         for g, group in enumerate(groups):
-            rows = table if groupby is None else table[table[groupby].astype(str) == group]
+            rows = table if groupby is None else table[table[groupby] == group]
             shift = 0.0 if len(groups) == 1 else _SPREAD * (g / (len(groups) - 1) - 0.5)
             _draw(axis, rows[[method, measure]].dropna(), methods, shift, colors[g], group)
         if reference is not None and measure in reference:
             axis.axvline(reference[measure], color="0.5", linewidth=1, linestyle="--", zorder=0)
         for place in range(0, len(methods), 2):
             axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=-1)
-        given = labels or {}
-        axis.set_xlabel(given.get(measure, measure), parse_math=measure in given)
+        axis.set_xlabel((labels or {}).get(measure, measure), parse_math=measure in (labels or {}))
         axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.set_yticks(
             np.arange(len(methods)), methods if i % 4 == 0 or ax is not None else [""] * len(methods), parse_math=False
@@ -134,6 +140,13 @@ def _check_rows(table: pd.DataFrame, measures: Sequence[str], names: Sequence[st
                 f"Expected a `{name}` in every row of `table`, found none in {n_missing} of {len(table)} rows. Name them, or leave "
                 f"them out: `table.dropna(subset=[{name!r}])`."
             )
+    for name in measures:
+        text = table[name][pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna()]
+        if len(text):
+            raise TypeError(
+                f"Expected numbers in the column {name!r} of `table`, found {text.iloc[0]!r} in row {text.index[0]} and {len(text)} such rows in "
+                "all. Correct them, or name other `measures`."
+            )
     infinite = [name for name in measures if np.isinf(pd.to_numeric(table[name], errors="coerce")).any()]
     if infinite:
         raise ValueError(
@@ -143,16 +156,14 @@ def _check_rows(table: pd.DataFrame, measures: Sequence[str], names: Sequence[st
 
 
 def _levels(column: pd.Series) -> list[str]:
-    """Values of a column that occur, in the order of the categories or of the rows."""
-    values = column.dropna()
-    if hasattr(values, "cat"):
-        return [str(name) for name in values.cat.remove_unused_categories().cat.categories]
-    return [str(name) for name in pd.unique(values)]
+    """Values of a column that occur, as text, in the order of the categories or of the rows."""
+    ordered = column.sort_values(kind="stable") if hasattr(column, "cat") else column
+    return list(dict.fromkeys(ordered.astype(str)))
 
 
 def _draw(axis: Axes, runs: pd.DataFrame, methods: list[str], shift: float, color: str, label: str) -> None:
     """Runs of one group as points, means and standard deviations."""
-    names, values = runs.iloc[:, 0].astype(str).to_numpy(), runs.iloc[:, 1].to_numpy(dtype=float)
+    names, values = runs.iloc[:, 0].to_numpy(), runs.iloc[:, 1].to_numpy(dtype=float)
     places = np.array([methods.index(name) for name in names], dtype=float) + shift
     axis.plot(values, places, "|", color=color, alpha=0.7, markersize=7)
     means = pd.Series(values).groupby(places).agg(["mean", "std"])

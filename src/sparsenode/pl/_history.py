@@ -51,7 +51,7 @@ def history(
     KeyError
         If there is no history under ``key``.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If the number of axes is not two, or not four if a network was fitted first.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from sparsenode.pl import _common
 
 _N_DEFAULT = 3
 _MAX_NAMED = 10  # trajectories beyond which colours are not named
+_SHORT = 20  # letters of a gene's name, beyond which the figure is wider
 _ROUNDING = 1e-5  # changes below it, relative to the gene's largest value, are none
 
 
@@ -58,15 +60,21 @@ def intervention(
     Returns
     -------
     List of axes. In the first, an effect is the change at the last time, in the units of the data: positive if the intervention raises the
-    gene. The others show courses over time, dashed lines without and solid ones with the intervention. The legend names up to ten
-    trajectories; more are coloured, but not named.
+    gene. The others show courses over time, dashed lines without and solid ones with the intervention; of a single time, rings and
+    dots. The legend names up to ten trajectories; more are coloured, but not named.
 
     Raises
     ------
+    TypeError
+        If ``simulation`` is not the result of a simulation, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If the arrays do not fit each other, a name is unknown, ``n_top`` is not a positive integer, or the number of axes is wrong.
     """
     _checks.at_least("n_top", n_top, 1)
+    if not hasattr(simulation, "effects"):
+        raise TypeError(
+            f"Expected `simulation` to be the result of `model.simulate(knockout=…)`, found {type(simulation).__name__}."
+        )
     times, table = np.asarray(simulation.times, dtype=float), simulation.effects
     names, known = ([str(name) for name in table[column].unique()] for column in ("gene", "start"))
     states, baseline = (np.asarray(values, dtype=float) for values in (simulation.perturbed, simulation.unperturbed))
@@ -88,19 +96,23 @@ def intervention(
     if colors and not set(colors) & set(known):  # others may be those of another simulation
         _common.check_names(list(colors), known, "colors")
     palette = dict(zip(known, _common.distinct_colors(len(known)), strict=True)) | (colors or {})
-    figure, axes = _common.panels(ax, 1 + len(wanted), 3.2, max(2.8, 0.8 + 0.19 * len(top)))
+    width = 3.2 + _common.overlong(["", *wanted], _SHORT, titles=True)
+    dot = "o" if len(times) == 1 else None  # of one time there is no line
+    before: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2, "marker": dot, "markerfacecolor": "none"}
+    after: dict[str, Any] = {"linewidth": 2, "marker": dot}
+    figure, axes = _common.panels(ax, 1 + len(wanted), width, max(2.8, 0.8 + 0.19 * len(top)))
     _draw_effects(axes[0], effects[:, top], [names[i] for i in top], [palette[name] for name in shown])
     for axis, gene in zip(axes[1:], wanted, strict=True):
         for name, row in zip(shown, rows, strict=True):
             column = names.index(gene)
-            axis.plot(times, baseline[row, :, column], color=palette[name], linestyle="--", linewidth=1.2, alpha=0.8)
-            axis.plot(times, states[row, :, column], color=palette[name], linewidth=2)
+            axis.plot(times, baseline[row, :, column], color=palette[name], alpha=0.8, **before)
+            axis.plot(times, states[row, :, column], color=palette[name], **after)
         axis.set(xlabel="time", ylabel="expression")
         axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [
-        Line2D([], [], color="0.3", linewidth=2, label="intervention"),
-        Line2D([], [], color="0.3", linewidth=1.2, linestyle="--", label="unperturbed"),
+        Line2D([], [], color="0.3", label="intervention", **after),
+        Line2D([], [], color="0.3", label="unperturbed", **before),
     ]
     if 1 < len(shown) <= _MAX_NAMED:
         handles += [Line2D([], [], color=palette[name], linewidth=2, label=name) for name in shown]

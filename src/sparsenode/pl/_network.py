@@ -125,7 +125,8 @@ def network(
     KeyError
         If there are no results under ``key``, or none for ``lineage``.
     TypeError
-        If ``adata`` is not an AnnData, or the column ``regulators`` is not boolean.
+        If ``adata`` is not an AnnData, ``lineage`` is not a name, the column ``regulators`` is not boolean, or ``ax`` holds anything but
+        axes of matplotlib.
     ValueError
         If a gene or layout is unknown, the block does not exist, or ``n_edges`` is not positive.
     """

@@ -53,7 +53,7 @@ def regularization_path(
     KeyError
         If there is no regularization path under ``key``.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If there is only one strength, or the number of axes is not two.
     """

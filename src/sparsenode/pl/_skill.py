@@ -21,6 +21,7 @@ _APART = 0.22  # between null models at the edge, in rows
 _HUGE = 1000.0  # ratio of errors from which the skill is written in powers of ten
 _MAX_TEXT = 40  # rows beyond which nothing is written beside them
 _LETTERS = 8  # size of the legend and of numbers, in points
+_WIDEST = 5  # entries in a row of the legend
 _COLUMNS = (52, 92)  # right ends of the numbers beside a row, in points
 
 
@@ -64,7 +65,7 @@ def skill(
     KeyError
         If there are no results under ``key``, none with scores, or a column of the table is missing.
     TypeError
-        If ``scores`` is neither a table nor AnnData.
+        If ``scores`` is neither a table nor AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If an error is not a positive number.
 
@@ -86,11 +87,14 @@ def skill(
     _label(axis, table, errors, ratios, places)
     if ax is not None and len(places) <= _MAX_TEXT:  # given axes have no room beside them
         _make_room(axis)
-    if ax is not None and axis.xaxis.label.get_window_extent().width > axis.get_window_extent().width:
-        axis.set_xlabel(axis.get_xlabel().replace("  (", "\n("))
     for place in places[(ratios > high).any(1)]:
         axis.annotate("→", (high, place), (5, 0), textcoords="offset points", va="center", annotation_clip=False)
     _legend(axis, 1.0 if len(places) > _MAX_TEXT else 1.08, shrinks=ax is not None)
+    if ax is None:  # in a figure of our own there is room beside the axes, as the layout places them
+        figure.draw_without_rendering()
+    label, room = axis.xaxis.label.get_window_extent(), (axis if ax is not None else figure).get_window_extent()
+    if label.width > room.width or (ax is None and not room.x0 <= label.x0 < label.x1 <= room.x1):
+        axis.set_xlabel(axis.get_xlabel().replace("  (", "\n("))
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -149,7 +153,9 @@ def _draw(axis: Axes, ratios: np.ndarray, places: np.ndarray, nulls: list[str], 
 def _legend(axis: Axes, height: float, shrinks: bool) -> None:
     """Legend above the axes; if it ``shrinks``, in letters that are small enough for their width, where neighbours begin."""
     looks: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, height), "frameon": False}
-    looks["ncols"] = min(len(axis.get_legend_handles_labels()[0]), 5)
+    looks["handlelength"] = _common.HANDLE
+    n_entries = len(axis.get_legend_handles_labels()[0])
+    looks["ncols"] = -(-n_entries // -(-n_entries // _WIDEST))  # rows that are as full as each other
     legend = axis.legend(**looks, fontsize=_LETTERS)
     share = axis.get_window_extent().width / legend.get_window_extent().width
     if shrinks and share < 1:

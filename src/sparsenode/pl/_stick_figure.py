@@ -78,9 +78,10 @@ def stick_figure(
     KeyError
         If columns of ``adata.obs`` or ``adata.var``, or the skeleton in ``adata.uns``, are missing.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
-        If the trial is unknown, ``fitted_until`` is not a finite number, predictions have the wrong shape, or the number of axes is wrong.
+        If the trial is unknown, ``fitted_until`` or ``azimuth`` is not a finite number, predictions have the wrong shape, or the number of
+        axes is wrong.
 
     Examples
     --------
@@ -93,6 +94,7 @@ def stick_figure(
         if column not in adata.obs:
             raise KeyError(f"Expected the column {column!r} in `adata.obs`, found {list(adata.obs)}.")
     _checks.at_least("n_frames", n_frames, 1)
+    _checks.number("azimuth", azimuth)
     if fitted_until is not None:
         _checks.number("fitted_until", fitted_until)
     trials = list(dict.fromkeys(adata.obs[trial_key].astype(str)))
@@ -133,6 +135,7 @@ def stick_figure(
         axis.set_title(title if len(drawn) > 1 else "", loc="right", fontsize="medium", parse_math=False)
         axis.set_xticks(shift[:, 0, 0], [f"{time:.2f}" for time in times])
         axis.tick_params(axis="x", length=0)
+        axis.grid(False, axis="x")  # scanpy.set_figure_params draws one, through every figure
         axis.spines[["top", "right", "bottom"]].set_visible(False)
     axes[-1].set_xlabel(f"time (s), {name}", parse_math=False)
     if drawn:

@@ -18,6 +18,7 @@ from sparsenode.pl import _common
 
 _N_DEFAULT = 4
 _MAX_POINTS = 3000
+_SHORT = 24  # letters of a gene's name, beyond which the figure is wider
 _STYLES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
@@ -67,7 +68,7 @@ def trajectory(
     KeyError
         If there are no results under ``key``, or none with trajectories.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If a gene or lineage is unknown, ``adata`` has no gene of the fit, or the number of axes is wrong.
     """
@@ -86,7 +87,7 @@ def trajectory(
     looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
     groups = _groups(observations.memberships, names, shown)
     times = {lineage: _times(observations, names, shown, lineage) for lineage in groups}
-    figure, axes = _common.panels(ax, len(wanted), 3.4, 2.8)
+    figure, axes = _common.panels(ax, len(wanted), 3.4 + _common.overlong(wanted, _SHORT, titles=True), 2.8)
     for axis, gene in zip(axes, wanted, strict=True):
         cells = _gene(adata, setup.get("layer"), gene)
         for lineage, members in groups.items():

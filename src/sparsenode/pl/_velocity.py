@@ -48,8 +48,9 @@ def velocity(
     basis
         Embedding: ``adata.obsm["X_{basis}"]`` or ``adata.obsm[basis]``; its first two dimensions are shown. Default: ``"umap"``.
     color
-        Column of ``adata.obs`` that colours the cells. Default: the lineages. If these are memberships, or columns of a table of
-        pseudotimes, a cell has the colour of the largest one, if that is two thirds or more of them, and is grey otherwise.
+        Column of ``adata.obs`` that colours the cells; without a value, or with an infinite one, they are grey. Default: the lineages. If
+        these are memberships, or columns of a table of pseudotimes, a cell has the colour of the largest one, if that is two thirds or more
+        of them, and is grey otherwise.
     n_neighbors
         Number of nearest cells that a velocity may point to. Default: 30.
     key
@@ -71,7 +72,7 @@ def velocity(
     KeyError
         If there are no results under ``key``, no velocities among them, or the embedding or column does not exist.
     TypeError
-        If ``adata`` is not an AnnData.
+        If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
         If ``n_neighbors`` is not a positive integer, there are fewer than three cells, or the embedding has one dimension or values that
         are not finite.
@@ -84,7 +85,7 @@ def velocity(
         raise KeyError(f"Expected velocities in `adata.layers[{layer!r}]`, found {found}.{why}")
     places = _embedding(adata, basis)
     setup = uns["setup"]
-    if color is not None and color not in adata.obs:
+    if color is not None and not (isinstance(color, str) and color in adata.obs):
         raise KeyError(f"Expected `color` to name a column of `adata.obs`, found {color!r}: {list(adata.obs)}.")
     shades = _lineages(adata, uns) if color is None else adata.obs[color]
     chosen = np.arange(adata.n_obs)[:: max(1, -(-adata.n_obs // _MAX_CELLS))]
@@ -162,12 +163,14 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
         return []
     title = str(shades.name)
     if shades.dtype.kind in "fiu":
-        values, missing = shades.to_numpy(dtype=float, na_value=np.nan), shades.isna().to_numpy()
+        values = shades.to_numpy(dtype=float, na_value=np.nan)
+        missing, infinite = ~np.isfinite(values), np.isinf(values)  # as diffusion pseudotime where no path leads
+        kinds = [kind for kind, cells in (("missing", missing & ~infinite), ("infinite", infinite)) if cells.any()]
         if missing.any():
             axis.scatter(places[missing, 0], places[missing, 1], color=_MISSING_COLOR, **looks)
             places, values = places[~missing], values[~missing]
         points = axis.scatter(places[:, 0], places[:, 1], c=values, cmap="viridis", alpha=0.6, **looks)
-        label = title + (" (grey: missing)" if missing.any() else "")
+        label = title + (f" (grey: {' or '.join(kinds)})" if kinds else "")
         axis.figure.colorbar(points, ax=axis, shrink=0.6).set_label(label, parse_math=False)
         return []
     names = [str(name) for name in shades.astype("category").cat.categories]
@@ -175,7 +178,7 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
     none = (_MISSING, _MISSING_COLOR) if title in adata.obs else (_common.SEVERAL, _common.SEVERAL_COLOR)
     shown = [none[1] if missing else colors[str(name)] for name, missing in zip(shades, shades.isna(), strict=True)]
     axis.scatter(places[:, 0], places[:, 1], c=shown, alpha=0.5, **looks)
-    present = set(shades.dropna().astype(str))
+    present = set(map(str, shades.dropna()))
     return [_common.dot(name, colors[name]) for name in names if name in present] + [_common.dot(*none)] * bool(
         shades.isna().any()
     )

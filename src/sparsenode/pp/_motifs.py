@@ -140,6 +140,11 @@ def _check_counts(motifs: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarra
     for name, counts in motifs.items():
         if isinstance(counts, pd.DataFrame) and set(counts) == set(_BASES):
             counts = counts[list(_BASES)]  # named, whatever their order
+        elif isinstance(counts, pd.DataFrame) and (set(counts.index) == set(_BASES) or list(counts) != list(range(4))):
+            raise ValueError(
+                f"Expected a table of counts of {name!r} to have the columns {list(_BASES)}, found {list(counts)[:6]}. Rename or transpose "
+                "them, or pass an array of positions × 4 in this order."
+            )
         matrix = np.asarray(counts, dtype=float)
         if matrix.ndim != 2 or matrix.shape[1] != 4 or len(matrix) == 0:
             raise ValueError(
