@@ -29,9 +29,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F
 
 # Room in a legend of small letters, in inches
 CHARACTER, _ENTRY, _LINE = 0.075, 0.6, 0.2
-HANDLE = (
-    2.0  # length of the line of an entry in letters, of which scanpy.set_figure_params leaves too little to see dashes
-)
+# Length of the line of an entry, in letters: scanpy.set_figure_params leaves too little to see dashes
+HANDLE = 2.0
 _TITLE = 0.11  # width of a letter of a title, in inches
 
 # Why a fit may have no trajectories, and what to do then
