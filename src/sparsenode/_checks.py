@@ -114,6 +114,8 @@ def non_negative(name: str, value: object) -> None:
 def numbers(name: str, values: object) -> np.ndarray:
     """The values as an array of floats, after refusing what are none."""
     try:
+        if isinstance(values, AnnData):  # which numpy would take apart cell by cell, for a long time
+            raise TypeError("a container")
         found = np.asarray(values)
         if found.dtype.kind in "USb":
             raise TypeError(f"dtype {found.dtype}")
