@@ -55,6 +55,13 @@ def add_donor_argument(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--donor", default="S1D2", help="donor, a file bone_marrow/NAME.h5ad of the data")
 
 
+def read_regulators(folder: Path) -> list[str]:
+    """Transcription factors of the bone marrow, the first column of their file in its folder."""
+    import pandas as pd
+
+    return pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
+
+
 def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> None:
     """End with a message where a donor of the bone marrow has no file, stands twice, or has cells that cannot be used."""
     import anndata

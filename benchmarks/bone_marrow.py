@@ -136,7 +136,7 @@ def run(folder: Path, names: Sequence[str], protocol: str, settings: dict, seed:
     trained = donors[names[0]]
     # Other donors may leave lineages and genes out, and errors are sums over lineages.
     published = PUBLISHED if protocol == "paper" and names[0] == TRAIN and {*names} <= {*PUBLISHED} else {}
-    regulators = pd.read_csv(folder / "bone_marrow" / "transcription_factors.csv").iloc[:, 0].tolist()
+    regulators = _common.read_regulators(folder / "bone_marrow")
     if not trained.var_names.isin(regulators).any():
         raise SystemExit(
             f"Expected transcription factors among the {trained.n_vars} genes that all of {list(names)} have, found none of the "

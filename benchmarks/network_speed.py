@@ -20,7 +20,6 @@ from pathlib import Path
 import _common
 import anndata
 import numpy as np
-import pandas as pd
 import scanpy as sc
 
 DATASETS = ("beeline", "bone_marrow", "erythropoiesis")
@@ -51,7 +50,7 @@ def read(options: argparse.Namespace, name: str) -> tuple[anndata.AnnData, dict,
     if name == "bone_marrow":
         adata = anndata.read_h5ad(path)
         sc.pp.log1p(adata)
-        regulators = pd.read_csv(path.parent / "transcription_factors.csv").iloc[:, 0].tolist()
+        regulators = _common.read_regulators(path.parent)
         return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators
     return anndata.read_h5ad(path), {"time_key": "pseudotime"}, "is_tf"
 

@@ -37,13 +37,8 @@ def made(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNOD
     return SparseNODE(adata, **{"objective": "transport", "regulators": regulators, **settings})
 
 
-def read_regulators(folder: Path) -> list[str]:
-    """Transcription factors, the first column of their file."""
-    return pd.read_csv(folder / "transcription_factors.csv").iloc[:, 0].tolist()
-
-
 def fit(adata: anndata.AnnData, regulators: list[str], **settings) -> SparseNODE:
-    """The same, trained."""
+    """The same model, trained."""
     model = made(adata, regulators, **settings)
     model.train(
         train_size=1.0, key_added=None, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False
@@ -121,7 +116,7 @@ def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:
     """Rows of one donor."""
     adata, references = read(folder, donor)
     lineages = list(references)
-    regulators = read_regulators(folder)
+    regulators = _common.read_regulators(folder)
     rows = []
 
     def add(method: str, networks: dict[str, pd.DataFrame], start: float, seed: int = 0) -> None:
@@ -172,7 +167,7 @@ def main() -> None:
     for donor in donors:
         try:
             with redirect_stdout(None):  # what is left out is said when it is
-                made(read(folder, donor)[0], read_regulators(folder))
+                made(read(folder, donor)[0], _common.read_regulators(folder))
         except (ValueError, TypeError, OSError) as error:
             parser.error(f"{donor}: {error}")
     rows = []

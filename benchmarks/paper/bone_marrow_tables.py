@@ -23,6 +23,7 @@ import _paper
 import bone_marrow
 import pandas as pd
 import real_networks
+from _paper import _common  # beside which scripts of the paper do not stand
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
@@ -47,7 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def read_factors(folder: Path, genes: pd.Index) -> list[str]:
     """Known transcription factors among the genes."""
-    return [name for name in real_networks.read_regulators(folder) if name in genes]
+    return [name for name in _common.read_regulators(folder) if name in genes]
 
 
 def read_references(folder: Path, genes: pd.Index) -> dict[str, pd.DataFrame]:

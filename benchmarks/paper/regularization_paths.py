@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import second_order as system
-from bone_marrow import TRAIN, check_donors
+from _paper import _common  # beside which scripts of the paper do not stand
+from bone_marrow import check_donors
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, LassoNet, PathReg
@@ -126,7 +127,7 @@ def figure(table: pd.DataFrame, options: Any) -> None:
 def main() -> None:
     """One fit per data set and method."""
     parser = _paper.arguments(__doc__.splitlines()[0])
-    parser.add_argument("--donor", default=TRAIN, help="donor, a file bone_marrow/NAME.h5ad of the data")
+    _common.add_donor_argument(parser)
     options = parser.parse_args()
     plan = [(name, method, options) for name in DATA for method in METHODS]
     plan = plan[:1] + plan[4:6] if options.quick else plan
