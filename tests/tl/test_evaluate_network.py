@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 import sparsenode as sn
 
@@ -40,8 +47,11 @@ def test_by_hand():
     assert (scores["n_true"], scores["n_candidates"]) == (2, 6)
     # True candidates at ranks 1 and 3.
     assert scores["average_precision_ratio"] == pytest.approx(0.5 * (1 + 2 / 3) / (2 / 6))
-    ratios = ["auprc_ratio", "average_precision_ratio", "epr"]
-    assert list(scores.index) == ["auroc", "auprc", *ratios, "sign_accuracy", "n_true", "n_candidates"]
+    # Both true edges are among four predictions; without regulators no source is spurious.
+    assert (scores["precision"], scores["recall"]) == (2 / 4, 1.0)
+    assert np.isnan(scores["spurious_share"])
+    ratios, sets = ["auprc_ratio", "average_precision_ratio", "epr"], ["precision", "recall", "spurious_share"]
+    assert list(scores.index) == ["auroc", "auprc", *ratios, "sign_accuracy", *sets, "n_true", "n_candidates"]
 
 
 def test_perfect_and_reversed():
@@ -64,8 +74,8 @@ def test_a_network_that_predicts_nothing_scores_as_chance(network):
     assert scores["auroc"] == 0.5
     assert scores["auprc"] == pytest.approx(2 / 6)
     assert scores["auprc_ratio"] == scores["average_precision_ratio"] == pytest.approx(1.0)
-    assert scores["epr"] == 0.0
-    assert np.isnan(scores["sign_accuracy"])
+    assert scores["epr"] == scores["recall"] == 0.0
+    assert scores[["sign_accuracy", "precision"]].isna().all()
 
 
 def test_average_precision_does_not_flatter_a_short_list():
@@ -91,6 +101,40 @@ def test_magnitude_ranks_and_sign_does_not():
     one, other = (sn.tl.evaluate_network(n, REFERENCE) for n in (network, flipped))
     pd.testing.assert_series_equal(one[ranked], other[ranked])
     assert (one["sign_accuracy"], other["sign_accuracy"]) == (0.5, 0.5)
+
+
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.05, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_precision_and_recall_are_those_of_scikit_learn(seed, share):
+    rng = np.random.default_rng(seed)
+    pairs = list(itertools.permutations("abcdef", 2))
+    true = rng.permutation(len(pairs)) < 9
+    weights = rng.normal(size=len(pairs)) * (rng.random(len(pairs)) < share)
+    reference = table(*((*pairs[i], 1.0) for i in np.flatnonzero(true)))
+    # All genes are in the reference by their self edges, which are no candidates.
+    reference = pd.concat([reference, table(*((gene, gene, 1.0) for gene in "abcdef"))])
+    network = table(*((*pair, weight) for pair, weight in zip(pairs, weights, strict=True)))
+    regulators = list("abcd")
+    allowed = np.array([source in regulators for source, _ in pairs])
+    for chosen, among in ((None, np.ones(len(pairs), dtype=bool)), (regulators, allowed)):
+        if not true[among].any():
+            continue
+        scores = sn.tl.evaluate_network(network, reference, chosen)
+        found = weights[among] != 0
+        assert scores["recall"] == pytest.approx(recall_score(true[among], found))
+        expected = precision_score(true[among], found, zero_division=np.nan)
+        assert scores["precision"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_edges_from_genes_that_are_no_regulators_are_spurious():
+    """Each edge counts once, self edges and weights of zero not at all, sources that the reference does not know do."""
+    edges = [("a", "b", 0.9), ("b", "c", -0.5), ("c", "a", 0.2), ("x", "a", 0.1), ("c", "b", 0.0), ("c", "c", 1.0)]
+    network = table(*edges, ("c", "a", -0.1))
+    scores = sn.tl.evaluate_network(network, REFERENCE, ["a", "b"])
+    assert scores["spurious_share"] == 2 / 4
+    assert scores["precision"] == scores["recall"] == 1.0
+    only_zeros = sn.tl.evaluate_network(network.assign(weight=0.0), REFERENCE, ["a", "b"])
+    assert np.isnan(only_zeros["spurious_share"])
 
 
 def test_ties_with_the_kth_edge_count():

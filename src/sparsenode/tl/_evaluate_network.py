@@ -57,6 +57,12 @@ def evaluate_network(
     - ``epr``: early precision ratio, the precision among the top k candidates / density, where k is the number of true edges. Predictions
       that tie with the k-th count, candidates without a prediction do not; 0 if nothing is predicted,
     - ``sign_accuracy``: share of predicted true edges with the right sign, NaN if the reference has no signs,
+    - ``precision``: share of true edges among the candidates that are predicted, whatever their weight; NaN if none is. One minus it is the
+      share of false discoveries,
+    - ``recall``: share of the true edges that are predicted. Precision and recall mean something for networks with zeros only; a network
+      that predicts all candidates has the density and 1,
+    - ``spurious_share``: share of the edges of ``network``, those of other genes than the reference's too, that come from a gene that is
+      none of ``regulators``; NaN without ``regulators``, or if there is no edge,
     - ``n_true``, ``n_candidates``: numbers of true edges and of candidates.
 
     Raises
@@ -84,7 +90,8 @@ def evaluate_network(
     genes = pd.unique(pd.concat([reference["source"], reference["target"]]))
     truth = reference[reference["source"] != reference["target"]]
     index = pd.Index(genes)
-    candidates = _candidates(index, None if regulators is None else [str(gene) for gene in regulators])
+    regulators = None if regulators is None else [str(gene) for gene in regulators]
+    candidates = _candidates(index, regulators)
     is_true = np.isin(candidates, _codes(truth, index))
     if not is_true.any():
         raise ValueError(
@@ -110,6 +117,9 @@ def evaluate_network(
             "average_precision_ratio": average_precision_score(is_true, score) / density,
             "epr": _early_precision(score, is_true) / density,
             "sign_accuracy": _sign_accuracy(weights, reference, index, candidates),
+            "precision": _share(is_true[weights != 0]),
+            "recall": _share(weights[is_true] != 0),
+            "spurious_share": _spurious_share(network, regulators),
             "n_true": int(is_true.sum()),
             "n_candidates": len(candidates),
         },
@@ -195,6 +205,20 @@ def _early_precision(score: np.ndarray, is_true: np.ndarray) -> float:
     return float(is_true[top].mean()) if top.any() else 0.0
 
 
+def _share(flags: np.ndarray) -> float:
+    """Share of true values, NaN of none."""
+    return float(flags.mean()) if len(flags) else float("nan")
+
+
+def _spurious_share(network: pd.DataFrame, regulators: Sequence[str] | None) -> float:
+    """Share of the edges between different genes whose source is no regulator."""
+    if regulators is None:
+        return float("nan")
+    edges = network[(network["weight"] != 0) & (network["source"] != network["target"])]
+    sources = edges.drop_duplicates(["source", "target"])["source"]
+    return _share(~sources.isin(regulators).to_numpy())
+
+
 def _sign_accuracy(weights: np.ndarray, reference: pd.DataFrame, genes: pd.Index, candidates: np.ndarray) -> float:
     if "weight" not in reference:
         return float("nan")
@@ -203,4 +227,4 @@ def _sign_accuracy(weights: np.ndarray, reference: pd.DataFrame, genes: pd.Index
     lowest, highest = rows.min(), rows.max()
     signs = lowest.where(lowest == highest, 0.0).reindex(candidates).fillna(0.0).to_numpy()
     compared = (signs != 0) & (weights != 0)
-    return float((np.sign(weights) == signs)[compared].mean()) if compared.any() else float("nan")
+    return _share((np.sign(weights) == signs)[compared])
