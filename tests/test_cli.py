@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from mudata import MuData
 from scipy.stats import rankdata
-from sklearn.metrics import auc, precision_recall_curve
+from sklearn.metrics import average_precision_score
 
 import sparsenode as sn
 from sparsenode import _cli
@@ -343,8 +343,12 @@ def test_demo(tmp_path, quick, capsys):
     true = [edge in set(zip(truth["source"], truth["target"], strict=True)) for edge in edges]
     for name, values in (("Pearson", adata.X), ("Spearman", rankdata(adata.X, axis=0))):
         related = pd.DataFrame(np.abs(np.corrcoef(values.T)).round(9), adata.var_names, adata.var_names)
-        precision, recall, _ = precision_recall_curve(true, [related.loc[edge] for edge in edges])
-        assert f"{name} {auc(recall, precision) / np.mean(true):.2f}" in text
+        ratio = average_precision_score(true, [related.loc[edge] for edge in edges]) / np.mean(true)
+        assert f"{name} {ratio:.2f}" in text
+    assert f"this network {scores['average_precision_ratio']:.2f}" in text
+    assert (
+        f"{scores['precision']:.0%} of its edges are true, {scores['recall']:.0%} of the true edges are found" in text
+    )
     by_lineage = [adata.varp[f"sparsenode_adjacency_{name}"].toarray() for name in ("Mo", "Ery", "Mk", "Neu")]
     assert f"Exact zeros: {(np.array(by_lineage) == 0).mean():.0%} of the lineages' adjacencies" in text
     held_out = adata.uns["sparsenode"]["held_out_scores"].loc["total"]

@@ -258,8 +258,8 @@ class NetworkMixin(VelocityMixin):
 
         Notes
         -----
-        Do not interpret it before comparing it with :func:`sparsenode.tl.network_baselines`, and with the same fit after
-        :func:`sparsenode.tl.shuffle_time`. The skill of :meth:`evaluate` tests the trajectories, not the network.
+        Do not interpret it before comparing it with :func:`sparsenode.tl.network_baselines`, shuffled pseudotime among them, by
+        :func:`sparsenode.tl.compare_networks`. The skill of :meth:`evaluate` tests the trajectories, not the network.
         """
         adjacency = self.get_adjacency(lineage, replicate=replicate, block=block)
         values = adjacency.to_numpy()

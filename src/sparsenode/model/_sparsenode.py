@@ -180,8 +180,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
     - with ``objective="trajectory"`` to rank edges, since mean trajectories hold little information on direction,
     - for forecasts or knock-outs if :meth:`evaluate` shows that the trajectories do not beat trivial predictors.
 
-    :meth:`evaluate` does not test the network. Compare the network with :func:`sparsenode.tl.network_baselines` and
-    :func:`sparsenode.tl.shuffle_time`.
+    :meth:`evaluate` does not test the network. Compare the network with :func:`sparsenode.tl.network_baselines`, shuffled pseudotime among
+    them, by :func:`sparsenode.tl.compare_networks`.
 
     Examples
     --------

@@ -75,14 +75,19 @@ def evaluate_network(
         If weights are not finite, a gene has no name, all or none of the candidates are true edges, or the network has edges but shares no
         gene with the reference.
     """
-    _checks.columns("network", network, ["source", "target", "weight"])
+    return score("network", network, reference, regulators)
+
+
+def score(name: str, network: pd.DataFrame, reference: pd.DataFrame, regulators: Sequence[str] | None) -> pd.Series:
+    """Scores of a network that messages call by a name; warnings point to the caller of the caller."""
+    _checks.columns(name, network, ["source", "target", "weight"])
     _checks.columns("reference", reference, ["source", "target"])
-    if not np.isfinite(_checks.weights("network", network)).all():
-        raise ValueError("Expected finite weights in `network`, found NaN or infinite ones.")
+    if not np.isfinite(_checks.weights(name, network)).all():
+        raise ValueError(f"Expected finite weights in `{name}`, found NaN or infinite ones.")
     if "weight" in reference:
         _checks.weights("reference", reference)
-    for name, table in {"network": network, "reference": reference}.items():
-        _checks.genes_of_edges(name, table)
+    _checks.genes_of_edges(name, network)
+    _checks.genes_of_edges("reference", reference)
     if isinstance(regulators, str):
         raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
@@ -102,10 +107,10 @@ def evaluate_network(
         raise ValueError(
             f"Expected candidate edges that are not in `reference`, found all {len(candidates)} in it: nothing can be told apart."
         )
-    _require_shared_genes(network, genes)
-    _warn_of_unknown_genes(network, genes)
+    _require_shared_genes(name, network, genes)
+    _warn_of_unknown_genes(name, network, genes)
     if regulators is None:
-        _warn_of_targets_only(network, truth, index)
+        _warn_of_targets_only(name, network, truth, index)
     weights = _strongest(network, index).reindex(candidates, fill_value=0.0).to_numpy()
     score, density = np.abs(weights), is_true.mean()
     auprc = _trapezoids(is_true, score)
@@ -123,7 +128,7 @@ def evaluate_network(
             "n_true": int(is_true.sum()),
             "n_candidates": len(candidates),
         },
-        name="network",
+        name=name,
     )
 
 
@@ -140,33 +145,33 @@ def _candidates(genes: pd.Index, regulators: Sequence[str] | None) -> np.ndarray
     return codes[sources[:, None] != np.arange(len(genes))]
 
 
-def _require_shared_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
+def _require_shared_genes(name: str, network: pd.DataFrame, genes: np.ndarray) -> None:
     """Refuse edges between genes that the reference does not know, as with names in another case."""
     named = pd.unique(pd.concat([network["source"], network["target"]]))
     if len(named) and not np.isin(named, genes).any():
         raise ValueError(
-            f"Expected genes of `network` in `reference`, none of {len(named)} is among its {len(genes)} genes. Genes of "
-            f"`reference` look like {[str(gene) for gene in genes[:3]]}, those of `network` like "
+            f"Expected genes of `{name}` in `reference`, none of {len(named)} is among its {len(genes)} genes. Genes of "
+            f"`reference` look like {[str(gene) for gene in genes[:3]]}, those of `{name}` like "
             f"{[str(gene) for gene in named[:3]]}."
         )
 
 
-def _warn_of_unknown_genes(network: pd.DataFrame, genes: np.ndarray) -> None:
+def _warn_of_unknown_genes(name: str, network: pd.DataFrame, genes: np.ndarray) -> None:
     """Warn where most genes of the reference are in no row of the network: it cannot have predicted their pairs."""
     named = pd.unique(pd.concat([network["source"], network["target"]]))
     unknown = genes[~np.isin(genes, named)]
     if len(named) and len(unknown) > _UNKNOWN * len(genes):
         warnings.warn(
-            f"{len(unknown)} of the {len(genes)} genes of `reference` are not in `network`, such as {[str(g) for g in unknown[:3]]}. If "
+            f"{len(unknown)} of the {len(genes)} genes of `reference` are not in `{name}`, such as {[str(g) for g in unknown[:3]]}. If "
             "the model did not have them, leave them out: `reference[reference['source'].isin(model.genes) & "
             "reference['target'].isin(model.genes)]`. If these are its strongest edges only, pass all. Pairs that it cannot predict "
             "inflate all ratios, those of random weights too.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _warn_of_targets_only(network: pd.DataFrame, truth: pd.DataFrame, genes: pd.Index) -> None:
+def _warn_of_targets_only(name: str, network: pd.DataFrame, truth: pd.DataFrame, genes: pd.Index) -> None:
     """Warn where most genes are never sources: their candidates are negatives that a model with regulators gets for free."""
     edges = network[(network["weight"] != 0) & (network["source"] != network["target"])]
     targets = edges["target"][edges["target"].isin(genes)]
@@ -176,10 +181,10 @@ def _warn_of_targets_only(network: pd.DataFrame, truth: pd.DataFrame, genes: pd.
     free = genes.isin(targets) & ~genes.isin(edges["source"]) & ~genes.isin(truth["source"])
     if free.mean() >= _TARGETS_ONLY:
         warnings.warn(
-            f"{free.sum()} of {len(genes)} genes are targets in `network`, and sources neither there nor in `reference`. If the model had "
+            f"{free.sum()} of {len(genes)} genes are targets in `{name}`, and sources neither there nor in `reference`. If the model had "
             "`regulators`, pass the same here: pairs that it cannot predict inflate all ratios, those of random weights too.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

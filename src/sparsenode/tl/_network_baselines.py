@@ -14,14 +14,16 @@ from sparsenode._input import _expression
 from sparsenode._input._regulators import regulator_positions
 from sparsenode.tl._association import partial_correlation, pearson, spearman
 from sparsenode.tl._genie3 import genie3
+from sparsenode.tl._shuffled_network import setup_arguments, shuffled_network
 
-METHODS = ("pearson", "spearman", "partial_correlation", "genie3")
+_DEFAULT = ("pearson", "spearman", "partial_correlation", "genie3")
+METHODS = (*_DEFAULT, "shuffled_time")
 _MIN_CELLS = 3
 
 
 def network_baselines(
     adata: AnnData,
-    methods: str | Sequence[str] = METHODS,
+    methods: str | Sequence[str] = _DEFAULT,
     layer: str | None = None,
     genes: str | Sequence[str] | None = None,
     regulators: str | Sequence[str] | None = None,
@@ -29,10 +31,10 @@ def network_baselines(
     n_jobs: int = 1,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Gene networks from correlations and from GENIE3, which any other network should beat.
+    """Gene networks from correlations, from GENIE3 and from our model without the order of the cells, which any other network should beat.
 
-    All cells are pooled and pseudotime is not used. Score the tables with :func:`evaluate_network`, beside the network of
-    :meth:`sparsenode.SparseNODE.get_network`.
+    Score the tables with :func:`compare_networks`, beside the network of :meth:`sparsenode.SparseNODE.get_network`. Of the first four, all
+    cells are pooled and pseudotime is not used.
 
     - ``"pearson"`` and ``"spearman"``: correlation, in ``[-1, 1]``. An edge and its reverse have the same weight.
     - ``"partial_correlation"``: correlation that remains given all other ``genes``, in ``[-1, 1]``, from a correlation matrix with the
@@ -42,6 +44,10 @@ def network_baselines(
       :cite:p:`huynhthu2010inferring`, as a share of the target's variance, from 0 to about 1. It has a direction but no sign: do not
       compare its sign accuracy. It fits one forest per gene and is by far the slowest: some 3 ms per tree with 1300 cells and 113
       regulators, so 5 minutes of processor time for 529 genes. For thousands of genes name ``regulators``, or leave it out of ``methods``.
+    - ``"shuffled_time"``: our model, with the defaults of ``objective="transport"``, fitted to cells whose pseudotime is permuted by
+      :func:`shuffle_time`. A network that is no better did not come from dynamics. It takes as long as a fit, and the cells must be set up
+      (:meth:`sparsenode.SparseNODE.setup_anndata`). One permutation is one draw: try several ``seed``. If your model has other settings,
+      fit it to the copy of :func:`shuffle_time` with the same ones.
 
     Do not read these networks as causes: genes that share a regulator correlate with each other.
 
@@ -50,9 +56,9 @@ def network_baselines(
     adata
         Annotated cells, dense or sparse, in the units that the model is fitted in, for instance log1p of normalised counts.
     methods
-        Methods to run. Default: all four.
+        Methods to run. Default: the first four.
     layer
-        Layer with the expression. Default: ``adata.X``.
+        Layer with the expression. Default: ``adata.X``. For ``"shuffled_time"`` it must be the one that the cells are set up with.
     genes
         Genes of the network: names, or a boolean column of ``adata.var``. Default: all.
     regulators
@@ -65,12 +71,13 @@ def network_baselines(
         Number of forests of GENIE3 that are fitted at the same time, in threads. Default: 1; -1 for one per processor. It does not change
         the result.
     seed
-        Seed of GENIE3, a non-negative integer.
+        Seed of GENIE3, of the permutation and of the model, a non-negative integer.
 
     Returns
     -------
     For each method a long table with the columns ``source`` (regulator), ``target`` and ``weight``: every candidate edge except self edges,
-    by decreasing magnitude, ties by name. Genes without variance have weight 0. The tables do not depend on the order of the genes.
+    by decreasing magnitude, ties by name. Genes without variance have weight 0, and many edges of ``"shuffled_time"`` too. The tables do
+    not depend on the order of the genes.
 
     Raises
     ------
@@ -80,11 +87,7 @@ def network_baselines(
         If ``adata`` is not an AnnData, expression is not numeric, a column is not boolean, or ``regulators`` is a mask.
     ValueError
         If a method or gene is unknown, no regulator is among the genes, there are fewer than three cells or two genes, or expression is NaN
-        or infinite.
-
-    Notes
-    -----
-    The control for what pseudotime contributes is not a method here: see :func:`shuffle_time`.
+        or infinite. For ``"shuffled_time"`` also if the cells are not set up, or with another layer.
 
     Examples
     --------
@@ -105,6 +108,7 @@ def network_baselines(
     if not _checks.is_integer(n_jobs) or n_jobs == 0:
         raise ValueError(f"Expected `n_jobs` to be a positive integer, or -1 for all processors, found {n_jobs!r}.")
     _expression.check_expression(adata, layer)
+    setup = setup_arguments(adata, layer) if "shuffled_time" in names else {}
     chosen = _genes(adata, genes)
     if adata.n_obs < _MIN_CELLS or len(chosen) < 2:
         raise ValueError(
@@ -114,14 +118,14 @@ def network_baselines(
     sources = np.arange(len(chosen)) if found is None else np.array(found)
     positions = adata.var_names.get_indexer(chosen)
     x = np.ascontiguousarray(np.vstack([block for _, block in _expression.chunks(adata, layer, positions)]))
-    functions = _functions(n_trees, int(n_jobs), seed)
-    return {name: _edges(functions[name](x, sources), chosen, sources) for name in names}
-
-
-def _functions(n_trees: int, n_jobs: int, seed: int) -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """What computes the weights, regulators × genes, of every method."""
-    forest = partial(genie3, n_trees=n_trees, n_jobs=n_jobs, seed=seed)
-    return dict(zip(METHODS, (pearson, spearman, partial_correlation, forest), strict=True))
+    functions: dict[str, Callable[[], np.ndarray]] = {  # what computes the weights, regulators × genes
+        "pearson": partial(pearson, x, sources),
+        "spearman": partial(spearman, x, sources),
+        "partial_correlation": partial(partial_correlation, x, sources),
+        "genie3": partial(genie3, x, sources, n_trees=n_trees, n_jobs=int(n_jobs), seed=seed),
+        "shuffled_time": partial(shuffled_network, adata, chosen, sources, setup, seed),
+    }
+    return {name: _edges(functions[name](), chosen, sources) for name in names}
 
 
 def _genes(adata: AnnData, genes: str | Sequence[str] | None) -> pd.Index:
