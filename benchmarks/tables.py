@@ -1,7 +1,7 @@
 """The tables of the documentation, from the committed results.
 
 A page marks where a table belongs with ``<!-- table: NAME -->`` and ``<!-- end of table -->``; this script rewrites what is
-in between, so no figure in a table is typed by hand. The tests run it with ``--check``, which only says whether a page
+in between, so no figure in such a table is typed by hand. The tests run it with ``--check``, which only says whether a page
 differs from the results.
 """
 

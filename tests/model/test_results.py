@@ -266,6 +266,17 @@ def test_settings_of_an_objective_are_stored(adata, fit):
     assert adata.uns["sparsenode"]["parameters"]["objective"] == "transport"
 
 
+@pytest.mark.parametrize(
+    ("objective", "weights"),
+    [("both", "balanced"), ("transport", "balanced"), ("trajectory", "paths"), (None, "paths")],
+)
+def test_objective_and_weights_are_stored_by_name(adata, fit, objective, weights):
+    """Too few cells for the default, which is then trajectories alone."""
+    fit(adata, train={"max_epochs": 1}, objective=objective)
+    parameters = adata.uns["sparsenode"]["parameters"]
+    assert (parameters["objective"], parameters["weights"]) == (objective or "trajectory", weights)
+
+
 def test_what_is_done_to_stored_tables_does_not_reach_the_model(adata, fit):
     model = fit(adata, regularizer=sn.regularizers.CNODE([0.1, 1.0]))
     del adata.uns["sparsenode"]["regularization_path"]["validation_error"]

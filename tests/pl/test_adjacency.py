@@ -33,7 +33,16 @@ def test_structure(cells):
     np.testing.assert_array_equal(block.filled(0), expected)
     np.testing.assert_array_equal(block.mask | np.zeros(block.shape, bool), expected == 0)
     colorbar = axis.figure.axes[1]
-    assert "weight" in colorbar.get_ylabel()
+    assert colorbar.get_ylabel().startswith("weight (1 / time;")
+
+
+@pytest.mark.parametrize(
+    ("weights", "order", "unit"), [("balanced", 1, "no unit"), ("paths", 1, "1 / time"), ("paths", 2, "1 / time²")]
+)
+def test_unit_of_the_weights(results, weights, order, unit):
+    results.uns["sparsenode"]["parameters"] |= {"weights": weights, "order": order}
+    bar = sn.pl.adjacency(results).figure.axes[1]
+    assert bar.get_ylabel().startswith(f"weight ({unit};")
 
 
 def test_rows_are_targets(results):

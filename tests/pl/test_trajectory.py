@@ -19,6 +19,14 @@ def points(axis: Axes) -> list[np.ndarray]:
     return [np.asarray(collection.get_offsets()) for collection in axis.collections]
 
 
+def test_the_layer_says_what_values_are(adata, fit):
+    adata.layers["log_$x$"] = adata.X.copy()
+    fit(adata, {"lineage_key": "lineage", "layer": "log_$x$"})
+    axis = sn.pl.trajectory(adata, "gene2")
+    assert axis.get_ylabel() == "expression (log_$x$)"
+    axis.figure.canvas.draw()
+
+
 def test_structure(cells):
     axes = sn.pl.trajectory(cells, ["gene5", "gene2"])
     assert [axis.get_title() for axis in axes] == ["gene5", "gene2"]

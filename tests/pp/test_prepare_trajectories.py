@@ -188,12 +188,16 @@ def test_refuses_what_it_cannot_prepare(counts):
     rna = counts["rna"]
     lineages = counts.uns["lineages"]
     logged = sc.pp.log1p(rna, copy=True)
-    with pytest.raises(ValueError, match="they look log-transformed.*layer='counts'"):
+    with pytest.raises(
+        ValueError, match="they look log-transformed.*layer='counts'.*Without counts.*`SparseNODE.setup_anndata`"
+    ):
         pp.prepare_trajectories(logged, "stem", lineages)
     with pytest.raises(ValueError, match="negative values: they were scaled"):
         pp.prepare_trajectories(AnnData(np.full((30, 3), -1.0), obs=rna.obs[:30]), "stem")
     with pytest.raises(KeyError, match="'HSC'.*cell types are"):
         pp.prepare_trajectories(rna, "HSC", lineages)
+    with pytest.raises(KeyError, match=r"'HSC', and no column 'clusters' in `adata.obs`.*There are \["):
+        pp.prepare_trajectories(rna, "HSC", groupby="clusters")
     with pytest.raises(ValueError, match=r"no cells of \['B'\].*early_erythroid"):
         pp.prepare_trajectories(rna, "stem", {"b": ["stem", "B"]})
     with pytest.raises(ValueError, match="list of cell types for the lineage 'b', found 'stem'"):

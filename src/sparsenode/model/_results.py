@@ -251,7 +251,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         arguments = self.init_params_["non_kwargs"]
         kept: dict[str, Any] = {key: value for key, value in arguments.items() if isinstance(value, str | Number)}
         kept |= {"regularizer": repr(self.module.regularizer), "hidden": list(map(int, arguments["hidden"]))}
-        kept.setdefault("objective", repr(self.objective))  # one with settings of its own
+        if "objective" not in kept:  # the default, or one with settings of its own
+            kept["objective"] = self.objective if isinstance(self.objective, str) else repr(self.objective)
         if self._regulators is not None:
             kept["regulators"] = np.asarray(self.genes[self._regulators], dtype=str)
-        return kept | {"selected_replicate": self.selected_}
+        return kept | {"weights": self._default_weights, "selected_replicate": self.selected_}

@@ -1,4 +1,4 @@
-"""Sums over input-output paths as chains of matrix-vector products, never forming the path matrix."""
+"""Sums over input-output paths: chains of matrix-vector products, or the path matrix itself where paths are weighted."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def gated_sum(slopes: PathSlopes, gates: Sequence[torch.Tensor]) -> torch.Tensor
 
 
 def product(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The path matrix itself, networks × targets × regulators: only to report it."""
+    """The path matrix itself, networks × targets × regulators: to report it, and to weight its entries."""
     total = matrices[0]
     for matrix in matrices[1:]:
         total = matrix @ total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -118,7 +119,8 @@ def adjacency(
     beyond = [_common.overlong(own, _SHORT) for own in names]
     figure, axes = _common.panels(ax, 1, size[0] + 1.2 + beyond[0], size[1] + beyond[1])
     shown = np.ix_(rows, columns)
-    _draw(axes[0], figure, matrix[shown], self_edges[shown], *names)
+    label = f"weight ({_unit(_common.results(adata, key))}; grey: exactly zero)"
+    _draw(axes[0], figure, matrix[shown], self_edges[shown], *names, label)
     groups.draw(axes[0], rows, columns)
     return _common.finish(figure, axes, show, return_fig)
 
@@ -202,6 +204,14 @@ def _leaves(values: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(pdist(values), "average", optimal_ordering=len(values) <= 200))
 
 
+def _unit(results: dict[str, Any]) -> str:
+    """Unit of the weights that are stored, those of ``get_adjacency`` by default."""
+    parameters = results.get("parameters", {})
+    if parameters.get("weights") == "balanced":
+        return "no unit"
+    return "1 / time²" if parameters.get("order") == 2 else "1 / time"
+
+
 def _draw(
     axis: Axes,
     figure: Figure,
@@ -209,6 +219,7 @@ def _draw(
     self_edges: np.ndarray,
     rows: Sequence[str],
     columns: Sequence[str],
+    label: str,
 ) -> None:
     limit = float(np.quantile(np.abs(weights[weights != 0]), 0.98)) if (weights != 0).any() else 1.0
     shown = np.ma.masked_equal(weights, 0.0)
@@ -232,7 +243,8 @@ def _draw(
         )
     for row, column in np.argwhere(self_edges):
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="1.0", edgecolor="0.4", hatch="////", lw=0))
-    label = "weight (grey: exactly zero" + ("; hatched: self edge)" if self_edges.any() else ")")
+    if self_edges.any():
+        label = label.replace(")", "; hatched: self edge)")
     bar = figure.colorbar(image, ax=axis, shrink=0.6, extend="both")
     bar.set_label(label, size=_LARGEST)
     if figure.get_layout_engine() is not None:  # which makes room for the names of genes only now

@@ -107,7 +107,7 @@ def intervention(
             column = names.index(gene)
             axis.plot(times, baseline[row, :, column], color=palette[name], alpha=0.8, **before)
             axis.plot(times, states[row, :, column], color=palette[name], **after)
-        axis.set(xlabel="time", ylabel="expression")
+        axis.set(xlabel="time since the start", ylabel="units of the data")
         axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [
@@ -133,6 +133,8 @@ def _draw_effects(axis: Axes, effects: np.ndarray, names: list[str], colors: lis
         axis.hlines(shifted, 0.0, values, color=color, linewidth=0.375 * size)
         axis.plot(values, shifted, "o", color=color, markersize=size)
     axis.set_yticks(places, names, fontsize=8, parse_math=False)
-    axis.set(ylim=(len(names) - 0.4, -0.6), xlabel="change at the last time", title="largest effects")
+    axis.set(
+        ylim=(len(names) - 0.4, -0.6), xlabel="change at the last time\n(units of the data)", title="largest effects"
+    )
     axis.tick_params(axis="y", length=0)
     axis.spines[["top", "right", "left"]].set_visible(False)

@@ -104,13 +104,19 @@ def trajectory(
         _draw_fit(axis, fit, values[..., model_genes.index(gene)], shown, looks)
         axis.set_title(gene, parse_math=False)
         axis.set_xlabel(setup["time_key"], parse_math=False)
-        # Second order is for motion.
-        axis.set_ylabel("expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value")
+        axis.set_ylabel(_value(uns, setup), parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     title, handles = looks.legend(shown, _common.SEVERAL in groups)
     if handles:
         _common.legend(figure, axes[0], handles, beneath=ax is None, title=title)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _value(uns: dict[str, Any], setup: dict[str, Any]) -> str:
+    """Label of the values, with the layer that says what they are."""
+    name = "expression" if uns.get("parameters", {}).get("order", 1) == 1 else "value"  # second order is for motion
+    layer = setup.get("layer")
+    return name if layer is None else f"{name} ({layer})"
 
 
 def _wanted_genes(

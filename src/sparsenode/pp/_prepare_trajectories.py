@@ -195,7 +195,10 @@ def check_counts(adata: AnnData, layer: str | None) -> None:
             f"Expected counts in {place(layer)}, found {adata.n_obs} cells × {adata.n_vars} genes without any."
         )
     require_finite(values, layer)
-    hint = "Counts often lie in `adata.layers['counts']` (pass `layer='counts'`) or in `adata.raw.to_adata()`."
+    hint = (
+        "Counts often lie in `adata.layers['counts']` (pass `layer='counts'`) or in `adata.raw.to_adata()`. Without counts, compute a "
+        "pseudotime from log-normalised expression with scanpy, and go on with `SparseNODE.setup_anndata`."
+    )
     if values.min() < 0:
         raise ValueError(f"Expected counts in {place(layer)}, found negative values: they were scaled. {hint}")
     if not are_whole(sample(values)) and values.max() < LOGGED:
@@ -226,6 +229,11 @@ def _check_keys(
         raise ValueError(
             f"Expected `root` to be a cell or a cell type, found both of the name {root!r}, as where clusters and cells are numbered. Rename "
             "one, for instance the cells: `adata.obs_names = 'cell' + adata.obs_names`."
+        )
+    if root not in adata.obs_names and groupby not in adata.obs:
+        raise KeyError(
+            f"Expected `root` to be the name of a cell, or of a cell type in the column `groupby`, found {root!r}, and no column {groupby!r} "
+            f"in `adata.obs`. Cells look like {list(adata.obs_names[:2])}. {_columns(adata)}"
         )
     if root not in adata.obs_names and root not in types:
         raise KeyError(
