@@ -17,18 +17,11 @@ from scipy import sparse
 from sparsenode import _checks, _keys
 from sparsenode._errors import DivergenceError
 from sparsenode._input._expression import gene_positions
-from sparsenode.model._assemble import (
-    EXPRESSION,
-    REGULATORS,
-    WRITTEN,
-    check_free,
-    check_key,
-    remove_results,
-    spread_results,
-)
+from sparsenode.model._assemble import EXPRESSION, REGULATORS, spread_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._history import history_table
 from sparsenode.model._network import Block, NetworkMixin
+from sparsenode.model._written import WRITTEN, check_free, check_key, remove_results
 
 if TYPE_CHECKING:
     from sparsenode.model._data import Cells
