@@ -22,7 +22,7 @@ from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
 from sparsenode.module import Solver
-from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives._hermite import hermite_basis
 from sparsenode.training import limited_threads
 
 if TYPE_CHECKING:

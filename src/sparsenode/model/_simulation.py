@@ -17,7 +17,8 @@ from scipy import sparse
 from sparsenode import _checks
 from sparsenode.model._prediction import GRID
 from sparsenode.model._response import ResponseMixin
-from sparsenode.module._solve import FIXED_STEP, hermite_basis
+from sparsenode.module._solve import FIXED_STEP
+from sparsenode.objectives._hermite import hermite_basis
 
 _MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
 _BEYOND = 0.05  # of its length, by which a trajectory may go on after its last cell before a warning

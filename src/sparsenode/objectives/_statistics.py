@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import sparse
 
-from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives._hermite import hermite_basis
 
 N_BINS = 512
 MAX_EARLY = 256
