@@ -19,6 +19,7 @@ from sparsenode.model._both import find_network
 from sparsenode.model._history import continued
 from sparsenode.model._preparation import PreparationMixin
 from sparsenode.model._regularization import RegularizationMixin
+from sparsenode.model._training_arguments import check_device, check_iterative, check_plan, check_trainer
 from sparsenode.model._undo import snapshot
 from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
@@ -244,7 +245,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             _checks.choice("objective", objective, ("trajectory",))
         if objective is not None or refit:
             self._require_trained()
-        _checks.plan_arguments(plan_kwargs or {})
+        check_plan(plan_kwargs or {})
         both = self.objective == "both"
         if both and schedule is not None and self.is_trained_:
             raise ValueError(
@@ -262,7 +263,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         plan_kwargs = {**_PLANS[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
         iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
         if iterative is not None:
-            _checks.iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
+            check_iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": epochs}
             epochs += iterative.n_epochs
         epochs *= n_rounds(adaptive, refit, self.is_trained_)
@@ -301,8 +302,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         trainer_kwargs: dict[str, Any],
     ) -> None:
         """Refuse what is out of range, before anything is done."""
-        _checks.trainer_arguments(trainer_kwargs)
-        _checks.device(accelerator, devices, trainer_kwargs.get("precision"))
+        check_trainer(trainer_kwargs)
+        check_device(accelerator, devices, trainer_kwargs.get("precision"))
         if max_epochs is not None:
             _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
