@@ -40,14 +40,14 @@ def anndata(adata: object, name: str = "adata") -> None:
 def marked(adata: AnnData, name: str) -> np.ndarray:
     """Mask over genes from a column of ``adata.var``, after refusing anything but booleans."""
     column, place = adata.var[name], f"adata.var[{name!r}]"
-    missing = int(column.isna().sum())
-    if not missing and pd.api.types.is_bool_dtype(column):
+    n_missing = int(column.isna().sum())
+    if not n_missing and pd.api.types.is_bool_dtype(column):
         return column.to_numpy(dtype=bool)
     mark = next((value for value in column.dropna().unique().tolist() if str(value).lower() not in _UNMARKED), True)
     equal = f"{place} == {mark!r}"
     if (column == mark).isna().any():  # nullable types
         equal = f"({equal}).fillna(False).astype(bool)"
-    found = f"{column.dtype}, {missing} of {len(column)} missing" if missing else f"{column.dtype}"
+    found = f"{column.dtype}, {n_missing} of {len(column)} missing" if n_missing else f"{column.dtype}"
     raise TypeError(
         f"Expected `{place}` to be boolean without missing values, found {found}. Say which value marks a gene, for instance `{place} = {equal}`."
     )
@@ -194,9 +194,9 @@ def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
     """Refuse what is no table, and tables that lack columns."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"Expected `{name}` to be a data frame, found {type(table).__name__}.")
-    missing = [column for column in needed if column not in table]
-    if missing:
-        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {missing} not found in {list(table)}.")
+    absent = [column for column in needed if column not in table]
+    if absent:
+        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {list(table)}.")
 
 
 def genes_of_edges(name: str, table: pd.DataFrame) -> None:
