@@ -122,13 +122,13 @@ class SparseNODEModule(BaseModuleClass):
             n_vars,
             hidden,
             network_seeds.tolist(),
-            regularizer.gates,
-            decay,
-            regularizer.skip or ("inner" if skip else None),
-            regularizer.per_target,
-            inputs,
-            path_weights,
-            order,
+            gates=regularizer.gates,
+            decay=decay,
+            skip=regularizer.skip or ("inner" if skip else None),
+            per_target=regularizer.per_target,
+            inputs=inputs,
+            path_weights=path_weights,
+            order=order,
         )
         self.initial_velocity = InitialVelocity(n_vars, network_seeds.tolist(), self.n_fields) if order == 2 else None
         #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
