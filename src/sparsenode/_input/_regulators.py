@@ -15,9 +15,8 @@ from sparsenode._logging import logger
 
 SelfEdges = Literal["penalised", "free"]
 _DISCOUNT = 0.9  # off the penalty of an edge that prior knowledge is sure of
-_FORBIDDEN = (
-    1e9  # times the penalty of an edge that a hard prior does not hold: its column is zero after the first step
-)
+# Times the penalty of an edge that a hard prior does not hold: its column is zero after the first step
+_FORBIDDEN = 1e9
 
 
 def regulator_positions(

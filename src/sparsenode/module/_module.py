@@ -20,10 +20,8 @@ from sparsenode.module._velocity import saturating, velocity
 if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
-
-N_REFERENCE = (
-    256  # states of every lineage at which the Jacobian of a transport or collocation fit is averaged, at most
-)
+# States of every lineage at which the Jacobian of a transport or collocation fit is averaged, at most
+N_REFERENCE = 256
 
 
 class SparseNODEModule(BaseModuleClass):
