@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -159,9 +158,7 @@ class SimulationMixin(ResponseMixin):
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
         self._warn_beyond(grid, lengths, given=x0 is not None)
-        speed = self._start_velocities(v0, starts, lineages, clocks, chosen)
-        if x0 is None and v0 is None and self.module.velocity_offset is not None:
-            speed = cast("torch.Tensor", self.module.start_speed())[[chosen]][:, kept].detach()
+        speed = self._start_velocities(v0, starts, lineages, clocks, kept if x0 is None else None, chosen)
         places = [[place] for place in lineages] if x0 is None else [self._places(lineage)] * len(starts)
         unperturbed, perturbed = self._runs(starts, speed, lineages, places, clocks, grid, held, chosen)
         self._warn_out_of_range(perturbed)
@@ -309,15 +306,27 @@ class SimulationMixin(ResponseMixin):
 
     @torch.no_grad()
     def _start_velocities(
-        self, v0: np.ndarray | None, starts: np.ndarray, lineages: list[int], clocks: np.ndarray, replicate: int
+        self,
+        v0: np.ndarray | None,
+        starts: np.ndarray,
+        lineages: list[int],
+        clocks: np.ndarray,
+        own: list[int] | None,
+        replicate: int,
     ) -> torch.Tensor | None:
-        """Initial velocities of a replicate in module units, 1 × starts × genes; ``None`` in first order."""
+        """Initial velocities of a replicate in module units, 1 × starts × genes; ``None`` in first order.
+
+        ``own`` are the trajectories of the model that the starts are those of, ``None`` for given starts.
+        """
         module = self.module
         if module.initial_velocity is None:
             if v0 is not None:
                 raise ValueError("Expected no `v0` in first order, where velocities are no part of the state.")
             return None
         if v0 is None:
+            learned = None if own is None else module.start_speed()
+            if learned is not None:
+                return learned[[replicate]][:, own]
             everywhere = self._on_device(self._encode(starts)).expand(module.n_replicates, -1, -1)
             return module.network_velocity(everywhere, lineages)[[replicate]]
         given = np.atleast_2d(_checks.numbers("v0", v0))
