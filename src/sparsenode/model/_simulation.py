@@ -150,8 +150,9 @@ class SimulationMixin(ResponseMixin):
         self._require_trained()
         chosen = self._replicate(replicate)
         _check_interventions(knockout, overexpress, clamp)
-        held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
-        self._warn_knockout(knockout)
+        off = [knockout] if isinstance(knockout, str) else list(knockout)
+        held = self._held(off, overexpress, clamp or {}, chosen)
+        self._warn_knockout(off)
         kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
         starts, names, lineages, clocks = self._starts(x0, lineage, kept, chosen)
         self._warn_without_effect(held, lineage, chosen)
@@ -166,13 +167,12 @@ class SimulationMixin(ResponseMixin):
 
     def _held(
         self,
-        knockout: str | Sequence[str],
+        off: Sequence[str],
         overexpress: str | Sequence[str] | Mapping[str, float],
         clamp: Mapping[str, float],
         replicate: int,
     ) -> pd.Series:
-        """Held value of every gene of an intervention."""
-        off = [knockout] if isinstance(knockout, str) else list(knockout)
+        """Held value of every gene of an intervention; genes that are ``off`` are held at zero."""
         names = [overexpress] if isinstance(overexpress, str) else overexpress
         folds = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
         everything = [*off, *folds, *clamp]
@@ -199,15 +199,14 @@ class SimulationMixin(ResponseMixin):
             values[name] = float(value)
         return pd.Series(values, dtype=float, name="held")
 
-    def _warn_knockout(self, knockout: str | Sequence[str]) -> None:
+    def _warn_knockout(self, off: Sequence[str]) -> None:
         """Warn of genes whose expression lies below the zero of a knock-out, as after standardisation."""
-        names = [knockout] if isinstance(knockout, str) else list(knockout)
-        if self.data_range_ is None or not names:
+        if self.data_range_ is None or not off:
             return
-        low, high = np.take(self.data_range_, self.genes.get_indexer(pd.Index(names)), axis=1)
+        low, high = np.take(self.data_range_, self.genes.get_indexer(pd.Index(off)), axis=1)
         below = low < -_MARGIN * (high - low)
         if below.any():
-            lowest = {name: float(f"{value:.4g}") for name, value in zip(names, low, strict=True) if value < 0}
+            lowest = {name: float(f"{value:.4g}") for name, value in zip(off, low, strict=True) if value < 0}
             shown = dict(list(lowest.items())[:5])
             warnings.warn(
                 f"A knock-out holds a gene at 0, but the expression of {len(lowest)} genes goes below 0: their lowest values in the "
