@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -26,6 +26,12 @@ def missing(adata: AnnData, key: str, argument: str, places: Sequence[str]) -> K
     named = " or ".join(f"`adata.{place}`" for place in places)
     shown = ", ".join(f"{[str(name) for name in getattr(adata, place)][:20]} in `adata.{place}`" for place in places)
     return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.")
+
+
+def some(items: Collection[Any], most: int = 5) -> str:
+    """The first items of a list or dictionary for a message, and whether there are more."""
+    shown = dict(list(items.items())[:most]) if isinstance(items, Mapping) else list(items)[:most]
+    return f"{shown}{' and more' if len(items) > most else ''}"
 
 
 def anndata(adata: object, name: str = "adata") -> None:

@@ -207,11 +207,10 @@ class SimulationMixin(ResponseMixin):
         below = low < -_MARGIN * (high - low)
         if below.any():
             lowest = {name: float(f"{value:.4g}") for name, value in zip(off, low, strict=True) if value < 0}
-            shown = dict(list(lowest.items())[:5])
             warnings.warn(
                 f"A knock-out holds a gene at 0, but the expression of {len(lowest)} genes goes below 0: their lowest values in the "
-                f"training data are {shown}{' and more' if len(lowest) > 5 else ''}. After standardisation 0 is the mean. Use "
-                f"`clamp={shown}`, or the value that stands for no expression.",
+                f"training data are {_checks.some(lowest)}. After standardisation 0 is the mean. Use "
+                f"`clamp={dict(list(lowest.items())[:5])}`, or the value that stands for no expression.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -229,8 +228,8 @@ class SimulationMixin(ResponseMixin):
         if without:
             alone = len(without) == len(held)
             warnings.warn(
-                f"{'No open path leads' if alone else 'Of the held genes, no open path leads'} from {without[:5]}"
-                f"{' and more' if len(without) > 5 else ''} to a gene that is not held: {'all effects are zero' if alone else 'they have no effect'} "
+                f"{'No open path leads' if alone else 'Of the held genes, no open path leads'} from {_checks.some(without)} to a gene "
+                f"that is not held: {'all effects are zero' if alone else 'they have no effect'} "
                 "in this fit, by construction, which says nothing of the cell.",
                 UserWarning,
                 stacklevel=3,
@@ -281,8 +280,8 @@ class SimulationMixin(ResponseMixin):
         if not np.isfinite(states).all():
             genes = [str(gene) for gene in self.genes[~np.isfinite(states).all(0)]]
             raise ValueError(
-                f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of {genes[:5]}"
-                f"{' and more' if len(genes) > 5 else ''}."
+                f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of "
+                f"{_checks.some(genes)}."
             )
         return states, names or [str(row) for row in range(len(states))]
 
@@ -423,11 +422,10 @@ class SimulationMixin(ResponseMixin):
             return
         beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
         if beyond:
-            shown = dict(list(beyond.items())[:5])
             other = ", or one `lineage` at a time" if self.trajectories["lineage"][lengths.index].nunique() > 1 else ""
             warnings.warn(
-                f"{len(beyond)} of {len(lengths)} trajectories go on after their last cell, by these shares of their length: {shown}"
-                f"{' and more' if len(beyond) > 5 else ''}. Nothing that was observed supports this. Pass `times` up to "
+                f"{len(beyond)} of {len(lengths)} trajectories go on after their last cell, by these shares of their length: "
+                f"{_checks.some(beyond)}. Nothing that was observed supports this. Pass `times` up to "
                 f"{lengths.min():.4g}, where the shortest ends{other}.",
                 UserWarning,
                 stacklevel=3,
@@ -442,8 +440,8 @@ class SimulationMixin(ResponseMixin):
         if outside.any():
             names = [str(name) for name in self.genes[outside]]
             warnings.warn(
-                f"{len(names)} of {len(self.genes)} genes leave the range of the training data: {names[:5]}"
-                f"{' and more' if len(names) > 5 else ''}. Nothing that was observed supports the field there.",
+                f"{len(names)} of {len(self.genes)} genes leave the range of the training data: {_checks.some(names)}. "
+                "Nothing that was observed supports the field there.",
                 UserWarning,
                 stacklevel=3,
             )
