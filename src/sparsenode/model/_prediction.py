@@ -220,7 +220,7 @@ class PredictionMixin(MuDataMixin):
         _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
         if initial_velocity == "observed" and self.module.order == 1:
             raise ValueError(
-                "Expected no `initial_velocity` in first order, where velocities are no part of the state."
+                "Expected no `initial_velocity` in first order, found 'observed': velocities are no part of the state."
             )
         return initial_velocity == "observed"
 

@@ -298,7 +298,8 @@ class SimulationMixin(ResponseMixin):
         increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
         if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
             raise ValueError(
-                "Expected `times` to be finite, increasing numbers from 0 on, the last one above 0: they count from the start."
+                f"Expected `times` to be finite, increasing numbers from 0 on, the last one above 0, found {np.ravel(grid)[:10].tolist()}: "
+                "they count from the start."
             )
         return grid
 
@@ -319,7 +320,7 @@ class SimulationMixin(ResponseMixin):
         module = self.module
         if module.initial_velocity is None:
             if v0 is not None:
-                raise ValueError("Expected no `v0` in first order, where velocities are no part of the state.")
+                raise ValueError("Expected no `v0` in first order, found some: velocities are no part of the state.")
             return None
         if v0 is None:
             learned = None if own is None else module.start_speed()

@@ -197,7 +197,7 @@ def panels(
         figure = axes[0].get_figure()
         figure = figure.figure if isinstance(figure, SubFigure) else figure
         if not isinstance(figure, Figure):
-            raise ValueError("Expected axes that belong to a figure.")
+            raise ValueError("Expected axes that belong to a figure, found some without one.")
         return figure, axes
     columns = min(n, columns)
     rows = -(-n // columns)

@@ -80,8 +80,11 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
         names = _names(adata, key, table)
         values = np.asarray(table, dtype=np.float64)
     values = np.where(np.isnan(values), 0.0, values)
-    if (values < 0).any() or not np.isfinite(values).all():
-        raise ValueError(f"Expected fate probabilities `adata.obsm[{key!r}]` to be finite and not negative.")
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if len(wrong):
+        raise ValueError(
+            f"Expected fate probabilities `adata.obsm[{key!r}]` to be non-negative and finite, found {wrong[0]:g}."
+        )
     empty = [name for name, total in zip(names, values.sum(0), strict=True) if total == 0]
     if empty:
         raise ValueError(
