@@ -72,9 +72,9 @@ def test_names():
         _common.check_names(3, ["a", "b"], "genes")
 
 
-def test_top_range():
-    assert _common.top_range(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
-    assert _common.top_range(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
+def test_largest():
+    assert _common.largest(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
+    assert _common.largest(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
 
 
 def test_colors_fall_back_on_the_palette():

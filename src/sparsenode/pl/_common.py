@@ -273,6 +273,6 @@ def check_names(names: Sequence[str], known: Sequence[str], argument: str) -> li
     return wanted
 
 
-def top_range(values: np.ndarray, n: int) -> np.ndarray:
+def largest(values: np.ndarray, n: int) -> np.ndarray:
     """Indices of the ``n`` largest values, largest first; ties in their order."""
     return np.argsort(-values, kind="stable")[:n]

@@ -88,7 +88,7 @@ def intervention(
     rows = [known.index(name) for name in shown]
     effects = (states[:, -1] - baseline[:, -1])[rows]
     held = set(table["gene"][table["held"]].astype(str)) if "held" in table else set()
-    order = _common.top_range(np.abs(effects).max(0), len(names))
+    order = _common.largest(np.abs(effects).max(0), len(names))
     free = np.array([i for i in order if names[i] not in held], dtype=np.int64)
     changed = np.abs(effects).max(0) > _ROUNDING * np.maximum(np.abs(states[rows]), np.abs(baseline[rows])).max((0, 1))
     top = free[changed[free]][:n_top]
