@@ -116,16 +116,17 @@ def read_observations(
         If a value cannot be used; the message names column, count and fix.
     """
     times = read_pseudotime(adata, time_key, may_be_equal=lineage_names is not None)
-    if isinstance(times, pd.DataFrame) and lineage_key == time_key:
+    table = times if isinstance(times, pd.DataFrame) else None
+    if table is not None and lineage_key == time_key:
         raise ValueError(
             f"Expected memberships in `lineage_key`, found {time_key!r}, the pseudotimes, for both keys. Leave out `lineage_key`: then the "
             "cells with a time are those of the lineage."
         )
-    is_table = isinstance(times, pd.DataFrame)
-    if lineage_key is None and lineage_names is not None and not (is_table and SINGLE_LINEAGE in times):
-        _check_place(is_table, time_key, lineage_names)
-    if lineage_key is None and isinstance(times, pd.DataFrame):
-        memberships, names, lineage_key = *read_members(times, time_key, lineage_names), time_key
+    if lineage_key is None and lineage_names is not None and (table is None or SINGLE_LINEAGE not in table):
+        _check_place(table is not None, time_key, lineage_names)
+    if lineage_key is None and table is not None:
+        lineage_key = time_key
+        memberships, names = read_members(table, time_key, lineage_names)
     else:
         memberships, names = _read_memberships(adata, lineage_key, lineage_names)
     if lineage_names is not None:
