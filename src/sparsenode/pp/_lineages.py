@@ -12,7 +12,7 @@ from sparsenode._input._observations import names_of_fates
 
 
 def types_of_lineages(lineages: Mapping[str, Sequence[str]], or_else: str = "") -> dict[str, list[str]]:
-    """Names of the cell types of every lineage, each once; `or_else` says what else a caller takes.
+    """Names of the cell types of every lineage, each once; ``or_else`` says what else a caller takes.
 
     Raises
     ------
