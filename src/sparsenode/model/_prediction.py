@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -266,9 +266,7 @@ class PredictionMixin(MuDataMixin):
             start, speed = start[[only]], None if speed is None else speed[[only]]
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
         with limited_threads(module):
-            states, derivatives = self._solved(
-                only, self._effective(only), start, relative, lineages, grid, self._tight_solver, speed, reach=reach
-            )
+            states, derivatives = self._solved(only, start, relative, lineages, grid, speed, reach=reach)
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
@@ -286,10 +284,21 @@ class PredictionMixin(MuDataMixin):
         solver = self.module.solver
         return Solver(solver.method, min(solver.rtol, _TOLERANCE), min(solver.atol, _TOLERANCE))
 
-    def _solved(self, only: int | None, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _solved(
+        self,
+        only: int | None,
+        start: torch.Tensor,
+        relative: torch.Tensor,
+        lineages: Sequence[int],
+        times: torch.Tensor,
+        speed: torch.Tensor | None,
+        free: torch.Tensor | None = None,
+        reach: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The trajectories of the module, of all replicates or of one; says what to do where they diverge."""
+        effective, solver = self._effective(only), self._tight_solver
         try:
-            return self.module.trajectories(*arguments, **keywords)
+            return self.module.trajectories(effective, start, relative, lineages, times, solver, speed, free, reach)
         except DivergenceError as error:
             remedy = (
                 "Predict less far ahead, or train again with a stronger regularizer or more cells."

@@ -383,12 +383,10 @@ class SimulationMixin(ResponseMixin):
         shares, place = np.unique((grid / grid[-1]).astype(np.float32), return_inverse=True)
         states, derivatives = self._solved(
             replicate,
-            self._effective(replicate),
             self._on_device(self._encode(both))[None],
             self._on_device(grid[-1] * clocks),
             lineages * n_runs,
             self._on_device(shares),
-            self._tight_solver,
             None if speed is None else torch.cat([speed] * n_runs, 1) * free,
             free,
         )
