@@ -265,8 +265,7 @@ class PredictionMixin(MuDataMixin):
         if only is not None:
             start, speed = start[[only]], None if speed is None else speed[[only]]
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
-        with limited_threads(module):
-            states, derivatives = self._solved(only, start, relative, lineages, grid, speed, reach=reach)
+        states, derivatives = self._solved(only, start, relative, lineages, grid, speed, reach=reach)
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
@@ -298,7 +297,8 @@ class PredictionMixin(MuDataMixin):
         """The trajectories of the module, of all replicates or of one; says what to do where they diverge."""
         effective, solver = self._effective(only), self._tight_solver
         try:
-            return self.module.trajectories(effective, start, relative, lineages, times, solver, speed, free, reach)
+            with limited_threads(self.module):
+                return self.module.trajectories(effective, start, relative, lineages, times, solver, speed, free, reach)
         except DivergenceError as error:
             remedy = (
                 "Predict less far ahead, or train again with a stronger regularizer or more cells."
