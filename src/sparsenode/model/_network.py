@@ -400,12 +400,12 @@ class NetworkMixin(VelocityMixin):
         if regulators is not None:
             if isinstance(regulators, str):
                 raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
-            known = self.genes.isin(list(regulators))
+            names = list(regulators)
+            known = self.genes.isin(names)
             if not known.any():
                 raise ValueError(
-                    f"Expected `regulators` to name genes of the model, none of {len(list(regulators))} names is among "
-                    f"its {len(self.genes)} genes. Genes look like {list(self.genes[:3])}, names like "
-                    f"{list(regulators)[:3]}."
+                    f"Expected `regulators` to name genes of the model, none of {len(names)} names is among its {len(self.genes)} genes. "
+                    f"Genes look like {list(self.genes[:3])}, names like {names[:3]}."
                 )
             result["spurious"] = float(zero[..., ~known].mean()) if not known.all() else float("nan")
         return pd.Series(result, name="sparsity")
