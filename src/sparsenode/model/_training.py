@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from scvi.train import TrainRunner
@@ -211,9 +212,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 self._run(runner, fit.objective)
             except DivergenceError as error:
                 undo.pop_all()
-                self._restore(plan)
-                self.train_indices, self.validation_indices, self.test_indices = indices
-                self.regularization_path_, self.sparsification_ = None, steps  # those before are of other weights
+                self._keep_best(plan, indices, steps)
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
                     f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
@@ -342,12 +341,16 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         _checks.choice("schedule", chosen, ("sparse", "iterative"))
         return IterativeSparsification() if chosen == "iterative" else None
 
-    def _restore(self, plan: TrainingPlan) -> None:
-        """Put the best state of a training that diverged back."""
+    def _keep_best(
+        self, plan: TrainingPlan, indices: tuple[np.ndarray, np.ndarray, np.ndarray], steps: pd.DataFrame | None
+    ) -> None:
+        """Put the best state of a training that diverged back, with its cells and without tables of other weights."""
         if plan.best_state is not None:
             self.module.load_state_dict(plan.best_state)
             self.is_trained_ = True
         self.module.eval()
+        self.train_indices, self.validation_indices, self.test_indices = indices
+        self.regularization_path_, self.sparsification_ = None, steps
 
     def _give_up(self) -> None:
         """Give up replicates that cannot be fine-tuned because their trajectories diverge, beside those given up before."""
