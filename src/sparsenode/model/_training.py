@@ -20,7 +20,13 @@ from sparsenode.model._both import find_network
 from sparsenode.model._history import continued
 from sparsenode.model._preparation import PreparationMixin
 from sparsenode.model._regularization import RegularizationMixin
-from sparsenode.model._training_arguments import check_device, check_iterative, check_plan, check_trainer
+from sparsenode.model._training_arguments import (
+    check_device,
+    check_early_stopping,
+    check_iterative,
+    check_plan,
+    check_trainer,
+)
 from sparsenode.model._undo import snapshot
 from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
@@ -195,6 +201,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 steps = find_network(self, given | trainer_kwargs)
             plan = self._training_plan_cls(self.module, **fit.plan_kwargs)
             splitter = self._prepare(indices, steps_per_epoch, half_samples, fit.objective)
+            validates = splitter.batches.validation is not None
+            check_early_stopping(early_stopping, validates, fit.objective)
             if objective is not None:
                 self._give_up()
             plan.given_up = self.given_up_
@@ -206,7 +214,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 accelerator=accelerator,
                 devices=devices,
                 early_stopping=early_stopping,
-                **_trainer_arguments(trainer_kwargs, splitter, fit.objective, early_stopping),
+                **_trainer_arguments(trainer_kwargs, validates),
             )
             try:
                 self._run(runner, fit.objective)
@@ -373,18 +381,10 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         self.given_up_ = given_up
 
 
-def _trainer_arguments(
-    given: dict[str, Any], splitter: StatisticsSplitter, fitted: str, early_stopping: bool
-) -> dict[str, Any]:
-    """Arguments of the trainer, which validates in every epoch where there is a held-out error; early stopping needs one."""
-    held_out = splitter.batches.validation is not None
-    if early_stopping and not held_out:
-        raise ValueError(
-            f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
-            "collocation smooths the training cells, and with transport none of the held-out cells moves on to others."
-        )
+def _trainer_arguments(given: dict[str, Any], validates: bool) -> dict[str, Any]:
+    """Arguments of the trainer, which ``validates`` in every epoch where there is a held-out error."""
     arguments = {"early_stopping_monitor": "validation_loss"} | given
-    if held_out:
+    if validates:
         arguments.setdefault("check_val_every_n_epoch", 1)
     callbacks = arguments.get("callbacks")
     if callbacks is not None:  # scvi-tools appends its own

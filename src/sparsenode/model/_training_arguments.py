@@ -118,6 +118,21 @@ def check_iterative(
         )
 
 
+def check_early_stopping(early_stopping: bool, validates: bool, fitted: str) -> None:
+    """Refuse to stop early where there are held-out cells but no error of them.
+
+    Raises
+    ------
+    ValueError
+        If it is asked for there.
+    """
+    if early_stopping and not validates:
+        raise ValueError(
+            f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
+            "collocation smooths the training cells, and with transport none of the held-out cells moves on to others."
+        )
+
+
 def _positive_or_infinite(name: str, value: object) -> None:
     if value != float("inf"):
         _checks.positive(name, value)
