@@ -209,7 +209,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             found[_keys.frequency(key_added)] = self.get_edge_frequency
         return found
 
-    def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict:
+    def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict[str, Any]:
         """Everything that goes to ``.uns``, in types that h5ad can store, with genes in the order of the cells' data."""
         setup = {key: value for key, value in self.registry["setup_args"].items() if value is not None}
         table = cells.trajectories.rename_axis("name").reset_index()
@@ -248,7 +248,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             scores["held_out_scores"] = self._scores(own, fitted, np.isin(np.arange(len(own.times)), held_out), nulls)
         return scores
 
-    def _parameters(self) -> dict:
+    def _parameters(self) -> dict[str, Any]:
         """Arguments of the model as strings and numbers."""
         arguments = self.init_params_["non_kwargs"]
         kept: dict[str, Any] = {key: value for key, value in arguments.items() if isinstance(value, str | Number)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def integrate(
     DivergenceError
         If the solution leaves the finite numbers or needs more than 1000 steps between two times.
     """
-    options: dict = {}
+    options: dict[str, Any] = {}
     # With this one we interpolate ourselves, at all times at once.
     dense = solver.method == "dopri5"
     if solver.method in ADAPTIVE:
