@@ -14,7 +14,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode._input._expression import dense, expression
-from sparsenode._input._modalities import annotation, modality, same_values
+from sparsenode._input._modalities import cell_annotation, modality, same_values
 from sparsenode._input._observations import read_observations
 from sparsenode._logging import logger
 from sparsenode.model._written import WRITTEN, all_written, remove_results
@@ -107,7 +107,7 @@ def _bring(mdata: MuData, adata: AnnData, name: str, source: str | None, key: st
     """Write an annotation into the AnnData to fit, unless it is there; the ``obs`` or ``obsm`` it was written into, or ``None``."""
     attributes = _ANNOTATIONS[argument]
     if source is None:
-        values: Any = annotation(mdata, name, key, argument, attributes)
+        values: Any = cell_annotation(mdata, name, key, argument, attributes)
     else:
         values = _of_other(mdata, adata, source, key, argument, attributes)
     held = adata.obs if isinstance(values, pd.Series) else adata.obsm
