@@ -13,6 +13,12 @@ def test_choice_lists_the_valid_values():
         _checks.choice("fields", "lineages", ("shared", "lineage"))
 
 
+def test_some_says_whether_there_are_more():
+    assert _checks.some(["a", "b"], 2) == "['a', 'b']"
+    assert _checks.some(["a", "b", "c"], 2) == "['a', 'b'] and more"
+    assert _checks.some(dict.fromkeys("abcdef", 1)) == "{'a': 1, 'b': 1, 'c': 1, 'd': 1, 'e': 1} and more"
+
+
 @pytest.mark.parametrize("value", [2, np.int64(3)])
 def test_at_least_accepts(value):
     _checks.at_least("n_seeds", value, 2)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -11,8 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from lightning.pytorch import Trainer as LightningTrainer
-from scvi.train import Trainer
 
 # What a column may hold of genes that it does not mark, in small letters
 _UNMARKED = ("", "0", "0.0", "false", "no", "n", "none", "other")
@@ -31,6 +28,12 @@ def missing(adata: AnnData, key: str, argument: str, places: Sequence[str]) -> K
     return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.")
 
 
+def some(items: Collection[Any], most: int = 5) -> str:
+    """The first items of a list or dictionary for a message, and whether there are more."""
+    shown = dict(list(items.items())[:most]) if isinstance(items, Mapping) else list(items)[:most]
+    return f"{shown}{' and more' if len(items) > most else ''}"
+
+
 def anndata(adata: object, name: str = "adata") -> None:
     """Refuse anything but AnnData, such as MuData, of which it takes one modality."""
     if not isinstance(adata, AnnData):
@@ -43,14 +46,14 @@ def anndata(adata: object, name: str = "adata") -> None:
 def marked(adata: AnnData, name: str) -> np.ndarray:
     """Mask over genes from a column of ``adata.var``, after refusing anything but booleans."""
     column, place = adata.var[name], f"adata.var[{name!r}]"
-    missing = int(column.isna().sum())
-    if not missing and pd.api.types.is_bool_dtype(column):
+    n_missing = int(column.isna().sum())
+    if not n_missing and pd.api.types.is_bool_dtype(column):
         return column.to_numpy(dtype=bool)
     mark = next((value for value in column.dropna().unique().tolist() if str(value).lower() not in _UNMARKED), True)
     equal = f"{place} == {mark!r}"
     if (column == mark).isna().any():  # nullable types
         equal = f"({equal}).fillna(False).astype(bool)"
-    found = f"{column.dtype}, {missing} of {len(column)} missing" if missing else f"{column.dtype}"
+    found = f"{column.dtype}, {n_missing} of {len(column)} missing" if n_missing else f"{column.dtype}"
     raise TypeError(
         f"Expected `{place}` to be boolean without missing values, found {found}. Say which value marks a gene, for instance `{place} = {equal}`."
     )
@@ -98,11 +101,6 @@ def positive(name: str, value: object) -> None:
     """Refuse anything but positive finite numbers."""
     if not is_number(value) or not 0 < float(value) < float("inf"):
         raise ValueError(f"Expected `{name}` to be a positive number, found {value!r}.")
-
-
-def _positive_or_infinite(name: str, value: object) -> None:
-    if value != float("inf"):
-        positive(name, value)
 
 
 def non_negative(name: str, value: object) -> None:
@@ -182,84 +180,6 @@ def setup_arguments(given: Mapping[str, Any], known: Sequence[str]) -> None:
         raise TypeError(f"Expected arguments among {list(known)}, found {list(given)}.")
 
 
-def trainer_arguments(given: Mapping[str, Any]) -> None:
-    """Refuse arguments that no trainer has, before data are prepared for it, and gradients that are clipped by value.
-
-    Raises
-    ------
-    TypeError
-        If there are any; the message says where settings belong that other models take here.
-    ValueError
-        If gradients are not clipped by a positive norm.
-    """
-    known = {
-        name for one in (Trainer, LightningTrainer) for name in inspect.signature(one).parameters if name != "kwargs"
-    }
-    known |= {"trainer_config", "ckpt_path"}  # what TrainRunner takes beside them
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise TypeError(
-            f"Expected arguments of `train` or of `scvi.train.Trainer`, found {unknown}. Learning rates and weight decay are "
-            "`plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, and other "
-            "objectives take all cells at once."
-        )
-    if given.get("gradient_clip_algorithm") not in (None, "norm"):
-        raise ValueError(
-            f"Expected `gradient_clip_algorithm='norm'`, found {given['gradient_clip_algorithm']!r}: the gradient of every replicate is "
-            "clipped by its own norm. Leave it out."
-        )
-    if given.get("gradient_clip_val") is not None:
-        _positive_or_infinite("gradient_clip_val", given["gradient_clip_val"])
-
-
-def plan_arguments(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a training plan that there are not, and values out of range.
-
-    Raises
-    ------
-    TypeError
-        If a name is unknown.
-    ValueError
-        If a rate or norm is out of range.
-    """
-    rates = {"lr": positive, "gate_lr": non_negative, "weight_decay": non_negative}
-    known = rates | {"max_grad_norm": _positive_or_infinite}
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise TypeError(f"Expected the keys of `plan_kwargs` to be among {list(known)}, found {unknown}.")
-    for name, value in settings.items():
-        known[name](f"plan_kwargs[{name!r}]", value)
-
-
-def device(accelerator: object, devices: object, precision: object) -> None:
-    """Refuse several devices, which would each see all cells, those of Apple, which lack double precision, and other precisions of fits than single.
-
-    Raises
-    ------
-    ValueError
-        If there are several devices, it is one of Apple, or the precision of a fit or of new tensors is not single.
-    """
-    if accelerator == "mps" or (accelerator == "gpu" and torch.backends.mps.is_available()):
-        raise ValueError(
-            f"Expected an accelerator with double precision, in which steps of the solver are computed, found `accelerator={accelerator!r}`, "
-            "that of Apple. Take `accelerator='cpu'`."
-        )
-    if isinstance(devices, str) and "," in devices:  # indices, with or without a comma at the end
-        count: object = len(devices.rstrip(",").split(","))
-    else:
-        count = len(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else devices
-    if str(count) not in ("auto", "1"):
-        raise ValueError(
-            f"Expected one device, found `devices={devices!r}`: a step takes all cells at once. Fit seeds and strengths as replicates."
-        )
-    single_precision()
-    if precision not in (None, 32, "32", "32-true"):
-        raise ValueError(
-            f"Expected single precision, in which the model computes, found `precision={precision!r}`. Statistics are accumulated in double "
-            "precision as it is."
-        )
-
-
 def single_precision() -> None:
     """Refuse new tensors of another precision than single, which weights and what they are multiplied by would not share.
 
@@ -280,9 +200,9 @@ def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
     """Refuse what is no table, and tables that lack columns."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"Expected `{name}` to be a data frame, found {type(table).__name__}.")
-    missing = [column for column in needed if column not in table]
-    if missing:
-        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {missing} not found in {list(table)}.")
+    absent = [column for column in needed if column not in table]
+    if absent:
+        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {list(table)}.")
 
 
 def genes_of_edges(name: str, table: pd.DataFrame) -> None:
@@ -307,28 +227,3 @@ def weights(name: str, table: pd.DataFrame) -> np.ndarray:
             "Convert them; signs are 1.0 and -1.0."
         )
     return column.to_numpy(dtype=float)
-
-
-def iterative(holds_strength: bool, hard_prior: bool, early_stopping: bool, trainer_kwargs: Mapping[str, Any]) -> None:
-    """Refuse what does not go together with an iterative schedule.
-
-    Raises
-    ------
-    ValueError
-        If strengths are held, edges forbidden, or epochs skipped or cut short.
-    """
-    if holds_strength:
-        raise ValueError(
-            "Expected neither an adaptive regularizer nor `refit` with an iterative schedule: they hold the strength, which the schedule "
-            "raises. Take `schedule='sparse'`."
-        )
-    if hard_prior:
-        raise ValueError(
-            "Expected no `hard_prior` with an iterative schedule, which begins without penalty, where every edge is allowed. Take "
-            "`schedule='sparse'`, or a prior that is not hard."
-        )
-    if early_stopping or trainer_kwargs.get("check_val_every_n_epoch", 1) != 1:
-        raise ValueError(
-            "Expected neither `early_stopping` nor `check_val_every_n_epoch` with an iterative schedule, which stops by "
-            "itself and needs the held-out error of every epoch. Leave them out, or take `schedule='sparse'`."
-        )

@@ -11,7 +11,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from sparsenode._input._modalities import annotation, same_values
+from sparsenode._input._modalities import cell_annotation, same_values
 
 
 @pytest.fixture
@@ -28,19 +28,19 @@ def mdata() -> MuData:
 
 def test_missing_values_in_both_places_are_the_same(mdata):
     mdata.obs["time"] = mdata["rna"].obs["time"].reindex(mdata.obs_names)
-    np.testing.assert_array_equal(annotation(mdata, "rna", "time", "time_key"), [0.0, 1.0, np.nan, 3.0])
+    np.testing.assert_array_equal(cell_annotation(mdata, "rna", "time", "time_key"), [0.0, 1.0, np.nan, 3.0])
     mdata.obs.loc["b", "time"] = np.nan
     with pytest.raises(ValueError, match="different values in modality 'rna' and in `mdata`"):
-        annotation(mdata, "rna", "time", "time_key")
+        cell_annotation(mdata, "rna", "time", "time_key")
 
 
 def test_the_mask_of_a_modality_is_no_annotation(mdata):
     """MuData keeps under the name of each modality which cells it has."""
     assert "rna" in mdata.obsm
-    found = annotation(mdata, "rna", "rna", "lineage_key", ("obs", "obsm"))
+    found = cell_annotation(mdata, "rna", "rna", "lineage_key", ("obs", "obsm"))
     pd.testing.assert_frame_equal(found, mdata["rna"].obsm["rna"])
     with pytest.raises(KeyError, match="found 'atac' in neither"):
-        annotation(mdata, "rna", "atac", "lineage_key", ("obs", "obsm"))
+        cell_annotation(mdata, "rna", "atac", "lineage_key", ("obs", "obsm"))
 
 
 def test_values_of_another_shape_are_others():

@@ -7,65 +7,13 @@ from hashlib import sha256
 from importlib.resources import files
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pooch
 import pytest
 
 import sparsenode as sn
 from sparsenode.datasets import _download
-
-SHORT, NUMBERS = {"erythroid": "eryth", "monocyte": "mono", "b_cell": "B"}, {"S1D1": 11, "S1D2": 12, "S2D1": 21}
-
-
-@pytest.fixture
-def published(tmp_path):
-    """Tables as they are published: one per donor and lineage, and networks of genes of which some are not among them."""
-    folder = tmp_path / "published"
-    folder.mkdir()
-    for number in NUMBERS.values():
-        for i, short in enumerate(SHORT.values()):
-            # The stem cells, at times 0 and 0.1, are in every table.
-            times = [0.0, 0.1, 0.5 + 0.1 * i, 0.9 - 0.1 * i]
-            table = pd.DataFrame({"dpt_pseudotime": times, "A": [1.0, 2.0, i + 3.0, i + 4.0], "B": 0.5})
-            table.to_csv(folder / f"{short}_{number}_norm.csv", sep="\t", index=False)
-    matrix = pd.DataFrame([[0, 1.0, 1], [1, 0, 0]], index=["A", "X"], columns=["A", "B", "X"])
-    matrix.to_csv(folder / _download._BASE)
-    for names in _download._CELL_TYPES.values():
-        for name in names:
-            edges = pd.DataFrame({"tf.name": ["A", "X"], "target.gene.name": ["B", "B"], "score": [1, 2]})
-            edges.to_csv(folder / f"{name}.csv.gz")
-    return folder
-
-
-def test_published_tables_are_joined(published, tmp_path):
-    _download.assemble_bone_marrow(published, tmp_path)
-    adata = sn.datasets.bone_marrow(tmp_path, "S1D2")
-    assert list(adata.obs["dpt_pseudotime"]) == [0.0, 0.1, 0.5, 0.6, 0.7, 0.7, 0.8, 0.9]
-    members = adata.obsm["lineages"]
-    assert members.sum().to_dict() == {"erythroid": 4, "monocyte": 4, "b_cell": 4}
-    assert members.iloc[:2].to_numpy().all()
-    assert (members.iloc[2:].sum(1) == 1).all()
-    # erythroid cells are at 0.5 and 0.9, with expression 3 and 4
-    assert adata[members["erythroid"], "A"].X.toarray().ravel().tolist() == [1, 2, 3, 4]
-    assert list(adata.var["is_tf"]) == [True, False]
-    assert adata.uns["reference_networks"]["base"].values.tolist() == [["A", "B"]]
-    assert adata.uns["reference_networks"]["monocyte"].values.tolist() == [["A", "B", "CD14+ Mono; CD16+ Mono", 1]]
-
-
-@pytest.mark.data
-def test_real_tables_are_joined_into_the_local_copy(data_dir, published, tmp_path):
-    """Cells go through the published form and come back the same, in the same order."""
-    want = sn.datasets.bone_marrow(data_dir / "bone_marrow", "S1D2")
-    table = want.to_df()
-    table.insert(0, "dpt_pseudotime", want.obs["dpt_pseudotime"].to_numpy())
-    for name, short in SHORT.items():
-        rows = table[want.obsm["lineages"][name].to_numpy()]
-        rows.to_csv(published / f"{short}_12_norm.csv", sep="\t", index=False)
-    found = _download._cells(published, "S1D2")
-    np.testing.assert_array_equal(found.X.toarray(), want.X.toarray())
-    np.testing.assert_array_equal(found.obsm["lineages"], want.obsm["lineages"])
-    assert list(found.obs_names) == list(want.obs_names)
+from sparsenode.datasets._bone_marrow_tables import _BASE, _CELL_TYPES, _DONORS, _LINEAGES
 
 
 def test_local_copy(tmp_path, monkeypatch):
@@ -120,8 +68,8 @@ def test_downloads_once_and_checks_what_came(published, tmp_path, monkeypatch, i
 def test_registry_has_every_file_that_is_read():
     cache = pooch.create(path="unused", base_url="")
     cache.load_registry(files("sparsenode.datasets") / "registry.txt")
-    cells = {f"{short}_{number}_norm.csv" for short in SHORT.values() for number in NUMBERS.values()}
-    networks = {f"{name}.csv.gz" for names in _download._CELL_TYPES.values() for name in names} | {_download._BASE}
+    cells = {f"{short}_{number}_norm.csv" for short in _LINEAGES.values() for number in _DONORS.values()}
+    networks = {f"{name}.csv.gz" for names in _CELL_TYPES.values() for name in names} | {_BASE}
     wanted = {f"bone_marrow/{name}" for name in cells | networks} | {
         f"motion_capture/{name}" for name in _download._MOTION
     }

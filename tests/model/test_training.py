@@ -848,6 +848,18 @@ def test_small_fields_are_computed_on_one_thread_from_the_first_step_to_the_netw
     assert torch.get_num_threads() == 4
 
 
+def test_simulations_are_computed_on_one_thread(adata, fit, four_threads, monkeypatch):
+    model, threads, original = fit(adata, train={"max_epochs": 1}), [], SparseNODEModule.trajectories
+
+    def counted(*args, **kwargs):
+        threads.append(torch.get_num_threads())
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(SparseNODEModule, "trajectories", counted)
+    model.simulate(knockout="gene0")
+    assert set(threads) == {1}
+
+
 def test_numpy_integers_are_numbers_of_steps_and_pairs(adata, fit):
     settings = {"max_epochs": np.int64(2), "steps_per_epoch": np.int64(2)}
     model = fit(adata, objective=Transport(batch_size=np.int64(16)), train=settings)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline, make_smoothing_spline
 
-from sparsenode.module._solve import hermite_basis
 from sparsenode.objectives import CellTable, smooth, stream
 from sparsenode.objectives._collocation import _rough_rows
+from sparsenode.objectives._hermite import hermite_basis
 
 N_KNOTS = 33
 

@@ -72,9 +72,9 @@ def test_names():
         _common.check_names(3, ["a", "b"], "genes")
 
 
-def test_top_range():
-    assert _common.top_range(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
-    assert _common.top_range(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
+def test_largest():
+    assert _common.largest(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
+    assert _common.largest(np.array([1.0, 2.0]), 5).tolist() == [1, 0]
 
 
 def test_colors_fall_back_on_the_palette():
@@ -129,6 +129,16 @@ def test_more_lineages_than_colors():
     assert _common.distinct_colors(8) == list(_common.PALETTE)
     colors = _common.lineage_colors(AnnData(np.zeros((1, 1))), {}, [f"l{i}" for i in range(10)])
     assert len(set(colors.values())) == 10
+
+
+@pytest.mark.parametrize("n", [9, 12, 40])
+def test_many_colors_differ_in_brightness(n):
+    """So that they differ for those who see few hues, too; with relative luminance as in WCAG."""
+    rgb = np.array([to_rgb(color) for color in _common.distinct_colors(n)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0).all()
+    assert luminance[-1] - luminance[0] > 0.5
 
 
 def test_main_lineages():

@@ -59,7 +59,7 @@ def test_columns_of_fates_are_text():
 def test_refuses_fates_that_are_no_probabilities(value):
     adata = AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["a", "b"]))
     adata.obsm["fates"] = pd.DataFrame([[0.2, 0.8], [value, 1.0]], adata.obs_names, ["x", "y"])
-    with pytest.raises(ValueError, match="finite and not negative"):
+    with pytest.raises(ValueError, match=f"non-negative and finite, found {value}"):
         lineages_of_fates(adata, "fates")
 
 

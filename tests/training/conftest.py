@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparsenode.module import Solver, SparseNODEModule
-from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives._hermite import hermite_basis
 from sparsenode.regularizers import PathReg
 from sparsenode.training import Batches, StatisticsSplitter, TrainingPlan
 

@@ -10,6 +10,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from sparsenode import _checks
+
 # Values in one chunk: 8 bytes each, so 64 MB.
 _CHUNK_VALUES = 8_000_000
 # Values that are looked at for counts, and whole numbers that log-normalised expression may have.
@@ -110,8 +112,8 @@ def constant_genes(adata: AnnData, layer: str | None) -> list[str]:
             return []
     names = [str(name) for name in adata.var_names[same]]
     warnings.warn(
-        f"{len(names)} of {adata.n_vars} genes in {place(layer)} do not vary between cells: {names[:10]}"
-        f"{' and more' if len(names) > 10 else ''}. They cannot be told from a constant, so they are targets only, without outgoing "
+        f"{len(names)} of {adata.n_vars} genes in {place(layer)} do not vary between cells: {_checks.some(names, 10)}. They "
+        "cannot be told from a constant, so they are targets only, without outgoing "
         "edges. Leave them out if that is not what you want.",
         UserWarning,
         stacklevel=2,
@@ -177,8 +179,8 @@ def gene_positions(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
     missing = [gene for gene, position in zip(genes, positions, strict=True) if position < 0]
     if missing:
         raise ValueError(
-            f"Expected all {len(genes)} genes of the fitted model, {len(missing)} are missing: {missing[:10]}"
-            f"{' and more' if len(missing) > 10 else ''}. Add them, or fit a model on the genes that both data sets have."
+            f"Expected all {len(genes)} genes of the fitted model, {len(missing)} are missing: "
+            f"{_checks.some(missing, 10)}. Add them, or fit a model on the genes that both data sets have."
         )
     return positions
 

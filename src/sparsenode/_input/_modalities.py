@@ -28,7 +28,9 @@ def modality(mdata: MuData, name: str, argument: str) -> AnnData:
     return mdata.mod[name]
 
 
-def annotation(mdata: MuData, name: str, key: str, argument: str, attributes: tuple[str, ...] = ("obs",)) -> object:
+def cell_annotation(
+    mdata: MuData, name: str, key: str, argument: str, attributes: tuple[str, ...] = ("obs",)
+) -> object:
     """Annotation of the cells of a modality: its own, or that of the whole MuData in the order of the modality.
 
     Parameters

@@ -57,26 +57,9 @@ class Observations:
                 if not member.any():
                     continue
                 name = lineage_name if len(self.batch_names) == 1 else f"{lineage_name}, {batch_name}"
-                if member.sum() < MIN_CELLS:
-                    raise ValueError(
-                        f"Expected at least {MIN_CELLS} cells in every trajectory (one lineage of one batch), found "
-                        f"{member.sum()} in {name!r}. Merge it with another lineage or batch, or remove its cells."
-                    )
-                weights = self.memberships[:, lineage]
-                mass = (weights[member] / weights.max()).sum()
-                if mass < MIN_CELLS:
-                    raise ValueError(
-                        f"Expected memberships of every trajectory to add up to at least {MIN_CELLS} cells of the largest weight in "
-                        f"the lineage, found {mass:.3g} in the {member.sum()} cells of {name!r}: a few cells would decide. Merge it "
-                        "with another lineage or batch, or leave it out."
-                    )
-                times = self.times[member, lineage]
-                if times.min() == times.max():
-                    raise ValueError(
-                        f"Expected pseudotime to vary within every trajectory, found {times.min():g} in all "
-                        f"{member.sum()} cells of {name!r}. Recompute pseudotime, or check `time_key`."
-                    )
-                rows.append((name, lineage_name, batch_name, int(member.sum()), times.min(), times.max()))
+                times, weights = self.times[member, lineage], self.memberships[:, lineage]
+                _check_trajectory(name, times, weights[member] / weights.max())
+                rows.append((name, lineage_name, batch_name, len(times), times.min(), times.max()))
         columns = ["trajectory", "lineage", "batch", "n_cells", "start", "end"]
         table = pd.DataFrame(rows, columns=columns).set_index("trajectory")
         twice = table[table.index.duplicated(keep=False)]
@@ -86,6 +69,26 @@ class Observations:
                 f"Expected every lineage and batch to give a name of its own, found {twice.index[0]!r} for {pairs}. Rename one."
             )
         return table
+
+
+def _check_trajectory(name: str, times: np.ndarray, weights: np.ndarray) -> None:
+    """Refuse a trajectory of too few cells, whose weights are relative to the largest of the lineage, or of one time."""
+    if len(times) < MIN_CELLS:
+        raise ValueError(
+            f"Expected at least {MIN_CELLS} cells in every trajectory (one lineage of one batch), found {len(times)} in {name!r}. Merge "
+            "it with another lineage or batch, or remove its cells."
+        )
+    if weights.sum() < MIN_CELLS:
+        raise ValueError(
+            f"Expected memberships of every trajectory to add up to at least {MIN_CELLS} cells of the largest weight in the lineage, found "
+            f"{weights.sum():.3g} in the {len(times)} cells of {name!r}: a few cells would decide. Merge it with another lineage or batch, "
+            "or leave it out."
+        )
+    if times.min() == times.max():
+        raise ValueError(
+            f"Expected pseudotime to vary within every trajectory, found {times.min():g} in all {len(times)} cells of {name!r}. Recompute "
+            "pseudotime, or check `time_key`."
+        )
 
 
 def read_observations(
@@ -116,16 +119,17 @@ def read_observations(
         If a value cannot be used; the message names column, count and fix.
     """
     times = read_pseudotime(adata, time_key, may_be_equal=lineage_names is not None)
-    if isinstance(times, pd.DataFrame) and lineage_key == time_key:
+    table = times if isinstance(times, pd.DataFrame) else None
+    if table is not None and lineage_key == time_key:
         raise ValueError(
             f"Expected memberships in `lineage_key`, found {time_key!r}, the pseudotimes, for both keys. Leave out `lineage_key`: then the "
             "cells with a time are those of the lineage."
         )
-    is_table = isinstance(times, pd.DataFrame)
-    if lineage_key is None and lineage_names is not None and not (is_table and SINGLE_LINEAGE in times):
-        _check_place(is_table, time_key, lineage_names)
-    if lineage_key is None and isinstance(times, pd.DataFrame):
-        memberships, names, lineage_key = *read_members(times, time_key, lineage_names), time_key
+    if lineage_key is None and lineage_names is not None and (table is None or SINGLE_LINEAGE not in table):
+        _check_place(table is not None, time_key, lineage_names)
+    if lineage_key is None and table is not None:
+        lineage_key = time_key
+        memberships, names = read_members(table, time_key, lineage_names)
     else:
         memberships, names = _read_memberships(adata, lineage_key, lineage_names)
     if lineage_names is not None:

@@ -15,9 +15,8 @@ from sparsenode._logging import logger
 
 SelfEdges = Literal["penalised", "free"]
 _DISCOUNT = 0.9  # off the penalty of an edge that prior knowledge is sure of
-_FORBIDDEN = (
-    1e9  # times the penalty of an edge that a hard prior does not hold: its column is zero after the first step
-)
+# Times the penalty of an edge that a hard prior does not hold: its column is zero after the first step
+_FORBIDDEN = 1e9
 
 
 def regulator_positions(
@@ -137,8 +136,11 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
         if text:
             raise TypeError(f"Expected numbers in `path_weights`, found text in column {text[0]!r}.")
         values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ValueError("Expected `path_weights` to be non-negative and finite; leave an edge out for weight one.")
+        wrong = values[~(np.isfinite(values) & (values >= 0))]
+        if len(wrong):
+            raise ValueError(
+                f"Expected `path_weights` to be non-negative and finite, found {wrong[0]:g}. Leave an edge out for weight one."
+            )
         weights[np.ix_(targets[targets >= 0], regulators[regulators >= 0])] = values
     if self_edges == "free":
         np.fill_diagonal(weights, 0.0)

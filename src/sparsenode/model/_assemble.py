@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,16 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode._input._expression import dense, expression
-from sparsenode._input._modalities import annotation, modality, same_values
+from sparsenode._input._modalities import cell_annotation, modality, same_values
 from sparsenode._input._observations import read_observations
 from sparsenode._logging import logger
+from sparsenode.model._written import WRITTEN, all_written, remove_results
 
 EXPRESSION, REGULATORS = "layer", "regulator_layer"
 _ANNOTATIONS = {"time_key": ("obs", "obsm"), "lineage_key": ("obs", "obsm"), "batch_key": ("obs",)}
 _ARGUMENTS = (EXPRESSION, REGULATORS, *_ANNOTATIONS)
 _UNEVEN = 10.0  # ratio of variances beyond which one modality is most of the error
 MODALITY, FEATURE = "modality", "feature"
-WRITTEN = "written"  # in the results of a fit: where else it wrote, keys by place
 
 
 def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _bring(mdata: MuData, adata: AnnData, name: str, source: str | None, key: st
     """Write an annotation into the AnnData to fit, unless it is there; the ``obs`` or ``obsm`` it was written into, or ``None``."""
     attributes = _ANNOTATIONS[argument]
     if source is None:
-        values: Any = annotation(mdata, name, key, argument, attributes)
+        values: Any = cell_annotation(mdata, name, key, argument, attributes)
     else:
         values = _of_other(mdata, adata, source, key, argument, attributes)
     held = adata.obs if isinstance(values, pd.Series) else adata.obsm
@@ -156,7 +156,7 @@ def _join(mdata: MuData, setup: Mapping[str, Any]) -> AnnData:
         var[column] = var[column].eq(True).astype(bool)  # false where only the other modality has it
     for name in names:
         var[name] = (var[MODALITY] == name).to_numpy()
-    results = _all_written(first, "obsm") | _all_written(mdata, "obsm")  # of other fits, of one modality or both
+    results = all_written(first, "obsm") | all_written(mdata, "obsm")  # of other fits, of one modality or both
     kept = {key: values.copy() for key, values in first.obsm.items() if key not in results}
     adata = AnnData(joined, obs=first.obs.copy(), var=var, obsm=kept)
     adata.uns.update({key: value for key, value in first.uns.items() if str(key).endswith("_colors")})
@@ -208,78 +208,6 @@ def _warn_uneven(blocks: list[Any], names: list[str]) -> None:
             UserWarning,
             stacklevel=6,
         )
-
-
-def check_key(data: AnnData | MuData, key_added: str) -> None:
-    """Refuse a key of ``uns`` that holds anything but results of an earlier fit."""
-    if key_added in data.uns and not _is_fit(data.uns[key_added]):
-        raise ValueError(
-            f"Expected `uns[{key_added!r}]` to be free or to hold results of an earlier fit, found something else. Choose another "
-            "`key_added`, or remove it."
-        )
-
-
-def check_free(
-    data: AnnData | MuData,
-    key_added: str,
-    keys: Mapping[str, Iterable[str]],
-    origin: MuData | None = None,
-    name: str | None = None,
-) -> None:
-    """Refuse keys that hold anything but results of an earlier fit under ``key_added``.
-
-    Those of a joint fit in ``data``, which is the modality ``name`` of ``origin``, are listed there.
-    """
-    holders = [data] if origin is None or name not in _parts(origin, key_added) else [data, origin]
-    taken = []
-    for place, names in keys.items():
-        listed = [str(key) for one in holders for key in _written(one, key_added).get(place, ())]
-        taken += [f"{place}[{key!r}]" for key in names if key in getattr(data, place) and key not in listed]
-    if taken:
-        held = "mdata" if isinstance(data, MuData) else "adata" if origin is None else f"mdata[{name!r}]"
-        raise ValueError(
-            f"Expected keys that are free for results, found {', '.join(f'`{key}`' for key in taken)}, which no fit that is in "
-            f"`uns[{key_added!r}]` wrote. Choose another `key_added`, or remove them: `del {', '.join(f'{held}.{key}' for key in taken)}`."
-        )
-
-
-def remove_results(data: AnnData | MuData, key_added: str) -> None:
-    """Remove the results of an earlier fit under this key, as far as they are listed there.
-
-    Those of a joint fit lie in the MuData where they concern all variables, and otherwise in its modalities.
-    """
-    parts = [data]
-    if isinstance(data, MuData):  # a modality with results of its own was fitted alone since
-        parts = [data.mod[name] for name in _parts(data, key_added) if not _is_fit(data.mod[name].uns.get(key_added))]
-    for place, keys in _written(data, key_added).items():
-        for holder in [data] if place == "varp" else parts:
-            for key in keys:
-                getattr(holder, place).pop(str(key), None)
-    if _is_fit(data.uns.get(key_added)):
-        del data.uns[key_added]
-
-
-def _parts(mdata: MuData, key_added: str) -> list[str]:
-    """Modalities that an earlier joint fit under this key wrote to."""
-    earlier = mdata.uns.get(key_added)
-    names = earlier.get("setup", {}).get("modalities", {}).values() if _is_fit(earlier) else ()
-    return [str(name) for name in names if str(name) in mdata.mod]
-
-
-def _is_fit(results: Any) -> bool:
-    """Whether an entry of ``uns`` holds results of a fit."""
-    return isinstance(results, Mapping) and isinstance(results.get(WRITTEN), Mapping)
-
-
-def _written(data: AnnData | MuData, key_added: str) -> Mapping[str, Sequence[str]]:
-    """Keys that an earlier fit under this key wrote, by place."""
-    earlier = data.uns.get(key_added)
-    return earlier[WRITTEN] if _is_fit(earlier) else {}
-
-
-def _all_written(data: AnnData | MuData, place: str) -> set[str]:
-    """Keys that all fits whose results are there wrote in one place."""
-    return {str(key) for name in data.uns for key in _written(data, name).get(place, ())}
 
 
 def spread_results(joined: AnnData, mdata: MuData, modalities: Mapping[str, str], key_added: str) -> None:

@@ -20,6 +20,7 @@ from sparsenode.training import limited_threads
 Weights = Literal["paths", "jacobian", "effect", "standardised", "balanced"]
 Block = Literal["position", "velocity"]
 
+_UNITLESS = ("standardised", "balanced")
 _GRID_STRIDE = 4  # every fourth grid point of the fitted trajectories enters the mean Jacobian
 
 
@@ -121,35 +122,43 @@ class NetworkMixin(VelocityMixin):
         """
         self._require_trained()
         self._check_block(block)
-        read = self._places(lineage)
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, get_args(Weights))
-        unitless = chosen in ("standardised", "balanced")
-        if unitless and not self._couples_cells:
+        if chosen in _UNITLESS and not self._couples_cells:
             raise ValueError(
                 f"Expected a transport fit for `weights={chosen!r}`, found another objective, which observes no displacements. "
                 "Take 'effect'."
             )
-        if self.network_ is not None and self.network_units_ is not None and chosen != "paths":
-            by_lineage, (deviation, speed) = self.network_[self._replicate(replicate)], self.network_units_
-            matrix = np.stack([by_lineage[place].toarray() for place in read]).mean(0, dtype=np.float64)
-            if not unitless:
-                matrix *= speed[:, None] / float(self.module.time_unit)
-            if chosen == "jacobian":
-                matrix *= deviation[:, None] / deviation
+        if self.network_ is None or chosen == "paths":
+            matrix = self._edges_of_fields(lineage, signed, replicate, chosen, block)
         else:
-            if chosen == "paths":
-                matrix = self._bounds(lineage, replicate, signed)
-            else:
-                matrix = self._mean_effects(lineage, replicate)
-            if not unitless:
-                matrix *= self._edge_units(chosen == "effect", block)
-            matrix = self._take_block(matrix, block)
+            matrix = self._edges_of_network(lineage, replicate, chosen)
         if lineage is not None and chosen not in ("paths", "jacobian"):
             matrix *= self._variation(lineage)
         if chosen == "balanced":
             matrix = _balance(matrix)
         return self._by_gene(matrix if signed else np.abs(matrix))
+
+    def _edges_of_fields(
+        self, lineage: str | None, signed: bool, replicate: int | None, weights: Weights, block: Block | None
+    ) -> np.ndarray:
+        """Edges of the fields that are integrated, targets × regulators, with variation over all cells and not balanced."""
+        is_bound = weights == "paths"
+        matrix = self._bounds(lineage, replicate, signed) if is_bound else self._mean_effects(lineage, replicate)
+        if weights not in _UNITLESS:
+            matrix *= self._edge_units(block, per_deviation=weights == "effect")
+        return self._take_block(matrix, block)
+
+    def _edges_of_network(self, lineage: str | None, replicate: int | None, weights: Weights) -> np.ndarray:
+        """The same of the network that the transport fit of ``objective="both"`` found."""
+        by_lineage = cast("list", self.network_)[self._replicate(replicate)]
+        deviation, speed = cast("np.ndarray", self.network_units_)
+        matrix = np.stack([by_lineage[place].toarray() for place in self._places(lineage)]).mean(0, dtype=np.float64)
+        if weights not in _UNITLESS:
+            matrix *= speed[:, None] / float(self.module.time_unit)
+        if weights == "jacobian":
+            matrix *= deviation[:, None] / deviation
+        return matrix
 
     def _by_gene(self, matrix: np.ndarray) -> pd.DataFrame:
         """Targets × regulators with their names."""
@@ -220,7 +229,7 @@ class NetworkMixin(VelocityMixin):
             states = np.concatenate([states, velocities], 1)
         points = self._on_device(states)
         effective, first = self.module.field.effective_weights(), chosen * self.module.n_fields
-        factor = self._edge_units(False, block)
+        factor = self._edge_units(block)
         result = np.empty((len(wanted), len(self.genes), len(self.genes)), dtype=np.float32)
         with limited_threads(self.module):
             for row in range(len(wanted)):
@@ -373,7 +382,7 @@ class NetworkMixin(VelocityMixin):
         self._require_trained()
         self._check_block(block)
         chosen, fields = self._replicate(replicate), self._fields(lineage)
-        matrix = self._paths(chosen)[fields].cpu().numpy() * self._edge_units(False, block)
+        matrix = self._paths(chosen)[fields].cpu().numpy() * self._edge_units(block)
         # Fields × targets × blocks × regulators
         zero = matrix.reshape(*matrix.shape[:2], self.module.order, -1) <= tolerance
         if block is not None:
@@ -391,12 +400,12 @@ class NetworkMixin(VelocityMixin):
         if regulators is not None:
             if isinstance(regulators, str):
                 raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
-            known = self.genes.isin(list(regulators))
+            names = list(regulators)
+            known = self.genes.isin(names)
             if not known.any():
                 raise ValueError(
-                    f"Expected `regulators` to name genes of the model, none of {len(list(regulators))} names is among "
-                    f"its {len(self.genes)} genes. Genes look like {list(self.genes[:3])}, names like "
-                    f"{list(regulators)[:3]}."
+                    f"Expected `regulators` to name genes of the model, none of {len(names)} names is among its {len(self.genes)} genes. "
+                    f"Genes look like {list(self.genes[:3])}, names like {names[:3]}."
                 )
             result["spurious"] = float(zero[..., ~known].mean()) if not known.all() else float("nan")
         return pd.Series(result, name="sparsity")
@@ -420,12 +429,12 @@ class NetworkMixin(VelocityMixin):
             return np.where(np.abs(position) >= np.abs(velocity), position, velocity)
         return position if block == "position" else velocity
 
-    def _edge_units(self, effect: bool, block: Block | None) -> np.ndarray:
+    def _edge_units(self, block: Block | None, per_deviation: bool = False) -> np.ndarray:
         """What a path or Jacobian in module units is multiplied by, targets × coordinates of the state."""
         module, scale = self.module, self._units[1]
         rate = module.rate.double().cpu().numpy() / float(module.time_unit)
         units = np.tile(rate[:, None] ** module.order, (1, len(scale)))
-        if effect:
+        if per_deviation:
             ratio = np.ones_like(scale) if self.deviation_ is None else scale / self.deviation_
             units = units * (ratio[:, None] / ratio)
         else:

@@ -147,7 +147,7 @@ def check_dynamics(
         _checks.non_negative(name, value)
         if value > 0 and coupled:
             raise ValueError(
-                f"Expected no `{name}` with transport, where no trajectory is solved in training. Leave it out."
+                f"Expected no `{name}` with transport, found {value!r}: no trajectory is solved in training. Leave it out."
             )
     if order == 2 and (coupled or objective == "both"):
         raise ValueError(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from sparsenode._logging import logger
 from sparsenode.model._data import Cells
 from sparsenode.objectives import (
     Pairs,
@@ -122,6 +123,55 @@ def pair_batch(
     tensors = {name: torch.as_tensor(array, dtype=torch.float32) for name, array in arrays.items()}
     places = {"lineage": np.asarray(cells.lineages)[trajectory], "cell": start, "trajectory": trajectory}
     return tensors | {name: torch.as_tensor(array) for name, array in places.items()}, unit
+
+
+def correct_batches(
+    full: dict[str, torch.Tensor],
+    halves: dict[str, torch.Tensor] | None,
+    held_out: dict[str, torch.Tensor] | None,
+    embedding: np.ndarray,
+    cells: Cells,
+    regulators: np.ndarray,
+    transport: Transport,
+    noise_to_signal: float,
+) -> None:
+    """Take out of the slopes what cells share by chance, and add the drift that diffusion balances, in place.
+
+    Parameters
+    ----------
+    full
+        Result of :func:`pair_batch` for all training cells, which tell how much there is of either.
+    halves, held_out
+        Those of the halves that seeds see, and of training and held-out cells together, if there are any.
+    embedding
+        Coordinates in which cells were coupled, cells × dimensions.
+    cells
+        Their times and weights.
+    regulators
+        Genes that may regulate.
+    transport
+        Windows, and how much to correct.
+    noise_to_signal
+        Ratio of variances, as in :func:`~sparsenode.objectives.noise_to_signal`.
+    """
+    by_chance = chance_of_order(full, embedding, cells, transport)
+    if by_chance > 0:
+        logger.info(
+            "The states of windows do not fully explain how windows move, as if pseudotime ordered cells at rest by chance: %.0f%% of the "
+            "motion that the cells of a window share is taken out of displacements. `Transport(centring=False)` keeps it.",
+            100 * by_chance,
+        )
+        for batch in (full, halves, held_out):
+            if batch is not None:
+                centre_batch(batch, cells, by_chance, transport)
+    strength = relaxation_strength(full, embedding, cells, transport, noise_to_signal)
+    if strength > 0:
+        known = (cells, regulators, strength, by_chance, transport)
+        coefficients = relax_batch(full, *known)
+        if halves is not None:
+            relax_batch(halves, *known)
+        if held_out is not None:
+            relax_batch(held_out, *known, coefficients)
 
 
 def chance_of_order(batch: dict[str, torch.Tensor], embedding: np.ndarray, cells: Cells, transport: Transport) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
 from sparsenode.module import Solver
-from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives._hermite import hermite_basis
 from sparsenode.training import limited_threads
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class PredictionMixin(MuDataMixin):
         _checks.choice("initial_velocity", initial_velocity, get_args(InitialVelocities))
         if initial_velocity == "observed" and self.module.order == 1:
             raise ValueError(
-                "Expected no `initial_velocity` in first order, where velocities are no part of the state."
+                "Expected no `initial_velocity` in first order, found 'observed': velocities are no part of the state."
             )
         return initial_velocity == "observed"
 
@@ -265,10 +265,7 @@ class PredictionMixin(MuDataMixin):
         if only is not None:
             start, speed = start[[only]], None if speed is None else speed[[only]]
         grid = torch.linspace(0.0, end, max(2, round(GRID * end) + 1), device=module.device)
-        with limited_threads(module):
-            states, derivatives = self._solved(
-                only, self._effective(only), start, relative, lineages, grid, self._tight_solver, speed, reach=reach
-            )
+        states, derivatives = self._solved(only, start, relative, lineages, grid, speed, reach=reach)
         offset, scale = self._units
         states, derivatives = states[..., : module.n_vars], derivatives[..., : module.n_vars]
         arrays = [tensor.cpu().numpy().astype(np.float64) * scale for tensor in (states, derivatives, start)]
@@ -286,10 +283,22 @@ class PredictionMixin(MuDataMixin):
         solver = self.module.solver
         return Solver(solver.method, min(solver.rtol, _TOLERANCE), min(solver.atol, _TOLERANCE))
 
-    def _solved(self, only: int | None, *arguments: Any, **keywords: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _solved(
+        self,
+        only: int | None,
+        start: torch.Tensor,
+        relative: torch.Tensor,
+        lineages: Sequence[int],
+        times: torch.Tensor,
+        speed: torch.Tensor | None,
+        free: torch.Tensor | None = None,
+        reach: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The trajectories of the module, of all replicates or of one; says what to do where they diverge."""
+        effective, solver = self._effective(only), self._tight_solver
         try:
-            return self.module.trajectories(*arguments, **keywords)
+            with limited_threads(self.module):
+                return self.module.trajectories(effective, start, relative, lineages, times, solver, speed, free, reach)
         except DivergenceError as error:
             remedy = (
                 "Predict less far ahead, or train again with a stronger regularizer or more cells."

@@ -8,19 +8,9 @@ import numpy as np
 import torch
 from scanpy.pp import pca
 
-from sparsenode._logging import logger
 from sparsenode.model._data import Cells, check_distinct_times, full_batch, relative_spans, standardisation
 from sparsenode.model._own_cells import OwnCellsMixin
-from sparsenode.model._pairs import (
-    centre_batch,
-    chance_of_order,
-    check_coupled,
-    pair_batch,
-    relax_batch,
-    relaxation_strength,
-    rows_of,
-    warn_of_ties,
-)
+from sparsenode.model._pairs import check_coupled, correct_batches, pair_batch, rows_of, warn_of_ties
 from sparsenode.module import N_REFERENCE
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import (
@@ -190,7 +180,7 @@ class PreparationMixin(OwnCellsMixin):
         embedding = z if z.shape[1] <= transport.n_pcs else pca(z, n_comps=n_pcs, random_state=self._seed)
         pairs, *of_halves = self._couple(cells, training, embedding, transport, half_samples)
         full, rate = pair_batch([pairs], z, cells, spans, rate)
-        batch = pair_batch(of_halves, z, cells, spans, rate)[0] if half_samples else full
+        halves = pair_batch(of_halves, z, cells, spans, rate)[0] if half_samples else None
         regulators = np.arange(z.shape[1]) if self._regulators is None else np.asarray(self._regulators)
         noise = noise_to_signal(pairs, z[:, regulators], cells.weights[pairs.start, pairs.trajectory])
         if transport.ridge > 0 and module.regularizer.weights_paths:
@@ -200,23 +190,7 @@ class PreparationMixin(OwnCellsMixin):
             used = cells.weights * (training | validation)[:, None]
             everyone = couple_cells(cells.times, used, embedding, transport)
             held_out, _ = pair_batch([everyone], z, cells, spans, rate)
-        by_chance = chance_of_order(full, embedding, cells, transport)
-        if by_chance > 0:
-            logger.info(
-                "The states of windows do not fully explain how windows move, as if pseudotime ordered cells at rest by chance: %.0f%% of the "
-                "motion that the cells of a window share is taken out of displacements. `Transport(centring=False)` keeps it.",
-                100 * by_chance,
-            )
-            for tensors in (full, *[batch] * half_samples, *([] if held_out is None else [held_out])):
-                centre_batch(tensors, cells, by_chance, transport)
-        strength = relaxation_strength(full, embedding, cells, transport, noise)
-        if strength > 0:
-            known = (cells, regulators, strength, by_chance, transport)
-            coefficients = relax_batch(full, *known)
-            if half_samples:
-                relax_batch(batch, *known)
-            if held_out is not None:
-                relax_batch(held_out, *known, coefficients)
+        correct_batches(full, halves, held_out, embedding, cells, regulators, transport, noise)
         held_out = None if held_out is None else rows_of(held_out, validation)
         for lineage in range(len(self.lineages)):
             columns = [m for m, own in enumerate(cells.lineages) if own == lineage]
@@ -224,7 +198,7 @@ class PreparationMixin(OwnCellsMixin):
             self._refer(lineage, z[weights > 0], weights[weights > 0])
         for buffer, values in ((module.centre, mean), (module.scale, deviation), (module.rate, rate)):
             buffer.copy_(torch.as_tensor(values))
-        return Batches(batch, held_out, full)
+        return Batches(full if halves is None else halves, held_out, full)
 
     def _couple(
         self, cells: Cells, training: np.ndarray, embedding: np.ndarray, transport: Transport, half_samples: bool

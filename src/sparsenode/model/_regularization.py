@@ -38,7 +38,7 @@ def _warn_at_an_end(strengths: pd.Index, chosen: float) -> None:
         + ("Weaker ones may predict better" if weak else "Stronger ones may predict as well with fewer edges")
         + f": fit a path that goes {'down' if weak else 'up'} to {chosen / 10 if weak else chosen * 10:g}.",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
@@ -143,34 +143,7 @@ class RegularizationMixin(ResultsMixin):
         if sparsity is not None and rule != "sparsity":
             raise ValueError(f"Expected `sparsity` with `rule='sparsity'` only, found {sparsity!r} with {rule!r}.")
         table = self.get_regularization_path().drop(index=self.given_up_)
-        by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
-        if rule == "sparsity":
-            _checks.share("sparsity", sparsity)
-            enough = by_strength.index[by_strength["feature_sparsity"] >= sparsity]
-            if len(enough) == 0:
-                raise ValueError(
-                    f"Expected a strength with a feature sparsity of {sparsity} or more, found at most "
-                    f"{by_strength['feature_sparsity'].max():.3f}. Fit larger strengths."
-                )
-            strength = enough.min()
-        else:
-            error = by_strength["validation_error"]
-            if error.isna().all():
-                advice = "Lower `train_size`."
-                if self.fitted_ == "collocation":
-                    advice = "Collocation has none: refit first, `train(objective='trajectory', refit=True)`."
-                raise ValueError(f"Expected a held-out error for the rule {rule!r}, found none. {advice}")
-            best = int(np.nanargmin(error.to_numpy()))
-            if rule == "one_standard_error":
-                solver = self.module.solver
-                limit = error.iloc[best] + by_strength["difference_se"].fillna(0.0) + (solver.rtol + solver.atol) ** 2
-                strength = by_strength.index[error <= limit].max()
-            else:
-                strength = by_strength.index[best]
-            if self._is_empty(table.index[table["strength"] == strength]):
-                self._warn_of_no_edges(table, strength)
-            else:
-                _warn_at_an_end(by_strength.index, strength)
+        strength = self._chosen_strength(table, rule, sparsity)
         rows = table[table["strength"] == strength]
         column = "train_error" if rows["validation_error"].isna().all() else "validation_error"
         before, self.selected_ = self.selected_, int(rows.index[int(rows[column].argmin())])
@@ -182,6 +155,36 @@ class RegularizationMixin(ResultsMixin):
                 self.selected_ = before  # results that are there are of that one
                 raise
         return self.get_regularization_path().iloc[self.selected_]
+
+    def _chosen_strength(self, table: pd.DataFrame, rule: Rule, sparsity: float | None) -> float:
+        """The strength that a rule chooses, with a warning where a better one may not be among those of the path."""
+        by_strength = table.groupby("strength")[["validation_error", "difference_se", "feature_sparsity"]].mean()
+        if rule == "sparsity":
+            _checks.share("sparsity", sparsity)
+            enough = by_strength.index[by_strength["feature_sparsity"] >= sparsity]
+            if len(enough) == 0:
+                raise ValueError(
+                    f"Expected a strength with a feature sparsity of {sparsity} or more, found at most "
+                    f"{by_strength['feature_sparsity'].max():.3f}. Fit larger strengths."
+                )
+            return enough.min()
+        error = by_strength["validation_error"]
+        if error.isna().all():
+            advice = "Lower `train_size`."
+            if self.fitted_ == "collocation":
+                advice = "Collocation has none: refit first, `train(objective='trajectory', refit=True)`."
+            raise ValueError(f"Expected a held-out error for the rule {rule!r}, found none. {advice}")
+        best = int(np.nanargmin(error.to_numpy()))
+        strength = by_strength.index[best]
+        if rule == "one_standard_error":
+            solver = self.module.solver
+            limit = error.iloc[best] + by_strength["difference_se"].fillna(0.0) + (solver.rtol + solver.atol) ** 2
+            strength = by_strength.index[error <= limit].max()
+        if self._is_empty(table.index[table["strength"] == strength]):
+            self._warn_of_no_edges(table, strength)
+        else:
+            _warn_at_an_end(by_strength.index, strength)
+        return strength
 
     def _warn_of_no_edges(self, table: pd.DataFrame, chosen: float) -> None:
         """Say that the best strength leaves no edge, and which one does."""
@@ -195,7 +198,7 @@ class RegularizationMixin(ResultsMixin):
             f"No edge between different genes is left at the strength that was chosen, {chosen:g}: held-out cells are predicted as well "
             f"without. {advice}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
     @torch.no_grad()

@@ -17,18 +17,11 @@ from scipy import sparse
 from sparsenode import _checks, _keys
 from sparsenode._errors import DivergenceError
 from sparsenode._input._expression import gene_positions
-from sparsenode.model._assemble import (
-    EXPRESSION,
-    REGULATORS,
-    WRITTEN,
-    check_free,
-    check_key,
-    remove_results,
-    spread_results,
-)
+from sparsenode.model._assemble import EXPRESSION, REGULATORS, spread_results
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._history import history_table
 from sparsenode.model._network import Block, NetworkMixin
+from sparsenode.model._written import WRITTEN, check_free, check_key, remove_results
 
 if TYPE_CHECKING:
     from sparsenode.model._data import Cells
@@ -131,13 +124,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             )
         networks = {key: make() for key, make in self._networks(key_added).items()}
         summary = self._summary(cells, fitted, order)
-        dense: dict[str, dict[str, np.ndarray]] = {}
-        if target.n_obs * target.n_vars <= MAX_DENSE:
-            if fitted is not None:
-                dense["obsm"] = {_keys.trajectory(key_added): self._predict_cells(cells, fitted)[:, order]}
-            if fitted is not None or not self._velocities_need_trajectories:
-                velocities = self._velocities(cells, np.arange(target.n_obs), self.selected_)
-                dense["layers"] = {_keys.velocity(key_added): velocities[:, order]}
+        dense = {}
+        if _is_small(target):
+            dense = self._dense(cells, fitted, order, key_added)
         else:
             warnings.warn(
                 f"{target.n_obs} cells × {target.n_vars} genes are too many to store predictions of every cell: "
@@ -156,6 +145,18 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         }
         if origin is not None and self._is_joint:
             spread_results(target, origin, self._modalities, key_added)
+
+    def _dense(
+        self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray, key_added: str
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """What goes to ``.obsm`` and ``.layers``, as far as trajectories are there for it."""
+        dense: dict[str, dict[str, np.ndarray]] = {}
+        if fitted is not None:
+            dense["obsm"] = {_keys.trajectory(key_added): self._predict_cells(cells, fitted)[:, order]}
+        if fitted is not None or not self._velocities_need_trajectories:
+            velocities = self._velocities(cells, np.arange(len(cells.times)), self.selected_)
+            dense["layers"] = {_keys.velocity(key_added): velocities[:, order]}
+        return dense
 
     def _check_target(self, target: AnnData, origin: MuData | None, key_added: str) -> None:
         """Refuse data that cannot take the results, and keys that hold something else there or where they come from."""
@@ -191,8 +192,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
 
     def _dense_keys(self, target: AnnData, key_added: str) -> dict[str, list[str]]:
         """Keys of what is written for every cell and gene, by place; none where it would be too large."""
-        small = target.n_obs * target.n_vars <= MAX_DENSE
-        return {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]} if small else {}
+        if not _is_small(target):
+            return {}
+        return {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]}
 
     def _networks(self, key_added: str) -> dict[str, Callable[[], pd.DataFrame]]:
         """What goes to ``.varp``: the key of every table, and what makes it."""
@@ -207,7 +209,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             found[_keys.frequency(key_added)] = self.get_edge_frequency
         return found
 
-    def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict:
+    def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict[str, Any]:
         """Everything that goes to ``.uns``, in types that h5ad can store, with genes in the order of the cells' data."""
         setup = {key: value for key, value in self.registry["setup_args"].items() if value is not None}
         table = cells.trajectories.rename_axis("name").reset_index()
@@ -246,7 +248,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             scores["held_out_scores"] = self._scores(own, fitted, np.isin(np.arange(len(own.times)), held_out), nulls)
         return scores
 
-    def _parameters(self) -> dict:
+    def _parameters(self) -> dict[str, Any]:
         """Arguments of the model as strings and numbers."""
         arguments = self.init_params_["non_kwargs"]
         kept: dict[str, Any] = {key: value for key, value in arguments.items() if isinstance(value, str | Number)}
@@ -256,3 +258,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         if self._regulators is not None:
             kept["regulators"] = np.asarray(self.genes[self._regulators], dtype=str)
         return kept | {"weights": self._default_weights, "selected_replicate": self.selected_}
+
+
+def _is_small(target: AnnData) -> bool:
+    """Whether results for every cell and gene are written."""
+    return target.n_obs * target.n_vars <= MAX_DENSE

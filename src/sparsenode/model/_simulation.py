@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,8 @@ from scipy import sparse
 from sparsenode import _checks
 from sparsenode.model._prediction import GRID
 from sparsenode.model._response import ResponseMixin
-from sparsenode.module._solve import FIXED_STEP, hermite_basis
+from sparsenode.module._solve import FIXED_STEP
+from sparsenode.objectives._hermite import hermite_basis
 
 _MARGIN = 0.05  # of the range of a gene, by which a state may leave it before a warning
 _BEYOND = 0.05  # of its length, by which a trajectory may go on after its last cell before a warning
@@ -150,17 +150,16 @@ class SimulationMixin(ResponseMixin):
         self._require_trained()
         chosen = self._replicate(replicate)
         _check_interventions(knockout, overexpress, clamp)
-        held = self._held(knockout, overexpress, {} if clamp is None else clamp, chosen)
-        self._warn_knockout(knockout)
+        off = [knockout] if isinstance(knockout, str) else list(knockout)
+        held = self._held(off, overexpress, clamp or {}, chosen)
+        self._warn_knockout(off)
         kept = [m for m, name in enumerate(self.trajectories["lineage"]) if lineage in (None, name)]
         starts, names, lineages, clocks = self._starts(x0, lineage, kept, chosen)
         self._warn_without_effect(held, lineage, chosen)
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
         self._warn_beyond(grid, lengths, given=x0 is not None)
-        speed = self._start_velocities(v0, starts, lineages, clocks, chosen)
-        if x0 is None and v0 is None and self.module.velocity_offset is not None:
-            speed = cast("torch.Tensor", self.module.start_speed())[[chosen]][:, kept].detach()
+        speed = self._start_velocities(v0, starts, lineages, clocks, kept if x0 is None else None, chosen)
         places = [[place] for place in lineages] if x0 is None else [self._places(lineage)] * len(starts)
         unperturbed, perturbed = self._runs(starts, speed, lineages, places, clocks, grid, held, chosen)
         self._warn_out_of_range(perturbed)
@@ -168,13 +167,12 @@ class SimulationMixin(ResponseMixin):
 
     def _held(
         self,
-        knockout: str | Sequence[str],
+        off: Sequence[str],
         overexpress: str | Sequence[str] | Mapping[str, float],
         clamp: Mapping[str, float],
         replicate: int,
     ) -> pd.Series:
-        """Held value of every gene of an intervention."""
-        off = [knockout] if isinstance(knockout, str) else list(knockout)
+        """Held value of every gene of an intervention; genes that are ``off`` are held at zero."""
         names = [overexpress] if isinstance(overexpress, str) else overexpress
         folds = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
         everything = [*off, *folds, *clamp]
@@ -201,20 +199,18 @@ class SimulationMixin(ResponseMixin):
             values[name] = float(value)
         return pd.Series(values, dtype=float, name="held")
 
-    def _warn_knockout(self, knockout: str | Sequence[str]) -> None:
+    def _warn_knockout(self, off: Sequence[str]) -> None:
         """Warn of genes whose expression lies below the zero of a knock-out, as after standardisation."""
-        names = [knockout] if isinstance(knockout, str) else list(knockout)
-        if self.data_range_ is None or not names:
+        if self.data_range_ is None or not off:
             return
-        low, high = np.take(self.data_range_, self.genes.get_indexer(pd.Index(names)), axis=1)
+        low, high = np.take(self.data_range_, self.genes.get_indexer(pd.Index(off)), axis=1)
         below = low < -_MARGIN * (high - low)
         if below.any():
-            lowest = {name: float(f"{value:.4g}") for name, value in zip(names, low, strict=True) if value < 0}
-            shown = dict(list(lowest.items())[:5])
+            lowest = {name: float(f"{value:.4g}") for name, value in zip(off, low, strict=True) if value < 0}
             warnings.warn(
                 f"A knock-out holds a gene at 0, but the expression of {len(lowest)} genes goes below 0: their lowest values in the "
-                f"training data are {shown}{' and more' if len(lowest) > 5 else ''}. After standardisation 0 is the mean. Use "
-                f"`clamp={shown}`, or the value that stands for no expression.",
+                f"training data are {_checks.some(lowest)}. After standardisation 0 is the mean. Use "
+                f"`clamp={dict(list(lowest.items())[:5])}`, or the value that stands for no expression.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -232,8 +228,8 @@ class SimulationMixin(ResponseMixin):
         if without:
             alone = len(without) == len(held)
             warnings.warn(
-                f"{'No open path leads' if alone else 'Of the held genes, no open path leads'} from {without[:5]}"
-                f"{' and more' if len(without) > 5 else ''} to a gene that is not held: {'all effects are zero' if alone else 'they have no effect'} "
+                f"{'No open path leads' if alone else 'Of the held genes, no open path leads'} from {_checks.some(without)} to a gene "
+                f"that is not held: {'all effects are zero' if alone else 'they have no effect'} "
                 "in this fit, by construction, which says nothing of the cell.",
                 UserWarning,
                 stacklevel=3,
@@ -284,8 +280,8 @@ class SimulationMixin(ResponseMixin):
         if not np.isfinite(states).all():
             genes = [str(gene) for gene in self.genes[~np.isfinite(states).all(0)]]
             raise ValueError(
-                f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of {genes[:5]}"
-                f"{' and more' if len(genes) > 5 else ''}."
+                f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of "
+                f"{_checks.some(genes)}."
             )
         return states, names or [str(row) for row in range(len(states))]
 
@@ -302,21 +298,34 @@ class SimulationMixin(ResponseMixin):
         increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
         if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
             raise ValueError(
-                "Expected `times` to be finite, increasing numbers from 0 on, the last one above 0: they count from the start."
+                f"Expected `times` to be finite, increasing numbers from 0 on, the last one above 0, found {np.ravel(grid)[:10].tolist()}: "
+                "they count from the start."
             )
         return grid
 
     @torch.no_grad()
     def _start_velocities(
-        self, v0: np.ndarray | None, starts: np.ndarray, lineages: list[int], clocks: np.ndarray, replicate: int
+        self,
+        v0: np.ndarray | None,
+        starts: np.ndarray,
+        lineages: list[int],
+        clocks: np.ndarray,
+        own: list[int] | None,
+        replicate: int,
     ) -> torch.Tensor | None:
-        """Initial velocities of a replicate in module units, 1 × starts × genes; ``None`` in first order."""
+        """Initial velocities of a replicate in module units, 1 × starts × genes; ``None`` in first order.
+
+        ``own`` are the trajectories of the model that the starts are those of, ``None`` for given starts.
+        """
         module = self.module
         if module.initial_velocity is None:
             if v0 is not None:
-                raise ValueError("Expected no `v0` in first order, where velocities are no part of the state.")
+                raise ValueError("Expected no `v0` in first order, found some: velocities are no part of the state.")
             return None
         if v0 is None:
+            learned = None if own is None else module.start_speed()
+            if learned is not None:
+                return learned[[replicate]][:, own]
             everywhere = self._on_device(self._encode(starts)).expand(module.n_replicates, -1, -1)
             return module.network_velocity(everywhere, lineages)[[replicate]]
         given = np.atleast_2d(_checks.numbers("v0", v0))
@@ -374,12 +383,10 @@ class SimulationMixin(ResponseMixin):
         shares, place = np.unique((grid / grid[-1]).astype(np.float32), return_inverse=True)
         states, derivatives = self._solved(
             replicate,
-            self._effective(replicate),
             self._on_device(self._encode(both))[None],
             self._on_device(grid[-1] * clocks),
             lineages * n_runs,
             self._on_device(shares),
-            self._tight_solver,
             None if speed is None else torch.cat([speed] * n_runs, 1) * free,
             free,
         )
@@ -414,11 +421,10 @@ class SimulationMixin(ResponseMixin):
             return
         beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
         if beyond:
-            shown = dict(list(beyond.items())[:5])
             other = ", or one `lineage` at a time" if self.trajectories["lineage"][lengths.index].nunique() > 1 else ""
             warnings.warn(
-                f"{len(beyond)} of {len(lengths)} trajectories go on after their last cell, by these shares of their length: {shown}"
-                f"{' and more' if len(beyond) > 5 else ''}. Nothing that was observed supports this. Pass `times` up to "
+                f"{len(beyond)} of {len(lengths)} trajectories go on after their last cell, by these shares of their length: "
+                f"{_checks.some(beyond)}. Nothing that was observed supports this. Pass `times` up to "
                 f"{lengths.min():.4g}, where the shortest ends{other}.",
                 UserWarning,
                 stacklevel=3,
@@ -433,8 +439,8 @@ class SimulationMixin(ResponseMixin):
         if outside.any():
             names = [str(name) for name in self.genes[outside]]
             warnings.warn(
-                f"{len(names)} of {len(self.genes)} genes leave the range of the training data: {names[:5]}"
-                f"{' and more' if len(names) > 5 else ''}. Nothing that was observed supports the field there.",
+                f"{len(names)} of {len(self.genes)} genes leave the range of the training data: {_checks.some(names)}. "
+                "Nothing that was observed supports the field there.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from scvi.train import TrainRunner
@@ -19,6 +20,13 @@ from sparsenode.model._both import find_network
 from sparsenode.model._history import continued
 from sparsenode.model._preparation import PreparationMixin
 from sparsenode.model._regularization import RegularizationMixin
+from sparsenode.model._training_arguments import (
+    check_device,
+    check_early_stopping,
+    check_iterative,
+    check_plan,
+    check_trainer,
+)
 from sparsenode.model._undo import snapshot
 from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
@@ -193,6 +201,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 steps = find_network(self, given | trainer_kwargs)
             plan = self._training_plan_cls(self.module, **fit.plan_kwargs)
             splitter = self._prepare(indices, steps_per_epoch, half_samples, fit.objective)
+            validates = splitter.batches.validation is not None
+            check_early_stopping(early_stopping, validates, fit.objective)
             if objective is not None:
                 self._give_up()
             plan.given_up = self.given_up_
@@ -204,15 +214,13 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 accelerator=accelerator,
                 devices=devices,
                 early_stopping=early_stopping,
-                **_trainer_arguments(trainer_kwargs, splitter, fit.objective, early_stopping),
+                **_trainer_arguments(trainer_kwargs, validates),
             )
             try:
                 self._run(runner, fit.objective)
             except DivergenceError as error:
                 undo.pop_all()
-                self._restore(plan)
-                self.train_indices, self.validation_indices, self.test_indices = indices
-                self.regularization_path_, self.sparsification_ = None, steps  # those before are of other weights
+                self._keep_best(plan, indices, steps)
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
                     f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
@@ -244,7 +252,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             _checks.choice("objective", objective, ("trajectory",))
         if objective is not None or refit:
             self._require_trained()
-        _checks.plan_arguments(plan_kwargs or {})
+        check_plan(plan_kwargs or {})
         both = self.objective == "both"
         if both and schedule is not None and self.is_trained_:
             raise ValueError(
@@ -262,7 +270,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         plan_kwargs = {**_PLANS[fitted], **(plan_kwargs or {}), "refit": refit, "warm": self.is_trained_}
         iterative = None if both or (refit and schedule is None) else self._schedule(schedule)
         if iterative is not None:
-            _checks.iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
+            check_iterative(bool(adaptive or refit), self._hard_prior, early_stopping, trainer_kwargs)
             plan_kwargs |= {"schedule": iterative, "dense_epochs": epochs}
             epochs += iterative.n_epochs
         epochs *= n_rounds(adaptive, refit, self.is_trained_)
@@ -301,8 +309,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         trainer_kwargs: dict[str, Any],
     ) -> None:
         """Refuse what is out of range, before anything is done."""
-        _checks.trainer_arguments(trainer_kwargs)
-        _checks.device(accelerator, devices, trainer_kwargs.get("precision"))
+        check_trainer(trainer_kwargs)
+        check_device(accelerator, devices, trainer_kwargs.get("precision"))
         if max_epochs is not None:
             _checks.at_least("max_epochs", max_epochs, 1)
         _checks.at_least("steps_per_epoch", steps_per_epoch, 1)
@@ -341,12 +349,16 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         _checks.choice("schedule", chosen, ("sparse", "iterative"))
         return IterativeSparsification() if chosen == "iterative" else None
 
-    def _restore(self, plan: TrainingPlan) -> None:
-        """Put the best state of a training that diverged back."""
+    def _keep_best(
+        self, plan: TrainingPlan, indices: tuple[np.ndarray, np.ndarray, np.ndarray], steps: pd.DataFrame | None
+    ) -> None:
+        """Put the best state of a training that diverged back, with its cells and without tables of other weights."""
         if plan.best_state is not None:
             self.module.load_state_dict(plan.best_state)
             self.is_trained_ = True
         self.module.eval()
+        self.train_indices, self.validation_indices, self.test_indices = indices
+        self.regularization_path_, self.sparsification_ = None, steps
 
     def _give_up(self) -> None:
         """Give up replicates that cannot be fine-tuned because their trajectories diverge, beside those given up before."""
@@ -369,18 +381,10 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         self.given_up_ = given_up
 
 
-def _trainer_arguments(
-    given: dict[str, Any], splitter: StatisticsSplitter, fitted: str, early_stopping: bool
-) -> dict[str, Any]:
-    """Arguments of the trainer, which validates in every epoch where there is a held-out error; early stopping needs one."""
-    held_out = splitter.batches.validation is not None
-    if early_stopping and not held_out:
-        raise ValueError(
-            f"Expected no `early_stopping` with the {fitted} objective on these cells, for which there is no held-out error: "
-            "collocation smooths the training cells, and with transport none of the held-out cells moves on to others."
-        )
+def _trainer_arguments(given: dict[str, Any], validates: bool) -> dict[str, Any]:
+    """Arguments of the trainer, which ``validates`` in every epoch where there is a held-out error."""
     arguments = {"early_stopping_monitor": "validation_loss"} | given
-    if held_out:
+    if validates:
         arguments.setdefault("check_val_every_n_epoch", 1)
     callbacks = arguments.get("callbacks")
     if callbacks is not None:  # scvi-tools appends its own

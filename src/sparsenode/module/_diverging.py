@@ -47,7 +47,7 @@ def _stays_finite(module: SparseNODEModule, replicates: slice = slice(None)) -> 
             module.relative_span,
             module.lineages,
             knots,
-            initial_velocity=module.start_speed(),
+            speed=module.start_speed(),
         )
     except DivergenceError:
         return False

@@ -55,11 +55,11 @@ class Architecture:
 
     n_vars: int
     n_layers: int
-    per_target: bool = False
-    inputs: torch.Tensor | None = None
-    path_weights: torch.Tensor | None = None
-    skip: Skip | None = None
-    order: int = 1
+    per_target: bool
+    inputs: torch.Tensor | None
+    path_weights: torch.Tensor | None
+    skip: Skip | None
+    order: int
 
     @property
     def n_state(self) -> int:
@@ -283,8 +283,15 @@ class Field(nn.Module):
     @property
     def architecture(self) -> Architecture:
         """What the tensors of this field mean."""
-        weights = self.path_weights if self.adapted is None else self.adapted
-        return Architecture(self.n_vars, len(self.biases), self.per_target, self.inputs, weights, self.skip, self.order)
+        return Architecture(
+            n_vars=self.n_vars,
+            n_layers=len(self.biases),
+            per_target=self.per_target,
+            inputs=self.inputs,
+            path_weights=self.path_weights if self.adapted is None else self.adapted,
+            skip=self.skip,
+            order=self.order,
+        )
 
     def adapt(self, magnitudes: torch.Tensor | None) -> None:
         r"""Weight every path by the inverse of a magnitude, or as at the start if there is none.

@@ -20,10 +20,8 @@ from sparsenode.module._velocity import saturating, velocity
 if TYPE_CHECKING:
     from sparsenode.regularizers import Regularizer
 
-
-N_REFERENCE = (
-    256  # states of every lineage at which the Jacobian of a transport or collocation fit is averaged, at most
-)
+# States of every lineage at which the Jacobian of a transport or collocation fit is averaged, at most
+N_REFERENCE = 256
 
 
 class SparseNODEModule(BaseModuleClass):
@@ -122,13 +120,13 @@ class SparseNODEModule(BaseModuleClass):
             n_vars,
             hidden,
             network_seeds.tolist(),
-            regularizer.gates,
-            decay,
-            regularizer.skip or ("inner" if skip else None),
-            regularizer.per_target,
-            inputs,
-            path_weights,
-            order,
+            gates=regularizer.gates,
+            decay=decay,
+            skip=regularizer.skip or ("inner" if skip else None),
+            per_target=regularizer.per_target,
+            inputs=inputs,
+            path_weights=path_weights,
+            order=order,
         )
         self.initial_velocity = InitialVelocity(n_vars, network_seeds.tolist(), self.n_fields) if order == 2 else None
         #: The strength in force is this share of ``strength``; a sparsification schedule raises it.
@@ -199,7 +197,7 @@ class SparseNODEModule(BaseModuleClass):
         lineages: Sequence[int],
         times: torch.Tensor,
         solver: Solver | None = None,
-        initial_velocity: torch.Tensor | None = None,
+        speed: torch.Tensor | None = None,
         free: torch.Tensor | None = None,
         reach: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,7 +217,7 @@ class SparseNODEModule(BaseModuleClass):
             Increasing times in units of each trajectory's length.
         solver
             Method and tolerances, those of training by default.
-        initial_velocity
+        speed
             Initial velocities in the shape of ``start``, only in second order; for all replicates those of the learned network by default.
         free
             One for each variable that moves, zero for those that are held where they start, trajectories × variables; all move by default.
@@ -239,8 +237,8 @@ class SparseNODEModule(BaseModuleClass):
             span = span * layout.spread(free.repeat(1, self.order).expand(len(start), -1, -1))
         first = layout.spread(start)
         if self.initial_velocity is not None:
-            speed = self.initial_velocity(first) if initial_velocity is None else layout.spread(initial_velocity)
-            first = torch.cat([first, speed], 2)
+            spread = self.initial_velocity(first) if speed is None else layout.spread(speed)
+            first = torch.cat([first, spread], 2)
         states = integrate(lambda x: span * field(x), first, times, solver or self.solver)
         derivatives = span.unsqueeze(2) * field(states.flatten(1, 2)).unflatten(1, states.shape[1:3])
         if effective.architecture.skip == "outer":
@@ -274,13 +272,11 @@ class SparseNODEModule(BaseModuleClass):
         start = self.initial_state.expand(self.n_replicates, -1, -1)
         return start if self.start_offset is None else start + self.start_offset
 
-    def start_velocity_network(self, initial_velocity: torch.Tensor) -> None:
-        """Start the network of initial velocities from observed slopes, trajectories × variables."""
-        if self.initial_velocity is None:
-            return
-        observed = initial_velocity.to(self.initial_state)
+    def start_velocity_network(self, observed: torch.Tensor) -> None:
+        """Start the network of initial velocities from observed slopes, trajectories × variables; only in second order."""
+        observed = observed.to(self.initial_state)
         fields = [self.field_of(lineage) for lineage in self.lineages]
-        self.initial_velocity.start_from(self.initial_state, observed, fields)
+        cast("InitialVelocity", self.initial_velocity).start_from(self.initial_state, observed, fields)
         self.take_velocities(observed)
 
     @torch.no_grad()
@@ -387,7 +383,7 @@ class SparseNODEModule(BaseModuleClass):
             span = span * self.by_replicate(torch.exp(self.clock_noise * self.draw(span.shape, "normal")))
         states, derivatives = (
             values[..., : self.n_vars]
-            for values in self.trajectories(effective, start, span, self.lineages, knots, initial_velocity=speed)
+            for values in self.trajectories(effective, start, span, self.lineages, knots, speed=speed)
         )
         centred = torch.cat([states - tensors["centre"].unsqueeze(1), derivatives], dim=2)
         gram, cross, square = (self.by_replicate(tensors[name]) for name in ("gram", "cross", "square"))

@@ -71,13 +71,13 @@ def resized(field: Field, hidden: list[int], inputs: list[int]) -> Field:
         field.n_vars,
         hidden,
         [0] * field.n_networks,
-        field.gates,
-        field.raw_decay is not None,
-        field.skip,
-        field.per_target,
-        inputs,
-        weights,
-        field.order,
+        gates=field.gates,
+        decay=field.raw_decay is not None,
+        skip=field.skip,
+        per_target=field.per_target,
+        inputs=inputs,
+        path_weights=weights,
+        order=field.order,
     )
     return new.to(device=field.weights[0].device, dtype=field.weights[0].dtype)
 

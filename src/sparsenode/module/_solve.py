@@ -1,13 +1,13 @@
-"""Integration with torchdiffeq, and the cubic Hermite basis that carries knot values to any time."""
+"""Integration with torchdiffeq."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torchdiffeq import odeint
 
 from sparsenode._errors import DivergenceError
@@ -127,7 +127,7 @@ def integrate(
     DivergenceError
         If the solution leaves the finite numbers or needs more than 1000 steps between two times.
     """
-    options: dict = {}
+    options: dict[str, Any] = {}
     # With this one we interpolate ourselves, at all times at once.
     dense = solver.method == "dopri5"
     if solver.method in ADAPTIVE:
@@ -156,35 +156,3 @@ def integrate(
     if not torch.isfinite(states).all():
         raise DivergenceError("The integration failed: the solution is not finite.")
     return states
-
-
-def hermite_basis(times: np.ndarray, n_knots: int) -> sparse.csr_array:
-    """Cubic Hermite basis for knots spread evenly over ``[0, 1]``.
-
-    Parameters
-    ----------
-    times
-        Times in ``[0, 1]``, shape n.
-    n_knots
-        Number of knots, K >= 2.
-
-    Returns
-    -------
-    Matrix n × 2K with four non-zeros a row. Multiplied with ``[values; derivatives]`` at the knots it gives the
-    interpolant at ``times``.
-    """
-    times = np.asarray(times, dtype=np.float64)
-    n, step = len(times), 1.0 / (n_knots - 1)
-    left = np.clip((times / step).astype(np.int64), 0, n_knots - 2)
-    u = times / step - left
-    values = np.column_stack(
-        [
-            (1 + 2 * u) * (1 - u) ** 2,
-            u**2 * (3 - 2 * u),
-            step * u * (1 - u) ** 2,
-            step * u**2 * (u - 1),
-        ]
-    )
-    columns = np.column_stack([left, left + 1, n_knots + left, n_knots + left + 1])
-    rows = np.repeat(np.arange(n), 4)
-    return sparse.csr_array((values.ravel(), (rows, columns.ravel())), shape=(n, 2 * n_knots))

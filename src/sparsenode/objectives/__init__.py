@@ -1,4 +1,4 @@
-"""Objectives turn registered cells into tensors and a loss; plain arrays only."""
+"""What the objectives are computed from, and the null models that fits are compared with; plain arrays only."""
 
 from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
 from sparsenode.objectives._common_motion import share_by_chance, take_out

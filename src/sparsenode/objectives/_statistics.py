@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import sparse
 
-from sparsenode.module._solve import hermite_basis
+from sparsenode.objectives._hermite import hermite_basis
 
 N_BINS = 512
 MAX_EARLY = 256
@@ -210,8 +210,8 @@ def stream(
         Masks over cells, each of half of the training cells; the other half is used as well.
     """
     n_trajectories = cells.weights.shape[1]
-    masks = {"training": training, "validation": validation} | {f"half {i}": mask for i, mask in enumerate(halves)}
-    accumulators = {name: _Accumulator(n_trajectories, n_knots, n_vars) for name in masks}
+    masks = [training, validation, *halves]
+    accumulators = [_Accumulator(n_trajectories, n_knots, n_vars) for _ in masks]
     initial = np.zeros((n_trajectories, n_vars))
     edges = {name: np.zeros((n_trajectories, n_vars)) for name in cells.edges}
     bin_weight = np.zeros((n_trajectories, N_BINS))
@@ -230,9 +230,9 @@ def stream(
             edges[name] += edge_weights[rows].T @ x
         for m in range(n_trajectories):
             times, weights = cells.times[rows, m], cells.weights[rows, m]
-            for name, mask in masks.items():
+            for mask, accumulator in zip(masks, accumulators, strict=True):
                 chosen = (weights > 0) & mask[rows]
-                accumulators[name].add(m, times[chosen], weights[chosen], shifted[chosen])
+                accumulator.add(m, times[chosen], weights[chosen], shifted[chosen])
             chosen = (weights > 0) & training[rows]
             in_bins = _weights_in_bins(times[chosen], weights[chosen])
             bin_weight[m] += in_bins.sum(1)
@@ -241,11 +241,10 @@ def stream(
             early[m][here] = x[cells.early[m][here] - first]
     if origin is None:
         raise ValueError("Expected at least one cell, found none.")
-    results = {name: accumulator.result(origin) for name, accumulator in accumulators.items()}
-    whole, first_halves = results["training"], [results[f"half {i}"] for i in range(len(halves))]
+    whole, held_out, *first_halves = (accumulator.result(origin) for accumulator in accumulators)
     return StreamedData(
         training=whole,
-        validation=results["validation"],
+        validation=held_out,
         halves=[half for first in first_halves for half in (first, whole - first)],
         initial_state=initial,
         early=early,

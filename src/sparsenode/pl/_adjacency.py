@@ -129,7 +129,7 @@ def _strongest(sums: np.ndarray, n_top: int, named: bool = False) -> np.ndarray:
     """Positions of the largest sums, in their order; where some are left out, so are zeros, unless they were asked for by name."""
     if not named and len(sums) > n_top:
         n_top = min(n_top, max(1, int((sums > 0).sum())))
-    return np.sort(_common.top_range(sums, n_top))
+    return np.sort(_common.largest(sums, n_top))
 
 
 class _Groups:

@@ -136,7 +136,7 @@ def distinct_colors(n: int) -> list[str]:
     """Colours without repetition: those of the palette, or of a colour map where there are more."""
     if n <= len(PALETTE):
         return list(PALETTE[:n])
-    return [to_hex(color) for color in colormaps["turbo"](np.linspace(0, 1, n))]
+    return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 0.95, n))]
 
 
 def take_literally(legend: Legend) -> Legend:
@@ -197,7 +197,7 @@ def panels(
         figure = axes[0].get_figure()
         figure = figure.figure if isinstance(figure, SubFigure) else figure
         if not isinstance(figure, Figure):
-            raise ValueError("Expected axes that belong to a figure.")
+            raise ValueError("Expected axes that belong to a figure, found some without one.")
         return figure, axes
     columns = min(n, columns)
     rows = -(-n // columns)
@@ -273,6 +273,6 @@ def check_names(names: Sequence[str], known: Sequence[str], argument: str) -> li
     return wanted
 
 
-def top_range(values: np.ndarray, n: int) -> np.ndarray:
+def largest(values: np.ndarray, n: int) -> np.ndarray:
     """Indices of the ``n`` largest values, largest first; ties in their order."""
     return np.argsort(-values, kind="stable")[:n]

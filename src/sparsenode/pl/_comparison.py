@@ -118,16 +118,7 @@ def comparison(
         axis.tick_params(axis="y", length=0)
         axis.spines[["top", "right", "left"]].set_visible(False)
     if groupby is not None:
-        width = figure.get_figwidth() if ax is None else axes[0].get_window_extent().width / figure.dpi
-        n_columns = _common.columns_that_fit(width, groups)
-        looks: dict[str, Any] = {"ncols": n_columns, "frameon": False, "fontsize": 8, "title": groupby}
-        if ax is None:  # above all panels: one panel would be moved away from the others for it
-            handles = axes[0].get_legend_handles_labels()
-            figure.set_figheight(figure.get_figheight() + _common.legend_height(len(groups), n_columns, title=True))
-            legend = figure.legend(*handles, loc="outside upper center", **looks)
-        else:
-            legend = axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)
-        _common.take_literally(legend)
+        _legend(figure, axes[0], groups, groupby, grows=ax is None)
     return _common.finish(figure, axes, show, return_fig)
 
 
@@ -159,6 +150,20 @@ def _levels(column: pd.Series) -> list[str]:
     """Values of a column that occur, as text, in the order of the categories or of the rows."""
     ordered = column.sort_values(kind="stable") if hasattr(column, "cat") else column
     return list(dict.fromkeys(ordered.astype(str)))
+
+
+def _legend(figure: Figure, axis: Axes, groups: Sequence[str], title: str, grows: bool) -> None:
+    """Legend above given axes, or above all panels of a figure of our own, which grows by its rows."""
+    width = figure.get_figwidth() if grows else axis.get_window_extent().width / figure.dpi
+    n_columns = _common.columns_that_fit(width, groups)
+    looks: dict[str, Any] = {"ncols": n_columns, "frameon": False, "fontsize": 8, "title": title}
+    if grows:  # one panel would be moved away from the others for a legend of its own
+        handles = axis.get_legend_handles_labels()
+        figure.set_figheight(figure.get_figheight() + _common.legend_height(len(groups), n_columns, title=True))
+        legend = figure.legend(*handles, loc="outside upper center", **looks)
+    else:
+        legend = axis.legend(loc="lower left", bbox_to_anchor=(0, 1), **looks)
+    _common.take_literally(legend)
 
 
 def _draw(axis: Axes, runs: pd.DataFrame, methods: list[str], shift: float, color: str, label: str) -> None:

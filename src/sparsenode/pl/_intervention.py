@@ -88,7 +88,7 @@ def intervention(
     rows = [known.index(name) for name in shown]
     effects = (states[:, -1] - baseline[:, -1])[rows]
     held = set(table["gene"][table["held"]].astype(str)) if "held" in table else set()
-    order = _common.top_range(np.abs(effects).max(0), len(names))
+    order = _common.largest(np.abs(effects).max(0), len(names))
     free = np.array([i for i in order if names[i] not in held], dtype=np.int64)
     changed = np.abs(effects).max(0) > _ROUNDING * np.maximum(np.abs(states[rows]), np.abs(baseline[rows])).max((0, 1))
     top = free[changed[free]][:n_top]
@@ -107,7 +107,7 @@ def intervention(
             column = names.index(gene)
             axis.plot(times, baseline[row, :, column], color=palette[name], alpha=0.8, **before)
             axis.plot(times, states[row, :, column], color=palette[name], **after)
-        axis.set(xlabel="time since the start", ylabel="units of the data")
+        axis.set(xlabel="time since the start", ylabel="value (units of the data)")
         axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [

@@ -161,7 +161,7 @@ def _strongest(adata: AnnData, matrix: Any, regulators: str | Sequence[str] | No
     stored = sparse.coo_array(matrix)
     allowed = np.isin(stored.col, _common.regulator_columns(adata, regulators)) & (stored.row != stored.col)
     target, source, weight = stored.row[allowed], stored.col[allowed], stored.data[allowed]
-    top = _common.top_range(np.abs(weight), n_edges)
+    top = _common.largest(np.abs(weight), n_edges)
     top = top[weight[top] != 0]
     genes = adata.var_names
     return pd.DataFrame({"source": genes[source[top]], "target": genes[target[top]], "weight": weight[top]})

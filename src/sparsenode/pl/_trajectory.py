@@ -129,7 +129,7 @@ def _wanted_genes(
     if genes is not None:
         return _common.check_names(genes, kept, "genes")
     spread = (values.max(1) - values.min(1)).max(0)
-    ranked = [model_genes[i] for i in _common.top_range(spread, len(spread))]
+    ranked = [model_genes[i] for i in _common.largest(spread, len(spread))]
     return [gene for gene in ranked if gene in kept][:_N_DEFAULT]
 
 

@@ -161,27 +161,38 @@ def _draw_cells(axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Serie
     if shades is None:
         axis.scatter(places[:, 0], places[:, 1], color="0.8", **looks)
         return []
-    title = str(shades.name)
     if shades.dtype.kind in "fiu":
-        values = shades.to_numpy(dtype=float, na_value=np.nan)
-        missing, infinite = ~np.isfinite(values), np.isinf(values)  # as diffusion pseudotime where no path leads
-        kinds = [kind for kind, cells in (("missing", missing & ~infinite), ("infinite", infinite)) if cells.any()]
-        if missing.any():
-            axis.scatter(places[missing, 0], places[missing, 1], color=_MISSING_COLOR, **looks)
-            places, values = places[~missing], values[~missing]
-        points = axis.scatter(places[:, 0], places[:, 1], c=values, cmap="viridis", alpha=0.6, **looks)
-        label = title + (f" (grey: {' or '.join(kinds)})" if kinds else "")
-        axis.figure.colorbar(points, ax=axis, shrink=0.6).set_label(label, parse_math=False)
+        _draw_numbers(axis, places, shades, looks)
         return []
+    return _draw_categories(axis, adata, places, shades, looks)
+
+
+def _draw_numbers(axis: Axes, places: np.ndarray, shades: pd.Series, looks: dict[str, Any]) -> None:
+    """Points in the colours of a column of numbers, with a colour bar."""
+    values = shades.to_numpy(dtype=float, na_value=np.nan)
+    missing, infinite = ~np.isfinite(values), np.isinf(values)  # as diffusion pseudotime where no path leads
+    kinds = [kind for kind, cells in (("missing", missing & ~infinite), ("infinite", infinite)) if cells.any()]
+    if missing.any():
+        axis.scatter(places[missing, 0], places[missing, 1], color=_MISSING_COLOR, **looks)
+        places, values = places[~missing], values[~missing]
+    points = axis.scatter(places[:, 0], places[:, 1], c=values, cmap="viridis", alpha=0.6, **looks)
+    label = str(shades.name) + (f" (grey: {' or '.join(kinds)})" if kinds else "")
+    axis.figure.colorbar(points, ax=axis, shrink=0.6).set_label(label, parse_math=False)
+
+
+def _draw_categories(
+    axis: Axes, adata: AnnData, places: np.ndarray, shades: pd.Series, looks: dict[str, Any]
+) -> list[Line2D]:
+    """Points in the colours of a column of categories, and what a legend is to name."""
+    title = str(shades.name)
     names = [str(name) for name in shades.astype("category").cat.categories]
     colors = _common.category_colors(adata, title, adata.obs, names)
     none = (_MISSING, _MISSING_COLOR) if title in adata.obs else (_common.SEVERAL, _common.SEVERAL_COLOR)
     shown = [none[1] if missing else colors[str(name)] for name, missing in zip(shades, shades.isna(), strict=True)]
     axis.scatter(places[:, 0], places[:, 1], c=shown, alpha=0.5, **looks)
     present = set(map(str, shades.dropna()))
-    return [_common.dot(name, colors[name]) for name in names if name in present] + [_common.dot(*none)] * bool(
-        shades.isna().any()
-    )
+    handles = [_common.dot(name, colors[name]) for name in names if name in present]
+    return [*handles, _common.dot(*none)] if shades.isna().any() else handles
 
 
 def _legend_beside(figure: Figure, axis: Axes, handles: list[Line2D], title: str) -> None:

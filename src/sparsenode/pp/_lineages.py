@@ -12,7 +12,7 @@ from sparsenode._input._observations import names_of_fates
 
 
 def types_of_lineages(lineages: Mapping[str, Sequence[str]], or_else: str = "") -> dict[str, list[str]]:
-    """Names of the cell types of every lineage, each once; `or_else` says what else a caller takes.
+    """Names of the cell types of every lineage, each once; ``or_else`` says what else a caller takes.
 
     Raises
     ------
@@ -80,8 +80,11 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
         names = _names(adata, key, table)
         values = np.asarray(table, dtype=np.float64)
     values = np.where(np.isnan(values), 0.0, values)
-    if (values < 0).any() or not np.isfinite(values).all():
-        raise ValueError(f"Expected fate probabilities `adata.obsm[{key!r}]` to be finite and not negative.")
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if len(wrong):
+        raise ValueError(
+            f"Expected fate probabilities `adata.obsm[{key!r}]` to be non-negative and finite, found {wrong[0]:g}."
+        )
     empty = [name for name, total in zip(names, values.sum(0), strict=True) if total == 0]
     if empty:
         raise ValueError(

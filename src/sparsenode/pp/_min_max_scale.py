@@ -83,8 +83,8 @@ def min_max_scale(
         lacking = [str(gene) for gene in adata.var_names if gene not in reference.var_names]
         if lacking:
             raise ValueError(
-                f"Expected ranges of all {adata.n_vars} genes in `reference`, {len(lacking)} of them are not there: {lacking[:5]}"
-                f"{' and more' if len(lacking) > 5 else ''}. Leave them out: `adata[:, adata.var_names.isin(reference.var_names)].copy()`."
+                f"Expected ranges of all {adata.n_vars} genes in `reference`, {len(lacking)} of them are not there: "
+                f"{_checks.some(lacking)}. Leave them out: `adata[:, adata.var_names.isin(reference.var_names)].copy()`."
             )
         positions = gene_positions(reference, list(adata.var_names))
         low, high = (reference.var[key].to_numpy(dtype=np.float64)[positions] for key in (low_key, high_key))

@@ -150,8 +150,11 @@ def _check_counts(motifs: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarra
             raise ValueError(
                 f"Expected counts of {name!r} of shape positions × 4, found {matrix.shape}. Transpose them?"
             )
-        if not (np.isfinite(matrix).all() and (matrix >= 0).all() and (matrix.sum(1) > 0).all()):
-            raise ValueError(f"Expected counts of {name!r} to be finite, not negative, and some at every position.")
+        wrong = matrix[~(np.isfinite(matrix) & (matrix >= 0)).all(1) | ~(matrix.sum(1) > 0)]
+        if len(wrong):
+            raise ValueError(
+                f"Expected counts of {name!r} to be non-negative and finite, and some at every position, found {wrong[0].tolist()}."
+            )
         result.append((str(name), matrix))
     return result
 

@@ -214,14 +214,14 @@ def _check_coordinates(adata: AnnData, coordinates: np.ndarray) -> None:
     )
 
 
-def _components(reference: AnnData) -> dict:
+def _components(reference: AnnData) -> dict[str, np.ndarray]:
     _checks.anndata(reference, "reference")
     if _KEY not in reference.uns:
         raise KeyError(f"Expected `reference` to come from `prepare_motion`, found no `reference.uns[{_KEY!r}]`.")
     return reference.uns[_KEY]
 
 
-def _project(x: np.ndarray, obs: pd.DataFrame, found: dict) -> AnnData:
+def _project(x: np.ndarray, obs: pd.DataFrame, found: dict[str, np.ndarray]) -> AnnData:
     z = ((x - found["centre"]) @ found["axes"]).astype(np.float32)
     obs.index = obs.index.astype(str)
     result = AnnData(z, obs=obs)

@@ -17,8 +17,7 @@ from mudata import MuData
 from scipy import sparse
 
 from sparsenode import _checks
-from sparsenode._input._modalities import annotation as read_annotation_of_cells
-from sparsenode._input._modalities import modality
+from sparsenode._input._modalities import cell_annotation, modality
 from sparsenode._logging import logger
 from sparsenode.pp._annotation import read_annotation
 from sparsenode.pp._assign_peaks import MAX_DISTANCE, PROMOTER, assign_peaks
@@ -199,7 +198,7 @@ def reference_network(
 
 def _cell_types(mdata: MuData, name: str, groupby: str, argument: str) -> pd.Series:
     """Cell types of the cells of a modality, as strings."""
-    column = pd.Series(read_annotation_of_cells(mdata, name, groupby, "groupby"))
+    column = pd.Series(cell_annotation(mdata, name, groupby, "groupby"))
     if column.isna().any():
         raise ValueError(
             f"Expected a cell type of every cell of modality {name!r} (`{argument}`), found {int(column.isna().sum())} of "

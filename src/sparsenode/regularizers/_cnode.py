@@ -74,7 +74,7 @@ class CNODE(Regularizer):
 
     def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """Nothing: the whole penalty is applied by :meth:`prox`."""
-        return effective.paths[0].total.new_zeros(field.n_networks)
+        return effective.weights[0].new_zeros(field.n_networks)
 
     def penalties(self, field: Field, effective: EffectiveWeights) -> tuple[torch.Tensor, torch.Tensor]:
         """Both penalties of a training step: the value comes with the slopes, which :meth:`prox` needs anyway."""

@@ -1,4 +1,4 @@
-"""Training plan and data splitter for full-batch steps on accumulated statistics."""
+"""Training plan, loaders of what a fit sees of the cells, and sparsification schedule."""
 
 from sparsenode.training._messages import without_noise
 from sparsenode.training._plan import TrainingPlan, n_rounds

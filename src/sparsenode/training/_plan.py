@@ -243,7 +243,7 @@ class TrainingPlan(pl.LightningModule):
         self._sound_state = [parameter.detach().clone() for parameter in self.module.parameters()]
 
     @torch.no_grad()
-    def _return(self) -> None:
+    def _put_back_sound(self) -> None:
         """Put the parameters back that an epoch began with."""
         for parameter, value in zip(self.module.parameters(), self._sound_state, strict=True):
             parameter.copy_(value)
@@ -257,12 +257,12 @@ class TrainingPlan(pl.LightningModule):
         try:
             self._try(batch)
         except DivergenceError:
-            self._return()
+            self._put_back_sound()
             self._keep(self._best_loss)
 
     def _go_back(self, optimizer: torch.optim.Optimizer, error: DivergenceError) -> None:
         """Return to an earlier state, forget the moments of Adam, and go on with smaller steps."""
-        self._return()
+        self._put_back_sound()
         optimizer.state.clear()
         self._n_setbacks += 1
         for group in optimizer.param_groups:

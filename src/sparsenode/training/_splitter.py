@@ -1,4 +1,4 @@
-"""Which cells are held out, and loaders that hand the same statistics to every step."""
+"""Which cells are held out, and loaders that hand every step the same full batch, or pairs that are drawn from it."""
 
 from __future__ import annotations
 
