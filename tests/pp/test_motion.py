@@ -177,6 +177,13 @@ def test_many_late_starts_have_names_of_their_own(every, n_starts, known):
     assert all(0 <= at[0] - float(name.split()[-1]) < 0.02 + 1e-9 for name, at, _ in found)
 
 
+def test_the_rest_of_a_trial_after_a_late_start_is_longer_than_the_shortest():
+    """Of 1.05 seconds, 0.25 are left after 0.8: as long as the shortest, but for rounding."""
+    times = np.arange(127) / 120
+    found = _late_starts("a", times, times[:, None], 0.2, 0.25)
+    assert [name for name, *_ in found] == ["a from 0.2", "a from 0.4", "a from 0.6"]
+
+
 @pytest.mark.parametrize(("column", "message"), [("time", "finite times"), ("trial", "a trial for every frame")])
 def test_frames_without_time_or_trial(frames, column, message):
     frames.obs[column] = frames.obs[column].astype(object).where(np.arange(70) != 3)

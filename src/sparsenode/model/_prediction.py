@@ -111,8 +111,8 @@ class PredictionMixin(MuDataMixin):
         adata
             Cells to predict, each at its own pseudotime. Default: those of the model. Not together with ``times``. Another donor starts
             from the mean of its own early cells; genes are matched by name. If trajectories were fitted in first order
-            (``objective="trajectory"`` or ``"both"``), its regulators are clipped to the range of the fitted trajectories of the lineage,
-            since no data support the field beyond.
+            (``objective="trajectory"`` or ``"both"``), its regulators are clipped to the range of the fitted trajectories of the lineage
+            (of all lineages if they share one field), since no data support the field beyond.
         times
             Increasing pseudotimes at which the fitted trajectories are returned. Later than the last cell they are extrapolated, with a
             warning that says how far; before the start of a trajectory its initial state is returned.

@@ -60,7 +60,8 @@ class RegularizationMixin(ResultsMixin):
         -------
         One row per replicate; the index is named ``replicate``. The columns are
 
-        - ``strength``, ``seed``,
+        - ``strength``, ``seed``; after an iterative schedule the full strength, which not every replicate may have reached (see
+          ``sparsification_``),
         - ``train_error``, ``validation_error``: squared error as a share of the variance around the trajectory means (trajectories), of the
           variance of displacements (transport) or of the squared slopes (collocation). Gates are as at test time. Trajectories are solved
           with the tolerance of training; :meth:`predict` has a smaller one. ``validation_error`` is ``NaN`` if no cell was held out,

@@ -123,7 +123,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         early_stopping
             Whether to stop when ``validation_loss`` no longer falls; :class:`scvi.train.Trainer` has the settings.
         steps_per_epoch
-            Optimisation steps in an epoch, each on all cells.
+            Optimisation steps in an epoch, each on all cells; with transport on ``batch_size`` of them, if there are more.
         schedule
             How the penalty is applied.
 

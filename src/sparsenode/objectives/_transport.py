@@ -75,8 +75,8 @@ class Transport:
 
     where
 
-    - :math:`s` is the share of the variance of states within trajectories that lies between windows, less the share that so few cells have
-      by chance,
+    - :math:`s = (s_0 - c) / (1 - c)`, where :math:`s_0` is the share of the variance of states within trajectories that lies between
+      windows, and :math:`c` the share that so few cells have by chance: one over the number of cells of a window,
     - :math:`R^2` is the share of the variance of :math:`\bar y_w` that a linear regression on the mean states of windows explains,
     - both are means over dimensions, for windows five times as large as those of the coupling.
 

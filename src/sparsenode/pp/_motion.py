@@ -15,6 +15,7 @@ from sparsenode._input._expression import dense
 from sparsenode._input._observations import MIN_CELLS
 
 _KEY = "motion"
+_ROUNDING = 1e-9  # of times
 _ROOT, _HIPS = "root", ("lhipjoint", "rhipjoint")
 _MIDDLE = (_ROOT, "lowerback", "lowerneck")  # names of the middle of the body that begin like those of a side
 
@@ -234,8 +235,8 @@ def _late_starts(
     name: str, times: np.ndarray, values: np.ndarray, every: float, shortest: float
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """A trial from later and later frames on; of starts that lie before the same frame there is the first."""
-    starts = np.arange(times[0] + every, times[-1] - shortest, every)
-    frames, which = np.unique(np.searchsorted(times, starts - 1e-9), return_index=True)
+    starts = np.arange(times[0] + every, times[-1] - shortest - _ROUNDING, every)
+    frames, which = np.unique(np.searchsorted(times, starts - _ROUNDING), return_index=True)
     return [
         (f"{name} from {start - times[0]:.7g}", times[first:], values[first:])
         for first, start in zip(frames, starts[which], strict=True)

@@ -25,6 +25,8 @@ class L0(Regularizer):
     - :math:`L` is the number of layers and :math:`n_l` the number of weights of layer :math:`l`
     - :math:`z^l_{ij}` is the gate that multiplies weight :math:`W^l_{ij}`
 
+    A linear skip counts as one more layer.
+
     Parameters
     ----------
     strength
