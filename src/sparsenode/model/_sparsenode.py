@@ -101,7 +101,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         ``logging.getLogger("sparsenode").setLevel(logging.ERROR)`` silences it.
     prior
         Edges that are known beforehand: a long table ``source, target[, weight]`` with weights in ``[0, 1]``, 1 by default. The penalty of
-        an edge is lowered by 0.9 times its weight.
+        an edge is lowered by 0.9 times its weight, the largest if it is listed more than once.
     hard_prior
         Whether to forbid all edges that are not in ``prior``, except self edges. Only with :class:`~sparsenode.regularizers.GroupLasso`,
         where every target has its own network, and not with an iterative schedule, which starts without penalty.
