@@ -171,7 +171,10 @@ def test_the_same_seed_writes_the_same(path, tmp_path, quick):
         (["--time", "age", "--layer", "counts"], "`layer` to be one of ['log'], found 'counts'"),
         (["--time", "age", "--regularizer", "lasso"], "['cnode', 'grouplasso', 'l0', 'lassonet', 'none', 'pathreg']"),
         (["--time", "age", "--regulators", "tfs.txt"], "file with a name a line or a column of .var, found 'tfs.txt'"),
-        (["--time", "age", "--prior", "none.csv"], "none.csv"),
+        (
+            ["--time", "age", "--prior", "none.csv"],
+            "Expected `--prior` to be a csv file of edges, found no file at 'none.csv'",
+        ),
         (["--time", "age", "--fields", "both"], "`fields`"),
         (["--time", "age", "--seed", "-1"], "`seed`"),
         (["--time", "age", "--epochs", "-3"], "`max_epochs`"),

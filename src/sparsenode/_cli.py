@@ -148,6 +148,8 @@ def _regulators(given: str, adata: AnnData) -> str | list[str]:
 
 def _prior(path: Path) -> pd.DataFrame:
     """Table of edges, whose genes may be called NA or nan."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected `--prior` to be a csv file of edges, found no file at '{path}'.")
     missing = {"source": [""], "target": [""], "weight": ["", "NA", "NaN", "nan"]}
     try:
         return pd.read_csv(path, keep_default_na=False, na_values=missing, encoding="utf-8-sig")

@@ -59,6 +59,13 @@ def test_never_set_up_and_without_pseudotime(adata):
         sn.SparseNODE(adata)
 
 
+def test_set_up_in_another_process(adata):
+    """Its keys are not in the file or the copy, as the user may think they are."""
+    adata.uns["_scvi_uuid"] = adata.uns["_scvi_manager_uuid"] = "of another process"
+    with pytest.warns(UserWarning, match="not set up for SparseNODE in this process: using .* one lineage"):
+        sn.SparseNODE(adata, objective="trajectory", hidden=(8, 8))
+
+
 def test_set_up_is_not_announced(adata):
     sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
     with warnings.catch_warnings():

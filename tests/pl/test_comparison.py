@@ -217,3 +217,10 @@ def test_legends_of_many_groups_lie_within_the_figure(n_groups, is_within):
     assert is_within(figure)
     assert figure.axes[0].get_window_extent().height > 0.14 * n_groups * 2 * figure.dpi
     assert {text.get_text() for text in figure.legends[0].get_texts()} == set(groups)
+
+
+@pytest.mark.parametrize(("style", "color"), [("default", "#f2f2f2"), ("dark_background", "#262626")])
+def test_bands_are_near_the_background(runs, style, color):
+    with plt.style.context(style):
+        axis = sn.pl.comparison(runs, "mse")
+    assert {to_hex(band.get_facecolor()) for band in axis.patches} == {color}

@@ -183,6 +183,14 @@ def test_labels_are_readable(many_genes, n_edges, kind):
     assert max(figure.get_size_inches()) < 20
 
 
+@pytest.mark.parametrize(("style", "halo"), [("default", "#ffffff"), ("dark_background", "#000000")])
+def test_labels_stand_out_from_their_halo(known, style, halo):
+    with plt.style.context(style):
+        labels = sn.pl.network(known).texts
+    assert {to_hex(label.get_path_effects()[0]._gc["foreground"]) for label in labels} == {halo}
+    assert halo not in {to_hex(label.get_color()) for label in labels}
+
+
 def test_edges_end_where_nodes_and_labels_begin():
     nodes = _Nodes(np.zeros((1, 2)), np.array([10.0]), np.array([[40.0, 10.0]]))
     assert nodes.reach(0, np.array([0.0, 1.0])) == 5  # from above: at the node

@@ -16,7 +16,24 @@ from sparsenode.pl._common import PALETTE
 
 
 def points(axis: Axes) -> list[np.ndarray]:
-    return [np.asarray(collection.get_offsets()) for collection in axis.collections]
+    """Cells by colour: grey ones, and then in the order of the lines."""
+    own = dict.fromkeys(to_hex(line.get_color()) for line in axis.lines)
+    found: dict[str, list[np.ndarray]] = {color: [] for color in ["#999999", *own]}
+    for collection in axis.collections:
+        for color, place in zip(collection.get_facecolor(), np.asarray(collection.get_offsets()), strict=True):
+            found[to_hex(color)].append(place)
+    return [np.array(places) for places in found.values() if places]
+
+
+def test_no_lineage_hides_another(results):
+    """Cells are drawn in the order of the rows, whatever their lineage."""
+    (cells,) = sn.pl.trajectory(results, "gene1").collections
+    np.testing.assert_allclose(
+        np.asarray(cells.get_offsets()), np.c_[results.obs["dpt_pseudotime"], results[:, "gene1"].X], rtol=1e-6
+    )
+    places = dict(zip(("erythroid", "myeloid"), PALETTE, strict=False))
+    expected = [places[lineage].lower() for lineage in results.obs["lineage"]]
+    assert [to_hex(color) for color in cells.get_facecolor()] == expected
 
 
 def test_the_layer_says_what_values_are(adata, fit):
@@ -33,7 +50,7 @@ def test_structure(cells):
     for axis, gene in zip(axes, (5, 2), strict=True):
         assert axis.get_xlabel() == "dpt_pseudotime"
         assert axis.get_ylabel() == "expression"
-        assert len(axis.lines) == len(axis.collections) == 2
+        assert len(axis.lines) == len(points(axis)) == 2
         for k, lineage in enumerate(["erythroid", "myeloid"]):
             member = (cells.obs["lineage"] == lineage).to_numpy()
             expected = np.c_[cells.obs["dpt_pseudotime"][member], np.asarray(cells.X)[member, gene]]
@@ -45,7 +62,6 @@ def test_structure(cells):
             assert line.get_label() == lineage
             assert line.get_linestyle() == "-"
             assert to_hex(line.get_color()) == PALETTE[k].lower()
-            assert to_hex(axis.collections[k].get_facecolor()[0]) == PALETTE[k].lower()
     (legend,) = axes[0].figure.legends  # beneath all panels, where it hides nothing
     assert [text.get_text() for text in legend.get_texts()] == ["erythroid", "myeloid"]
     assert all(axis.get_legend() is None for axis in axes)
@@ -182,7 +198,8 @@ def test_cells_of_several_lineages_are_grey_and_drawn_once(fitted_donors):
     adata.obsm["memberships"].iloc[:30] = [0.6, 0.4]
     table = adata.obsm["memberships"].to_numpy()
     axis = sn.pl.trajectory(adata, "gene1")
-    assert [to_hex(c.get_facecolor()[0]) for c in axis.collections] == ["#999999", *(c.lower() for c in PALETTE[:2])]
+    grey, own = ({to_hex(color) for color in c.get_facecolor()} for c in axis.collections)
+    assert (grey, own) == ({"#999999"}, {color.lower() for color in PALETTE[:2]})  # own ones over grey ones
     assert len(points(axis)[0]) == 30
     assert sum(map(len, points(axis))) == adata.n_obs
     names = [text.get_text() for text in axis.figure.legends[0].get_texts()]

@@ -126,6 +126,14 @@ def test_structure(embedded, tmp_path):
     assert axis.get_legend().get_title().get_text() == "lineage"
 
 
+@pytest.mark.parametrize(("style", "color"), [("default", "#262626"), ("dark_background", "#d9d9d9")])
+def test_lines_stand_out_from_the_background(embedded, style, color):
+    with plt.style.context(style):
+        axis = sn.pl.velocity(embedded)
+    lines = next(c for c in axis.collections if isinstance(c, LineCollection))
+    assert {to_hex(found) for found in lines.get_color()} == {color}
+
+
 def test_lines_follow_the_velocities(embedded):
     """All cells move along the first axis of the embedding."""
     velocity = np.zeros(embedded.shape, dtype=np.float32)

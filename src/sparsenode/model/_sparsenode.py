@@ -306,8 +306,10 @@ class SparseNODE(SimulationMixin, TrainingMixin):
                 "with it too."
             ) from error
         if manager is None:
+            # What a set-up said stays in its process; a file or a worker gets its mark alone.
+            where = " for SparseNODE in this process" if "_scvi_uuid" in adata.uns else ""
             warnings.warn(
-                f"This AnnData was not set up: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
+                f"This AnnData was not set up{where}: using `adata.obs[{_keys.TIME_KEY!r}]` as pseudotime, one lineage, one "
                 "batch and `adata.X`. Call `SparseNODE.setup_anndata` to choose others.",
                 UserWarning,
                 stacklevel=3,

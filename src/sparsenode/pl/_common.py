@@ -13,7 +13,7 @@ from anndata import AnnData
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import is_color_like, to_hex
+from matplotlib.colors import is_color_like, to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -137,6 +137,11 @@ def distinct_colors(n: int) -> list[str]:
     if n <= len(PALETTE):
         return list(PALETTE[:n])
     return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 0.95, n))]
+
+
+def on_dark() -> bool:
+    """Whether letters are light, as in styles with a dark background."""
+    return bool(np.mean(to_rgb(plt.rcParams["text.color"])) > 0.5)
 
 
 def take_literally(legend: Legend) -> Legend:

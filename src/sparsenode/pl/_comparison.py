@@ -96,7 +96,7 @@ def comparison(
     empty = [measure for measure in wanted if table[measure].notna().sum() == 0]
     if empty or not methods:
         raise ValueError(f"Expected runs with values in `table`, found none for {empty or 'any method'}.")
-    colors = _common.distinct_colors(len(groups))
+    colors, band = _common.distinct_colors(len(groups)), "0.15" if _common.on_dark() else "0.95"
     height = 0.9 + max(_ROW, _GROUP * len(groups)) * len(methods)
     longer = _common.overlong(methods, _SHORT)
     figure, axes = _common.panels(ax, len(wanted), 3.2 + longer / min(4, len(wanted)), height)
@@ -108,7 +108,7 @@ def comparison(
         if reference is not None and measure in reference:
             axis.axvline(reference[measure], color="0.5", linewidth=1, linestyle="--", zorder=0)
         for place in range(0, len(methods), 2):
-            axis.axhspan(place - 0.5, place + 0.5, color="0.95", linewidth=0, zorder=-1)
+            axis.axhspan(place - 0.5, place + 0.5, color=band, linewidth=0, zorder=-1)
         axis.set_xlabel((labels or {}).get(measure, measure), parse_math=measure in (labels or {}))
         axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.set_yticks(

@@ -246,7 +246,7 @@ def _draw_nodes(axis: Axes, graph: nx.DiGraph, drawn: _Nodes, factor: float) -> 
         linewidths=factor,
         zorder=2,
     )
-    halo = [patheffects.withStroke(linewidth=3 * factor, foreground="white")]
+    halo = [patheffects.withStroke(linewidth=3 * factor, foreground="black" if _common.on_dark() else "white")]
     for label, point, diameter in zip(graph, drawn.points, drawn.diameters, strict=True):
         axis.annotate(
             label,

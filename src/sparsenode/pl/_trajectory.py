@@ -58,7 +58,8 @@ def trajectory(
     -------
     Axes, or a list of them if there are several genes.
 
-    - Points are cells, in the units of the data; at most 3000 of each lineage are drawn, spread evenly. Lines are fitted trajectories.
+    - Points are cells, in the units of the data; at most 3000 of each lineage are drawn, spread evenly, in the order of the rows. Lines
+      are fitted trajectories.
     - Colours are lineages and line styles are batches. With only one lineage, colours are batches.
     - A cell has the colour of the lineage that holds two thirds or more of its membership. All others are "several lineages": each is drawn
       once, in grey, at the mean of its pseudotimes in the lineages shown.
@@ -86,21 +87,12 @@ def trajectory(
     observations = read_observations(adata, setup["time_key"], setup.get("lineage_key"), setup.get("batch_key"), names)
     looks = _Looks(adata, setup, names, list(dict.fromkeys([*map(str, fit["batch"]), *observations.batch_names])))
     groups = _groups(observations.memberships, names, shown)
-    times = {lineage: _times(observations, names, shown, lineage) for lineage in groups}
+    drawn = _drawn(observations, groups, names, shown, looks)
     figure, axes = _common.panels(ax, len(wanted), 3.4 + _common.overlong(wanted, _SHORT, titles=True), 2.8)
     for axis, gene in zip(axes, wanted, strict=True):
         cells = _gene(adata, setup.get("layer"), gene)
-        for lineage, members in groups.items():
-            batches = [observations.batch_names[batch] for batch in observations.batches[members]]
-            axis.scatter(
-                times[lineage][members],
-                cells[members],
-                s=6,
-                color=[looks.color(lineage, batch) for batch in batches],
-                alpha=0.25,
-                linewidths=0,
-                rasterized=True,
-            )
+        for members, times, colors in drawn:
+            axis.scatter(times, cells[members], s=6, color=colors, alpha=0.25, linewidths=0, rasterized=True)
         _draw_fit(axis, fit, values[..., model_genes.index(gene)], shown, looks)
         axis.set_title(gene, parse_math=False)
         axis.set_xlabel(setup["time_key"], parse_math=False)
@@ -164,6 +156,21 @@ def _groups(memberships: np.ndarray, names: list[str], shown: list[str]) -> dict
     groups = {_common.SEVERAL: np.flatnonzero(shared)} if shared.any() else {}
     groups |= {lineage: np.flatnonzero(main == k) for lineage, k in zip(shown, positions, strict=True)}
     return {name: members[:: max(1, -(-len(members) // _MAX_POINTS))] for name, members in groups.items()}
+
+
+def _drawn(
+    observations: Observations, groups: dict[str, np.ndarray], names: list[str], shown: list[str], looks: _Looks
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Cells, their times and colours: those of several lineages, and over them the others in the order of the rows."""
+    members = np.concatenate(list(groups.values()))
+    times = np.concatenate([_times(observations, names, shown, name)[cells] for name, cells in groups.items()])
+    lineages = np.repeat(list(groups), [len(cells) for cells in groups.values()])
+    batches = [observations.batch_names[batch] for batch in observations.batches[members]]
+    colors = np.array([looks.color(*look) for look in zip(lineages, batches, strict=True)], dtype=object)
+    several = lineages == _common.SEVERAL
+    # One lineage after the other, the last would hide all others where they lie at the same place.
+    orders = [np.flatnonzero(several), np.flatnonzero(~several)[np.argsort(members[~several], kind="stable")]]
+    return [(members[order], times[order], colors[order]) for order in orders if len(order)]
 
 
 class _Looks:

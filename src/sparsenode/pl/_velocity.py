@@ -103,7 +103,8 @@ def velocity(
     largest = np.nanmax(length) if np.isfinite(length).any() else 0.0
     if largest > 0:
         width = 0.4 + 1.2 * np.nan_to_num(length / largest)
-        axis.streamplot(x, y, u, v, color="0.15", linewidth=width, density=1.3, arrowsize=1.0, zorder=2)
+        color = "0.85" if _common.on_dark() else "0.15"
+        axis.streamplot(x, y, u, v, color=color, linewidth=width, density=1.3, arrowsize=1.0, zorder=2)
     axis.set_xlabel(f"{basis} 1", parse_math=False)
     axis.set_ylabel(f"{basis} 2", parse_math=False)
     axis.set(xticks=[], yticks=[])
