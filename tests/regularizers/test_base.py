@@ -40,6 +40,14 @@ def test_strengths_are_a_vector(cls):
     np.testing.assert_array_equal(cls(np.array([0.1, 0.2])).strength, [0.1, 0.2])
 
 
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])
+def test_strengths_are_those_that_were_given_when_it_was_made(cls):
+    given = np.array([0.1, 0.2])
+    regularizer = cls(given)
+    given *= 10
+    np.testing.assert_array_equal(regularizer.strength, [0.1, 0.2])
+
+
 @every
 def test_repr_can_be_evaluated(regularizer):
     if not isinstance(regularizer, NoRegularizer):

@@ -119,6 +119,14 @@ def test_minibatches_of_pairs_are_drawn_with_replacement_by_the_seed(pairs):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_draws_go_on_from_epoch_to_epoch(pairs):
+    """The same ones in every epoch would leave out some pairs throughout."""
+    indices = (np.arange(5), np.arange(0), np.arange(0))
+    loader = StatisticsSplitter(Batches(pairs, None, pairs), indices, 6, 4).train_dataloader()
+    one, other = ([batch["state"][:, 0].tolist() for batch in loader] for _ in range(2))
+    assert one != other
+
+
 def test_every_step_is_on_the_training_batch_and_the_full_one_is_kept(tensors, pairs):
     full, indices = {"a": torch.zeros(1)}, (np.arange(3), np.arange(0), np.arange(0))
     splitter = StatisticsSplitter(Batches(tensors, None, full), indices, 2)
