@@ -50,6 +50,19 @@ def test_around_a_state_at_rest_it_is_a_matrix_exponential(seed):
     assert np.abs(expected[:, [0, 2, 3, 4]]).max() > 0.1
 
 
+def test_genes_in_small_and_large_units_are_solved_for_alike():
+    """As if all of them had the same unit."""
+    effects, decay = matrices(1)
+    rest, runs = np.linspace(1.0, 2.0, 5), []
+    for u in (np.ones(5), 1e-6 * np.arange(1, 6), 1e6 * np.arange(1, 6)):
+        states, network = np.tile(u * rest, (1, len(TIMES), 1)), sparse.csr_array(u[:, None] * effects / u)
+        held = {0: 3.0 * u[0], 4: 0.0}
+        found = respond(lambda _, s=states: s[:, 0], states, network, decay, held, EVERYWHERE * u, TIMES, u)
+        runs.append(found / u)
+    np.testing.assert_allclose(runs[1:], np.stack([runs[0]] * 2), atol=1e-5)
+    assert np.abs(runs[0][0, -1, 1:4] - rest[1:4]).min() > 0.1
+
+
 def test_along_a_trajectory_regulators_act_within_their_reach():
     """Small steps of Euler, gene by gene; the held gene is beyond the reach, which it widens. Another start does not matter."""
     effects, decay = matrices(7)
