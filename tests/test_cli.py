@@ -233,10 +233,13 @@ def test_names_in_another_encoding(path, tmp_path, capsys):
     assert "Expected a text file in UTF-8" in failure(capsys)
 
 
-def test_the_input_is_not_overwritten(path, quick, capsys):
+def test_the_input_is_not_overwritten(path, tmp_path, quick, capsys):
+    """By whatever path, or through a link."""
     before = path.read_bytes()
-    assert _cli.main(["fit", str(path), str(path.parent / "." / path.name), "--time", "age"]) == 1
-    assert "another file than IN.h5ad" in failure(capsys)
+    (tmp_path / "link.h5ad").symlink_to(path)
+    for same in (path.parent / "." / path.name, path.parent / ".." / "in" / path.name, tmp_path / "link.h5ad"):
+        assert _cli.main(["fit", str(path), str(same), "--time", "age"]) == 1
+        assert "another file than IN.h5ad" in failure(capsys)
     assert path.read_bytes() == before
     assert quick == {}
 
