@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -73,6 +74,11 @@ def test_fit(path, tmp_path, quick, capsys):
     assert {"sparsenode_trajectory"} <= set(adata.obsm)
     np.testing.assert_array_equal(adata.X, anndata.read_h5ad(path).X)
     assert f"{adata.uns['sparsenode']['held_out_scores'].loc['total', 'mse']:.4f}" in text
+    # Of means over all cells, where the command has those of the training cells
+    centred = adata.to_df() - adata.to_df().groupby(adata.obs["lineage"]).transform("mean")
+    left = np.square(adata.X - adata.obsm["sparsenode_trajectory"]).sum() / np.square(centred.to_numpy()).sum()
+    shown = re.search(r"(-?\d+)% of the variance around the lineage means fitted", text)
+    assert int(shown[1]) == pytest.approx(100 * (1 - left), abs=3)
     for name in FIGURES:
         picture = matplotlib.image.imread(tmp_path / f"out_{name}.png")
         assert picture.std() > 0.02  # something is drawn
@@ -91,6 +97,13 @@ def test_strongest_edges_are_between_different_genes(path, tmp_path, quick, caps
         shown = capsys.readouterr().out.partition("Strongest edges between different genes")[2]
         lines = shown.partition(":\n")[2].splitlines()
         assert [line.split()[-1] for line in lines] == (["weight", *expected] if expected else ["none"])
+
+
+def test_zeros_of_adjacencies_and_of_weights_are_told_apart(path, tmp_path, quick, capsys, monkeypatch):
+    monkeypatch.setattr(_cli, "_write", lambda *_: None)
+    monkeypatch.setattr(sn.SparseNODE, "get_sparsity", lambda _: pd.Series({"feature": 0.25, "weight": 0.5}))
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 0
+    assert "25% of the lineages' adjacencies, 50% of the weights" in capsys.readouterr().out
 
 
 def test_fit_with_every_option(path, tmp_path, quick):
