@@ -162,6 +162,8 @@ def test_every_trajectory_costs_a_degree_of_freedom():
     ratio = shares[1] / shares[0]
     assert 0.8 < ratio < 0.98
     assert share_at_rest(slope, ones, x, means) == pytest.approx(4 * ratio - 3, abs=1e-6)
+    again = np.column_stack([x, x.sum(1)])  # a dimension that says nothing new costs none
+    assert share_at_rest(slope, ones, again, means) == pytest.approx(4 * ratio - 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("by_chance", [0.4, 1.0])

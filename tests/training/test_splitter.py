@@ -114,6 +114,7 @@ def test_minibatches_of_pairs_are_drawn_with_replacement_by_the_seed(pairs):
         rows = torch.cat([batch["state"][:, 0] for batch in batches]).tolist()
         assert drawn.setdefault(seed, rows) == rows
     assert drawn[1] != drawn[2]
+    assert any(len(set(drawn[1][first : first + 4])) < 4 for first in range(0, 24, 4))
     assert sorted(drawn[1][:5]) != [0, 1, 2, 3, 4] or sorted(drawn[1][5:10]) != [0, 1, 2, 3, 4]
     assert set(drawn[1]) == {0, 1, 2, 3, 4}
     assert torch.equal(torch.get_rng_state(), before)
