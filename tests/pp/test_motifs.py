@@ -160,6 +160,8 @@ def test_packaged_collection(tmp_path, caplog):
     assert hits["CTCF"].tolist() == [False, False, True, True, False]
     assert not any("::" in name for name in hits.columns)
     assert hits.shape[1] > 500
+    latest = {factor for name, _ in _motifs._jaspar("JASPAR2024", 9606) for factor in name.split("::")}
+    assert set(hits) == latest
 
 
 def test_packaged_collection_by_species_and_without_variants():
@@ -208,6 +210,8 @@ def test_refuses_what_it_cannot_scan(genome):
         pp.scan_motifs(peaks, path, {"F": np.zeros((3, 4))})
     with pytest.raises(ValueError, match="finite, not negative"):
         pp.scan_motifs(peaks, path, {"F": [[3, 1, 1, -1]]})
+    with pytest.raises(ValueError, match="finite, not negative"):
+        pp.scan_motifs(peaks, path, {"F": [[3, 1, 1, np.inf]]})
     with pytest.raises(ValueError, match="JASPAR2024"):
         pp.scan_motifs(peaks, path, "JASPAR1999")
     with pytest.raises(ValueError, match=r"species \['1'\]"):
