@@ -169,7 +169,7 @@ def test_effects_follow_the_network_that_is_reported(donors):
     model.network_ = [[-1.0 * one if place else one for place, one in enumerate(of_one)] for of_one in donors.network_]
     lengths = (model.trajectories["end"] - model.trajectories["start"]).to_numpy(float)
     times = np.linspace(0.0, lengths.min(), 6)
-    found = model.simulate(clamp={"gene1": 2.0, "gene4": 0.1}, times=times, replicate=replicate)
+    found = model.simulate(clamp={"gene4": 0.1, "gene1": 2.0}, times=times, replicate=replicate)  # in any order
     np.testing.assert_array_equal(found.unperturbed, model.simulate(times=times, replicate=replicate).unperturbed)
     places = model.genes.get_indexer(["gene1", "gene4"])
     unit, largest = float(model.module.time_unit), 0.0
