@@ -273,6 +273,14 @@ def test_many_starts_are_solved_for_as_one_by_one(donors):
         np.testing.assert_allclose(found[row], alone, atol=1e-3)
 
 
+def test_states_do_not_depend_on_what_other_times_are_asked_for(donors):
+    """Though the run without intervention is interpolated between them."""
+    end = float((donors.trajectories["end"] - donors.trajectories["start"]).min())
+    alone, among = (donors.simulate(knockout="gene0", times=times) for times in ([end], np.linspace(0.0, end, 300)))
+    np.testing.assert_allclose(alone.perturbed[:, -1], among.perturbed[:, -1], atol=1e-4)
+    assert np.abs(alone.perturbed - alone.unperturbed)[:, -1, 1:].max() > 0.01
+
+
 def test_a_given_start_moves_like_a_trajectory_that_begins_there(donors):
     """In the unit of all donors together, in which a lineage has one length."""
     name = donors.lineages[0]
