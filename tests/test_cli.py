@@ -53,7 +53,7 @@ def failure(capsys) -> str:
     assert "Traceback" not in err
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
-    assert lines[0].startswith("sparsenode: ")
+    assert re.match(r"sparsenode: [^'\"]", lines[0])  # no text in quotes, as Python shows the message of a KeyError
     return lines[0]
 
 
@@ -70,6 +70,7 @@ def test_fit(path, tmp_path, quick, capsys):
         assert word in text
     adata = anndata.read_h5ad(out)
     assert adata.uns["sparsenode"]["setup"] == {"time_key": "age", "lineage_key": "lineage"}
+    assert adata.uns["sparsenode"]["parameters"]["seed"] == 0
     assert len(adata.uns["sparsenode"]["history"]) == 3
     assert {"sparsenode_trajectory"} <= set(adata.obsm)
     np.testing.assert_array_equal(adata.X, anndata.read_h5ad(path).X)
@@ -204,6 +205,26 @@ def test_a_prior_without_a_table_is_named(path, tmp_path, capsys):
     options = ["--time", "age", "--prior", str(tmp_path / "prior.csv")]
     assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), *options]) == 1
     assert "prior.csv" in failure(capsys)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [(",gene2,0.5", "a gene in every row of the column 'source'"), ("gene1,gene2,NA", "found nan in row 0")],
+)
+def test_what_is_missing_in_a_prior_is_found(path, tmp_path, capsys, row, message):
+    (tmp_path / "prior.csv").write_text(f"source,target,weight\n{row}\ngene3,gene4,1\n")
+    options = ["--time", "age", "--prior", str(tmp_path / "prior.csv")]
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), *options]) == 1
+    assert message in failure(capsys)
+
+
+@pytest.mark.parametrize(
+    ("of_lineage", "of_all", "warned"), [(0.4, -0.1, True), (-0.4, 0.1, False), (0.4, 0.0, True), (0.4, np.nan, True)]
+)
+def test_the_skill_of_all_cells_decides_what_is_said_of_it(capsys, of_lineage, of_all, warned):
+    scores = pd.DataFrame({"mse": 1.0, "null_mean": 2.0, "skill": [of_lineage, of_all]}, ["erythroid", "total"])
+    _cli._report_scores(scores, scores)
+    assert ("Skill is not positive" in capsys.readouterr().out) == warned
 
 
 def test_bad_data(path, tmp_path, capsys):
