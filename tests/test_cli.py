@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def failure(capsys) -> str:
     assert "Traceback" not in err
     lines = err.strip().splitlines()
     assert len(lines) == 1, err
-    assert lines[0].startswith("sparsenode: ")
+    assert re.match(r"sparsenode: [^'\"]", lines[0])  # no text in quotes, as Python shows the message of a KeyError
     return lines[0]
 
 
@@ -69,10 +70,16 @@ def test_fit(path, tmp_path, quick, capsys):
         assert word in text
     adata = anndata.read_h5ad(out)
     assert adata.uns["sparsenode"]["setup"] == {"time_key": "age", "lineage_key": "lineage"}
+    assert adata.uns["sparsenode"]["parameters"]["seed"] == 0
     assert len(adata.uns["sparsenode"]["history"]) == 3
     assert {"sparsenode_trajectory"} <= set(adata.obsm)
     np.testing.assert_array_equal(adata.X, anndata.read_h5ad(path).X)
     assert f"{adata.uns['sparsenode']['held_out_scores'].loc['total', 'mse']:.4f}" in text
+    # Of means over all cells, where the command has those of the training cells
+    centred = adata.to_df() - adata.to_df().groupby(adata.obs["lineage"]).transform("mean")
+    left = np.square(adata.X - adata.obsm["sparsenode_trajectory"]).sum() / np.square(centred.to_numpy()).sum()
+    shown = re.search(r"(-?\d+)% of the variance around the lineage means fitted", text)
+    assert int(shown[1]) == pytest.approx(100 * (1 - left), abs=3)
     for name in FIGURES:
         picture = matplotlib.image.imread(tmp_path / f"out_{name}.png")
         assert picture.std() > 0.02  # something is drawn
@@ -91,6 +98,13 @@ def test_strongest_edges_are_between_different_genes(path, tmp_path, quick, caps
         shown = capsys.readouterr().out.partition("Strongest edges between different genes")[2]
         lines = shown.partition(":\n")[2].splitlines()
         assert [line.split()[-1] for line in lines] == (["weight", *expected] if expected else ["none"])
+
+
+def test_zeros_of_adjacencies_and_of_weights_are_told_apart(path, tmp_path, quick, capsys, monkeypatch):
+    monkeypatch.setattr(_cli, "_write", lambda *_: None)
+    monkeypatch.setattr(sn.SparseNODE, "get_sparsity", lambda _: pd.Series({"feature": 0.25, "weight": 0.5}))
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 0
+    assert "25% of the lineages' adjacencies, 50% of the weights" in capsys.readouterr().out
 
 
 def test_fit_with_every_option(path, tmp_path, quick):
@@ -196,6 +210,26 @@ def test_a_prior_without_a_table_is_named(path, tmp_path, capsys):
     assert "prior.csv" in failure(capsys)
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [(",gene2,0.5", "a gene in every row of the column 'source'"), ("gene1,gene2,NA", "found nan in row 0")],
+)
+def test_what_is_missing_in_a_prior_is_found(path, tmp_path, capsys, row, message):
+    (tmp_path / "prior.csv").write_text(f"source,target,weight\n{row}\ngene3,gene4,1\n")
+    options = ["--time", "age", "--prior", str(tmp_path / "prior.csv")]
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), *options]) == 1
+    assert message in failure(capsys)
+
+
+@pytest.mark.parametrize(
+    ("of_lineage", "of_all", "warned"), [(0.4, -0.1, True), (-0.4, 0.1, False), (0.4, 0.0, True), (0.4, np.nan, True)]
+)
+def test_the_skill_of_all_cells_decides_what_is_said_of_it(capsys, of_lineage, of_all, warned):
+    scores = pd.DataFrame({"mse": 1.0, "null_mean": 2.0, "skill": [of_lineage, of_all]}, ["erythroid", "total"])
+    _cli._report_scores(scores, scores)
+    assert ("Skill is not positive" in capsys.readouterr().out) == warned
+
+
 def test_bad_data(path, tmp_path, capsys):
     adata = anndata.read_h5ad(path)
     adata.obs.iloc[:2, adata.obs.columns.get_loc("age")] = np.nan
@@ -236,10 +270,13 @@ def test_names_in_another_encoding(path, tmp_path, capsys):
     assert "Expected a text file in UTF-8" in failure(capsys)
 
 
-def test_the_input_is_not_overwritten(path, quick, capsys):
+def test_the_input_is_not_overwritten(path, tmp_path, quick, capsys):
+    """By whatever path, or through a link."""
     before = path.read_bytes()
-    assert _cli.main(["fit", str(path), str(path.parent / "." / path.name), "--time", "age"]) == 1
-    assert "another file than IN.h5ad" in failure(capsys)
+    (tmp_path / "link.h5ad").symlink_to(path)
+    for same in (path.parent / "." / path.name, path.parent / ".." / "in" / path.name, tmp_path / "link.h5ad"):
+        assert _cli.main(["fit", str(path), str(same), "--time", "age"]) == 1
+        assert "another file than IN.h5ad" in failure(capsys)
     assert path.read_bytes() == before
     assert quick == {}
 

@@ -40,6 +40,12 @@ def test_names_in_any_form(adata, tmp_path, convert):
     assert sn.SparseNODE.load(tmp_path / "model", adata=adata)._regulators == [1, 5]
 
 
+def test_names_that_are_numbers(adata):
+    """Identifiers of Entrez, which pandas reads as such."""
+    adata.var_names = [str(100 + k) for k in range(8)]
+    assert regulator_positions([105, 101], adata.var_names, adata) == [1, 5]
+
+
 def test_the_log_says_nothing_of_unused_names_where_all_are_used(adata, caplog):
     with caplog.at_level("INFO", logger="sparsenode"):
         regulator_positions(["gene5", "gene1"], adata.var_names, adata)

@@ -34,6 +34,13 @@ def test_weights_by_hand(caplog):
     assert (hard > 1e6).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
 
 
+def test_an_edge_of_no_confidence_costs_as_much_as_any_other():
+    """And is forbidden by a hard prior."""
+    prior = pd.DataFrame({"source": ["a", "b"], "target": ["b", "c"], "weight": [0.0, 1.0]})
+    np.testing.assert_allclose(prior_weight_matrix(prior, False, GENES), [[1, 1, 1], [1, 1, 1], [1, 0.1, 1]])
+    assert prior_weight_matrix(prior, True, GENES).loc["b", "a"] > 1e6
+
+
 def test_names_that_are_numbers():
     prior = pd.DataFrame({"source": [7, 9], "target": [9, 12]})
     found = prior_weight_matrix(prior, False, pd.Index(["7", "9"], dtype=object))

@@ -50,6 +50,19 @@ def test_around_a_state_at_rest_it_is_a_matrix_exponential(seed):
     assert np.abs(expected[:, [0, 2, 3, 4]]).max() > 0.1
 
 
+def test_genes_in_small_and_large_units_are_solved_for_alike():
+    """As if all of them had the same unit."""
+    effects, decay = matrices(1)
+    rest, runs = np.linspace(1.0, 2.0, 5), []
+    for u in (np.ones(5), 1e-6 * np.arange(1, 6), 1e6 * np.arange(1, 6)):
+        states, network = np.tile(u * rest, (1, len(TIMES), 1)), sparse.csr_array(u[:, None] * effects / u)
+        held = {0: 3.0 * u[0], 4: 0.0}
+        found = respond(lambda _, s=states: s[:, 0], states, network, decay, held, EVERYWHERE * u, TIMES, u)
+        runs.append(found / u)
+    np.testing.assert_allclose(runs[1:], np.stack([runs[0]] * 2), atol=1e-5)
+    assert np.abs(runs[0][0, -1, 1:4] - rest[1:4]).min() > 0.1
+
+
 def test_along_a_trajectory_regulators_act_within_their_reach():
     """Small steps of Euler, gene by gene; the held gene is beyond the reach, which it widens. Another start does not matter."""
     effects, decay = matrices(7)
@@ -156,7 +169,7 @@ def test_effects_follow_the_network_that_is_reported(donors):
     model.network_ = [[-1.0 * one if place else one for place, one in enumerate(of_one)] for of_one in donors.network_]
     lengths = (model.trajectories["end"] - model.trajectories["start"]).to_numpy(float)
     times = np.linspace(0.0, lengths.min(), 6)
-    found = model.simulate(clamp={"gene1": 2.0, "gene4": 0.1}, times=times, replicate=replicate)
+    found = model.simulate(clamp={"gene4": 0.1, "gene1": 2.0}, times=times, replicate=replicate)  # in any order
     np.testing.assert_array_equal(found.unperturbed, model.simulate(times=times, replicate=replicate).unperturbed)
     places = model.genes.get_indexer(["gene1", "gene4"])
     unit, largest = float(model.module.time_unit), 0.0
@@ -258,6 +271,14 @@ def test_many_starts_are_solved_for_as_one_by_one(donors):
     for row in (0, 31, 32, 69):
         alone = donors.simulate(starts.iloc[[row]], **arguments).perturbed[0]
         np.testing.assert_allclose(found[row], alone, atol=1e-3)
+
+
+def test_states_do_not_depend_on_what_other_times_are_asked_for(donors):
+    """Though the run without intervention is interpolated between them."""
+    end = float((donors.trajectories["end"] - donors.trajectories["start"]).min())
+    alone, among = (donors.simulate(knockout="gene0", times=times) for times in ([end], np.linspace(0.0, end, 300)))
+    np.testing.assert_allclose(alone.perturbed[:, -1], among.perturbed[:, -1], atol=1e-4)
+    assert np.abs(alone.perturbed - alone.unperturbed)[:, -1, 1:].max() > 0.01
 
 
 def test_a_given_start_moves_like_a_trajectory_that_begins_there(donors):

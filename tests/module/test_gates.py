@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
@@ -33,6 +33,8 @@ def test_open_probability_is_equation_12_of_louizos():
     alpha=st.floats(-20, 20),
     uniform=st.floats(1e-5, 1 - 1e-5),
 )
+@example(alpha=-8.0, uniform=1 - 1e-5)  # rare draws open gates that are all but closed, and close open ones
+@example(alpha=8.0, uniform=1e-5)
 @settings(deadline=None, max_examples=50)
 def test_sample_follows_the_formula(alpha, uniform):
     s = expit((logit(uniform) + alpha) / BETA)

@@ -55,6 +55,14 @@ def test_no_more_places_than_the_largest_lineage_needs(case):
     assert Layout.of(fields, n_fields).grid.shape == (n_fields, max(fields.count(f) for f in fields))
 
 
+def test_every_trajectory_has_one_place_that_is_used(case):
+    """What is summed over used places counts each of them once."""
+    fields, n_fields = case
+    layout = Layout.of(fields, n_fields)
+    assert layout.used.sum(1).tolist() == [fields.count(field) for field in range(n_fields)]
+    assert layout.used.flatten()[layout.place].tolist() == [1] * len(fields)
+
+
 def test_gather_keeps_trailing_axes(case, x):
     layout = Layout.of(*case)
     places = layout.spread(x)

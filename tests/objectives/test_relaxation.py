@@ -115,6 +115,16 @@ def test_the_share_at_rest_is_that_of_a_weighted_regression_within_trajectories(
     assert share_at_rest(slope, weight, x, means) == pytest.approx(4 * ratio - 3, abs=1e-3)
 
 
+def test_what_is_asked_about_rest_stays_as_it_is():
+    rng = np.random.default_rng(9)
+    slope, x, means = rng.normal(size=(60, 3)), rng.normal(size=(60, 3)), everything(60, rng.uniform(size=60))
+    before = slope.copy(), x.copy()
+    share_at_rest(slope, np.ones(60), x, means)
+    regression_within(x, np.ones(60), means, np.arange(3))
+    np.testing.assert_array_equal(slope, before[0])
+    np.testing.assert_array_equal(x, before[1])
+
+
 def test_displacements_that_are_all_alike_tell_nothing():
     rng = np.random.default_rng(6)
     x, means = rng.normal(size=(60, 3)), everything(60, rng.uniform(size=60))
@@ -152,6 +162,8 @@ def test_every_trajectory_costs_a_degree_of_freedom():
     ratio = shares[1] / shares[0]
     assert 0.8 < ratio < 0.98
     assert share_at_rest(slope, ones, x, means) == pytest.approx(4 * ratio - 3, abs=1e-6)
+    again = np.column_stack([x, x.sum(1)])  # a dimension that says nothing new costs none
+    assert share_at_rest(slope, ones, again, means) == pytest.approx(4 * ratio - 3, abs=1e-6)
 
 
 @pytest.mark.parametrize("by_chance", [0.4, 1.0])

@@ -147,15 +147,21 @@ def test_unknown_bases_match_nothing(tmp_path):
 
 
 def test_packaged_collection(tmp_path, caplog):
-    path = tmp_path / "g.fa"
-    path.write_text(">chr1\n" + "CC" * 40 + "ACAGATTAGAA" + "CC" * 40 + "\n")
-    peaks = AnnData(np.zeros((1, 2)), var=pd.DataFrame(index=["chr1:60-120", "chr1:100-160"]))
+    """The canonical site of CTCF on either strand, but not its complement read in the same direction."""
+    path, site = tmp_path / "g.fa", "TGGCCACCAGGGGGCGCTA"
+    texts = "CC" * 40 + "ACAGATTAGAA" + "CC" * 40, site, site.translate(COMPLEMENT)[::-1], site.translate(COMPLEMENT)
+    path.write_text("".join(f">chr{k}\n{text}\n" for k, text in enumerate(texts, 1)))
+    names = ["chr1:60-120", "chr1:100-160", "chr2:0-19", "chr3:0-19", "chr4:0-19"]
+    peaks = AnnData(np.zeros((1, 5)), var=pd.DataFrame(index=names))
     with caplog.at_level("WARNING", "sparsenode"):
         hits = pp.scan_motifs(peaks, path)
     assert "too short to match" in caplog.text
-    assert hits["GATA1"].tolist() == [True, False]
+    assert hits["GATA1"].tolist() == [True, False, False, False, False]
+    assert hits["CTCF"].tolist() == [False, False, True, True, False]
     assert not any("::" in name for name in hits.columns)
     assert hits.shape[1] > 500
+    latest = {factor for name, _ in _motifs._jaspar("JASPAR2024", 9606) for factor in name.split("::")}
+    assert set(hits) == latest
 
 
 def test_packaged_collection_by_species_and_without_variants():
@@ -204,6 +210,8 @@ def test_refuses_what_it_cannot_scan(genome):
         pp.scan_motifs(peaks, path, {"F": np.zeros((3, 4))})
     with pytest.raises(ValueError, match=r"non-negative and finite.*found \[3.0, 1.0, 1.0, -1.0\]"):
         pp.scan_motifs(peaks, path, {"F": [[3, 1, 1, -1]]})
+    with pytest.raises(ValueError, match="finite, not negative"):
+        pp.scan_motifs(peaks, path, {"F": [[3, 1, 1, np.inf]]})
     with pytest.raises(ValueError, match="JASPAR2024"):
         pp.scan_motifs(peaks, path, "JASPAR1999")
     with pytest.raises(ValueError, match=r"species \['1'\]"):

@@ -40,6 +40,14 @@ def test_strengths_are_a_vector(cls):
     np.testing.assert_array_equal(cls(np.array([0.1, 0.2])).strength, [0.1, 0.2])
 
 
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])
+def test_strengths_are_those_that_were_given_when_it_was_made(cls):
+    given = np.array([0.1, 0.2])
+    regularizer = cls(given)
+    given *= 10
+    np.testing.assert_array_equal(regularizer.strength, [0.1, 0.2])
+
+
 @every
 def test_repr_can_be_evaluated(regularizer):
     if not isinstance(regularizer, NoRegularizer):
@@ -99,6 +107,23 @@ def test_gradient_of_the_penalty_equals_finite_differences(make_for, sampled, fi
 
 
 @every
+def test_both_penalties_of_a_step_are_those_that_are_defined_one_by_one(make_for, sampled, regularizer):
+    field = make_for(regularizer)
+    effective = sampled(field)
+    smooth, whole = regularizer.penalties(field, effective)
+    torch.testing.assert_close(smooth, regularizer.gradient_penalty(field, effective))
+    torch.testing.assert_close(whole, regularizer.penalty(field, effective).detach())
+
+
+@pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet, NoRegularizer])
+def test_a_variant_of_a_method_has_its_proximal_step(cls):
+    class Variant(cls):
+        """Something else is changed."""
+
+    assert Variant.proximal == cls.proximal == (cls not in (L0, NoRegularizer))
+
+
+@every
 @with_knowledge
 def test_gradient_and_prox_share_the_penalty_between_them(make_for, sampled, regularizer, options):
     """What gradient_penalty leaves out of the gradient, the proximal step takes from the weights."""
@@ -126,13 +151,18 @@ def test_gradient_and_prox_share_the_penalty_between_them(make_for, sampled, reg
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weights"])
 @pytest.mark.parametrize("per_target", [False, True])
-def test_path_norm_is_the_mean_over_targets_of_all_path_products(make_field, paths, per_target):
-    field = make_field(per_target=per_target)
+def test_path_norm_is_the_mean_over_targets_of_all_path_products(make_field, paths, per_target, weights):
+    field = make_field(per_target=per_target, path_weights=weights)
     found = path_norm(field.effective_weights()).detach()
+    cost = torch.ones(3, 3) if weights is None else weights
     for network in range(2):
         small = range(3 * network, 3 * network + 3) if per_target else [network]  # those of the targets in turn
-        total = sum(sum(paths([w[k].abs() for w in field.weights]).values()) for k in small)
+        total = 0.0
+        for target, k in enumerate(small):
+            for path, value in paths([w[k].abs() for w in field.weights]).items():
+                total += float(cost[target if per_target else path[-1], path[0]]) * value
         assert float(found[network]) == pytest.approx(total / 3, rel=1e-10)
 
 

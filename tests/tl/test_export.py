@@ -68,6 +68,7 @@ def test_plain_types():
         score=[np.nan, np.inf, 1.0, -np.inf],
         nullable=pd.array([1, None, 2, 3], dtype="Int64"),
         share=pd.array([0.5, None, np.inf, 1.0], dtype="Float64"),
+        tested=pd.array([False, None, True, True], dtype="boolean"),
     )
     graph = sn.tl.to_networkx(network)
     assert all(type(gene) is str for gene in graph)
@@ -80,6 +81,7 @@ def test_plain_types():
         "evidence": str,
         "nullable": int,
         "share": float,
+        "tested": bool,
         "sign": str,
     }
     assert set(second) == {"weight", "frequency", "count", "known", "sign"}  # missing and infinite values are left out
@@ -174,6 +176,20 @@ def test_decoupler_frequency(minimum, expected):
     assert len(sn.tl.to_decoupler(NETWORK, min_frequency=minimum, self_edges=True)) == expected + own
 
 
+def test_edges_of_equal_strength_keep_their_order():
+    """That of the network, so that what is cut off after the strongest does not change from run to run."""
+    weight = np.tile([1.0, -1.0, 2.0], 20)
+    network = pd.DataFrame({"source": [f"g{k}" for k in range(60)], "target": "x", "weight": weight})
+    expected = sorted(range(60), key=lambda k: -abs(weight[k]))
+    assert sn.tl.to_decoupler(network)["source"].tolist() == [f"g{k}" for k in expected]
+
+
+def test_names_that_are_numbers_in_one_column_alone():
+    network = pd.DataFrame({"source": [1, 1], "target": ["1", "2"], "weight": 1.0})
+    assert sn.tl.to_decoupler(network)["target"].tolist() == ["2"]
+    assert list(nx.selfloop_edges(sn.tl.to_networkx(network))) == [("1", "1")]
+
+
 def test_inputs_are_not_changed(tmp_path):
     before = NETWORK.copy()
     sn.tl.to_networkx(NETWORK)
@@ -196,8 +212,9 @@ def test_inputs_are_not_changed(tmp_path):
         (NETWORK.assign(weight=[1.0, np.nan, np.inf, 1.0]), ValueError, "found 2 NaN or infinite ones of 4"),
         (NETWORK.assign(weight="+"), TypeError, "numbers in the column `weight` of `network`.*'\\+'"),
         (pd.concat([NETWORK, NETWORK[:1]]), ValueError, "found 1 repeated ones, GATA1 → KLF1 for instance"),
+        (pd.concat([NETWORK, NETWORK[1:].assign(weight=0.1)]), ValueError, "found 3 repeated ones, GATA1 → SPI1"),
     ],
-    ids=["no weight", "other names", "no gene", "not finite", "no numbers", "twice"],
+    ids=["no weight", "other names", "no gene", "not finite", "no numbers", "twice", "two weights"],
 )
 def test_errors(export, network, error, message):
     with pytest.raises(error, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.ensemble import RandomForestRegressor
 
 import sparsenode as sn
+from sparsenode.tl import _genie3
 
 METHODS = ["pearson", "spearman", "partial_correlation", "genie3"]
 
@@ -48,6 +50,14 @@ def test_tables(cells):
         assert (table["source"] != table["target"]).all()
         assert (table["weight"].abs().diff().dropna() <= 0).all()
         assert table["weight"].dtype == np.float64
+
+
+def test_edges_of_equal_weight_go_by_name():
+    """Source before target; here each edge ties with its reverse, and those of constant genes with one another."""
+    x = np.random.default_rng(0).normal(size=(30, 12)) * np.tile([1.0, 0.0], 6)
+    table = run(AnnData(x, var=pd.DataFrame(index=list("lbkdjfhgieca"))), "pearson")
+    rows = list(table[["weight", "source", "target"]].itertuples(index=False, name=None))
+    assert rows == sorted(rows, key=lambda row: (-abs(row[0]), *row[1:]))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -136,6 +146,14 @@ def test_partial_correlation_of_copies():
     np.testing.assert_allclose(found, 1.0, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS[:3])
+def test_correlations_of_copies_are_not_above_one(method):
+    """Not by rounding either, or their inverse cosine would not exist."""
+    x = np.repeat(np.random.default_rng(0).normal(size=(30, 20)), 2, axis=1) * np.tile([1.0, -3.0], 20)
+    weights = run(AnnData(x), method)["weight"]
+    assert weights.abs().max() <= 1
+
+
 def test_genie3_is_a_loop_over_scikit_learn(cells, reference):
     """Importances that are not normalised: the reduction of variance, over all trees, of a target with variance one."""
     found = matrix(run(cells, "genie3", n_trees=7, seed=3))
@@ -162,8 +180,24 @@ def test_genie3_finds_what_is_not_linear():
 
 def test_genie3_seed_and_threads(cells):
     first = run(cells, "genie3")
-    pd.testing.assert_frame_equal(run(cells, "genie3", n_jobs=2), first)
+    for n_jobs in (2, -1):
+        pd.testing.assert_frame_equal(run(cells, "genie3", n_jobs=n_jobs), first)
     assert not run(cells, "genie3", seed=1).equals(first)
+
+
+def test_genie3_has_200_trees_and_the_seed_0_by_default(cells):
+    some = cells[:, ["a", "b"]].copy()
+    found = sn.tl.network_baselines(some, "genie3")["genie3"]
+    pd.testing.assert_frame_equal(found, run(some, "genie3", n_trees=200, seed=0))
+
+
+def test_genie3_fits_forests_at_the_same_time(cells, monkeypatch):
+    """As many as asked for: each of two waits for the other."""
+    both, importances = threading.Barrier(2, timeout=20), _genie3._importances
+    monkeypatch.setattr(_genie3, "_importances", lambda *args: (both.wait(), importances(*args))[1])
+    found = run(cells[:, ["a", "b"]].copy(), "genie3", n_jobs=2)
+    monkeypatch.undo()
+    pd.testing.assert_frame_equal(run(cells[:, ["a", "b"]].copy(), "genie3"), found)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -194,7 +228,7 @@ def test_forms_of_expression(cells, method, kind):
     other = cells.copy()
     x = cells.X
     if kind == "layer":
-        other.layers["counts"], other.X = x.copy(), np.zeros_like(x)
+        other.layers["counts"], other.X = x.copy(), np.full(x.shape, np.nan)  # which is not read
         pd.testing.assert_frame_equal(run(other, method, layer="counts"), expected)
         return
     if kind == "view":
@@ -268,6 +302,7 @@ def test_genes(cells, method):
     cells.var["chosen"] = cells.var_names.isin(["a", "b", "e"])
     table = run(cells, method, genes=["a", "b", "e"])
     pd.testing.assert_frame_equal(run(cells, method, genes="chosen"), table)
+    pd.testing.assert_frame_equal(run(cells, method, genes=["b", "a", "b", "e"]), table)  # once each
     cells.var["chosen"] = cells.var["chosen"].astype("boolean")
     pd.testing.assert_frame_equal(run(cells, method, genes="chosen"), table)
     pd.testing.assert_frame_equal(run(cells[:, ["a", "b", "e"]].copy(), method), table)

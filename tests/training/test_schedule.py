@@ -18,8 +18,9 @@ def test_shares_rise_geometrically_from_the_first_to_the_full_strength(n_steps, 
     np.testing.assert_allclose(shares, expected, rtol=1e-9)
 
 
-def test_an_error_that_may_not_rise_and_settings_by_default():
+def test_an_error_that_may_not_rise_or_at_will_and_settings_by_default():
     assert IterativeSparsification(max_error_increase=0).max_error_increase == 0
+    assert IterativeSparsification(max_error_increase=float("inf")).max_error_increase == float("inf")
     assert IterativeSparsification() == IterativeSparsification(10, 0.01, 5, 0.1)
 
 

@@ -114,9 +114,18 @@ def test_minibatches_of_pairs_are_drawn_with_replacement_by_the_seed(pairs):
         rows = torch.cat([batch["state"][:, 0] for batch in batches]).tolist()
         assert drawn.setdefault(seed, rows) == rows
     assert drawn[1] != drawn[2]
+    assert any(len(set(drawn[1][first : first + 4])) < 4 for first in range(0, 24, 4))
     assert sorted(drawn[1][:5]) != [0, 1, 2, 3, 4] or sorted(drawn[1][5:10]) != [0, 1, 2, 3, 4]
     assert set(drawn[1]) == {0, 1, 2, 3, 4}
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_draws_go_on_from_epoch_to_epoch(pairs):
+    """The same ones in every epoch would leave out some pairs throughout."""
+    indices = (np.arange(5), np.arange(0), np.arange(0))
+    loader = StatisticsSplitter(Batches(pairs, None, pairs), indices, 6, 4).train_dataloader()
+    one, other = ([batch["state"][:, 0].tolist() for batch in loader] for _ in range(2))
+    assert one != other
 
 
 def test_every_step_is_on_the_training_batch_and_the_full_one_is_kept(tensors, pairs):
