@@ -31,7 +31,7 @@ def network_baselines(
     n_jobs: int = 1,
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
-    """Gene networks from correlations, from GENIE3 and from our model without the order of the cells, which any other network should beat.
+    """Gene networks that any other should beat: correlations, GENIE3, and our model without the order of the cells.
 
     Score the tables with :func:`compare_networks`, beside the network of :meth:`sparsenode.SparseNODE.get_network`. Of the first four, all
     cells are pooled and pseudotime is not used.
