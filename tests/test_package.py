@@ -13,16 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import LightningModule
 
 import sparsenode as sn
 
 SOURCE = Path(sn.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-NAMESPACES = ("datasets", "pl", "pp", "regularizers", "tl")
+NAMESPACES = ("datasets", "objectives", "pl", "pp", "regularizers", "tl", "training")
 
 
 def public() -> dict[str, object]:
-    """Every public function, class and method of this package, by dotted name."""
+    """Every public function, class and method of this package, by dotted name; hooks that Lightning documents are left out."""
     found: dict[str, object] = {}
     for module in (sn, *(getattr(sn, name) for name in NAMESPACES)):
         for name in module.__all__:
@@ -33,7 +34,9 @@ def public() -> dict[str, object]:
                 if base.__module__.startswith("sparsenode."):
                     methods = [key for key, value in vars(base).items() if callable(getattr(base, key))]
                     for method in methods:
-                        if not method.startswith("_"):
+                        if not method.startswith("_") and not (
+                            issubclass(thing, LightningModule) and hasattr(LightningModule, method)
+                        ):
                             found[f"{module.__name__}.{name}.{method}"] = getattr(thing, method)
     return found
 

@@ -29,7 +29,6 @@ import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, LassoNet, PathReg
 
 N_STRENGTHS, EPOCHS = 6, 20
-SEEDS = {"second order": 3, "walking": 1, "bone marrow": 1}
 # From the strengths and the number of adaptive rounds.
 METHODS = {
     "L0": lambda strength, _: L0(strength),
@@ -83,7 +82,7 @@ def work(name: str, method: str, options: Any) -> list[dict]:
     """One fit of all strengths and seeds, and a row for each."""
     adata, keys, settings = DATA[name](options)
     strengths = np.geomspace(*RANGE, 2 if options.quick else N_STRENGTHS)
-    n_seeds = 1 if options.quick else SEEDS[name]
+    n_seeds = 1 if options.quick else options.seeds
     sn.SparseNODE.setup_anndata(adata, **keys)
     regularizer = METHODS[method](strengths, 2 if name == "second order" else 0)
     model = sn.SparseNODE(adata, regularizer, seed=0, n_seeds=n_seeds, **settings)
@@ -96,7 +95,9 @@ def work(name: str, method: str, options: Any) -> list[dict]:
         model.write_results()
         figure = sn.pl.regularization_path(adata, return_fig=True)
         _paper.save_figure(figure, f"path_{name.replace(' ', '_')}", options)
-    return [about | row for row in model.get_regularization_path().to_dict("records")]
+    # Of the second-order systems and of motion every coordinate may regulate.
+    factors = _common.read_regulators(options.data / "bone_marrow") if name == "bone marrow" else None
+    return [about | row for row in model.get_regularization_path(factors).to_dict("records")]
 
 
 def check(parser: argparse.ArgumentParser, options: Any, names: Container[str]) -> None:
@@ -109,15 +110,17 @@ def check(parser: argparse.ArgumentParser, options: Any, names: Container[str]) 
 
 
 def figure(table: pd.DataFrame, options: Any) -> None:
-    """Held-out error against sparsity along the paths, medians over seeds."""
+    """Held-out error against sparsity along the paths: medians over seeds, bars from the lowest to the highest."""
     names = [name for name in DATA if name in set(table["data"])]
     drawn, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained")
     for axis, name in zip(axes[0], names, strict=True):
         own = table[(table["data"] == name) & ~table["diverged"]]
         for place, method in enumerate(METHODS):
-            path = own[own["method"] == method].groupby("strength")[["feature_sparsity", "validation_error"]].median()
-            style = {"marker": "osD^"[place], "color": f"C{place}", "label": method}
-            axis.plot(path["feature_sparsity"], path["validation_error"], **style)
+            measures = own[own["method"] == method].groupby("strength")[["feature_sparsity", "validation_error"]]
+            path, lowest, highest = measures.median(), measures.min(), measures.max()
+            bars = np.stack([(path - lowest).to_numpy().T, (highest - path).to_numpy().T], 1)
+            style = {"marker": "osD^"[place], "color": f"C{place}", "label": method, "elinewidth": 1, "capsize": 2}
+            axis.errorbar(path["feature_sparsity"], path["validation_error"], bars[1], bars[0], **style)
         axis.set(title=name, xlabel="feature sparsity", xlim=(-0.05, 1.05), yscale="log")
     axes[0, 0].set_ylabel("held-out error / variance")
     axes[0, 0].legend(frameon=False)
@@ -133,7 +136,7 @@ def main() -> None:
     plan = plan[:1] + plan[4:6] if options.quick else plan
     check(parser, options, {name for name, *_ in plan})
     rows = _paper.spread(work, plan, options)
-    about = {"epochs": EPOCHS, "range": RANGE, "n_strengths": N_STRENGTHS, "seeds_of": SEEDS}
+    about = {"epochs": EPOCHS, "range": RANGE, "n_strengths": N_STRENGTHS}
     table = _paper.save("regularization_paths", rows, options, **about)
     if not options.quick:
         figure(table, options)

@@ -2,10 +2,10 @@
 
 from importlib.metadata import version
 
-from sparsenode import datasets, pl, pp, regularizers, tl
+from sparsenode import datasets, objectives, pl, pp, regularizers, tl, training
 from sparsenode._errors import DivergenceError
 from sparsenode.model import SparseNODE
 
-__all__ = ["DivergenceError", "SparseNODE", "datasets", "pl", "pp", "regularizers", "tl"]
+__all__ = ["DivergenceError", "SparseNODE", "datasets", "objectives", "pl", "pp", "regularizers", "tl", "training"]
 
 __version__ = version("sparsenode")

@@ -12,7 +12,8 @@ from sklearn.linear_model import Ridge
 from sparsenode._input._observations import read_observations
 from sparsenode.model._data import Cells
 from sparsenode.model._pairs import centre_batch, chance_of_order, pair_batch, relax_batch, relaxation_strength, rows_of
-from sparsenode.objectives import Transport, couple_cells
+from sparsenode.objectives import Transport
+from sparsenode.objectives._transport import couple_cells
 
 
 @pytest.fixture

@@ -233,6 +233,21 @@ def test_an_empty_network_is_no_reason_for_stronger_penalties(adata, fit, streng
 
 
 @pytest.mark.filterwarnings("ignore:.*do not vary between cells")
+def test_zeros_of_genes_that_should_not_regulate(adata, fit):
+    model = fit(adata, train={"max_epochs": 20}, regularizer=sn.regularizers.CNODE([0.05, 0.5, 5.0]), n_seeds=2)
+    table = model.get_regularization_path(["gene1", "gene4", "NOGENE"])
+    others = [name for name in model.genes if name not in ("gene1", "gene4")]
+    for replicate, found in table["spurious_sparsity"].items():
+        lineages = [model.get_adjacency(name, replicate=replicate)[others] == 0 for name in ("erythroid", "myeloid")]
+        assert found == pytest.approx(np.mean(lineages))
+    assert table["spurious_sparsity"].nunique() > 2
+    rest = table.drop(columns="spurious_sparsity")
+    pd.testing.assert_frame_equal(rest, model.get_regularization_path().drop(columns="spurious_sparsity"))
+    assert model.get_regularization_path()["spurious_sparsity"].isna().all()  # nothing was stored
+    with pytest.raises(TypeError, match="found the string 'gene1'"):
+        model.get_regularization_path("gene1")
+
+
 def test_without_regulators_no_zeros_are_spurious(adata, fit):
     """A gene that does not vary regulates nothing, whatever the user said."""
     adata.X[:, 2] = 1.0

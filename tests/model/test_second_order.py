@@ -16,7 +16,7 @@ from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 
 import sparsenode as sn
-from sparsenode.objectives import smooth
+from sparsenode.objectives._collocation import smooth
 
 OMEGA = 2 * np.pi / 3.0  # a period of three units of time
 PHASES = np.array([0.0, 0.8, 1.6])

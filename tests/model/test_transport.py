@@ -14,7 +14,8 @@ from scipy.spatial.distance import cdist
 import sparsenode as sn
 from sparsenode.model._pairs import pair_batch
 from sparsenode.module._polish import polish
-from sparsenode.objectives import Transport, couple_cells
+from sparsenode.objectives import Transport
+from sparsenode.objectives._transport import couple_cells
 from sparsenode.regularizers import CNODE, GroupLasso, LassoNet, PathReg
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}

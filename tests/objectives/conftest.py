@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from sparsenode.objectives import CellTable, StreamedData, early_cells, initial_weights, stream
+from sparsenode.objectives._initial import early_cells, initial_weights
+from sparsenode.objectives._statistics import CellTable, StreamedData, stream
 
 
 @dataclass(frozen=True)

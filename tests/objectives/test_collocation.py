@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicHermiteSpline, make_smoothing_spline
 
-from sparsenode.objectives import CellTable, smooth, stream
-from sparsenode.objectives._collocation import _rough_rows
+from sparsenode.objectives._collocation import _rough_rows, smooth
 from sparsenode.objectives._hermite import hermite_basis
+from sparsenode.objectives._statistics import CellTable, stream
 
 N_KNOTS = 33
 

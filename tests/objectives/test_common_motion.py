@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from sparsenode.objectives import Transport, WindowMeans, couple_cells, share_by_chance, take_out
+from sparsenode.objectives import Transport
+from sparsenode.objectives._common_motion import share_by_chance, take_out
+from sparsenode.objectives._transport import couple_cells
+from sparsenode.objectives._window_means import WindowMeans
 
 N_CELLS = 1500
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsenode.objectives import early_cells, initial_weights
+from sparsenode.objectives._initial import early_cells, initial_weights
 from sparsenode.objectives._statistics import MAX_EARLY
 
 

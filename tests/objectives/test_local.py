@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsenode.objectives import local_weights
+from sparsenode.objectives._local import local_weights
 
 
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.9])

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparsenode.objectives import CellTable, NullModels, local_weights, stream
-from sparsenode.objectives._nulls import BANDWIDTH
+from sparsenode.objectives._local import local_weights
+from sparsenode.objectives._nulls import BANDWIDTH, NullModels
+from sparsenode.objectives._statistics import CellTable, stream
 
 LINEAGES = [0, 1, 0]
 

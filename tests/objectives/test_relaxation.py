@@ -5,7 +5,10 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from sparsenode.objectives import Transport, WindowMeans, couple_cells, regression_within, share_at_rest
+from sparsenode.objectives import Transport
+from sparsenode.objectives._relaxation import regression_within, share_at_rest
+from sparsenode.objectives._transport import couple_cells
+from sparsenode.objectives._window_means import WindowMeans
 
 
 def everything(n_cells: int, times: np.ndarray, **settings) -> WindowMeans:

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import CubicHermiteSpline
 
-from sparsenode.objectives import CellTable, TrajectoryStatistics, stream
-from sparsenode.objectives._statistics import N_BINS
+from sparsenode.objectives._statistics import N_BINS, CellTable, TrajectoryStatistics, stream
 
 
 def dense_basis(times, n_knots):

@@ -8,8 +8,9 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from sparsenode.objectives import Pairs, Transport, couple_cells, noise_to_signal
+from sparsenode.objectives import Transport
 from sparsenode.objectives import _transport as module
+from sparsenode.objectives._transport import Pairs, couple_cells, noise_to_signal
 
 
 def couple(first, second, entropy, first_mass, second_mass):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from sparsenode.objectives import Transport, WindowMeans
-from sparsenode.objectives._window_means import explained
+from sparsenode.objectives import Transport
+from sparsenode.objectives._window_means import WindowMeans, explained
 
 
 def everything(n_cells: int, times: np.ndarray, **settings) -> WindowMeans:

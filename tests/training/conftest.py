@@ -10,7 +10,8 @@ import torch
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.objectives._hermite import hermite_basis
 from sparsenode.regularizers import PathReg
-from sparsenode.training import Batches, StatisticsSplitter, TrainingPlan
+from sparsenode.training import TrainingPlan
+from sparsenode.training._splitter import Batches, StatisticsSplitter
 
 N_KNOTS = 5
 

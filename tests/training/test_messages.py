@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 import sparsenode as sn
-from sparsenode.training import without_noise
+from sparsenode.training._messages import without_noise
 
 
 def test_tips_are_left_out_and_all_else_is_said(caplog):

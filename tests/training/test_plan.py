@@ -7,7 +7,8 @@ import torch
 
 from sparsenode import DivergenceError
 from sparsenode.regularizers import CNODE, L0, NoRegularizer, PathReg
-from sparsenode.training import IterativeSparsification, TrainingPlan, n_rounds
+from sparsenode.training import IterativeSparsification, TrainingPlan
+from sparsenode.training._plan import n_rounds
 
 
 def gradients(module, batch):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsenode.training import Batches, StatisticsSplitter, split_cells
+from sparsenode.training._splitter import Batches, StatisticsSplitter, split_cells
 
 
 @given(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsenode.training import limited_threads
+from sparsenode.training._threads import limited_threads
 
 
 @pytest.fixture(params=[1, 2, 4])

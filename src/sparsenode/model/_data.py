@@ -13,17 +13,10 @@ from anndata import AnnData
 
 from sparsenode._input import _expression
 from sparsenode._input._observations import Observations
-from sparsenode.objectives import (
-    CellTable,
-    InitialState,
-    StreamedData,
-    TrajectoryStatistics,
-    early_cells,
-    initial_weights,
-    local_weights,
-    stream,
-)
+from sparsenode.objectives._initial import InitialState, early_cells, initial_weights
+from sparsenode.objectives._local import local_weights
 from sparsenode.objectives._nulls import BANDWIDTH
+from sparsenode.objectives._statistics import CellTable, StreamedData, TrajectoryStatistics, stream
 
 _UNEVEN = 1.5  # ratio of lengths of one lineage beyond which batches may not have been seen from start to end
 _SLOPE_DEGREE = 2  # of the local polynomials that initial slopes are estimated by

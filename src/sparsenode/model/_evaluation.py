@@ -18,7 +18,7 @@ from sparsenode.model._prediction import InitialVelocities, PredictionMixin
 if TYPE_CHECKING:
     from sparsenode.model._data import Cells
     from sparsenode.model._prediction import FittedTrajectories
-    from sparsenode.objectives import NullModels
+    from sparsenode.objectives._nulls import NullModels
 
 _LATER = 1e-9  # times within rounding of the end of a trajectory are no forecasts
 Nulls = Callable[[int, np.ndarray], dict[str, np.ndarray]]

@@ -15,7 +15,7 @@ from scipy import sparse
 from sparsenode import _checks
 from sparsenode.model._velocity import VelocityMixin
 from sparsenode.objectives import Transport
-from sparsenode.training import limited_threads
+from sparsenode.training._threads import limited_threads
 
 Weights = Literal["paths", "jacobian", "effect", "standardised", "balanced"]
 Block = Literal["position", "velocity"]

@@ -12,7 +12,8 @@ import pandas as pd
 from sparsenode import _checks
 from sparsenode._input._regulators import SelfEdges
 from sparsenode.model._prediction import InitialVelocities
-from sparsenode.objectives import InitialState, Transport
+from sparsenode.objectives import Transport
+from sparsenode.objectives._initial import InitialState
 from sparsenode.regularizers import CNODE, Regularizer, get
 
 _SEEDS = 2**32  # that numpy takes for the random state of others

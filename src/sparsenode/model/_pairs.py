@@ -10,17 +10,12 @@ import torch
 
 from sparsenode._logging import logger
 from sparsenode.model._data import Cells
-from sparsenode.objectives import (
-    Pairs,
-    Transport,
-    WindowMeans,
-    regression_within,
-    share_at_rest,
-    share_by_chance,
-    take_out,
-)
-from sparsenode.objectives._transport import count_windows
-from sparsenode.training import take_rows
+from sparsenode.objectives import Transport
+from sparsenode.objectives._common_motion import share_by_chance, take_out
+from sparsenode.objectives._relaxation import regression_within, share_at_rest
+from sparsenode.objectives._transport import Pairs, count_windows
+from sparsenode.objectives._window_means import WindowMeans
+from sparsenode.training._splitter import take_rows
 
 _RELAXATION_CELLS = 1000  # number of cells that the relaxation is meant for
 

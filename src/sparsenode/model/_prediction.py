@@ -23,11 +23,12 @@ from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
 from sparsenode.module import Solver
 from sparsenode.objectives._hermite import hermite_basis
-from sparsenode.training import limited_threads
+from sparsenode.training._threads import limited_threads
 
 if TYPE_CHECKING:
     from sparsenode.module import EffectiveWeights, SparseNODEModule
-    from sparsenode.objectives import InitialState, Transport
+    from sparsenode.objectives import Transport
+    from sparsenode.objectives._initial import InitialState
 
 InitialVelocities = Literal["network", "observed"]
 #: A replicate, the mean of their trajectories, or the selected one.

@@ -13,19 +13,12 @@ from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.model._pairs import check_coupled, correct_batches, pair_batch, rows_of, warn_of_ties
 from sparsenode.module import N_REFERENCE
 from sparsenode.module._start import start_accelerations, start_linear
-from sparsenode.objectives import (
-    NullModels,
-    Pairs,
-    SmoothedTrajectories,
-    StreamedData,
-    TrajectoryStatistics,
-    Transport,
-    couple_cells,
-    noise_to_signal,
-    smooth,
-)
-from sparsenode.objectives._nulls import BANDWIDTH
-from sparsenode.training import Batches, StatisticsSplitter
+from sparsenode.objectives import Transport
+from sparsenode.objectives._collocation import SmoothedTrajectories, smooth
+from sparsenode.objectives._nulls import BANDWIDTH, NullModels
+from sparsenode.objectives._statistics import StreamedData, TrajectoryStatistics
+from sparsenode.objectives._transport import Pairs, couple_cells, noise_to_signal
+from sparsenode.training._splitter import Batches, StatisticsSplitter
 
 _FAR = 3.0  # mean expression over its spread, beyond which zero is no level that expression could decay to
 

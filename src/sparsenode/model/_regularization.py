@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from importlib.resources import files
 from time import perf_counter
 from types import EllipsisType
@@ -15,7 +16,8 @@ import torch
 from sparsenode import _checks
 from sparsenode.model._results import ResultsMixin
 from sparsenode.module import prune_field
-from sparsenode.training import StatisticsSplitter, limited_threads
+from sparsenode.training._splitter import StatisticsSplitter
+from sparsenode.training._threads import limited_threads
 
 Rule = Literal["best", "one_standard_error", "sparsity"]
 _N_REPEATS = 30  # of one evaluation of the field, whose median is its cost
@@ -53,8 +55,13 @@ class RegularizationMixin(ResultsMixin):
     #: What :meth:`prune` left: widths of the hidden layers (``hidden``) and coordinates of the state that are read (``inputs``).
     pruned_: dict[str, list[int]] | None
 
-    def get_regularization_path(self) -> pd.DataFrame:
+    def get_regularization_path(self, regulators: Sequence[str] | None = None) -> pd.DataFrame:
         """Errors and sparsities of every replicate.
+
+        Parameters
+        ----------
+        regulators
+            Genes that may regulate, for ``spurious_sparsity``, as in :meth:`get_sparsity`. Default: the ``regulators`` of the model.
 
         Returns
         -------
@@ -71,14 +78,18 @@ class RegularizationMixin(ResultsMixin):
           one, both means over seeds,
         - ``feature_sparsity``, ``weight_sparsity``: shares of zeros in the adjacency and in the weights; after :meth:`prune` in the weights
           that are left,
-        - ``spurious_sparsity``: share of zeros in the columns of genes that are not ``regulators`` of the model, which is 1 if these are
-          given; ``NaN`` without regulators. For other lists use :meth:`get_sparsity`,
+        - ``spurious_sparsity``: share of zeros in the columns of genes that are not among ``regulators``. Of those of the model, which is
+          the share that :func:`sparsenode.pl.regularization_path` shows, it is 1; ``NaN`` without regulators,
         - ``selected``: whether this is the replicate that other methods report.
 
         Raises
         ------
         RuntimeError
             If the model is not trained.
+        TypeError
+            If ``regulators`` is a string.
+        ValueError
+            If no regulator is among the genes.
 
         Notes
         -----
@@ -89,6 +100,8 @@ class RegularizationMixin(ResultsMixin):
         if self.regularization_path_ is None:
             raise RuntimeError("Expected a regularization path, found none: the training diverged.")
         table = self.regularization_path_.copy()
+        if regulators is not None:
+            table["spurious_sparsity"] = [self.get_sparsity(regulators, replicate=r)["spurious"] for r in table.index]
         table["selected"] = table.index == self.selected_
         return table
 

@@ -31,7 +31,8 @@ from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
 from sparsenode.module import Solver, SparseNODEModule
 from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
-from sparsenode.objectives import InitialState, Transport
+from sparsenode.objectives import Transport
+from sparsenode.objectives._initial import InitialState
 from sparsenode.regularizers import Regularizer
 
 _OPTIONS = tuple(option.name for option in dataclasses.fields(Options))

@@ -30,15 +30,11 @@ from sparsenode.model._training_arguments import (
 from sparsenode.model._undo import snapshot
 from sparsenode.module._diverging import diverging, give_up
 from sparsenode.module._polish import polish
-from sparsenode.training import (
-    IterativeSparsification,
-    StatisticsSplitter,
-    TrainingPlan,
-    limited_threads,
-    n_rounds,
-    split_cells,
-    without_noise,
-)
+from sparsenode.training import IterativeSparsification, TrainingPlan
+from sparsenode.training._messages import without_noise
+from sparsenode.training._plan import n_rounds
+from sparsenode.training._splitter import StatisticsSplitter, split_cells
+from sparsenode.training._threads import limited_threads
 
 _STEPS_PER_EPOCH = 10
 _MAX_EPOCHS = {"trajectory": 50, "transport": 40, "collocation": 100}

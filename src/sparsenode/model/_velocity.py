@@ -12,7 +12,7 @@ from mudata import MuData
 from sparsenode import _checks
 from sparsenode.model._data import Cells
 from sparsenode.model._prediction import PredictionMixin
-from sparsenode.training import limited_threads
+from sparsenode.training._threads import limited_threads
 
 
 class VelocityMixin(PredictionMixin):
