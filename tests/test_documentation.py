@@ -61,6 +61,14 @@ def cells(make_adata) -> AnnData:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_example_of_the_readme_runs_as_it_stands(short_training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = [block for block in FENCE.findall((REPOSITORY / "README.md").read_text()) if "krumsiek11" in block]
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "fitted.h5ad").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES)
 def test_code_blocks_run(page, cells, short_training, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)

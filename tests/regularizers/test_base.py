@@ -65,6 +65,27 @@ def test_order_of_hidden_units_does_not_matter(make_for, rewire, sampled, regula
     np.testing.assert_allclose(found.detach(), expected.detach(), rtol=1e-10)
 
 
+@pytest.mark.parametrize("regularizer", [CNODE(), GroupLasso()], ids=name)
+def test_strength_means_the_same_for_any_number_of_genes(make_for, regularizer):
+    """Two copies of a system beside each other have the penalty of one."""
+    shared = not regularizer.per_target  # one network for all targets, whose hidden units are those of both copies
+    field, other = make_for(regularizer), make_for(regularizer, n_vars=6, hidden=(8, 4) if shared else (4, 2))
+    with torch.no_grad():
+        for layer, (weight, twice) in enumerate(zip(field.weights, other.weights, strict=True)):
+            twice.zero_()
+            for copy in range(2):
+                rows, columns = (slice(copy * n, copy * n + n) for n in weight.shape[1:])
+                if shared:
+                    twice[:, rows, columns] = weight
+                else:
+                    own = twice.unflatten(0, (-1, 6))[
+                        :, 3 * copy : 3 * copy + 3
+                    ]  # networks of the targets of this copy
+                    own[..., columns if layer == 0 else slice(None)] = weight.unflatten(0, (-1, 3))
+    expected = regularizer.penalty(field, field.effective_weights()).detach()
+    np.testing.assert_allclose(regularizer.penalty(other, other.effective_weights()).detach(), expected, rtol=1e-10)
+
+
 @every
 @pytest.mark.parametrize("hidden", [(4,), (3, 4, 2)], ids=str)
 def test_strength_means_the_same_for_any_width(make_for, rewire, regularizer, hidden):

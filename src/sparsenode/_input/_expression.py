@@ -34,7 +34,9 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
         If there are no cells or genes, if gene names repeat, or if values are NaN or infinite.
     """
     if adata.n_obs == 0 or adata.n_vars == 0:
-        raise ValueError(f"Expected cells and genes, found {adata.n_obs} cells × {adata.n_vars} genes.")
+        raise ValueError(
+            f"Expected cells and genes, found {adata.n_obs} cells × {adata.n_vars} genes. Check the filter that left none."
+        )
     others = [name for name in adata.var_names if not isinstance(name, str)]
     if others:
         raise TypeError(

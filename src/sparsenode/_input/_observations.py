@@ -283,7 +283,10 @@ def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> 
             f"Expected {where} to be finite, found NaN or inf in {count} cells. Replace them, for instance by 0."
         )
     if (values < 0).any():
-        raise ValueError(f"Expected {where} to be non-negative, found {int((values < 0).any(1).sum())} cells below 0.")
+        raise ValueError(
+            f"Expected {where} to be non-negative, found {int((values < 0).any(1).sum())} cells below 0. Memberships are shares: set negative "
+            "ones to 0, or pass probabilities instead of scores."
+        )
     if (values.sum(1) == 0).any():
         raise ValueError(
             f"Expected every cell to belong to a lineage, found {int((values.sum(1) == 0).sum())} cells whose "

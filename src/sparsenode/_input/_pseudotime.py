@@ -172,7 +172,8 @@ def _read_column(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
             )
     if times.min() == times.max() and not may_be_equal:
         raise ValueError(
-            f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells."
+            f"Expected pseudotime `adata.obs[{key!r}]` to vary, found {times[0]:g} in all {len(times)} cells. Recompute it from "
+            "a root cell, or check `time_key`."
         )
     return times
 
