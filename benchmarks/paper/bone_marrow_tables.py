@@ -24,6 +24,7 @@ import bone_marrow
 import pandas as pd
 import real_networks
 from _paper import _common  # beside which scripts of the paper do not stand
+from matplotlib.axes import Axes
 
 import sparsenode as sn
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
@@ -130,7 +131,7 @@ def trained(model: sn.SparseNODE, epochs: int, relaxed: bool, name: str) -> bool
 
 
 def figures(table: pd.DataFrame, options: Any) -> None:
-    """Methods beside each other, and the erythroid network among the strongest TFs."""
+    """Methods beside each other, and the network of each lineage among the strongest TFs with the pairs of its reference."""
     fitted = options.donors[0]
     held_out = table[(table["donor"] != fitted) & (table["seed"] != "mean") & ~table["diverged"]].copy()
     held_out["skill"] = held_out["skill"].clip(lower=-1)
@@ -146,13 +147,30 @@ def figures(table: pd.DataFrame, options: Any) -> None:
     )
     _paper.save_figure(figure, "bone_marrow", options)
     training = bone_marrow.read_all(options.data, options.donors, "recommended")[fitted]
-    model = made(training, "recommended", "C-NODE", 1)
-    trained(model, EPOCHS, False, "C-NODE")
+    model = made(training, "recommended", "PathReg", 1)
+    trained(model, EPOCHS, False, "PathReg")
     model.write_results()
     factors = read_factors(options.data / "bone_marrow", training.var_names)
-    strongest = model.get_adjacency(lineage="erythroid").abs().sum()[factors].nlargest(25).index.tolist()
-    figure = sn.pl.adjacency(model.adata, regulators=strongest, lineage="erythroid", return_fig=True)
-    _paper.save_figure(figure, "bone_marrow_erythroid", options)
+    for lineage, reference in read_references(options.data / "bone_marrow", training.var_names).items():
+        strongest = model.get_adjacency(lineage=lineage).abs().sum()[factors].nlargest(25).index.tolist()
+        figure = sn.pl.adjacency(model.adata, regulators=strongest, lineage=lineage, return_fig=True)
+        mark(figure.axes[0], reference)
+        figure.axes[0].set_title(f"{lineage} (dots: pairs of the reference)", fontsize=10)
+        _paper.save_figure(figure, f"bone_marrow_{lineage}", options)
+
+
+def mark(axis: Axes, reference: pd.DataFrame) -> None:
+    """A dot on every pair of the reference in a heat map of targets × regulators."""
+    targets, sources = (
+        [label.get_text() for label in labels] for labels in (axis.get_yticklabels(), axis.get_xticklabels())
+    )
+    known = reference[reference["target"].isin(targets) & reference["source"].isin(sources)]
+    axis.plot(
+        [sources.index(name) for name in known["source"]],
+        [targets.index(name) for name in known["target"]],
+        "k.",
+        markersize=4,
+    )
 
 
 def check(parser: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> list[str]:
