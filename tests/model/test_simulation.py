@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -271,6 +272,35 @@ def test_effects_on_systems_never_seen_under_intervention(kind):
     assert np.abs(true).max() > 0.3
     assert np.corrcoef(true, found)[0, 1] > 0.8
     assert np.square(true - found).sum() < 0.5 * np.square(true).sum()
+
+
+def test_effects_on_a_second_order_system_never_seen_under_intervention():
+    """The truth is the same system without an equation for the held position, whose velocity is then zero."""
+    system = sn.datasets.second_order_system()
+    adata = system.simulate(n_trials=16, n_times=20, seed=0)
+    sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
+    options = {"order": 2, "hidden": (16,), "skip": True, "initial_velocity": "observed"}
+    model = sn.SparseNODE(adata, sn.regularizers.CNODE(0.001), **options)
+    quick = {"max_epochs": 15, "accelerator": "cpu", "enable_progress_bar": False, "plan_kwargs": {"lr": 0.03}}
+    model.train(**quick, key_added=None)
+    times = np.linspace(0, system.t_end, 20)
+    natural = system.simulate(n_trials=3, n_times=20, seed=9)
+    starts, speeds = natural.X[::20], natural.layers["velocity"][::20]
+    true, found = [], []
+    for i, gene in enumerate(system.genes):
+        others = np.arange(len(system.genes)) != i
+        position, velocity = (table.mul(others, axis=0) for table in (system.position, system.velocity))
+        value = float(np.quantile(adata[:, gene].X, 0.9))
+        held = replace(system, position=position, velocity=velocity)
+        run = model.simulate(starts, times, clamp={gene: value}, v0=speeds)
+        for k, (start, speed) in enumerate(zip(starts, speeds, strict=True)):
+            changed, _ = held.solve(np.where(others, start, value), times, speed * others)
+            true.append((changed - system.solve(start, times, speed)[0])[:, others])
+            found.append((run.perturbed - run.unperturbed)[k][:, others])
+    true, found = np.ravel(true), np.ravel(found)
+    assert np.abs(true).max() > 0.3
+    assert np.corrcoef(true, found)[0, 1] > 0.99
+    assert np.square(true - found).sum() < 0.02 * np.square(true).sum()
 
 
 def test_a_state_out_of_the_range_of_the_data_is_reported(fitted):
