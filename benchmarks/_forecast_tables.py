@@ -145,12 +145,13 @@ def paper_bone_marrow(protocol: str) -> Rows:
 
 
 def regularization_paths() -> Rows:
-    """Feature sparsity and held-out error along the paths."""
+    """Feature sparsity, held-out error and, where there are known regulators, spurious sparsity along the paths."""
     table = results("paper/results/regularization_paths.csv")
     strengths = sorted(table["strength"].round(6).unique())
     rows = [["data", "method", *(f"{strength:.2g}" for strength in strengths)]]
     for (data, method), own in table.groupby(["data", "method"], sort=False):
-        found = own.groupby(own["strength"].round(6))[["feature_sparsity", "validation_error"]].median()
-        cells = [f"{row.feature_sparsity:.2f}, {row.validation_error:.3f}" for row in found.loc[strengths].itertuples()]
+        measures = {"feature_sparsity": ".2f", "validation_error": ".3f", "spurious_sparsity": ".2f"}
+        found = own.groupby(own["strength"].round(6))[list(measures)].median().loc[strengths].dropna(axis=1)
+        cells = [", ".join(format(row[name], measures[name]) for name in found) for _, row in found.iterrows()]
         rows.append([str(data), str(method), *cells])
     return rows
