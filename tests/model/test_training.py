@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 
 import sparsenode as sn
-from sparsenode.module import Field, Solver, SparseNODEModule
+from sparsenode.module import Field, SparseNODEModule
+from sparsenode.module._solve import Solver
 from sparsenode.objectives import Transport
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}

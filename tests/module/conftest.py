@@ -12,7 +12,8 @@ import torch
 from scipy.interpolate import CubicHermiteSpline
 
 from sparsenode import SparseNODE
-from sparsenode.module import Field, Solver, SparseNODEModule
+from sparsenode.module import Field, SparseNODEModule
+from sparsenode.module._solve import Solver
 from sparsenode.regularizers import NoRegularizer
 
 # Solves in float64 that are exact for all purposes of these tests.

@@ -7,7 +7,8 @@ from scipy.interpolate import CubicHermiteSpline
 from torch.nn import functional
 from torchdiffeq import odeint
 
-from sparsenode.module import Field, Solver
+from sparsenode.module import Field
+from sparsenode.module._solve import Solver
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
 REGULARIZERS = [NoRegularizer(), CNODE(0.1), L0(0.1), PathReg(0.1, gates="weight"), PathReg(0.1, gates="unit")]

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsenode.module import Field, prune_field
+from sparsenode.module import Field
+from sparsenode.module._prune import prune_field
 
 
 def damage(field: Field, seed: int, share: float) -> Field:

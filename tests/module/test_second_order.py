@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from sparsenode.module import Field, _start, prune_field
+from sparsenode.module import Field, _start
 from sparsenode.module._diverging import diverging
+from sparsenode.module._prune import prune_field
 from sparsenode.module._start import start_accelerations
 from sparsenode.module._velocity import velocity
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparsenode.module import Solver, SparseNODEModule, _start
+from sparsenode.module import SparseNODEModule, _start
 from sparsenode.module._diverging import diverging
+from sparsenode.module._solve import Solver
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.regularizers import CNODE, LassoNet
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchdiffeq import odeint
 
-from sparsenode.module import Field, Solver, _gates
+from sparsenode.module import Field, _gates
 from sparsenode.module._paths import PathSlopes, gated_sum, product
-from sparsenode.module._solve import _FIRST_STEP, _largest_rms, integrate
+from sparsenode.module._solve import _FIRST_STEP, Solver, _largest_rms, integrate
 from sparsenode.module._velocity import saturating, velocity
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparsenode.module import Solver, SparseNODEModule
+from sparsenode.module import SparseNODEModule
+from sparsenode.module._solve import Solver
 from sparsenode.objectives._hermite import hermite_basis
 from sparsenode.regularizers import PathReg
 from sparsenode.training import TrainingPlan

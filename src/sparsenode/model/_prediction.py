@@ -21,7 +21,7 @@ from sparsenode._input._observations import read_observations
 from sparsenode.model._data import Cells, sums_differ
 from sparsenode.model._fields import COUNTS
 from sparsenode.model._mudata import MuDataMixin
-from sparsenode.module import Solver
+from sparsenode.module._solve import Solver
 from sparsenode.objectives._hermite import hermite_basis
 from sparsenode.training._threads import limited_threads
 

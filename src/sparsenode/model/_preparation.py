@@ -11,7 +11,7 @@ from scanpy.pp import pca
 from sparsenode.model._data import Cells, check_distinct_times, full_batch, relative_spans, standardisation
 from sparsenode.model._own_cells import OwnCellsMixin
 from sparsenode.model._pairs import check_coupled, correct_batches, pair_batch, rows_of, warn_of_ties
-from sparsenode.module import N_REFERENCE
+from sparsenode.module._module import N_REFERENCE
 from sparsenode.module._start import start_accelerations, start_linear
 from sparsenode.objectives import Transport
 from sparsenode.objectives._collocation import SmoothedTrajectories, smooth

@@ -15,7 +15,7 @@ import torch
 
 from sparsenode import _checks
 from sparsenode.model._results import ResultsMixin
-from sparsenode.module import prune_field
+from sparsenode.module._prune import prune_field
 from sparsenode.training._splitter import StatisticsSplitter
 from sparsenode.training._threads import limited_threads
 

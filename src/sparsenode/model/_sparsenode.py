@@ -29,8 +29,8 @@ from sparsenode.model._options import Options, check_dynamics, check_knowledge, 
 from sparsenode.model._prediction import InitialVelocities
 from sparsenode.model._simulation import SimulationMixin
 from sparsenode.model._training import TrainingMixin
-from sparsenode.module import Solver, SparseNODEModule
-from sparsenode.module._solve import ADAPTIVE, FIXED_STEP
+from sparsenode.module import SparseNODEModule
+from sparsenode.module._solve import ADAPTIVE, FIXED_STEP, Solver
 from sparsenode.objectives import Transport
 from sparsenode.objectives._initial import InitialState
 from sparsenode.regularizers import Regularizer
