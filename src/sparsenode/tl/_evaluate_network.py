@@ -112,15 +112,15 @@ def score(name: str, network: pd.DataFrame, reference: pd.DataFrame, regulators:
     if regulators is None:
         _warn_of_targets_only(name, network, truth, index)
     weights = _strongest(network, index).reindex(candidates, fill_value=0.0).to_numpy()
-    score, density = np.abs(weights), is_true.mean()
-    auprc = _trapezoids(is_true, score)
+    magnitudes, density = np.abs(weights), is_true.mean()
+    auprc = _trapezoids(is_true, magnitudes)
     return pd.Series(
         {
-            "auroc": roc_auc_score(is_true, score),
+            "auroc": roc_auc_score(is_true, magnitudes),
             "auprc": auprc,
             "auprc_ratio": auprc / density,
-            "average_precision_ratio": average_precision_score(is_true, score) / density,
-            "epr": _early_precision(score, is_true) / density,
+            "average_precision_ratio": average_precision_score(is_true, magnitudes) / density,
+            "epr": _early_precision(magnitudes, is_true) / density,
             "sign_accuracy": _sign_accuracy(weights, reference, index, candidates),
             "precision": _share(is_true[weights != 0]),
             "recall": _share(weights[is_true] != 0),
@@ -143,6 +143,11 @@ def _candidates(genes: pd.Index, regulators: Sequence[str] | None) -> np.ndarray
     sources = np.arange(len(genes)) if regulators is None else np.flatnonzero(genes.isin(regulators))
     codes = sources[:, None] * len(genes) + np.arange(len(genes))
     return codes[sources[:, None] != np.arange(len(genes))]
+
+
+def _between_genes(network: pd.DataFrame) -> pd.DataFrame:
+    """Edges between different genes; a weight of zero is none."""
+    return network[(network["weight"] != 0) & (network["source"] != network["target"])]
 
 
 def _require_shared_genes(name: str, network: pd.DataFrame, genes: np.ndarray) -> None:
@@ -173,7 +178,7 @@ def _warn_of_unknown_genes(name: str, network: pd.DataFrame, genes: np.ndarray) 
 
 def _warn_of_targets_only(name: str, network: pd.DataFrame, truth: pd.DataFrame, genes: pd.Index) -> None:
     """Warn where most genes are never sources: their candidates are negatives that a model with regulators gets for free."""
-    edges = network[(network["weight"] != 0) & (network["source"] != network["target"])]
+    edges = _between_genes(network)
     targets = edges["target"][edges["target"].isin(genes)]
     # With few genes or edges, chance leaves many genes without an outgoing edge.
     if len(genes) < _MANY_GENES or len(targets) < len(genes):
@@ -219,8 +224,7 @@ def _spurious_share(network: pd.DataFrame, regulators: Sequence[str] | None) -> 
     """Share of the edges between different genes whose source is no regulator."""
     if regulators is None:
         return float("nan")
-    edges = network[(network["weight"] != 0) & (network["source"] != network["target"])]
-    sources = edges.drop_duplicates(["source", "target"])["source"]
+    sources = _between_genes(network).drop_duplicates(["source", "target"])["source"]
     return _share(~sources.isin(regulators).to_numpy())
 
 
