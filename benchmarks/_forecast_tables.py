@@ -146,7 +146,7 @@ def paper_bone_marrow(protocol: str) -> Rows:
 
 def regularization_paths() -> Rows:
     """Feature sparsity, held-out error and, where there are known regulators, spurious sparsity along the paths."""
-    table = results("paper/results/regularization_paths.csv")
+    table = results("paper/results/regularization_paths.csv").query("not diverged")
     strengths = sorted(table["strength"].round(6).unique())
     rows = [["data", "method", *(f"{strength:.2g}" for strength in strengths)]]
     for (data, method), own in table.groupby(["data", "method"], sort=False):

@@ -84,6 +84,9 @@ def score(
     seeds = model.module.seeds
     for index in [*range(len(seeds)), *(["mean"] if len(seeds) > 1 else [])]:
         own = about | {"seed": seeds[index] if index != "mean" else "mean"}
+        if index in model.given_up_:
+            rows.append(own | {"donor": next(iter(donors)), "diverged": True})
+            continue
         if index != "mean":
             own |= model.get_sparsity(factors, replicate=index).add_suffix("_sparsity").to_dict()
             own |= networks(model, factors, references, index)

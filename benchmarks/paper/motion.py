@@ -154,6 +154,9 @@ def work(
     places = list(model.trajectories["batch"])
     rows = []
     for seed in [*range(n_seeds), *(["mean"] if n_seeds > 1 else [])]:
+        if seed in model.given_up_:
+            rows.append(about | {"seed": seed, "diverged": True, "seconds": seconds})
+            continue
         predicted = {}
         for trial, (first, later) in parts.items():
             times = np.concatenate([first.obs["time"], later.obs["time"]])

@@ -79,34 +79,26 @@ def train(model: sn.SparseNODE, name: str, quick: bool) -> None:
 
 
 def work(name: str, method: str, options: Any) -> list[dict]:
-    """A row for every strength and seed: one fit of all, or a fit for each seed where one of them stops all."""
-    n_seeds = 1 if options.quick else options.seeds
-    start = time.perf_counter()
-    rows = fit(name, method, options, 0, n_seeds)
-    if rows is None:
-        rows = []
-        for seed in range(n_seeds):
-            rows += fit(name, method, options, seed, 1) or [{"seed": seed, "diverged": True}]
-    about = {"data": name, "method": method, "diverged": False, "seconds": time.perf_counter() - start}
-    return [about | row for row in rows]
-
-
-def fit(name: str, method: str, options: Any, seed: int, n_seeds: int) -> list[dict] | None:
-    """Rows of a fit, none if it diverges; draws the path of the first seeds of PathReg."""
+    """A row for every strength and seed of one fit of all; draws the path of the first seed of PathReg."""
     adata, keys, settings = DATA[name](options)
     strengths = np.geomspace(*RANGE, 2 if options.quick else N_STRENGTHS)
     sn.SparseNODE.setup_anndata(adata, **keys)
     regularizer = METHODS[method](strengths, 2 if name == "second order" else 0)
-    model = sn.SparseNODE(adata, regularizer, seed=seed, n_seeds=n_seeds, **settings)
+    start = time.perf_counter()
+    model = sn.SparseNODE(adata, regularizer, seed=0, n_seeds=1 if options.quick else options.seeds, **settings)
+    about = {"data": name, "method": method}
     if not _paper.attempt(lambda: train(model, name, options.quick) or True, False):
-        return None
-    if method == "PathReg" and seed == 0 and not options.quick:
+        return [about | {"diverged": True, "seconds": time.perf_counter() - start}]
+    about["seconds"] = time.perf_counter() - start
+    if method == "PathReg" and not options.quick:
         model.write_results()
         figure = sn.pl.regularization_path(adata, return_fig=True)
         _paper.save_figure(figure, f"path_{name.replace(' ', '_')}", options)
     # Of the second-order systems and of motion every coordinate may regulate.
     factors = _common.read_regulators(options.data / "bone_marrow") if name == "bone marrow" else None
-    return model.get_regularization_path(factors).to_dict("records")
+    table = model.get_regularization_path(factors)
+    table.insert(0, "diverged", table.index.isin(model.given_up_))
+    return [about | row for row in table.to_dict("records")]
 
 
 def check(parser: argparse.ArgumentParser, options: Any, names: Container[str]) -> None:

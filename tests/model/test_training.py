@@ -19,6 +19,7 @@ import sparsenode as sn
 from sparsenode.module import Field, SparseNODEModule
 from sparsenode.module._solve import Solver
 from sparsenode.objectives import Transport
+from sparsenode.regularizers import CNODE
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 QUICK = {"max_epochs": 2, "steps_per_epoch": 3} | QUIET
@@ -771,6 +772,55 @@ def mean_errors(adata, training: np.ndarray) -> list[float]:
     known = np.isin(np.arange(adata.n_obs), training)
     members = [(adata.obs["lineage"] == name).to_numpy() for name in adata.obs["lineage"].cat.categories]
     return [np.square(adata.X[own] - adata.X[own & known].mean(0)).mean() for own in members]
+
+
+class Spoil(Callback):
+    """Spoils a replicate of four strengths or seeds before the last steps of a training, four times."""
+
+    def __init__(self):
+        self.left = 4
+
+    def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+        if self.left and 1 not in plan.given_up and trainer.global_step >= 6:
+            self.left -= 1
+            with torch.no_grad():
+                for weight in plan.module.field.weights:
+                    weight.unflatten(0, (4, -1))[1] = float("nan")
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch", "ignore:The weakest of 2 strengths")
+@pytest.mark.parametrize("objective", ["trajectory", "transport", "both"])
+def test_the_others_go_on_without_a_replicate_that_diverges(adata, objective):
+    model = new(adata, regularizer=CNODE([0.1, 0.3]), n_seeds=2, objective=objective)
+    with pytest.warns(UserWarning, match=r"1 of 4 replicates diverge \(strengths 0.1\): they are given up for good"):
+        model.train(**(QUICK | {"max_epochs": 6}), callbacks=Spoil())
+    assert model.given_up_ == [1]
+    assert np.isinf(model.get_regularization_path()["train_error"]).tolist() == [False, True, False, False]
+    assert not model.get_adjacency(replicate=1).to_numpy().any()
+    for replicate in (0, 2, 3):
+        assert model.get_adjacency(replicate=replicate).to_numpy().any()
+        assert np.isfinite(model.predict(replicate=replicate)).all()
+    assert model.select("best", key_added=None).name != 1
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged in epoch")
+def test_after_divergence_of_all_what_was_given_up_before_is_known(adata):
+    class SpoilAll(Spoil):
+        def on_train_batch_start(self, trainer, plan, batch, batch_idx):
+            super().on_train_batch_start(trainer, plan, batch, batch_idx)
+            if trainer.global_step >= 10:
+                with torch.no_grad():
+                    plan.module.field.weights[0].fill_(float("nan"))
+
+    model = new(adata, regularizer=CNODE([0.1, 0.3]), n_seeds=2)
+    with (
+        pytest.warns(UserWarning, match="1 of 4 replicates"),
+        pytest.raises(sn.DivergenceError, match="Lower the learning rate"),
+    ):
+        model.train(**(QUICK | {"max_epochs": 6}), callbacks=SpoilAll())
+    assert model.given_up_ == [1]
+    assert not model.get_adjacency(replicate=1).to_numpy().any()
+    assert model.get_adjacency(replicate=0).to_numpy().any()
 
 
 def test_divergence_is_a_runtime_error():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsenode.module._diverging import diverging, give_up
+from sparsenode.module._diverging import diverging, failing, give_up
+from sparsenode.regularizers import PathReg
 
 
 @pytest.fixture
@@ -75,3 +76,34 @@ def test_trajectories_begin_with_velocities_of_their_own(growing):
     with torch.no_grad():
         module.velocity_offset[0] = 5000.0
     assert diverging(module) == [0]
+
+
+@pytest.mark.parametrize("fields", ["lineage", "shared"])
+def test_those_fail_whose_error_is_beyond_a_limit_or_no_number(growing, problem, fields):
+    module, batch = growing((0.0, 4.0, -1.0), fields=fields), problem.tensors(9)
+    before = parameters(module)
+    assert failing(module, batch, float("inf")) == []
+    assert failing(module, batch, 100.0) == [1]
+    assert all(torch.equal(found, was) for found, was in zip(parameters(module), before, strict=True))
+    module.field.biases[0].data.unflatten(0, (3, -1))[2] = float("nan")
+    assert failing(module, batch, float("inf")) == [2]
+    assert failing(module, batch, 100.0) == [1, 2]
+    give_up(module, [2])
+    assert failing(module, batch, float("inf")) == []
+
+
+def test_random_numbers_are_those_of_the_streams(make_module, problem):
+    """A replicate fails, or not, with the gates that were drawn."""
+    module = make_module(PathReg(0.1, gates="weight"), seeds=(0, 1, 2))
+    batch = problem.tensors(9)
+    module.train()
+    module.seed_generators()
+    for _ in range(5):
+        states = module.generator_states()
+        errors = module(batch)[1].extra_metrics
+        errors = (errors["error"] + errors["penalty"]).detach()
+        after = module.generator_states()
+        between = float(errors.sort().values[1:].mean())
+        module.set_generator_states(states)
+        assert failing(module, batch, between) == [int(errors.argmax())]
+        module.set_generator_states(after)

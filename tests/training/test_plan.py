@@ -549,17 +549,17 @@ def test_an_error_that_no_gradient_leads_back_from_is_a_divergence_error(make_mo
 
 
 class Explode(pl.Callback):
-    """Spoils the weights before some training batches."""
+    """Spoils the weights of some replicates before some training batches."""
 
-    def __init__(self, batches, value=1e4):
-        self.left, self.value = set(batches), value
+    def __init__(self, batches, value=1e4, replicates=slice(None)):
+        self.left, self.value, self.replicates = set(batches), value, replicates
 
     def on_train_batch_start(self, trainer, plan, batch, batch_idx):
         if trainer.global_step in self.left:
             self.left.remove(trainer.global_step)
             with torch.no_grad():
                 for parameter in [*plan.module.field.weights, *plan.module.field.biases]:
-                    parameter.fill_(self.value)
+                    parameter[self.replicates] = self.value
 
 
 @pytest.mark.parametrize("value", [1e4, float("nan")])
@@ -698,6 +698,49 @@ def test_a_training_that_fails_at_once_leaves_what_it_began_with(make_module, fi
         fit(plan, callbacks=[Explode([0, 1, 2, 3])])
     for name, value in before.items():
         assert torch.equal(plan.best_state[name], value)
+
+
+@pytest.mark.parametrize("regularizer", [NoRegularizer(), PathReg(0.1, gates="weight")])
+@pytest.mark.parametrize("value", [1e4, float("nan")])
+def test_a_replicate_that_diverges_for_the_fourth_time_is_given_up_and_the_others_go_on(
+    make_module, fit, regularizer, value
+):
+    plan, recorder = TrainingPlan(make_module(regularizer, seeds=(0, 1, 2))), Recorder()
+    explode = Explode([8, 9, 10, 11], value, replicates=[1])
+    with pytest.warns(UserWarning, match=r"In epoch 2, for the fourth time, 1 of 3 replicates diverge") as found:
+        fit(plan, max_epochs=8, callbacks=[recorder, explode])
+    assert len([one for one in found if "diverge" in str(one.message)]) == 4
+    assert plan.given_up == [1]
+    assert plan.slowdown == 1
+    assert len(recorder.states) == 8
+    for parameter in (*plan.module.field.weights, *plan.module.field.biases):
+        assert (parameter[1] == 0).all()
+        assert torch.isfinite(parameter).all()
+        assert (parameter[[0, 2]] != 0).any()
+    # The learning rate is the planned one again, and the others have moved on since.
+    undisturbed = Recorder()
+    fit(TrainingPlan(make_module(regularizer, seeds=(0, 1, 2))), max_epochs=8, callbacks=[undisturbed])
+    np.testing.assert_allclose(np.array(recorder.rates)[12:], np.array(undisturbed.rates)[12:])
+    assert (recorder.states[7]["field.weights.0"][0] != recorder.states[2]["field.weights.0"][0]).any()
+    assert not plan.best_state["field.weights.0"][1].any()
+
+
+def test_others_than_the_first_are_given_up_later(make_module, fit):
+    plan = TrainingPlan(make_module(NoRegularizer(), seeds=(0, 1, 2)))
+    first, second = Explode(range(4, 8), replicates=[2]), Explode(range(9, 13), float("nan"), replicates=[0])
+    with pytest.warns(UserWarning, match="fourth time, 1 of 3"):
+        fit(plan, max_epochs=6, callbacks=[first, second])
+    assert plan.given_up == [0, 2]
+
+    plan = TrainingPlan(make_module(NoRegularizer()))
+    first, second = Explode(range(4, 8), replicates=[1]), Explode(range(9, 13), replicates=[0])
+    with pytest.warns(UserWarning, match="fourth time, 1 of 2"), pytest.raises(DivergenceError):
+        fit(plan, max_epochs=6, callbacks=[first, second])
+    assert plan.given_up == [1]
+    assert plan.put_back_best()
+    for parameter in (*plan.module.field.weights, *plan.module.field.biases):
+        assert not parameter[1].any()
+        assert torch.isfinite(parameter).all()
 
 
 def test_replicates_that_were_given_up_stay_at_zero(make_module, fit):

@@ -46,6 +46,7 @@ def find_network(model: TrainingMixin, given: dict[str, Any]) -> pd.DataFrame | 
     except DivergenceError as error:
         error.add_note('It was the fit of the network, without which `objective="both"` leaves the model as it was.')
         raise
+    model.given_up_ = found.given_up_
     # Units of a transport fit are standard deviations of genes and of displacements.
     model.network_ = [
         [sparse.csr_array(found._mean_effects(lineage, r).astype(np.float32)) for lineage in model.lineages]

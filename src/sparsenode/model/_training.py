@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from sparsenode.model._training_arguments import (
     check_trainer,
 )
 from sparsenode.model._undo import snapshot
-from sparsenode.module._diverging import diverging, give_up
+from sparsenode.module._diverging import diverging, give_up, warn_given_up
 from sparsenode.module._polish import polish
 from sparsenode.training import IterativeSparsification, TrainingPlan
 from sparsenode.training._messages import without_noise
@@ -134,8 +133,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             Default: the objective of the model. ``"trajectory"``: fine-tune a transport or collocation fit on the trajectories, from its
             weights and in its units.
 
-            - Replicates whose trajectories diverge beforehand are given up, with a warning. From then on their weights are zero, their
-              errors infinite, and no other method counts them.
+            - Replicates whose trajectories diverge beforehand are given up, with a warning, as are those that keep diverging in training.
+              From then on their weights are zero, their errors infinite, and no other method counts them.
             - A later ``train()`` without it goes back to the objective of the model, and so changes the trajectories. With collocation,
               learned initial states and velocities then start anew from the smoothed trajectories.
         refit
@@ -153,10 +152,11 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         Raises
         ------
         DivergenceError
-            If training diverges for the fourth time: the integration or the loss leaves the finite numbers, or an epoch ends with a squared
-            error of more than 1e9 times the variance. The first three times training continues from an earlier state with a third of the
-            learning rate, with a warning. The model then holds the best state so far; if the network fit of ``objective="both"`` diverges,
-            what it held before.
+            If training diverges for the fourth time, with all replicates or one cannot tell which: the integration or the loss leaves the
+            finite numbers, or an epoch ends with a squared error of more than 1e9 times the variance. The first three times training
+            continues from an earlier state with a third of the learning rate, with a warning, and the fourth time without the replicates
+            that diverge, which are given up. After the error the model holds the best state so far; if the network fit of
+            ``objective="both"`` diverges, what it held before.
         TypeError
             If an argument is unknown to this method, its plan and the trainer, or a switch is not a boolean.
         RuntimeError
@@ -201,7 +201,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             check_early_stopping(early_stopping, validates, fit.objective)
             if objective is not None:
                 self._give_up()
-            plan.given_up = self.given_up_
+            plan.given_up = list(self.given_up_)
             runner = self._train_runner_cls(
                 self,
                 training_plan=plan,
@@ -222,6 +222,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                     f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
                     "The model keeps the best state so far."
                 ) from error
+            self.given_up_ = plan.given_up
             if fit.is_polished:
                 self._polish(splitter)
             if self._keeps_pairs:
@@ -349,9 +350,8 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         self, plan: TrainingPlan, indices: tuple[np.ndarray, np.ndarray, np.ndarray], steps: pd.DataFrame | None
     ) -> None:
         """Put the best state of a training that diverged back, with its cells and without tables of other weights."""
-        if plan.best_state is not None:
-            self.module.load_state_dict(plan.best_state)
-            self.is_trained_ = True
+        if plan.put_back_best():
+            self.is_trained_, self.given_up_ = True, plan.given_up
         self.module.eval()
         self.train_indices, self.validation_indices, self.test_indices = indices
         self.regularization_path_, self.sparsification_ = None, steps
@@ -366,13 +366,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 "or fit with the trajectory objective from the start."
             )
         if found:
-            strengths = sorted({f"{float(self.module.strength[r]):g}" for r in found})
-            warnings.warn(
-                f"The trajectories of {len(found)} of {self.module.n_replicates} replicates diverge (strengths "
-                f"{', '.join(strengths)}): they are given up for good, their weights are zero and their errors infinite.",
-                UserWarning,
-                stacklevel=3,
-            )
+            warn_given_up(self.module, found, "Before fine-tuning", 3)
             give_up(self.module, found)
         self.given_up_ = given_up
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,19 +26,41 @@ def give_up(module: SparseNODEModule, replicates: Sequence[int]) -> None:
 @torch.no_grad()
 def diverging(module: SparseNODEModule) -> list[int]:
     """Replicates whose trajectories leave the finite numbers, or 1000 units of the module, about as many standard deviations."""
-    if _stays_finite(module):
+    return _one_by_one(module, lambda replicates: _stays_finite(module, replicates))
+
+
+@torch.no_grad()
+def failing(module: SparseNODEModule, batch: dict[str, torch.Tensor], largest: float) -> list[int]:
+    """Replicates whose error of a batch is not finite or beyond the largest, all with the same random numbers."""
+    draws = module.generator_states()
+
+    def is_sound(replicates: slice) -> bool:
+        module.set_generator_states(draws)
+        try:
+            _, output = module(batch)
+        except DivergenceError:
+            return False
+        errors = (output.extra_metrics["error"] + output.extra_metrics["penalty"])[replicates]
+        return bool((errors.isfinite() & (errors <= largest)).all())
+
+    return _one_by_one(module, is_sound)
+
+
+def _one_by_one(module: SparseNODEModule, is_sound: Callable[[slice], bool]) -> list[int]:
+    """Replicates that are not sound while the weights of all others are zero, if all together are not."""
+    if is_sound(slice(None)):
         return []
     kept = {name: parameter.detach().clone() for name, parameter in module.field.named_parameters()}
     found = []
     for replicate in range(module.n_replicates):
         give_up(module, [other for other in range(module.n_replicates) if other != replicate])
-        if not _stays_finite(module, slice(replicate, replicate + 1)):
+        if not is_sound(slice(replicate, replicate + 1)):
             found.append(replicate)
         module.field.load_state_dict(kept, strict=False)
     return found
 
 
-def _stays_finite(module: SparseNODEModule, replicates: slice = slice(None)) -> bool:
+def _stays_finite(module: SparseNODEModule, replicates: slice) -> bool:
     """Whether all trajectories can be integrated, and those of some replicates stay within bounds."""
     knots = torch.linspace(0.0, 1.0, module.n_knots, device=module.device)
     try:
@@ -52,3 +75,14 @@ def _stays_finite(module: SparseNODEModule, replicates: slice = slice(None)) -> 
     except DivergenceError:
         return False
     return bool(states[replicates].abs().max() < _LARGEST)
+
+
+def warn_given_up(module: SparseNODEModule, found: Sequence[int], when: str, stacklevel: int) -> None:
+    """Say how many replicates are given up, of which strengths."""
+    strengths = sorted({f"{float(module.strength[r]):g}" for r in found})
+    warnings.warn(
+        f"{when} {len(found)} of {module.n_replicates} replicates diverge (strengths {', '.join(strengths)}): they are given up for "
+        "good, their weights are zero and their errors infinite.",
+        UserWarning,
+        stacklevel=stacklevel + 1,
+    )

@@ -172,6 +172,15 @@ class SparseNODEModule(BaseModuleClass):
         """Restart the random streams of the replicates, one per seed, so that a fit repeats bit for bit."""
         self._generators = [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
 
+    def generator_states(self) -> list[torch.Tensor]:
+        """States of the random streams."""
+        return [generator.get_state() for generator in self._generators]
+
+    def set_generator_states(self, states: Sequence[torch.Tensor]) -> None:
+        """Put the random streams back, so that the next draws are those that followed these states."""
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+
     def draw(self, shape: Sequence[int], kind: Literal["uniform", "exponential", "normal"] = "uniform") -> torch.Tensor:
         """Random numbers, seeds × shape: replicates that share a seed share the numbers."""
         if not self._generators:

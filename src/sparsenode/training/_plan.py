@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from sparsenode._errors import DivergenceError
-from sparsenode.module._diverging import give_up
+from sparsenode.module._diverging import failing, give_up, warn_given_up
 from sparsenode.training._schedule import IterativeSparsification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from scvi.module.base import LossOutput
 
@@ -68,7 +68,9 @@ class TrainingPlan(pl.LightningModule):
 
     Training diverges if the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times
     the variance. The first three times it continues, with a warning and a third of the learning rate. It goes back to the state with the
-    smallest loss among those at the start of the epochs that did not diverge. All replicates go back, as they are integrated together.
+    smallest loss among those at the start of the epochs that did not diverge. All replicates go back, as they are integrated together. The
+    fourth time, the replicates whose trajectories diverge are given up, with a warning: their weights become zero, and the others go on at
+    the full learning rate. Training stops with an error if all do, or if it cannot be told which.
 
     References
     ----------
@@ -103,8 +105,8 @@ class TrainingPlan(pl.LightningModule):
         # Steps of a round, and how many of them sample the gates.
         self._round_steps = self._sampled_steps = 1
         self._alive: list[torch.Tensor] = []
-        #: Replicates whose weights and biases stay zero.
-        self.given_up: Sequence[int] = ()
+        #: Replicates whose weights and biases stay zero: those of before, and those that diverged.
+        self.given_up: list[int] = []
         #: One row per step of the schedule and replicate.
         self.records: list[dict[str, Any]] = []
         self._failures = torch.zeros(0)
@@ -113,6 +115,7 @@ class TrainingPlan(pl.LightningModule):
         # Parameters that an epoch began with, and the loss there: where training goes back to.
         self._sound_state: list[torch.Tensor] = []
         self._sound_loss = float("inf")
+        self._draws: list[torch.Tensor] = []  # states of the random streams before the last evaluation
         self._optimizer: torch.optim.Optimizer | None = None
         self._dense_error: torch.Tensor | None = None
         self._validation_error: torch.Tensor | None = None
@@ -200,10 +203,23 @@ class TrainingPlan(pl.LightningModule):
 
     def on_fit_end(self) -> None:
         """Put every replicate back to the last step that it was not stopped at."""
-        if self._accepted and self.best_state is not None:
-            self.module.load_state_dict(self.best_state)
+        if self._accepted:
+            self.put_back_best()
         self.module.strength_share = 1.0
         self._effective = None  # tensors with gradients cannot be copied with the model
+
+    def put_back_best(self) -> bool:
+        """Load the best state so far, in which what was given up later is zero too.
+
+        Returns
+        -------
+        Whether there is one.
+        """
+        if self.best_state is None:
+            return False
+        self.module.load_state_dict(self.best_state)
+        give_up(self.module, self.given_up)
+        return True
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """Loss of one full-batch step, summed over replicates."""
@@ -221,21 +237,27 @@ class TrainingPlan(pl.LightningModule):
                 self._effective, output = self._try(batch, at_start)
                 return output
             except DivergenceError as error:
-                if self._n_setbacks == _MOST_SETBACKS or self._optimizer is None:
+                if self._optimizer is not None and self._n_setbacks < _MOST_SETBACKS:
+                    self._go_back(self._optimizer, error)
+                elif self._optimizer is None or not self._go_on_without(self._optimizer, batch, at_start):
                     self._keep_finite(batch)
                     raise
-                self._go_back(self._optimizer, error)
 
     def _try(self, batch: dict[str, torch.Tensor], at_start: bool = True) -> tuple[EffectiveWeights, LossOutput]:
         """Losses of a batch, if they are finite and, at the start of an epoch, not beyond all that went before."""
+        self._draws = self.module.generator_states()
         effective, output = self.module(batch)
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
         if at_start:
             largest = float(output.extra_metrics["error"].detach().max())
-            if largest > max(_LARGEST_ERROR, self._sound_loss):
+            if largest > self._limit():
                 raise DivergenceError(f"The squared error became {largest:.2g} times the variance.")
         return effective, output
+
+    def _limit(self) -> float:
+        """Error beyond which the start of an epoch has diverged."""
+        return max(_LARGEST_ERROR, self._sound_loss)
 
     @torch.no_grad()
     def _keep_sound(self, loss: float) -> None:
@@ -251,9 +273,8 @@ class TrainingPlan(pl.LightningModule):
     @torch.no_grad()
     def _keep_finite(self, batch: dict[str, torch.Tensor]) -> None:
         """Keep no best state that diverges: without held-out cells it is that of the step after the loss it was chosen by."""
-        if self.best_state is None:
+        if not self.put_back_best():
             return
-        self.module.load_state_dict(self.best_state)
         try:
             self._try(batch)
         except DivergenceError:
@@ -261,12 +282,8 @@ class TrainingPlan(pl.LightningModule):
             self._keep(self._best_loss)
 
     def _go_back(self, optimizer: torch.optim.Optimizer, error: DivergenceError) -> None:
-        """Return to an earlier state, forget the moments of Adam, and go on with smaller steps."""
-        self._put_back_sound()
-        optimizer.state.clear()
-        self._n_setbacks += 1
-        for group in optimizer.param_groups:
-            group["lr"] *= _SLOWER
+        """Return to an earlier state, and go on with smaller steps."""
+        self._restart(optimizer, self._n_setbacks + 1)
         warnings.warn(
             f"Training diverged in epoch {self.current_epoch}: {error} It goes on from an earlier state with "
             f"`lr={self.lr * self.slowdown:.2g}`. If this happens late, a new training with `plan_kwargs={{'lr': "
@@ -274,6 +291,30 @@ class TrainingPlan(pl.LightningModule):
             UserWarning,
             stacklevel=2,
         )
+
+    def _go_on_without(self, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], at_start: bool) -> bool:
+        """Give up the replicates that diverge, and go on with the others from an earlier state; whether there are both."""
+        module = self.module
+        module.set_generator_states(self._draws)
+        failed = failing(module, batch, self._limit() if at_start else float("inf"))
+        found = [replicate for replicate in failed if replicate not in self.given_up]
+        if not found or len(found) + len(self.given_up) == module.n_replicates:
+            return False
+        self._restart(optimizer, 0)
+        self.given_up = sorted([*self.given_up, *found])
+        give_up(module, found)
+        self._best_loss = self._sound_loss = float("inf")  # losses with and without them are not comparable
+        warn_given_up(module, found, f"In epoch {self.current_epoch}, for the fourth time,", 2)
+        return True
+
+    def _restart(self, optimizer: torch.optim.Optimizer, n_setbacks: int) -> None:
+        """Return to an earlier state, forget the moments of Adam, and set the learning rate to that after some setbacks."""
+        self._put_back_sound()
+        optimizer.state.clear()
+        change = _SLOWER ** (n_setbacks - self._n_setbacks)
+        self._n_setbacks = n_setbacks
+        for group in optimizer.param_groups:
+            group["lr"] *= change
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
