@@ -210,10 +210,10 @@ def test_units_in_full(write, unit):
 
 
 def test_marks_of_encodings_and_comments(tmp_path):
-    """A byte order mark, line ends of any kind, and an ellipsis of Windows within a comment."""
-    (tmp_path / "two.asf").write_bytes(b"\xef\xbb\xbf" + ASF.replace("\n", "\r\n").encode())
+    """A byte order mark, line ends of any kind, an ellipsis of Windows within a comment, and the end of a file in DOS."""
+    (tmp_path / "two.asf").write_bytes(b"\xef\xbb\xbf" + ASF.replace("\n", "\r\n").encode() + b"\x1a")
     amc = b"\xef\xbb\xbf# walk\x85 on\r" + frame(1, root="1 2 3 0 0 0").replace("\n", "\r").encode()
-    (tmp_path / "trial.amc").write_bytes(amc)
+    (tmp_path / "trial.amc").write_bytes(amc + b"\x1a")
     read = sn.datasets.read_motion_capture(tmp_path / "two.asf", tmp_path / "trial.amc", floor=False)
     assert read.n_obs == 1
 

@@ -282,8 +282,8 @@ def _in_degrees(unit: str) -> bool | None:
 
 
 def _text(path: Path) -> str:
-    """What a file holds; comments may be in any encoding."""
-    return path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    """What a file holds, without marks of its encoding and of its end in DOS; comments may be in any encoding."""
+    return path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip(b"\x1a").decode("latin-1")
 
 
 def _lines(text: str) -> Iterator[_Line]:
