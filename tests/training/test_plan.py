@@ -743,6 +743,20 @@ def test_others_than_the_first_are_given_up_later(make_module, fit):
         assert torch.isfinite(parameter).all()
 
 
+def test_what_was_given_up_does_not_come_back_with_an_earlier_state(make_module, fit):
+    """All diverge later in the epoch, which began before the first was given up."""
+    plan, recorder = TrainingPlan(make_module(NoRegularizer(), seeds=(0, 1, 2))), Returns(9)
+    explode = Explode(range(5, 9), replicates=[1])
+    with pytest.warns(UserWarning, match="fourth time, 1 of 3"):
+        fit(plan, max_epochs=1, steps_per_epoch=12, callbacks=[explode, recorder])
+    for (name, _), returned, start in zip(
+        plan.module.named_parameters(), recorder.returned, recorder.starts[0], strict=True
+    ):
+        assert torch.equal(returned[[0, 2]], start[[0, 2]])
+        if "weights" in name or "biases" in name:
+            assert not returned[1].any()
+
+
 def test_replicates_that_were_given_up_stay_at_zero(make_module, fit):
     plan = TrainingPlan(make_module(NoRegularizer()))
     parameters = [*plan.module.field.weights, *plan.module.field.biases]

@@ -266,9 +266,10 @@ class TrainingPlan(pl.LightningModule):
 
     @torch.no_grad()
     def _put_back_sound(self) -> None:
-        """Put the parameters back that an epoch began with."""
+        """Put the parameters back that an epoch began with, but for what was given up later."""
         for parameter, value in zip(self.module.parameters(), self._sound_state, strict=True):
             parameter.copy_(value)
+        give_up(self.module, self.given_up)
 
     @torch.no_grad()
     def _keep_finite(self, batch: dict[str, torch.Tensor]) -> None:
@@ -300,9 +301,8 @@ class TrainingPlan(pl.LightningModule):
         found = [replicate for replicate in failed if replicate not in self.given_up]
         if not found or len(found) + len(self.given_up) == module.n_replicates:
             return False
-        self._restart(optimizer, 0)
         self.given_up = sorted([*self.given_up, *found])
-        give_up(module, found)
+        self._restart(optimizer, 0)
         self._best_loss = self._sound_loss = float("inf")  # losses with and without them are not comparable
         warn_given_up(module, found, f"In epoch {self.current_epoch}, for the fourth time,", 2)
         return True
