@@ -69,8 +69,8 @@ class TrainingPlan(pl.LightningModule):
     Training diverges if the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times
     the variance. The first three times it continues, with a warning and a third of the learning rate. It goes back to the state with the
     smallest loss among those at the start of the epochs that did not diverge. All replicates go back, as they are integrated together. The
-    fourth time, the replicates whose trajectories diverge are given up, with a warning: their weights become zero, and the others go on at
-    the full learning rate. Training stops with an error if all do, or if it cannot be told which.
+    fourth time, the replicates that diverge are given up, with a warning: their weights become zero, and the others go on at the full
+    learning rate. Training stops with an error if all do, or if it cannot be told which.
 
     References
     ----------
