@@ -82,14 +82,14 @@ def test_trajectories_begin_with_velocities_of_their_own(growing):
 def test_those_fail_whose_error_is_beyond_a_limit_or_no_number(growing, problem, fields):
     module, batch = growing((0.0, 4.0, -1.0), fields=fields), problem.tensors(9)
     before = parameters(module)
-    assert failing(module, batch, float("inf")) == []
-    assert failing(module, batch, 100.0) == [1]
+    assert failing(module, batch, torch.tensor(float("inf"))) == []
+    assert failing(module, batch, torch.tensor(100.0)) == [1]
     assert all(torch.equal(found, was) for found, was in zip(parameters(module), before, strict=True))
     module.field.biases[0].data.unflatten(0, (3, -1))[2] = float("nan")
-    assert failing(module, batch, float("inf")) == [2]
-    assert failing(module, batch, 100.0) == [1, 2]
+    assert failing(module, batch, torch.tensor(float("inf"))) == [2]
+    assert failing(module, batch, torch.tensor(100.0)) == [1, 2]
     give_up(module, [2])
-    assert failing(module, batch, float("inf")) == []
+    assert failing(module, batch, torch.tensor(float("inf"))) == []
 
 
 def test_a_replicate_fails_by_any_of_its_parameters(make_module, problem):
@@ -99,7 +99,7 @@ def test_a_replicate_fails_by_any_of_its_parameters(make_module, problem):
     for name, parameter in module.named_parameters():
         before = parameter.detach().clone()
         parameter.data.unflatten(0, (3, -1))[1] = float("nan")
-        assert failing(module, batch, float("inf")) == [1], name
+        assert failing(module, batch, torch.tensor(float("inf"))) == [1], name
         parameter.data.copy_(before)
 
 
@@ -122,5 +122,5 @@ def test_random_numbers_are_those_of_the_streams(make_module, problem):
         after = module.generator_states()
         between = float(errors.sort().values[1:].mean())
         module.set_generator_states(states)
-        assert failing(module, batch, between) == [int(errors.argmax())]
+        assert failing(module, batch, torch.tensor(between)) == [int(errors.argmax())]
         module.set_generator_states(after)

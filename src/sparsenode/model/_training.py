@@ -152,10 +152,10 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         Raises
         ------
         DivergenceError
-            If all replicates diverge for the fourth time: the integration or the loss leaves the finite numbers, or an epoch ends with a
-            squared error of more than 1e9 times the variance. The first three times training continues from an earlier state with a third
-            of the learning rate, with a warning. The fourth time the replicates that diverge are given up, and the others continue. After
-            the error the model holds the best state so far; if the network fit of ``objective="both"`` diverges, what it held before.
+            If all replicates have diverged for the fourth time: the integration or the loss leaves the finite numbers, or an epoch ends with
+            a squared error of more than 1e9 times the variance. The first three times a replicate continues from an earlier state with a
+            third of the learning rate, with a warning; the fourth time it is given up, and the others continue. After the error the model
+            holds the best state so far; if the network fit of ``objective="both"`` diverges, what it held before.
         TypeError
             If an argument is unknown to this method, its plan and the trainer, or a switch is not a boolean.
         RuntimeError
@@ -218,7 +218,7 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
                 self._keep_best(plan, indices, steps)
                 raise DivergenceError(
                     f"Training diverged: {error} Lower the learning rate, for instance "
-                    f"`plan_kwargs={{'lr': {plan.lr * plan.slowdown / 3:.2g}}}`, or raise the strength of the regularizer. "
+                    f"`plan_kwargs={{'lr': {plan.lr * plan.slowest / 3:.2g}}}`, or raise the strength of the regularizer. "
                     "The model keeps the best state so far."
                 ) from error
             self.given_up_ = plan.given_up

@@ -26,45 +26,46 @@ def give_up(module: SparseNODEModule, replicates: Sequence[int]) -> None:
 @torch.no_grad()
 def diverging(module: SparseNODEModule) -> list[int]:
     """Replicates whose trajectories leave the finite numbers, or 1000 units of the module, about as many standard deviations."""
-    return _one_by_one(module, lambda replicates: _stays_finite(module, replicates))
+    return _by_themselves(module, lambda replicates: _stays_finite(module, replicates))
 
 
 @torch.no_grad()
-def failing(module: SparseNODEModule, batch: dict[str, torch.Tensor], largest: float) -> list[int]:
-    """Replicates whose error of a batch is not finite or beyond the largest, all with the same random numbers."""
+def failing(module: SparseNODEModule, batch: dict[str, torch.Tensor], largest: torch.Tensor) -> list[int]:
+    """Replicates whose loss of a batch is not finite, or whose error is beyond the largest of each, with the next random numbers."""
     draws = module.generator_states()
 
-    def is_sound(replicates: slice) -> bool:
+    def is_sound(replicates: list[int]) -> bool:
         module.set_generator_states(draws)
         try:
             _, output = module(batch)
         except DivergenceError:
             return False
-        error, penalty = (output.extra_metrics[name][replicates] for name in ("error", "penalty"))
-        return bool(((error + penalty).isfinite() & (error <= largest)).all())
+        error, penalty = output.extra_metrics["error"], output.extra_metrics["penalty"]
+        return bool(((error + penalty).isfinite() & (error <= largest))[replicates].all())
 
-    return _one_by_one(module, is_sound)
+    return _by_themselves(module, is_sound)
 
 
-def _one_by_one(module: SparseNODEModule, is_sound: Callable[[slice], bool]) -> list[int]:
-    """Replicates that are not sound while all parameters of the others are zero, if all together are not."""
-    if is_sound(slice(None)):
-        return []
+def _by_themselves(module: SparseNODEModule, is_sound: Callable[[list[int]], bool]) -> list[int]:
+    """Replicates that are not sound while all parameters of the others are zero, found by halving those that may be."""
     kept = [parameter.detach().clone() for parameter in module.parameters()]
-    found = []
-    for replicate in range(module.n_replicates):
-        own = slice(replicate, replicate + 1)
+    by_replicate = (module.n_replicates, -1)
+
+    def among(replicates: list[int]) -> list[int]:
         for parameter, value in zip(module.parameters(), kept, strict=True):
-            by_replicate = (module.n_replicates, -1)
-            parameter.zero_().unflatten(0, by_replicate)[own] = value.unflatten(0, by_replicate)[own]
-        if not is_sound(own):
-            found.append(replicate)
+            parameter.zero_().unflatten(0, by_replicate)[replicates] = value.unflatten(0, by_replicate)[replicates]
+        if is_sound(replicates):
+            return []
+        half = len(replicates) // 2
+        return [*among(replicates[:half]), *among(replicates[half:])] if half else replicates
+
+    found = among(list(range(module.n_replicates)))
     for parameter, value in zip(module.parameters(), kept, strict=True):
         parameter.copy_(value)
     return found
 
 
-def _stays_finite(module: SparseNODEModule, replicates: slice) -> bool:
+def _stays_finite(module: SparseNODEModule, replicates: list[int]) -> bool:
     """Whether all trajectories can be integrated, and those of some replicates stay within bounds."""
     knots = torch.linspace(0.0, 1.0, module.n_knots, device=module.device)
     try:

@@ -13,6 +13,7 @@ import torch
 from sparsenode._errors import DivergenceError
 from sparsenode.module._diverging import failing, give_up, warn_given_up
 from sparsenode.training._schedule import IterativeSparsification
+from sparsenode.training._setbacks import MOST, Setbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # Learning rate at the start and at the end, as shares of the largest, and the share of the steps in which it rises.
 _FIRST, _LAST, _WARM_UP = 0.04, 0.01, 0.1
 _STEP_RATE = 0.3  # the same share in the steps of iterative sparsification, which begin near a minimum
-_SLOWER, _MOST_SETBACKS = 1 / 3, 3  # learning rate after a divergence, as a share of the one before; how often
 _LARGEST_ERROR = 1e9  # over the variance; an epoch that ends beyond it is lost, since gradients overflow there
 
 
@@ -67,10 +67,10 @@ class TrainingPlan(pl.LightningModule):
     tell true edges from false ones.
 
     Training diverges if the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times
-    the variance. The first three times it continues, with a warning and a third of the learning rate. It goes back to the state with the
-    smallest loss among those at the start of the epochs that did not diverge. All replicates go back, as they are integrated together. The
-    fourth time, the replicates that diverge are given up, with a warning: their weights become zero, and the others go on at the full
-    learning rate. Training stops with an error if all do, or if it cannot be told which.
+    the variance. A replicate that diverges goes back, with a warning, to its state with the smallest loss among those at the start of the
+    epochs that did not diverge, and continues with steps of a third of the length. The fourth time it is given up, with a warning: its
+    weights become zero. The others are not touched. If all of them together diverge but none alone, all go back. Training stops with an
+    error if none is left.
 
     References
     ----------
@@ -111,10 +111,7 @@ class TrainingPlan(pl.LightningModule):
         self.records: list[dict[str, Any]] = []
         self._failures = torch.zeros(0)
         self._accepted = False
-        self._n_setbacks = 0
-        # Parameters that an epoch began with, and the loss there: where training goes back to.
-        self._sound_state: list[torch.Tensor] = []
-        self._sound_loss = float("inf")
+        self._setbacks = Setbacks(module)  # where replicates go back to if they diverge
         self._draws: list[torch.Tensor] = []  # states of the random streams before the last evaluation
         self._optimizer: torch.optim.Optimizer | None = None
         self._dense_error: torch.Tensor | None = None
@@ -147,21 +144,17 @@ class TrainingPlan(pl.LightningModule):
         """Whether a step is in the second half of an adaptive round, in which gates are as at test time."""
         return step % self._round_steps >= self._sampled_steps
 
-    def _rate(self, step: int) -> float:
-        """Factor of the learning rate; it starts anew in every round, and in the half where gates are held."""
-        return self.slowdown * self._planned_rate(step)
-
     def _gate_rate(self, step: int) -> float:
         """Factor of the gates' learning rate."""
         return 0.0 if self._is_settled(step) else self._rate(step)
 
     @property
-    def slowdown(self) -> float:
-        """Factor of the learning rate that divergences have left."""
-        return _SLOWER**self._n_setbacks
+    def slowest(self) -> float:
+        """Learning rate of the replicate that has diverged most often, as a share of the one planned."""
+        return float(self._setbacks.shares.min())
 
-    def _planned_rate(self, step: int) -> float:
-        """Factor of the learning rate in a training that never diverges."""
+    def _rate(self, step: int) -> float:
+        """Factor of the learning rate; it starts anew in every round, and in the half where gates are held."""
         if self.schedule and step >= self._round_steps:
             return _STEP_RATE
         step, n_steps = step % self._round_steps, self._sampled_steps
@@ -180,7 +173,7 @@ class TrainingPlan(pl.LightningModule):
         if self.refit:
             self._alive = [weight.detach() != 0 for weight in self.module.field.effective_weights().weights]
         self._keep(float("inf"))
-        self._keep_sound(float("inf"))
+        self._setbacks = Setbacks(self.module)
         self._failures = torch.zeros(self.module.n_replicates, dtype=torch.int64, device=self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -188,15 +181,17 @@ class TrainingPlan(pl.LightningModule):
         if self._n_rounds > 1 and self.current_epoch % max(1, int(self.trainer.max_epochs or 1) // self._n_rounds) == 0:
             if self.current_epoch > 0:
                 self.module.adapt()
-            self._best_loss = self._sound_loss = float("inf")  # losses of two rounds are not comparable
+            self._best_loss = float("inf")  # losses of two rounds are not comparable
+            self._setbacks.forget_losses()
         if self.schedule is not None:
             step = self.schedule.step(self.current_epoch, self.dense_epochs)
             if self.schedule.shares[step] != self.module.strength_share:
-                self._sound_loss = float("inf")
+                self._setbacks.forget_losses()
             self.module.strength_share = self.schedule.shares[step]
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Hold the zeros of a refit."""
+        """Hold the zeros of a refit, and remember where the step begins."""
+        self._setbacks.begin_step()
         for weight, alive in zip(self.module.field.weights, self._alive, strict=False):
             if weight.grad is not None:
                 weight.grad.mul_(alive)
@@ -225,8 +220,8 @@ class TrainingPlan(pl.LightningModule):
         """Loss of one full-batch step, summed over replicates."""
         self.module.fixed_gates = self.refit or self._is_settled(self.global_step)
         output = self._evaluate(batch, at_start=batch_idx == 0)
-        if batch_idx == 0 and float(output.loss.detach()) <= self._sound_loss:
-            self._keep_sound(float(output.loss.detach()))
+        if batch_idx == 0:
+            self._setbacks.keep(_losses(output), self._optimizer)
         self._steps.append({key: value.detach() for key, value in output.extra_metrics.items()})
         return output.loss
 
@@ -237,9 +232,7 @@ class TrainingPlan(pl.LightningModule):
                 self._effective, output = self._try(batch, at_start)
                 return output
             except DivergenceError as error:
-                if self._optimizer is not None and self._n_setbacks < _MOST_SETBACKS:
-                    self._go_back(self._optimizer, error)
-                elif self._optimizer is None or not self._go_on_without(self._optimizer, batch, at_start):
+                if self._optimizer is None or not self._go_back(self._optimizer, batch, at_start, error):
                     self._keep_finite(batch)
                     raise
 
@@ -249,27 +242,15 @@ class TrainingPlan(pl.LightningModule):
         effective, output = self.module(batch)
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
-        if at_start:
-            largest = float(output.extra_metrics["error"].detach().max())
-            if largest > self._limit():
-                raise DivergenceError(f"The squared error became {largest:.2g} times the variance.")
+        error = output.extra_metrics["error"].detach()
+        if (error > self._limits(at_start)).any():
+            raise DivergenceError(f"The squared error became {float(error.max()):.2g} times the variance.")
         return effective, output
 
-    def _limit(self) -> float:
-        """Error beyond which the start of an epoch has diverged."""
-        return max(_LARGEST_ERROR, self._sound_loss)
-
-    @torch.no_grad()
-    def _keep_sound(self, loss: float) -> None:
-        self._sound_loss = loss
-        self._sound_state = [parameter.detach().clone() for parameter in self.module.parameters()]
-
-    @torch.no_grad()
-    def _put_back_sound(self) -> None:
-        """Put the parameters back that an epoch began with, but for what was given up later."""
-        for parameter, value in zip(self.module.parameters(), self._sound_state, strict=True):
-            parameter.copy_(value)
-        give_up(self.module, self.given_up)
+    def _limits(self, at_start: bool) -> torch.Tensor:
+        """Error of every replicate beyond which it has diverged, which is judged at the start of an epoch."""
+        losses = self._setbacks.losses
+        return losses.clamp_min(_LARGEST_ERROR) if at_start else torch.full_like(losses, float("inf"))
 
     @torch.no_grad()
     def _keep_finite(self, batch: dict[str, torch.Tensor]) -> None:
@@ -279,42 +260,43 @@ class TrainingPlan(pl.LightningModule):
         try:
             self._try(batch)
         except DivergenceError:
-            self._put_back_sound()
+            self._setbacks.put_back()
+            give_up(self.module, self.given_up)
             self._keep(self._best_loss)
 
-    def _go_back(self, optimizer: torch.optim.Optimizer, error: DivergenceError) -> None:
-        """Return to an earlier state, and go on with smaller steps."""
-        self._restart(optimizer, self._n_setbacks + 1)
+    def _go_back(
+        self, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], at_start: bool, error: DivergenceError
+    ) -> bool:
+        """Let the replicates that diverge go on from an earlier state, or give them up; whether any is left."""
+        module = self.module
+        module.set_generator_states(self._draws)
+        failed = failing(module, batch, self._limits(at_start))
+        module.set_generator_states(self._draws)  # for the others nothing has happened
+        # Together they may ask the solver for steps that none asks for alone.
+        failed = [replicate for replicate in self._kept if replicate in failed] or self._kept
+        lost = [replicate for replicate in failed if self._setbacks.counts[replicate] == MOST]
+        if len(lost) == len(self._kept):
+            return False
+        self._setbacks.go_back(failed, optimizer)
+        if lost:
+            self.given_up = sorted([*self.given_up, *lost])
+            self._best_loss = float("inf")  # losses with and without them are not comparable
+            warn_given_up(module, lost, f"In epoch {self.current_epoch}, for the fourth time,", 2)
+        give_up(module, self.given_up)
+        self._warn_setback([replicate for replicate in failed if replicate not in lost], error)
+        return True
+
+    def _warn_setback(self, replicates: list[int], error: DivergenceError) -> None:
+        if not replicates:
+            return
+        n, lr = self.module.n_replicates, self.lr * float(self._setbacks.shares[replicates].min())
+        which = "It goes" if n == 1 else f"{len(replicates)} of {n} replicates go"
         warnings.warn(
-            f"Training diverged in epoch {self.current_epoch}: {error} It goes on from an earlier state with "
-            f"`lr={self.lr * self.slowdown:.2g}`. If this happens late, a new training with `plan_kwargs={{'lr': "
-            f"{self.lr * self.slowdown:.2g}}}` or a higher strength of the regularizer may fit better.",
+            f"Training diverged in epoch {self.current_epoch}: {error} {which} on from an earlier state with `lr={lr:.2g}`. If this "
+            f"happens late, a new training with `plan_kwargs={{'lr': {lr:.2g}}}` or a higher strength of the regularizer may fit better.",
             UserWarning,
             stacklevel=2,
         )
-
-    def _go_on_without(self, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], at_start: bool) -> bool:
-        """Give up the replicates that diverge, and go on with the others from an earlier state; whether there are both."""
-        module = self.module
-        module.set_generator_states(self._draws)
-        failed = failing(module, batch, self._limit() if at_start else float("inf"))
-        found = [replicate for replicate in failed if replicate not in self.given_up]
-        if not found or len(found) + len(self.given_up) == module.n_replicates:
-            return False
-        self.given_up = sorted([*self.given_up, *found])
-        self._restart(optimizer, 0)
-        self._best_loss = self._sound_loss = float("inf")  # losses with and without them are not comparable
-        warn_given_up(module, found, f"In epoch {self.current_epoch}, for the fourth time,", 2)
-        return True
-
-    def _restart(self, optimizer: torch.optim.Optimizer, n_setbacks: int) -> None:
-        """Return to an earlier state, forget the moments of Adam, and set the learning rate to that after some setbacks."""
-        self._put_back_sound()
-        optimizer.state.clear()
-        change = _SLOWER ** (n_setbacks - self._n_setbacks)
-        self._n_setbacks = n_setbacks
-        for group in optimizer.param_groups:
-            group["lr"] *= change
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -333,20 +315,24 @@ class TrainingPlan(pl.LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Gradient step, then the proximal step with the step sizes of Adam; what is given up stays where it is."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._setbacks.shorten_step()
         if self.module.regularizer.proximal and self._effective is not None:
             self.module.prox(self._effective, self._adam_steps(optimizer.optimizer))
         if self.given_up:
             give_up(self.module, self.given_up)
 
     def _adam_steps(self, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-        """Step size of every weight: learning rate over the root of the second moment."""
+        """Step size of every weight: learning rate over the root of the second moment, and shorter after setbacks."""
+        shares = self._setbacks.shares.float().to(self.device)
         group = optimizer.param_groups[0]
         beta, lr, eps = group["betas"][1], group["lr"], group["eps"]
         steps = []
         for weight in self.module.field.weights:
             state = optimizer.state[weight]
             correction = (1.0 - beta ** float(state["step"])) ** 0.5
-            steps.append(state["exp_avg_sq"].sqrt().add_(eps * correction).reciprocal_().mul_(lr * correction))
+            full = state["exp_avg_sq"].sqrt().add_(eps * correction).reciprocal_().mul_(lr * correction)
+            own = full.unflatten(0, (len(shares), -1))
+            steps.append(own.mul_(shares.view(-1, *[1] * (own.dim() - 1))).flatten(0, 1))
         return steps
 
     def on_train_epoch_end(self) -> None:
@@ -437,6 +423,11 @@ class TrainingPlan(pl.LightningModule):
     def _keep(self, loss: float) -> None:
         self._best_loss = loss
         self.best_state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
+
+
+def _losses(output: LossOutput) -> torch.Tensor:
+    """Error and penalty of every replicate."""
+    return (output.extra_metrics["error"] + output.extra_metrics["penalty"]).detach()
 
 
 def n_rounds(adaptive: int, refit: bool, warm: bool) -> int:
