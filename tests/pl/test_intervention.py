@@ -178,7 +178,10 @@ def test_a_single_time_is_drawn_as_dots():
     assert {line.get_marker() for axis in sn.pl.intervention(simulation())[1:] for line in axis.lines} == {"None"}
 
 
-def test_long_titles_lie_within_the_figure(is_within):
+@pytest.mark.parametrize("genes", [None, ["g5"]], ids=["three courses", "one course"])
+@pytest.mark.parametrize("longer", ["|ENSG00000123456.7|ENST0001234", "|ENSG00000123456.7|ENST00000123456.7"])
+def test_long_titles_lie_within_the_figure(is_within, longer, genes):
+    """Also where the names beside the effects leave little room for the panels."""
     run = simulation()
-    run.effects["gene"] = [f"{gene}|ENSG00000123456.7|ENST00000123456.7" for gene in run.effects["gene"]]
-    assert is_within(sn.pl.intervention(run, return_fig=True))
+    run.effects["gene"] = [gene + longer for gene in run.effects["gene"]]
+    assert is_within(sn.pl.intervention(run, genes=genes and [gene + longer for gene in genes], return_fig=True))
