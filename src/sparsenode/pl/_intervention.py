@@ -109,7 +109,7 @@ def intervention(
             column = names.index(gene)
             axis.plot(times, baseline[row, :, column], color=palette[name], alpha=0.8, **before)
             axis.plot(times, states[row, :, column], color=palette[name], **after)
-        axis.set(xlabel="time since the start", ylabel="value (units of the data)")
+        axis.set(xlabel="time since the start", ylabel="value\n(units of the data)")
         axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [
