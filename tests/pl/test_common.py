@@ -131,14 +131,30 @@ def test_more_lineages_than_colors():
     assert len(set(colors.values())) == 10
 
 
-@pytest.mark.parametrize("n", [9, 12, 40])
-def test_many_colors_differ_in_brightness(n):
-    """So that they differ for those who see few hues, too; with relative luminance as in WCAG."""
-    rgb = np.array([to_rgb(color) for color in _common.distinct_colors(n)])
+def luminances(colors: list[str]) -> np.ndarray:
+    """Relative luminance as in WCAG."""
+    rgb = np.array([to_rgb(color) for color in colors])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+@pytest.mark.parametrize("n", [9, 12, 40])
+def test_many_colors_differ_in_brightness(n, style):
+    """So that they differ for those who see few hues, too."""
+    with plt.style.context(style):
+        luminance = luminances(_common.distinct_colors(n))
     assert (np.diff(luminance) > 0).all()
     assert luminance[-1] - luminance[0] > 0.5
+
+
+@pytest.mark.parametrize("n", [8, 9, 40])
+def test_colors_show_on_a_dark_background(n):
+    """With the contrast of 3 to 1 that WCAG asks for; black on black would hide a whole lineage."""
+    with plt.style.context("dark_background"):
+        colors = _common.distinct_colors(n)
+    assert len(set(colors)) == n
+    assert (luminances(colors) + 0.05 > 3 * 0.05).all()
 
 
 def test_main_lineages():

@@ -39,7 +39,7 @@ def test_structure():
     np.testing.assert_allclose(dots[1].get_xdata(), [-2.5, 2, -1.5, 1, -0.5], atol=1e-12)
     assert [axis.get_title() for axis in courses] == ["g5", "g4", "g3"]
     for axis, gene in zip(courses, (5, 4, 3), strict=True):
-        assert (axis.get_xlabel(), axis.get_ylabel()) == ("time since the start", "value (units of the data)")
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("time since the start", "value\n(units of the data)")
         for k in range(2):
             for line, values, style in (
                 (axis.lines[2 * k], run.unperturbed, "--"),
@@ -178,7 +178,15 @@ def test_a_single_time_is_drawn_as_dots():
     assert {line.get_marker() for axis in sn.pl.intervention(simulation())[1:] for line in axis.lines} == {"None"}
 
 
-def test_long_titles_lie_within_the_figure(is_within):
+@pytest.mark.parametrize("genes", [None, ["g5"]], ids=["three courses", "one course"])
+@pytest.mark.parametrize("longer", ["|ENSG00000123456.7|ENST0001234", "|ENSG00000123456.7|ENST00000123456.7"])
+def test_long_titles_lie_within_the_figure(is_within, longer, genes):
+    """Also where the names beside the effects leave little room for the panels."""
     run = simulation()
-    run.effects["gene"] = [f"{gene}|ENSG00000123456.7|ENST00000123456.7" for gene in run.effects["gene"]]
-    assert is_within(sn.pl.intervention(run, return_fig=True))
+    run.effects["gene"] = [gene + longer for gene in run.effects["gene"]]
+    assert is_within(sn.pl.intervention(run, genes=genes and [gene + longer for gene in genes], return_fig=True))
+
+
+@pytest.mark.usefixtures("looks_of_scanpy")
+def test_labels_in_the_letters_of_scanpy_lie_within_the_figure(is_within):
+    assert is_within(sn.pl.intervention(simulation(trajectories=tuple("abcdefgh")), return_fig=True))

@@ -101,6 +101,22 @@ def test_zero_is_shown_and_the_selected_strength_marked(seeds):
     assert axis.get_xscale() == "log"
 
 
+def test_small_errors_can_be_told_apart():
+    """As over epochs: errors of 0.001 and 0.003 are not both at the bottom of an axis that reaches to 1."""
+    adata = cells([0.01, 0.1, 1.0])
+    table = adata.uns["sparsenode"]["regularization_path"]
+    table["train_error"] = table["validation_error"] = errors = np.array([0.001, 0.003, 0.1])
+    table["validation_se"] = [0.0002, 0.002, 0.2]  # the last one reaches below zero
+    axis = sn.pl.regularization_path(adata)[0]
+    heights = axis.transAxes.inverted().transform(axis.transData.transform(np.c_[errors, errors]))[:, 1]
+    assert (np.diff(heights) > 0.1).all()
+    assert heights[0] > 0
+    axis.figure.canvas.draw()
+    shown = [float(label.get_text()) for label in axis.get_yticklabels()]
+    assert 3 <= len(shown) <= 7
+    assert 1 in shown
+
+
 def test_one_strength_is_no_path():
     with pytest.raises(ValueError, match=r"several strengths, found one, 0\.3"):
         sn.pl.regularization_path(cells([0.3, 0.3]))

@@ -226,3 +226,12 @@ def test_errors_of_frequency():
         sn.tl.to_decoupler(NETWORK, 50)
     with pytest.raises(KeyError, match="'frequency' for `min_frequency`.*n_seeds=10"):
         sn.tl.to_decoupler(NETWORK.drop(columns="frequency"), 0.5)
+
+
+def test_magnitudes_for_the_width_of_edges_reach_graphml(tmp_path):
+    """As the docstring of ``write_graphml`` says: weights of repressions are negative."""
+    network = pd.DataFrame({"source": ["a", "b"], "target": ["b", "c"], "weight": [1.0, -8.0]})
+    sn.tl.write_graphml(network.assign(magnitude=network["weight"].abs()), tmp_path / "network.graphml")
+    read = nx.read_graphml(tmp_path / "network.graphml")
+    assert [read.edges[edge]["magnitude"] for edge in (("a", "b"), ("b", "c"))] == [1.0, 8.0]
+    assert read.edges["b", "c"]["weight"] == -8.0

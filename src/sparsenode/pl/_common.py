@@ -24,7 +24,7 @@ from sparsenode.model._network import Block
 
 _Length = TypeVar("_Length", float, np.ndarray)
 
-# Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last.
+# Okabe and Ito (2008), distinguishable with colour vision deficiencies; black last, which dark backgrounds have in white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 # Room in a legend of small letters, in inches
@@ -128,10 +128,11 @@ def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names:
 
 
 def distinct_colors(n: int) -> list[str]:
-    """Colours without repetition: those of the palette, or of a colour map where there are more."""
+    """Colours without repetition that show on the background: those of the palette, or of a colour map where there are more."""
     if n <= len(PALETTE):
-        return list(PALETTE[:n])
-    return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 0.95, n))]
+        return [*PALETTE[:-1], "#FFFFFF" if on_dark() else PALETTE[-1]][:n]
+    places = np.linspace(0.3, 1, n) if on_dark() else np.linspace(0, 0.95, n)
+    return [to_hex(color) for color in colormaps["viridis"](places)]
 
 
 def on_dark() -> bool:

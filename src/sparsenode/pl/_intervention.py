@@ -16,7 +16,8 @@ from sparsenode.pl import _common
 
 _N_DEFAULT = 3
 _MAX_NAMED = 10  # trajectories beyond which colours are not named
-_SHORT = 20  # letters of a gene's name, beyond which the figure is wider
+_SHORT = 20  # letters of a gene's name, beyond which its panel is wider
+_SHORT_LABEL = 8  # and beside a bar
 _ROUNDING = 1e-5  # changes below it, relative to the gene's largest value, are none
 
 
@@ -96,7 +97,8 @@ def intervention(
     if colors and not set(colors) & set(known):  # others may be those of another simulation
         _common.check_names(list(colors), known, "colors")
     palette = dict(zip(known, _common.distinct_colors(len(known)), strict=True)) | (colors or {})
-    width = 3.2 + _common.overlong(["", *wanted], _SHORT, titles=True)
+    longer = _common.overlong(["", *(names[i] for i in top)], _SHORT_LABEL)  # the first column takes it from all panels
+    width = 3.2 + _common.overlong(["", *wanted], _SHORT, titles=True) + longer / min(4, 1 + len(wanted))
     dot = "o" if len(times) == 1 else None  # of one time there is no line
     before: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2, "marker": dot, "markerfacecolor": "none"}
     after: dict[str, Any] = {"linewidth": 2, "marker": dot}
@@ -107,7 +109,7 @@ def intervention(
             column = names.index(gene)
             axis.plot(times, baseline[row, :, column], color=palette[name], alpha=0.8, **before)
             axis.plot(times, states[row, :, column], color=palette[name], **after)
-        axis.set(xlabel="time since the start", ylabel="value (units of the data)")
+        axis.set(xlabel="time since the start", ylabel="value\n(units of the data)")
         axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [

@@ -45,8 +45,8 @@ def regularization_path(
     Returns
     -------
     List of two axes. Points are replicates, lines their means over seeds. Bars are one standard error over the held-out cells, and the
-    vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors are those of
-    :meth:`sparsenode.SparseNODE.get_regularization_path`.
+    vertical line marks the selected strength. Ticks are strengths, with numbers where there is room. Errors, on a logarithmic axis, are
+    those of :meth:`sparsenode.SparseNODE.get_regularization_path`: at 1, a constant does as well.
 
     Raises
     ------
@@ -90,6 +90,8 @@ def regularization_path(
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
     axes[0].axhline(1.0, color="0.6", linewidth=1, linestyle=":")
+    axes[0].set_yscale("log")
+    _common.log_ticks(axes[0].yaxis)
     axes[1].set_ylim(-0.02, 1.02)
     return _common.finish(figure, axes, show, return_fig)
 

@@ -36,7 +36,8 @@ def skill(
     r"""Mean squared error of the model beside the null models, one row per trajectory.
 
     To make rows comparable, errors are divided by that of the best null model of the row. Left of the line at 1 the model is better than
-    every null model, and its distance to the line is the skill, :math:`1 - \mathrm{mse} / \mathrm{best\ null}`.
+    every null model. The skill is one minus this ratio, :math:`1 - \mathrm{mse} / \mathrm{best\ null}`; the axis is logarithmic, so read it
+    in the column on the right.
 
     Do not use it on the training cells, where the smoothed null model has seen the answer.
 

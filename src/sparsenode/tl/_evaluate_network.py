@@ -39,7 +39,8 @@ def evaluate_network(
         Predicted edges: columns ``source``, ``target``, ``weight``. If an edge is listed more than once, its largest magnitude counts.
     reference
         True edges: columns ``source`` and ``target``, optionally ``weight``, whose sign is that of the regulation. The sign is unknown if
-        it is 0 or NaN, or if rows of one edge have both signs.
+        it is 0 or NaN, or if rows of one edge have both signs. Edges that are left out here and in ``network``, such as those of a prior,
+        stay candidates: free negatives, which raise all ratios.
     regulators
         Genes that may be sources. Default: all genes of the reference. Pass the ``regulators`` of the model or baseline, if it had any.
         Otherwise pairs that it can never predict are free negatives, which inflates all ratios, even those of random weights; a warning

@@ -88,9 +88,10 @@ def write_graphml(network: pd.DataFrame, path: str | PathLike[str]) -> None:
 
     Notes
     -----
-    In Cytoscape, map the edge's target arrow to the column ``sign`` and its width to ``weight``. Do not write tens of thousands of edges,
-    which nobody can read, but the strongest ones. These may be self edges, which mix decay with self-regulation; without them use
-    ``network.query("source != target").head(1000)``.
+    In Cytoscape, map the edge's target arrow to the column ``sign``. Map its width to magnitudes, which
+    ``network.assign(magnitude=network["weight"].abs())`` adds as a column: weights of repressions are negative, and ``weight`` would draw
+    the strongest of them thinnest. Do not write tens of thousands of edges, which nobody can read, but the strongest ones. These may be self
+    edges, which mix decay with self-regulation; without them use ``network.query("source != target").head(1000)``.
     """
     nx.write_graphml(to_networkx(network), path)
 
