@@ -215,6 +215,10 @@ def test_second_order_against_scipy(second_order):
     solution = solve_ivp(rhs, (0, 1.5), [0.5, 0.8, 0.3, 0.0], t_eval=times, rtol=1e-9, atol=1e-9)
     found = model.simulate(np.array([0.5, -0.1]), times, clamp={"q": 0.8}, v0=v0)
     np.testing.assert_allclose(found.perturbed[0], solution.y[:2].T, atol=2e-3)
+    named = model.simulate(
+        pd.Series([-0.1, 0.5], ["q", "p"]), times, clamp={"q": 0.8}, v0=pd.Series([-4.0, 0.3], ["q", "p"])
+    )
+    np.testing.assert_array_equal(named.perturbed, found.perturbed)
     # Without v0 it is that of the network, which the intervention does not change.
     default = model.simulate(times=[0.0, 1e-3], clamp={"q": 0.8})
     slopes = np.diff(default.perturbed - default.unperturbed, axis=1)[:, 0, 0]
