@@ -363,6 +363,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
         ({"v0": np.zeros((2, 8))}, ValueError, "first order"),
         ({"knockout": None}, TypeError, "`knockout` to be a gene or a sequence of genes"),
         ({"knockout": 0}, TypeError, "found 0"),
+        ({"knockout": {"gene1": 0.5}}, TypeError, "held at 0, found {'gene1': 0.5}.*`overexpress`, below 1.*`clamp`"),
         ({"knockout": ["gene1", 2]}, TypeError, "`knockout`"),
         ({"overexpress": (name for name in ["gene1"])}, TypeError, "`overexpress`"),
         ({"overexpress": {"gene1": "2"}}, TypeError, "numbers as values of `overexpress`"),

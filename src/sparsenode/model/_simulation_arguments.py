@@ -82,6 +82,11 @@ def check_interventions(knockout: object, overexpress: object, clamp: object) ->
         mappings["overexpress"] = overexpress
     else:
         _check_gene_names("overexpress", overexpress)
+    if isinstance(knockout, Mapping):  # its values would be lost
+        raise TypeError(
+            f"Expected `knockout` to be a gene or a sequence of genes, which are held at 0, found {knockout!r}. Pass folds of the highest value "
+            "as `overexpress`, below 1 for a knock-down, and other values as `clamp`."
+        )
     _check_gene_names("knockout", knockout)
     for name, given in mappings.items():
         if not isinstance(given, Mapping):
