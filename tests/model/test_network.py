@@ -310,7 +310,7 @@ def test_sparsity_with_regulators_only(fitted):
 
 
 def test_sparsity_with_regulators_as_text(fitted):
-    with pytest.raises(TypeError, match="sequence of genes, found the string 'gene1'"):
+    with pytest.raises(TypeError, match="list of names of genes, found 'gene1'"):
         fitted.get_sparsity(regulators="gene1")
 
 

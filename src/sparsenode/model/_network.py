@@ -374,7 +374,7 @@ class NetworkMixin(VelocityMixin):
         RuntimeError
             If the model is not trained.
         TypeError
-            If ``regulators`` is a string.
+            If ``regulators`` is no list of names.
         ValueError
             If no regulator is among the genes, the lineage, replicate or block does not exist, or ``tolerance`` is negative or not finite.
 
@@ -402,9 +402,7 @@ class NetworkMixin(VelocityMixin):
             "regulator": float(zero.all((1, 2)).mean()),
         }
         if regulators is not None:
-            if isinstance(regulators, str):
-                raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
-            names = list(regulators)
+            names = _checks.names("regulators", regulators)
             known = self.genes.isin(names)
             if not known.any():
                 raise ValueError(
