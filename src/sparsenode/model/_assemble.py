@@ -13,6 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode import _checks
 from sparsenode._input._expression import dense, expression
 from sparsenode._input._modalities import cell_annotation, modality, same_values
 from sparsenode._input._observations import read_observations
@@ -93,6 +94,7 @@ def assemble(mdata: MuData, setup: Mapping[str, Any], lineages: Sequence[str] | 
                 brought |= {} if held is None else {key: held}
         observations = read_observations(adata, **keys, lineage_names=lineages)
         if lineages is None:
+                _checks.key(mdata, argument, key)
             observations.trajectories()
     except Exception:
         for key, held in brought.items():  # what is put right in its place would differ from what was left here
