@@ -53,7 +53,11 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
     values = stored(x)
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "fiub":
-            raise TypeError(f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}.")
+            holder = place(layer).strip("`")
+            raise TypeError(
+                f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}. If it holds numbers, convert it: "
+                f"`{holder} = {holder}.astype(np.float32)`."
+            )
         require_finite(values, layer)
 
 
