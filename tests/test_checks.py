@@ -94,3 +94,31 @@ def test_positive_integers_accepts(value):
 def test_positive_integers_refuses(value):
     with pytest.raises(ValueError, match=r"`hidden` to be a sequence of positive integers such as \(100, 100\), found"):
         _checks.positive_integers("hidden", value)
+
+
+def test_choice_does_not_compare_arrays_entry_by_entry():
+    with pytest.raises(ValueError, match=r"`initial_state` to be one of \['kernel', 'first'\], found array"):
+        _checks.choice("initial_state", np.zeros(3), ("kernel", "first"))
+
+
+@pytest.mark.parametrize(
+    "values", [["a"], ("a",), {"a"}, pd.Index(["a"]), pd.Categorical(["a"]), iter(["a"])], ids=repr
+)
+def test_names_of_any_kind(values):
+    assert _checks.names("regulators", values) == ["a"]
+
+
+@pytest.mark.parametrize("values", ["a", 5, True, np.nan], ids=repr)
+def test_what_holds_no_names(values):
+    with pytest.raises(TypeError, match=f"`regulators` to be a list of names of genes, found {values!r}"):
+        _checks.names("regulators", values)
+
+
+def test_a_column_of_a_table_that_is_there_twice():
+    edges = pd.DataFrame([["a", "b", 1.0]], columns=["source", "target", "weight"])
+    twice = pd.concat([edges, edges], axis=1)
+    with pytest.raises(ValueError, match="one column 'source' in `prior`, found 2. Keep the first"):
+        _checks.columns("prior", twice, ["source", "target"])
+    with pytest.raises(ValueError, match="one column 'weight' in `prior`, found 2"):
+        _checks.weights("prior", twice)
+    _checks.columns("prior", twice.loc[:, ~twice.columns.duplicated()], ["source", "target", "weight"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import sys
@@ -285,6 +286,26 @@ def test_the_input_is_not_overwritten(path, tmp_path, quick, capsys):
 def test_output_that_cannot_be_written_is_found_before_the_fit(path, tmp_path, quick, capsys, name):
     assert _cli.main(["fit", str(path), str(tmp_path / name), "--time", "age"]) == 1
     assert f"an .h5ad file in an existing folder to write to, found '{tmp_path / name}'" in failure(capsys)
+    assert quick == {}
+
+
+def test_output_that_is_a_folder_is_found_before_the_fit(path, tmp_path, quick, capsys):
+    (tmp_path / "out.h5ad").mkdir()
+    assert _cli.main(["fit", str(path), str(tmp_path / "out.h5ad"), "--time", "age"]) == 1
+    assert f"found '{tmp_path / 'out.h5ad'}', which is a folder or read-only" in failure(capsys)
+    assert quick == {}
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_place_that_is_read_only_is_found_before_the_fit(path, tmp_path, quick, capsys, monkeypatch, exists):
+    """Told by the system, whose administrator may write everywhere."""
+    output = tmp_path / "out.h5ad"
+    place = output if exists else tmp_path
+    if exists:
+        output.touch()
+    monkeypatch.setattr(_cli.os, "access", lambda asked, mode: not (asked == place and mode == os.W_OK))
+    assert _cli.main(["fit", str(path), str(output), "--time", "age"]) == 1
+    assert f"found '{place}', which is a folder or read-only" in failure(capsys)
     assert quick == {}
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+
+if TYPE_CHECKING:
+    from mudata import MuData
 
 # What a column may hold of genes that it does not mark, in small letters
 _UNMARKED = ("", "0", "0.0", "false", "no", "n", "none", "other")
@@ -17,7 +20,7 @@ _UNMARKED = ("", "0", "0.0", "false", "no", "n", "none", "other")
 
 def choice(name: str, value: object, valid: Sequence[str]) -> None:
     """Refuse anything but the valid values."""
-    if value not in valid:
+    if not isinstance(value, str) or value not in valid:  # an array would be compared entry by entry
         raise ValueError(f"Expected `{name}` to be one of {list(valid)}, found {value!r}.")
 
 
@@ -26,6 +29,21 @@ def missing(adata: AnnData, key: str, argument: str, places: Sequence[str]) -> K
     named = " or ".join(f"`adata.{place}`" for place in places)
     shown = ", ".join(f"{[str(name) for name in getattr(adata, place)][:20]} in `adata.{place}`" for place in places)
     return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.")
+
+
+def key(data: AnnData | MuData, argument: str, value: object) -> None:
+    """Refuse a list of names where one is meant, and a name that several columns of ``.obs`` have."""
+    if not isinstance(value, Hashable):
+        raise TypeError(
+            f"Expected `{argument}` to be one name, found {value!r}. Several columns make one by `adata.obs['both'] = "
+            "adata.obs['one'].astype(str) + ' ' + adata.obs['other'].astype(str)`."
+        )
+    count = list(data.obs.columns).count(value)
+    if count > 1:
+        raise ValueError(
+            f"Expected one column {value!r} in `adata.obs` for `{argument}`, found {count}. Keep the first: "
+            "`adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]`."
+        )
 
 
 def some(items: Collection[Any], most: int = 5) -> str:
@@ -41,6 +59,13 @@ def anndata(adata: object, name: str = "adata") -> None:
             f"Expected `{name}` to be an AnnData object, found {type(adata).__name__}. Of MuData pass one modality, `mdata['rna']` for "
             "instance."
         )
+
+
+def names(name: str, values: object) -> list[Any]:
+    """The names as a list, after refusing a single one and what holds none."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"Expected `{name}` to be a list of names of genes, found {values!r}.")
+    return list(values)
 
 
 def marked(adata: AnnData, name: str) -> np.ndarray:
@@ -197,12 +222,23 @@ def single_precision() -> None:
 
 
 def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
-    """Refuse what is no table, and tables that lack columns."""
+    """Refuse what is no table, and tables that lack columns or have one of them twice."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"Expected `{name}` to be a data frame, found {type(table).__name__}.")
     absent = [column for column in needed if column not in table]
     if absent:
         raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {list(table)}.")
+    _once(name, table, needed)
+
+
+def _once(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Refuse a table with two columns of one name, as tables that were put side by side have."""
+    for column in needed:
+        count = list(table).count(column)
+        if count > 1:
+            raise ValueError(
+                f"Expected one column {column!r} in `{name}`, found {count}. Keep the first: `table.loc[:, ~table.columns.duplicated()]`."
+            )
 
 
 def genes_of_edges(name: str, table: pd.DataFrame) -> None:
@@ -218,6 +254,7 @@ def genes_of_edges(name: str, table: pd.DataFrame) -> None:
 
 def weights(name: str, table: pd.DataFrame) -> np.ndarray:
     """Weights of a table of edges, after refusing anything but numbers; they may be missing or infinite."""
+    _once(name, table, ("weight",))
     column = table["weight"]
     if column.dtype.kind in "fiu":  # the usual case, where there may be millions
         return column.to_numpy(dtype=float)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 import warnings
@@ -100,6 +101,11 @@ def _demo(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     if options.output.suffix != ".h5ad" or not options.output.parent.is_dir():
         raise ValueError(f"Expected an .h5ad file in an existing folder to write to, found '{options.output}'.")
+    place = options.output if options.output.exists() else options.output.parent
+    if options.output.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(
+            f"Expected to be allowed to write an .h5ad file, found '{place}', which is a folder or read-only. Name another."
+        )
     if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
         raise ValueError(f"Expected OUT.h5ad to be another file than IN.h5ad, found '{options.output}' for both.")
     if not options.input.is_file():

@@ -293,3 +293,16 @@ def test_chunks_of_a_layer(values, chunk):
 def test_integers_become_floats(values, chunk):
     adata = AnnData((values * 2).astype(np.int32))
     np.testing.assert_array_equal(read(adata, [0, 1, 2, 3])[0], values * 2)
+
+
+def test_expression_of_objects_and_the_fix_works(adata, refused):
+    adata.layers["mixed"] = adata.X.astype(object)
+    fix = "adata.layers['mixed'] = adata.layers['mixed'].astype(np.float32)"
+    refused(adata, TypeError, "found dtype object", f"`{fix}`", layer="mixed")
+    exec(fix, {"adata": adata, "np": np})
+    sn.SparseNODE.setup_anndata(adata, layer="mixed")
+
+
+def test_a_list_of_layers(adata, refused):
+    adata.layers["log"] = adata.X.copy()
+    refused(adata, KeyError, "`layer` to be one of ['log'], found ['log']", layer=["log"])

@@ -319,3 +319,22 @@ def test_names_under_which_results_would_meet(adata, refused):
 def test_the_name_of_the_last_row_of_scores(adata, refused):
     adata.obs["lineage"] = adata.obs["lineage"].cat.rename_categories({"myeloid": "total"})
     refused(adata, ValueError, "no lineage named 'total' in 'lineage'", lineage_key="lineage")
+
+
+@pytest.mark.parametrize("argument", ["time_key", "lineage_key", "batch_key"])
+def test_a_list_of_keys(adata, refused, argument):
+    refused(
+        adata, TypeError, f"`{argument}` to be one name, found ['lineage', 'donor']", **{argument: ["lineage", "donor"]}
+    )
+
+
+@pytest.mark.parametrize("key", ["dpt_pseudotime", "lineage", "donor"])
+def test_columns_of_one_name_and_the_fix_works(adata, refused, key):
+    """As tables have that were put side by side."""
+    adata.obs = pd.concat([adata.obs, adata.obs[[key]]], axis=1)
+    keys = {"lineage_key": "lineage", "batch_key": "donor"}
+    refused(
+        adata, ValueError, f"one column {key!r} in `adata.obs`", "found 2", "`adata.obs = adata.obs.loc[:, ~", **keys
+    )
+    adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]
+    sn.SparseNODE.setup_anndata(adata, **keys)

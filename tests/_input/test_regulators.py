@@ -171,8 +171,9 @@ FRAME = pd.DataFrame([[1.0, 2.0], [0.5, 0.0]], index=["gene0", "gene1"], columns
         (-FRAME, ValueError, "non-negative and finite, found -"),
         (FRAME / 0, ValueError, "non-negative and finite, found"),
         (FRAME.astype(str), TypeError, "numbers in `path_weights`, found text in column 'gene2'"),
+        (FRAME > 0, TypeError, "found booleans in column 'gene2': paths of weight 0 are free.*pass `1 - 0.9 "),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_wrong_path_weights(adata, weights, error, message):
     sn.SparseNODE.setup_anndata(adata)

@@ -569,3 +569,16 @@ def test_another_mudata_is_that_of_the_model_from_then_on(mdata, tmp_path, setup
     for loaded in (sn.SparseNODE.load(tmp_path / "model"), sn.SparseNODE.load(tmp_path / "model", other)):
         assert isinstance(loaded.mdata, MuData)
         np.testing.assert_array_equal(loaded.predict(), model.predict())
+
+
+@pytest.mark.parametrize("modalities", ["rna", ["rna", "atac"]], ids=str)
+def test_modalities_that_are_no_mapping(mdata, modalities):
+    with pytest.raises(
+        TypeError, match=r"`modalities` to map arguments to modalities, such as \{'layer': '\w+'\}, found"
+    ):
+        sn.SparseNODE.setup_mudata(mdata, modalities=modalities)
+
+
+def test_a_list_of_keys(mdata):
+    with pytest.raises(TypeError, match=r"`batch_key` to be one name, found \['donor'\]"):
+        sn.SparseNODE.setup_mudata(mdata, batch_key=["donor"], modalities={"layer": "rna"})

@@ -310,7 +310,7 @@ def test_sparsity_with_regulators_only(fitted):
 
 
 def test_sparsity_with_regulators_as_text(fitted):
-    with pytest.raises(TypeError, match="sequence of genes, found the string 'gene1'"):
+    with pytest.raises(TypeError, match="list of names of genes, found 'gene1'"):
         fitted.get_sparsity(regulators="gene1")
 
 
@@ -340,3 +340,15 @@ def test_the_mean_jacobian_is_that_of_the_whole_trajectory(fitted, numpy_field, 
     found = fitted.get_adjacency(name, weights="jacobian").to_numpy()
     apart = ~np.eye(n, dtype=bool)  # the decay is no part of it
     np.testing.assert_allclose(found[apart], expected[apart], atol=2e-4)
+
+
+def test_weights_that_are_passed_as_signed(fitted):
+    """The second argument is not ``weights``, and any text would count as true."""
+    with pytest.raises(TypeError, match="`signed` to be True or False, found 'jacobian'"):
+        fitted.get_adjacency("myeloid", "jacobian")
+
+
+@pytest.mark.parametrize("tolerance", [-1e-5, np.nan, "1e-5", None])
+def test_tolerances_that_are_none(fitted, tolerance):
+    with pytest.raises(ValueError, match=f"`tolerance` to be non-negative and finite, found {tolerance!r}"):
+        fitted.get_sparsity(tolerance=tolerance)

@@ -244,8 +244,10 @@ def test_zeros_of_genes_that_should_not_regulate(adata, fit):
     rest = table.drop(columns="spurious_sparsity")
     pd.testing.assert_frame_equal(rest, model.get_regularization_path().drop(columns="spurious_sparsity"))
     assert model.get_regularization_path()["spurious_sparsity"].isna().all()  # nothing was stored
-    with pytest.raises(TypeError, match="found the string 'gene1'"):
+    with pytest.raises(TypeError, match="list of names of genes, found 'gene1'"):
         model.get_regularization_path("gene1")
+    once = model.get_regularization_path(name for name in ["gene1"])
+    pd.testing.assert_frame_equal(once, model.get_regularization_path(["gene1"]))
 
 
 def test_without_regulators_no_zeros_are_spurious(adata, fit):

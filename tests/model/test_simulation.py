@@ -215,6 +215,10 @@ def test_second_order_against_scipy(second_order):
     solution = solve_ivp(rhs, (0, 1.5), [0.5, 0.8, 0.3, 0.0], t_eval=times, rtol=1e-9, atol=1e-9)
     found = model.simulate(np.array([0.5, -0.1]), times, clamp={"q": 0.8}, v0=v0)
     np.testing.assert_allclose(found.perturbed[0], solution.y[:2].T, atol=2e-3)
+    named = model.simulate(
+        pd.Series([-0.1, 0.5], ["q", "p"]), times, clamp={"q": 0.8}, v0=pd.Series([-4.0, 0.3], ["q", "p"])
+    )
+    np.testing.assert_array_equal(named.perturbed, found.perturbed)
     # Without v0 it is that of the network, which the intervention does not change.
     default = model.simulate(times=[0.0, 1e-3], clamp={"q": 0.8})
     slopes = np.diff(default.perturbed - default.unperturbed, axis=1)[:, 0, 0]
@@ -359,6 +363,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
         ({"v0": np.zeros((2, 8))}, ValueError, "first order"),
         ({"knockout": None}, TypeError, "`knockout` to be a gene or a sequence of genes"),
         ({"knockout": 0}, TypeError, "found 0"),
+        ({"knockout": {"gene1": 0.5}}, TypeError, "held at 0, found {'gene1': 0.5}.*`overexpress`, below 1.*`clamp`"),
         ({"knockout": ["gene1", 2]}, TypeError, "`knockout`"),
         ({"overexpress": (name for name in ["gene1"])}, TypeError, "`overexpress`"),
         ({"overexpress": {"gene1": "2"}}, TypeError, "numbers as values of `overexpress`"),

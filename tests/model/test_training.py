@@ -90,6 +90,13 @@ def test_settings_by_default(make_adata, monkeypatch, objective, expected):
     assert Settings.seen == expected
 
 
+def test_no_callbacks(adata):
+    """As scripts pass on that were given none."""
+    model = new(adata)
+    model.train(callbacks=None, **QUICK)
+    assert model.is_trained_
+
+
 @pytest.fixture
 def double():
     """Call it for double precision by default, as other libraries set it."""

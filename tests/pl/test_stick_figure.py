@@ -217,3 +217,9 @@ def test_frames_are_drawn_in_the_order_of_their_times(motion):
 def test_trials_that_are_numbers(motion):
     motion.obs["trial"] = motion.obs["trial"].map({"a": 1, "b": 10}).astype(int)
     assert sn.pl.stick_figure(motion, trial=10).get_xlabel() == "time (s), 10"
+
+
+def test_no_frames(motion):
+    """As of a trial whose name was mistyped in a filter."""
+    with pytest.raises(ValueError, match="frames to draw in `adata`, found none. Check the filter"):
+        sn.pl.stick_figure(motion[motion.obs["trial"] == "A"])

@@ -208,6 +208,8 @@ def test_refuses_what_it_cannot_prepare(counts):
         pp.prepare_trajectories(rna, "stem", "lineages_fwd")
     with pytest.raises(KeyError, match="'site'"):
         pp.prepare_trajectories(rna, "stem", batch_key="site")
+    with pytest.raises(TypeError, match=r"`batch_key` to be one name, found \['donor'\]"):
+        pp.prepare_trajectories(rna, "stem", batch_key=["donor"])
     with pytest.raises(ValueError, match=r"yours like \['GATA1'\]"):
         pp.prepare_trajectories(rna, "stem", keep_genes=["GATA1"])
     with pytest.raises(ValueError, match="found the str"):

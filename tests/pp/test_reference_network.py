@@ -162,6 +162,8 @@ def test_refuses_what_it_cannot_use(counts, normalised, tmp_path):
         build(counts)
     with pytest.raises(KeyError, match="`groupby`.*'leiden'"):
         build(groupby="leiden")
+    with pytest.raises(TypeError, match=r"`groupby` to be one name, found \['cell_type'\]"):
+        build(groupby=["cell_type"])
     with pytest.raises(ValueError, match=r"fewer of \['B'\]"):
         build(lineages={"b": ["stem", "B"]})
     with pytest.raises(ValueError, match="lineage 'b', found 'stem'"):

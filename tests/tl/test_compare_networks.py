@@ -82,3 +82,9 @@ def test_one_network_is_compared_with_none():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(sn.tl.compare_networks({"ours": WRONG}, REFERENCE)) == 1
+
+
+def test_regulators_that_can_be_read_once():
+    networks = {"right": RIGHT, "wrong": WRONG}
+    found = sn.tl.compare_networks(networks, REFERENCE, (name for name in "ab"))
+    pd.testing.assert_frame_equal(found, sn.tl.compare_networks(networks, REFERENCE, ["a", "b"]))

@@ -402,7 +402,7 @@ def test_values_that_are_no_names_and_numbers(name, column, values, error, messa
 
 def test_regulators_are_no_string():
     edges = table(("a", "b", 1.0), ("a", "c", -1.0))
-    with pytest.raises(TypeError, match="found the string 'a'"):
+    with pytest.raises(TypeError, match="list of names of genes, found 'a'"):
         sn.tl.evaluate_network(edges, edges, regulators="a")
 
 

@@ -199,3 +199,8 @@ def test_missing_times(adata):
     adata.obs.loc["cell3", "dpt_pseudotime"] = np.nan
     with pytest.raises(ValueError, match="1 of 120 cells missing"):
         sn.tl.shuffle_time(adata)
+
+
+def test_no_cells(adata):
+    with pytest.raises(ValueError, match="Expected cells with a pseudotime, found none. Check the filter"):
+        sn.tl.shuffle_time(adata[[]].copy())

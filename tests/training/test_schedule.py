@@ -62,3 +62,7 @@ def test_a_schedule_stops_by_itself(argument):
     model = sn.SparseNODE(adata, objective="trajectory", hidden=(4,))
     with pytest.raises(ValueError, match="`early_stopping` nor `check_val_every_n_epoch`"):
         model.train(max_epochs=1, schedule="iterative", **argument)
+
+
+def test_numpy_integers_give_epochs_that_lightning_takes():
+    assert type(IterativeSparsification(n_steps=np.int64(3), epochs_per_step=np.int64(2)).n_epochs) is int

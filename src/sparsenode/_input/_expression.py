@@ -53,7 +53,11 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
     values = stored(x)
     if isinstance(values, np.ndarray):
         if values.dtype.kind not in "fiub":
-            raise TypeError(f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}.")
+            holder = place(layer).strip("`")
+            raise TypeError(
+                f"Expected numeric expression in {place(layer)}, found dtype {values.dtype}. If it holds numbers, convert it: "
+                f"`{holder} = {holder}.astype(np.float32)`."
+            )
         require_finite(values, layer)
 
 
@@ -129,7 +133,7 @@ def expression(adata: AnnData, layer: str | None) -> Any:
         if adata.X is None:
             raise ValueError("Expected expression in `adata.X`, found none. Name a `layer`.")
         return adata.X
-    if layer not in adata.layers:
+    if not isinstance(layer, str) or layer not in adata.layers:
         names = [name for name in adata.layers if name is not None]
         wanted = f"to be one of {names}" if names else "to be left out, since `adata.layers` is empty"
         raise KeyError(f"Expected `layer` {wanted}, found {layer!r}. Without it `adata.X` is read.")

@@ -114,10 +114,12 @@ def read_observations(
     KeyError
         If a key is missing.
     TypeError
-        If pseudotime or memberships are not numeric.
+        If a key is a list, or pseudotime or memberships are not numeric.
     ValueError
-        If a value cannot be used; the message names column, count and fix.
+        If a value cannot be used, or a key names several columns; the message names column, count and fix.
     """
+    for argument, key in (("lineage_key", lineage_key), ("batch_key", batch_key)):
+        _checks.key(adata, argument, key)
     times = read_pseudotime(adata, time_key, may_be_equal=lineage_names is not None)
     table = times if isinstance(times, pd.DataFrame) else None
     if table is not None and lineage_key == time_key:

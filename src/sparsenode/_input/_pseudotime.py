@@ -20,9 +20,12 @@ def holds_table(adata: AnnData, key: str) -> bool:
     ------
     KeyError
         If there is neither.
+    TypeError
+        If the key is a list.
     ValueError
-        If there are both.
+        If there are both, or several columns of that name.
     """
+    _checks.key(adata, "time_key", key)
     places = [place for place, names in (("obs", adata.obs), ("obsm", adata.obsm)) if key in names]
     if len(places) == 2:
         raise ValueError(
@@ -46,7 +49,7 @@ def read_pseudotime(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray 
     TypeError
         If it is not numeric, or a table without names of lineages.
     ValueError
-        If it is in ``.obs`` and ``.obsm``, infinite, constant, missing in a column, or if a table has two columns of one name.
+        If there are no cells, or it is in ``.obs`` and ``.obsm``, infinite, constant, missing in a column, or if a table has two columns of one name.
     """
     return _read_table(adata, key) if holds_table(adata, key) else _read_column(adata, key, may_be_equal)
 
@@ -150,6 +153,8 @@ def _is_real(column: pd.Series) -> bool:
 
 def _read_column(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
     column = adata.obs[key]
+    if len(column) == 0:
+        raise ValueError("Expected cells with a pseudotime, found none. Check the filter that left no cells.")
     if not _is_real(column):
         shown = [str(value) for value in column.dropna().unique()[:3]]
         raise TypeError(

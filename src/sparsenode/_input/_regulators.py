@@ -57,7 +57,7 @@ def regulator_positions(
         if not mask.any():
             raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
         regulators = list(adata.var_names[mask])
-    listed = list(regulators)
+    listed = _checks.names("regulators", regulators)
     if any(isinstance(name, bool | np.bool_) for name in listed):
         raise TypeError(
             f"Expected `regulators` to be a list of names of genes, or the name of a boolean column of `adata.var`, found a mask "
@@ -135,6 +135,12 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
         text = [name for name, column in path_weights.items() if any(isinstance(value, str) for value in column)]
         if text:
             raise TypeError(f"Expected numbers in `path_weights`, found text in column {text[0]!r}.")
+        marks = [name for name, column in path_weights.items() if any(isinstance(v, bool | np.bool_) for v in column)]
+        if marks:  # those of expected edges would mean the opposite
+            raise TypeError(
+                f"Expected numbers in `path_weights`, found booleans in column {marks[0]!r}: paths of weight 0 are free. If they mark expected "
+                "edges, pass `1 - 0.9 * path_weights`."
+            )
         values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
         wrong = values[~(np.isfinite(values) & (values >= 0))]
         if len(wrong):

@@ -13,6 +13,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
+from sparsenode import _checks
 from sparsenode._input._expression import dense, expression
 from sparsenode._input._modalities import cell_annotation, modality, same_values
 from sparsenode._input._observations import read_observations
@@ -32,7 +33,7 @@ def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dic
     Raises
     ------
     TypeError
-        If the data are no MuData.
+        If the data are no MuData, or modalities no mapping.
     KeyError
         If a modality is not there.
     ValueError
@@ -40,6 +41,10 @@ def check_modalities(mdata: MuData, modalities: Mapping[str, str] | None) -> dic
     """
     if not isinstance(mdata, MuData):
         raise TypeError(f"Expected `mdata` to be a MuData object, found {type(mdata).__name__}.")
+    if modalities is not None and not isinstance(modalities, Mapping):
+        raise TypeError(
+            f"Expected `modalities` to map arguments to modalities, such as {{'layer': {next(iter(mdata.mod), 'rna')!r}}}, found {modalities!r}."
+        )
     named = {str(argument): str(name) for argument, name in (modalities or {}).items()}
     unknown = [argument for argument in named if argument not in _ARGUMENTS]
     if unknown:
@@ -89,6 +94,7 @@ def assemble(mdata: MuData, setup: Mapping[str, Any], lineages: Sequence[str] | 
     try:
         for argument, key in keys.items():
             if key is not None:
+                _checks.key(mdata, argument, key)
                 held = _bring(mdata, adata, name, setup["modalities"].get(argument), key, argument)
                 brought |= {} if held is None else {key: held}
         observations = read_observations(adata, **keys, lineage_names=lineages)

@@ -84,7 +84,7 @@ class MuDataMixin(BaseModelClass):
         KeyError
             If a modality or key does not exist.
         TypeError
-            If ``mdata`` is not a MuData.
+            If ``mdata`` is not a MuData, or ``modalities`` is no mapping.
         ValueError
             If a key has different values in the modality and in ``mdata``, two modalities do not have the same cells, ``mdata`` is a view;
             and as in :meth:`setup_anndata`.

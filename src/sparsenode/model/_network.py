@@ -110,6 +110,8 @@ class NetworkMixin(VelocityMixin):
         ------
         RuntimeError
             If the model is not trained.
+        TypeError
+            If ``signed`` is not a boolean.
         ValueError
             If the lineage or replicate does not exist, a block is asked for in first order, or ``"standardised"`` or ``"balanced"`` weights
             are asked for without transport, that is without observed displacements.
@@ -122,6 +124,7 @@ class NetworkMixin(VelocityMixin):
         """
         self._require_trained()
         self._check_block(block)
+        _checks.booleans(signed=signed)
         chosen = self._default_weights if weights is None else weights
         _checks.choice("weights", chosen, get_args(Weights))
         if chosen in _UNITLESS and not self._couples_cells:
@@ -371,9 +374,9 @@ class NetworkMixin(VelocityMixin):
         RuntimeError
             If the model is not trained.
         TypeError
-            If ``regulators`` is a string.
+            If ``regulators`` is no list of names.
         ValueError
-            If no regulator is among the genes, the lineage or replicate does not exist, or a block is asked for in first order.
+            If no regulator is among the genes, the lineage, replicate or block does not exist, or ``tolerance`` is negative or not finite.
 
         Notes
         -----
@@ -381,6 +384,7 @@ class NetworkMixin(VelocityMixin):
         """
         self._require_trained()
         self._check_block(block)
+        _checks.non_negative("tolerance", tolerance)
         chosen, fields = self._replicate(replicate), self._fields(lineage)
         matrix = self._paths(chosen)[fields].cpu().numpy() * self._edge_units(block)
         # Fields × targets × blocks × regulators
@@ -398,9 +402,7 @@ class NetworkMixin(VelocityMixin):
             "regulator": float(zero.all((1, 2)).mean()),
         }
         if regulators is not None:
-            if isinstance(regulators, str):
-                raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
-            names = list(regulators)
+            names = _checks.names("regulators", regulators)
             known = self.genes.isin(names)
             if not known.any():
                 raise ValueError(

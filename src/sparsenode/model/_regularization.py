@@ -87,7 +87,7 @@ class RegularizationMixin(ResultsMixin):
         RuntimeError
             If the model is not trained.
         TypeError
-            If ``regulators`` is a string.
+            If ``regulators`` is no list of names.
         ValueError
             If no regulator is among the genes.
 
@@ -101,6 +101,7 @@ class RegularizationMixin(ResultsMixin):
             raise RuntimeError("Expected a regularization path, found none: the training diverged.")
         table = self.regularization_path_.copy()
         if regulators is not None:
+            regulators = _checks.names("regulators", regulators)  # a generator would end with the first replicate
             table["spurious_sparsity"] = [self.get_sparsity(regulators, replicate=r)["spurious"] for r in table.index]
         table["selected"] = table.index == self.selected_
         return table

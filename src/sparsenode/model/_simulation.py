@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData
-from scipy import sparse
 
 from sparsenode import _checks
 from sparsenode.model._prediction import GRID
 from sparsenode.model._response import ResponseMixin
+from sparsenode.model._simulation_arguments import check_interventions, given_starts, given_velocities
 from sparsenode.module._solve import FIXED_STEP
 from sparsenode.objectives._hermite import hermite_basis
 
@@ -67,7 +66,7 @@ class SimulationMixin(ResponseMixin):
         knockout: str | Sequence[str] = (),
         overexpress: str | Sequence[str] | Mapping[str, float] = (),
         clamp: Mapping[str, float] | None = None,
-        v0: np.ndarray | None = None,
+        v0: np.ndarray | pd.DataFrame | pd.Series | None = None,
         lineage: str | None = None,
         replicate: int | None = None,
     ) -> Simulation:
@@ -107,8 +106,9 @@ class SimulationMixin(ResponseMixin):
         clamp
             Mapping from genes to the value at which they are held, in the units of the data.
         v0
-            Initial velocities, only in second order: in the shape of ``x0``, in units of the data per unit of pseudotime. Default: those
-            that the learned network gives at the starts, or, without ``x0``, those that a model with ``initial_velocity="observed"``
+            Initial velocities, only in second order: in the shape of ``x0``, in units of the data per unit of pseudotime. Columns of a data
+            frame and entries of a series are matched by name; the index of a data frame has to name the starts, in their order. Default:
+            those that the learned network gives at the starts, or, without ``x0``, those that a model with ``initial_velocity="observed"``
             learned. An intervention changes them only for held genes, which do not move.
         lineage
             Lineage whose field moves the starts. Required with ``x0`` if every lineage has its own field. Without ``x0`` it restricts the
@@ -150,7 +150,7 @@ class SimulationMixin(ResponseMixin):
         """
         self._require_trained()
         chosen = self._replicate(replicate)
-        _check_interventions(knockout, overexpress, clamp)
+        check_interventions(knockout, overexpress, clamp)
         off = [knockout] if isinstance(knockout, str) else list(knockout)
         held = self._held(off, overexpress, clamp or {}, chosen)
         self._warn_knockout(off)
@@ -160,7 +160,8 @@ class SimulationMixin(ResponseMixin):
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
         grid = self._simulation_times(times, lengths)
         self._warn_beyond(grid, lengths, given=x0 is not None)
-        speed = self._start_velocities(v0, starts, lineages, clocks, kept if x0 is None else None, chosen)
+        given = None if v0 is None else given_velocities(v0, self.genes, names)
+        speed = self._start_velocities(given, starts, lineages, clocks, kept if x0 is None else None, chosen)
         places = [[place] for place in lineages] if x0 is None else [self._places(lineage)] * len(starts)
         unperturbed, perturbed = self._runs(starts, speed, lineages, places, clocks, grid, held, chosen)
         self._warn_out_of_range(perturbed)
@@ -247,42 +248,9 @@ class SimulationMixin(ResponseMixin):
             return states, names, [self.module.lineages[m] for m in kept], clocks[kept]
         if lineage is None and self.module.n_fields > 1:
             raise ValueError(f"Expected a `lineage` with `x0`, found none: each of {self.lineages} has its own field.")
-        states, names = self._given_starts(x0)
+        states, names = given_starts(x0, self.genes)
         clock = np.full(len(states), 1.0 / float(self.module.time_unit))
         return states, names, [index] * len(states), clock
-
-    def _given_starts(self, x0: np.ndarray | pd.DataFrame | pd.Series) -> tuple[np.ndarray, list[str]]:
-        """Checked starts × genes, and their names, numbers where they have none."""
-        names = None
-        if isinstance(x0, pd.Series):
-            x0 = x0.to_frame("0" if x0.name is None else x0.name).T
-        if isinstance(x0, pd.DataFrame):
-            missing = [gene for gene in self.genes if gene not in x0.columns]
-            if missing:
-                raise ValueError(
-                    f"Expected all genes of the model as columns of `x0`, or names of a series, missing are {missing[:5]}. Pass "
-                    "`x0.to_numpy()` if they are in the order of `model.genes`."
-                )
-            twice = x0.columns[x0.columns.duplicated()]
-            if len(twice):
-                raise ValueError(f"Expected every gene once in `x0`, found {list(twice[:5])} more than once.")
-            repeated = x0.index[x0.index.duplicated()].unique()
-            if len(repeated):
-                raise ValueError(
-                    f"Expected unique names of starts in the index of `x0`, found {list(repeated[:5])} more than once. "
-                    "`x0.reset_index(drop=True)` numbers them."
-                )
-            names, x0 = [str(name) for name in x0.index], x0[list(self.genes)].to_numpy()
-        states = _states(x0)
-        if states.ndim != 2 or states.shape[1] != len(self.genes) or len(states) == 0:
-            raise ValueError(f"Expected `x0` to be of shape (starts, {len(self.genes)}), found shape {states.shape}.")
-        if not np.isfinite(states).all():
-            genes = [str(gene) for gene in self.genes[~np.isfinite(states).all(0)]]
-            raise ValueError(
-                f"Expected `x0` to be finite, found {int((~np.isfinite(states)).sum())} NaN or infinite values, of "
-                f"{_checks.some(genes)}."
-            )
-        return states, names or [str(row) for row in range(len(states))]
 
     def _lengths(self, kept: Sequence[int], clocks: np.ndarray | float) -> pd.Series:
         """Length of some trajectories on the clocks of the starts, the module's time per unit of pseudotime."""
@@ -327,12 +295,11 @@ class SimulationMixin(ResponseMixin):
                 return learned[[replicate]][:, own]
             everywhere = self._on_device(self._encode(starts)).expand(module.n_replicates, -1, -1)
             return module.network_velocity(everywhere, lineages)[[replicate]]
-        given = np.atleast_2d(_checks.numbers("v0", v0))
-        if given.shape != starts.shape or not np.isfinite(given).all():
+        if v0.shape != starts.shape or not np.isfinite(v0).all():
             raise ValueError(
-                f"Expected `v0` to be finite, of the shape {starts.shape} of the starts, found {given.shape}."
+                f"Expected `v0` to be finite, of the shape {starts.shape} of the starts, found {v0.shape}."
             )
-        return self._on_device(given / clocks[:, None] / self._velocity_unit)[None]
+        return self._on_device(v0 / clocks[:, None] / self._velocity_unit)[None]
 
     def _runs(
         self,
@@ -457,38 +424,3 @@ class SimulationMixin(ResponseMixin):
                 "peak": peak.ravel(),
             }
         )
-
-
-def _states(x0: object) -> np.ndarray:
-    """Starts × genes as numbers."""
-    if isinstance(x0, AnnData) or sparse.issparse(x0):
-        raise TypeError(
-            f"Expected `x0` to be a dense array or a data frame, found {type(x0).__name__}. Pass for instance "
-            "`adata[:3].to_df()`, which names starts and genes."
-        )
-    try:
-        return np.atleast_2d(np.asarray(x0, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"Expected `x0` to hold numbers, starts × genes: {error}") from error
-
-
-def _check_interventions(knockout: object, overexpress: object, clamp: object) -> None:
-    """Refuse anything but names, sequences of them, and mappings from names to numbers."""
-    mappings = {"clamp": {} if clamp is None else clamp}
-    if isinstance(overexpress, Mapping):
-        mappings["overexpress"] = overexpress
-    else:
-        _check_gene_names("overexpress", overexpress)
-    _check_gene_names("knockout", knockout)
-    for name, given in mappings.items():
-        if not isinstance(given, Mapping):
-            raise TypeError(f"Expected `{name}` to map genes to numbers, found {given!r}.")
-        wrong = {gene: value for gene, value in given.items() if not _checks.is_number(value)}
-        if wrong:
-            raise TypeError(f"Expected numbers as values of `{name}`, found {wrong}.")
-
-
-def _check_gene_names(name: str, given: object) -> None:
-    """Refuse anything but a name or a collection of names."""
-    if not isinstance(given, Collection) or not (isinstance(given, str) or all(isinstance(g, str) for g in given)):
-        raise TypeError(f"Expected `{name}` to be a gene or a sequence of genes, () for none; found {given!r}.")

@@ -375,7 +375,7 @@ def _trainer_arguments(given: dict[str, Any], validates: bool) -> dict[str, Any]
     arguments = {"early_stopping_monitor": "validation_loss"} | given
     if validates:
         arguments.setdefault("check_val_every_n_epoch", 1)
-    callbacks = arguments.get("callbacks")
+    callbacks = arguments.pop("callbacks", None)
     if callbacks is not None:  # scvi-tools appends its own
         arguments["callbacks"] = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
     return arguments

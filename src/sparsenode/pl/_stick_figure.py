@@ -80,8 +80,8 @@ def stick_figure(
     TypeError
         If ``adata`` is not an AnnData, or ``ax`` holds anything but axes of matplotlib.
     ValueError
-        If the trial is unknown, ``fitted_until`` or ``azimuth`` is not a finite number, predictions have the wrong shape, or the number of
-        axes is wrong.
+        If there are no frames, the trial is unknown, ``fitted_until`` or ``azimuth`` is not a finite number, predictions have the wrong
+        shape, or the number of axes is wrong.
 
     Examples
     --------
@@ -93,6 +93,8 @@ def stick_figure(
     for column in (trial_key, time_key):
         if column not in adata.obs:
             raise KeyError(f"Expected the column {column!r} in `adata.obs`, found {list(adata.obs)}.")
+    if adata.n_obs == 0:
+        raise ValueError("Expected frames to draw in `adata`, found none. Check the filter that left none.")
     _checks.at_least("n_frames", n_frames, 1)
     _checks.number("azimuth", azimuth)
     if fitted_until is not None:

@@ -213,6 +213,8 @@ def _check_keys(
     """Refuse keys that are not there."""
     if not isinstance(root, str):
         raise TypeError(f"Expected `root` to be the name of a cell or a cell type as a string, found {root!r}.")
+    for argument, key in (("groupby", groupby), ("batch_key", batch_key)):
+        _checks.key(adata, argument, key)
     if batch_key is not None:
         if batch_key not in adata.obs:
             raise KeyError(

@@ -158,6 +158,7 @@ def reference_network(
         _checks.share("max_pvalue", max_pvalue)
     _checks.choice("method", method, get_args(Method))
     rna, atac = modality(mdata, expression, "expression"), modality(mdata, accessibility, "accessibility")
+    _checks.key(mdata, "groupby", groupby)
     if not rna.var_names.is_unique:
         raise ValueError(
             f"Expected unique names of genes in modality {expression!r}, found repeated ones. Call `mdata[{expression!r}].var_names_make_unique()`."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from sparsenode import _checks
 from sparsenode.tl._evaluate_network import score
 
 _DECIDES = "average_precision_ratio"  # fair between sparse networks and rankings of all pairs
@@ -60,6 +61,8 @@ def compare_networks(
         )
     if not networks:
         raise ValueError("Expected networks to compare in `networks`, found none.")
+    if regulators is not None:
+        regulators = _checks.names("regulators", regulators)  # a generator would end with the first network
     rows = []
     for name, network in networks.items():  # no comprehension, whose frame is not one level in all versions of Python
         rows.append(score(f"networks[{name!r}]", network, reference, regulators))

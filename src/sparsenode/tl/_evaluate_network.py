@@ -89,14 +89,12 @@ def score(name: str, network: pd.DataFrame, reference: pd.DataFrame, regulators:
         _checks.weights("reference", reference)
     _checks.genes_of_edges(name, network)
     _checks.genes_of_edges("reference", reference)
-    if isinstance(regulators, str):
-        raise TypeError(f"Expected `regulators` to be a sequence of genes, found the string {regulators!r}.")
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
     # Before self edges are dropped: a gene that regulates only itself is a gene of the reference.
     genes = pd.unique(pd.concat([reference["source"], reference["target"]]))
     truth = reference[reference["source"] != reference["target"]]
     index = pd.Index(genes)
-    regulators = None if regulators is None else [str(gene) for gene in regulators]
+    regulators = None if regulators is None else [str(gene) for gene in _checks.names("regulators", regulators)]
     candidates = _candidates(index, regulators)
     is_true = np.isin(candidates, _codes(truth, index))
     if not is_true.any():

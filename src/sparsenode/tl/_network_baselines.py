@@ -136,7 +136,7 @@ def _genes(adata: AnnData, genes: str | Sequence[str] | None) -> pd.Index:
         if genes not in adata.var:
             raise KeyError(f"Expected `genes` to be names of genes or a column of `adata.var`, found {genes!r}.")
         return adata.var_names[_checks.marked(adata, genes)].sort_values()
-    chosen = pd.Index(list(genes)).astype(adata.var_names.dtype).unique()
+    chosen = pd.Index(_checks.names("genes", genes)).astype(adata.var_names.dtype).unique()
     unknown = chosen[~chosen.isin(adata.var_names)]
     if len(unknown):
         raise ValueError(

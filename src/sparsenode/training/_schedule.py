@@ -66,7 +66,7 @@ class IterativeSparsification:
     @property
     def n_epochs(self) -> int:
         """Epochs of all steps together."""
-        return self.n_steps * self.epochs_per_step
+        return int(self.n_steps) * int(self.epochs_per_step)  # Lightning takes no numpy integers
 
     def step(self, epoch: int, dense_epochs: int) -> int:
         """Step that an epoch belongs to.
