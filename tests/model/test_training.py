@@ -630,7 +630,9 @@ def test_half_samples_give_every_seed_other_cells(adata, fit):
     model = fit(adata, n_seeds=3, train={"half_samples": True})
     adjacencies = [model.get_adjacency(replicate=replicate) for replicate in range(3)]
     assert not any(np.allclose(adjacencies[r], adjacencies[(r + 1) % 3], rtol=0.01) for r in range(3))
-    splitter = model._prepare((model.train_indices, model.validation_indices, model.test_indices), 1, True, "trajectory")
+    splitter = model._prepare(
+        (model.train_indices, model.validation_indices, model.test_indices), 1, True, "trajectory"
+    )
     for name in ("gram", "cross", "square"):
         halves, full = splitter.batches.training[name], splitter.batches.full[name]
         assert len(halves) == 3
