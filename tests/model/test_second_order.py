@@ -40,7 +40,7 @@ def linear(times: np.ndarray, n_trials: int = 4, seed: int = 0) -> np.ndarray:
     return np.array([[(expm(system * t) @ start)[:3] for t in times] for start in starts])
 
 
-def fit_second(adata: AnnData, epochs: int = 30, train: dict | None = None, **model) -> sn.SparseNODE:
+def fit_second(adata: AnnData, epochs: int = 18, train: dict | None = None, **model) -> sn.SparseNODE:
     sn.SparseNODE.setup_anndata(adata, time_key="time", batch_key="trial")
     fitted = sn.SparseNODE(adata, order=2, **({"hidden": (8,), "n_knots": 9} | model))
     quick = {"max_epochs": epochs, "accelerator": "cpu", "enable_progress_bar": False}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparsenode.module._diverging import diverging, failing, give_up
-from sparsenode.regularizers import PathReg
+from sparsenode.regularizers import CNODE, PathReg
 
 
 @pytest.fixture
@@ -92,6 +92,24 @@ def test_those_fail_whose_error_is_beyond_a_limit_or_no_number(growing, problem,
     assert failing(module, batch, float("inf")) == []
 
 
+def test_a_replicate_fails_by_any_of_its_parameters(make_module, problem):
+    """Decay, starts and velocities too, which the others must not be blamed for."""
+    module = make_module(seeds=(0, 1, 2), order=2, skip=True, learned_start=True, own_velocities=True)
+    batch = problem.tensors(9)
+    for name, parameter in module.named_parameters():
+        before = parameter.detach().clone()
+        parameter.data.unflatten(0, (3, -1))[1] = float("nan")
+        assert failing(module, batch, float("inf")) == [1], name
+        parameter.data.copy_(before)
+
+
+def test_a_large_penalty_is_no_large_error(make_module, problem):
+    module, batch = make_module(CNODE([0.1, 1e12])), problem.tensors(9)
+    errors = module(batch)[1].extra_metrics
+    assert errors["penalty"][1] > 1e9 > errors["error"].max()
+    assert failing(module, batch, 1e9) == []
+
+
 def test_random_numbers_are_those_of_the_streams(make_module, problem):
     """A replicate fails, or not, with the gates that were drawn."""
     module = make_module(PathReg(0.1, gates="weight"), seeds=(0, 1, 2))
@@ -100,8 +118,7 @@ def test_random_numbers_are_those_of_the_streams(make_module, problem):
     module.seed_generators()
     for _ in range(5):
         states = module.generator_states()
-        errors = module(batch)[1].extra_metrics
-        errors = (errors["error"] + errors["penalty"]).detach()
+        errors = module(batch)[1].extra_metrics["error"].detach()
         after = module.generator_states()
         between = float(errors.sort().values[1:].mean())
         module.set_generator_states(states)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,16 +80,16 @@ def test_largest():
 
 def test_colors_fall_back_on_the_palette():
     adata = AnnData(obs=pd.DataFrame({"lineage": pd.Categorical(["x", "y", "y"])}, index=list("abc")))
-    setup = {"lineage_key": "lineage"}
+    colors = partial(_common.category_colors, adata, "lineage", adata.obs)
     palette = dict(zip(["y", "x"], _common.PALETTE, strict=False))
-    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
+    assert colors(["y", "x"]) == palette
     adata.uns["lineage_colors"] = ["#ff0000"]  # too few, as after a category was added
-    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
+    assert colors(["y", "x"]) == palette
     adata.uns["lineage_colors"] = np.array(["#ff0000", "#00ff00"])
-    assert _common.lineage_colors(adata, setup, ["y", "x"]) == {"y": "#00ff00", "x": "#ff0000"}
+    assert colors(["y", "x"]) == {"y": "#00ff00", "x": "#ff0000"}
     adata.uns["lineage_colors"] = ["red", "no colour"]  # scanpy, too, takes its own then
-    assert _common.lineage_colors(adata, setup, ["y", "x"]) == palette
-    assert _common.lineage_colors(adata, {}, ["all"]) == {"all": _common.PALETTE[0]}
+    assert colors(["y", "x"]) == palette
+    assert _common.category_colors(adata, None, adata.obs, ["all"]) == {"all": _common.PALETTE[0]}
 
 
 @pytest.mark.parametrize("draw", [sn.pl.trajectory, sn.pl.skill])
@@ -107,7 +108,8 @@ def test_colors_by_name():
     """scanpy takes such a dictionary as a palette, so it is found in ``uns`` too."""
     adata = AnnData(np.zeros((2, 1)), obs={"lineage": pd.Categorical(["x", "y"])})
     adata.uns["lineage_colors"] = {"y": "blue", "x": (1.0, 0.0, 0.0)}
-    assert _common.lineage_colors(adata, {"lineage_key": "lineage"}, ["x", "y"]) == {"x": "#ff0000", "y": "#0000ff"}
+    found = _common.category_colors(adata, "lineage", adata.obs, ["x", "y"])
+    assert found == {"x": "#ff0000", "y": "#0000ff"}
 
 
 def test_a_subset_keeps_its_colors():
@@ -116,18 +118,16 @@ def test_a_subset_keeps_its_colors():
     taken = _common.PALETTE[0]
     adata.uns["lineage_colors"] = ["red", taken, "blue"]
     subset = adata[adata.obs["lineage"] == "y"].copy()
-    colors = _common.lineage_colors(subset, {"lineage_key": "lineage"}, ["x", "y", "z"])
-    assert colors == {"x": _common.PALETTE[1], "y": taken.lower(), "z": _common.PALETTE[2]}
+    colors = partial(_common.category_colors, subset, "lineage", subset.obs)
+    assert colors(["x", "y", "z"]) == {"x": _common.PALETTE[1], "y": taken.lower(), "z": _common.PALETTE[2]}
     subset.uns["lineage_colors"] = {"x": "red", "y": "blue", "z": "lime"}
-    assert list(_common.lineage_colors(subset, {"lineage_key": "lineage"}, ["z", "x"]).values()) == [
-        "#00ff00",
-        "#ff0000",
-    ]
+    assert colors(["z", "x"]) == {"z": "#00ff00", "x": "#ff0000"}
 
 
 def test_more_lineages_than_colors():
     assert _common.distinct_colors(8) == list(_common.PALETTE)
-    colors = _common.lineage_colors(AnnData(np.zeros((1, 1))), {}, [f"l{i}" for i in range(10)])
+    adata = AnnData(np.zeros((1, 1)))
+    colors = _common.category_colors(adata, None, adata.obs, [f"l{i}" for i in range(10)])
     assert len(set(colors.values())) == 10
 
 

@@ -743,6 +743,20 @@ def test_others_than_the_first_are_given_up_later(make_module, fit):
         assert torch.isfinite(parameter).all()
 
 
+def test_what_was_given_up_does_not_come_back_with_an_earlier_state(make_module, fit):
+    """All diverge later in the epoch, which began before the first was given up."""
+    plan, recorder = TrainingPlan(make_module(NoRegularizer(), seeds=(0, 1, 2))), Returns(9)
+    explode = Explode(range(5, 9), replicates=[1])
+    with pytest.warns(UserWarning, match="fourth time, 1 of 3"):
+        fit(plan, max_epochs=1, steps_per_epoch=12, callbacks=[explode, recorder])
+    for (name, _), returned, start in zip(
+        plan.module.named_parameters(), recorder.returned, recorder.starts[0], strict=True
+    ):
+        assert torch.equal(returned[[0, 2]], start[[0, 2]])
+        if "weights" in name or "biases" in name:
+            assert not returned[1].any()
+
+
 def test_replicates_that_were_given_up_stay_at_zero(make_module, fit):
     plan = TrainingPlan(make_module(NoRegularizer()))
     parameters = [*plan.module.field.weights, *plan.module.field.biases]
@@ -751,6 +765,24 @@ def test_replicates_that_were_given_up_stay_at_zero(make_module, fit):
     for parameter in parameters:
         assert (parameter[1] == 0).all()
         assert (parameter[0] != 0).any()
+
+
+def test_means_are_those_of_the_replicates_that_are_not_given_up(make_module, fit, held_out):
+    """A replicate without edges would hide what the others reach, and end early stopping too soon."""
+    plan = TrainingPlan(make_module(CNODE(0.1), seeds=(0, 1, 2)))
+    plan.given_up, kept = [1], [0, 2]
+    metrics = fit(plan, callbacks=[Recorder()]).callback_metrics
+    with torch.no_grad():
+        found = plan.module.eval()(held_out)[1].extra_metrics
+    error, penalty = found["error"][kept], found["penalty"][kept]
+    assert float(metrics["validation_error"]) == pytest.approx(float(error.mean()))
+    assert float(metrics["validation_loss"]) == pytest.approx(float((error + penalty).mean()))
+    assert float(metrics["train_penalty"]) == pytest.approx(float(penalty.mean()), rel=0.1)
+    sparsity = plan.module.sparsity()
+    assert sparsity[1].tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(
+        [metrics["feature_sparsity"], metrics["weight_sparsity"]], sparsity[kept].mean(0), atol=1e-6
+    )
 
 
 # Iterative sparsification
@@ -843,6 +875,15 @@ def test_training_stops_when_all_replicates_failed_twice_in_a_row(make_module, f
     assert [row["accepted"] for row in plan.records[4:8]] == [False] * failed + [True] * (4 - failed)
     for name, value in plan.module.named_parameters():
         assert torch.equal(value[0], recorder.states[1][name][0])
+
+
+def test_a_schedule_does_not_wait_for_what_was_given_up(make_module, fit):
+    schedule = IterativeSparsification(4, 0.5, 1, max_error_increase=0.5)
+    plan = TrainingPlan(make_module(CNODE((1e-4, 2e-4))), schedule=schedule, dense_epochs=2)
+    plan.given_up = [1]
+    trainer = fit(plan, max_epochs=6, steps_per_epoch=3, callbacks=[Steps(spoil=(2, [0, 2, 3]))])
+    assert trainer.current_epoch == 4
+    assert [row["accepted"] for row in plan.records] == [True, False, True, True] + [False] * 8
 
 
 def test_a_schedule_that_diverged_leaves_no_trace_in_the_next_training(make_module, fit):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -129,9 +129,7 @@ class EvaluationMixin(PredictionMixin):
 
     def _nulls(self, cells: Cells, fitted: FittedTrajectories, forecast: bool) -> Nulls:
         """Predictions of the null models for times in one of the trajectories."""
-        nulls = self.null_models_
-        if nulls is None:
-            raise RuntimeError("Expected null models, found none. Call `train()` first.")
+        nulls = cast("NullModels", self.null_models_)  # there, as the model is trained
         if forecast:
             return nulls.forecast
         slopes = self._initial_slopes(cells) if self.module.order == 2 else None

@@ -321,7 +321,7 @@ class NetworkMixin(VelocityMixin):
         kept = [r for r in range(first, first + n_seeds) if r not in self.given_up_]
         if not kept:
             raise ValueError(
-                f"Expected a `replicate` of a strength that was not given up, found {self._replicate(replicate)}: all trajectories of its "
+                f"Expected a `replicate` of a strength that was not given up, found {self._replicate(replicate)}: all replicates of its "
                 f"strength diverged. Choose one that is not in `model.given_up_`, {self.given_up_}."
             )
         matrix = torch.stack([self._paths(r)[self._fields(lineage)] for r in kept])

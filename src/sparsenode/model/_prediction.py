@@ -90,7 +90,7 @@ class PredictionMixin(MuDataMixin):
     lineages: list[str]
     #: Replicate that methods report by default: the one with the smallest error, or the choice of :meth:`select`.
     selected_: int
-    #: Replicates that :meth:`train` gave up because their trajectories diverged; their weights are zero.
+    #: Replicates that :meth:`train` gave up because they diverged; their weights are zero.
     given_up_: list[int]
     #: Objective of the last training.
     fitted_: str | None

@@ -113,7 +113,7 @@ class RegularizationMixin(ResultsMixin):
     ) -> pd.Series:
         """Choose the strength by a rule, and of its replicates the one with the smallest error.
 
-        Replicates that were given up when trajectories were fine-tuned cannot be chosen, and do not count in means over seeds.
+        Replicates that were given up cannot be chosen, and do not count in means over seeds.
 
         Parameters
         ----------

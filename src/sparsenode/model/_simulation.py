@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -201,9 +202,7 @@ class SimulationMixin(ResponseMixin):
 
     def _warn_knockout(self, off: Sequence[str]) -> None:
         """Warn of genes whose expression lies below the zero of a knock-out, as after standardisation."""
-        if self.data_range_ is None or not off:
-            return
-        low, high = np.take(self.data_range_, self.genes.get_indexer(pd.Index(off)), axis=1)
+        low, high = cast("np.ndarray", self.data_range_)[:, self.genes.get_indexer(pd.Index(off))]
         below = low < -_MARGIN * (high - low)
         if below.any():
             lowest = {name: float(f"{value:.4g}") for name, value in zip(off, low, strict=True) if value < 0}
@@ -431,9 +430,7 @@ class SimulationMixin(ResponseMixin):
             )
 
     def _warn_out_of_range(self, states: np.ndarray) -> None:
-        if self.data_range_ is None:
-            return
-        low, high = self.data_range_
+        low, high = cast("np.ndarray", self.data_range_)
         margin = _MARGIN * (high - low)
         outside = ((states < low - margin) | (states > high + margin)).any((0, 1))
         if outside.any():

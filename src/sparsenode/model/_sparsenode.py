@@ -281,7 +281,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             "own_velocities": initial_velocity == "observed",
         }
         self.module = SparseNODEModule(**self._module_arguments)
-        self._forget_training()
+        self._set_untrained()
         self._model_summary_string = (
             f"SparseNODE with {len(self.genes)} genes, {len(self.trajectories)} trajectories of {len(self.lineages)} "
             f"lineages, {options.regularizer!r}, {self.module.n_replicates} replicates"
@@ -346,7 +346,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self.genes = pd.Index(expression["column_names"], dtype=object)
         return expression.get(CONSTANT_GENES, [])
 
-    def _forget_training(self) -> None:
+    def _set_untrained(self) -> None:
         """Attributes that training sets, as they are before it; the mixins say what they hold."""
         self.regularization_path_ = self.sparsification_ = self.pruned_ = None
         self.network_ = self.network_units_ = self.network_decay_ = self.unshrunk_ = self.network_history_ = None

@@ -152,11 +152,10 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
         Raises
         ------
         DivergenceError
-            If training diverges for the fourth time, with all replicates or one cannot tell which: the integration or the loss leaves the
-            finite numbers, or an epoch ends with a squared error of more than 1e9 times the variance. The first three times training
-            continues from an earlier state with a third of the learning rate, with a warning, and the fourth time without the replicates
-            that diverge, which are given up. After the error the model holds the best state so far; if the network fit of
-            ``objective="both"`` diverges, what it held before.
+            If all replicates diverge for the fourth time: the integration or the loss leaves the finite numbers, or an epoch ends with a
+            squared error of more than 1e9 times the variance. The first three times training continues from an earlier state with a third
+            of the learning rate, with a warning. The fourth time the replicates that diverge are given up, and the others continue. After
+            the error the model holds the best state so far; if the network fit of ``objective="both"`` diverges, what it held before.
         TypeError
             If an argument is unknown to this method, its plan and the trainer, or a switch is not a boolean.
         RuntimeError

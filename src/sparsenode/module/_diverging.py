@@ -40,23 +40,27 @@ def failing(module: SparseNODEModule, batch: dict[str, torch.Tensor], largest: f
             _, output = module(batch)
         except DivergenceError:
             return False
-        errors = (output.extra_metrics["error"] + output.extra_metrics["penalty"])[replicates]
-        return bool((errors.isfinite() & (errors <= largest)).all())
+        error, penalty = (output.extra_metrics[name][replicates] for name in ("error", "penalty"))
+        return bool(((error + penalty).isfinite() & (error <= largest)).all())
 
     return _one_by_one(module, is_sound)
 
 
 def _one_by_one(module: SparseNODEModule, is_sound: Callable[[slice], bool]) -> list[int]:
-    """Replicates that are not sound while the weights of all others are zero, if all together are not."""
+    """Replicates that are not sound while all parameters of the others are zero, if all together are not."""
     if is_sound(slice(None)):
         return []
-    kept = {name: parameter.detach().clone() for name, parameter in module.field.named_parameters()}
+    kept = [parameter.detach().clone() for parameter in module.parameters()]
     found = []
     for replicate in range(module.n_replicates):
-        give_up(module, [other for other in range(module.n_replicates) if other != replicate])
-        if not is_sound(slice(replicate, replicate + 1)):
+        own = slice(replicate, replicate + 1)
+        for parameter, value in zip(module.parameters(), kept, strict=True):
+            by_replicate = (module.n_replicates, -1)
+            parameter.zero_().unflatten(0, by_replicate)[own] = value.unflatten(0, by_replicate)[own]
+        if not is_sound(own):
             found.append(replicate)
-        module.field.load_state_dict(kept, strict=False)
+    for parameter, value in zip(module.parameters(), kept, strict=True):
+        parameter.copy_(value)
     return found
 
 

@@ -15,7 +15,7 @@ class Layout:
     Parameters
     ----------
     grid
-        Trajectory at each place of each field, shape fields × places. Unused places repeat the field's first one.
+        Trajectory at each place of each field, shape fields × places. Unused places repeat the field's first one, or that of all.
     place
         Position of each trajectory in the flattened grid.
     """
@@ -26,11 +26,10 @@ class Layout:
     @classmethod
     def of(cls, fields: Sequence[int], n_fields: int) -> Layout:
         """Layout for trajectories whose field index is given."""
-        members: list[list[int]] = [[i for i, f in enumerate(fields) if f == field] for field in range(n_fields)]
-        width = max(len(m) for m in members)
-        grid = torch.tensor([(m or [0]) + [(m or [0])[0]] * (width - max(len(m), 1)) for m in members])
-        place = torch.tensor([f * width + members[f].index(i) for i, f in enumerate(fields)])
-        return cls(grid, place)
+        rows = [[i for i, f in enumerate(fields) if f == field] or [0] for field in range(n_fields)]
+        width = max(len(row) for row in rows)
+        place = torch.tensor([f * width + rows[f].index(i) for i, f in enumerate(fields)])
+        return cls(torch.tensor([row + row[:1] * (width - len(row)) for row in rows]), place)
 
     def to(self, device: torch.device) -> Layout:
         """The same layout on another device."""

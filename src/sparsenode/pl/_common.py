@@ -114,11 +114,6 @@ def gene_positions(adata: AnnData, names: str | Sequence[str], argument: str) ->
     return adata.var_names.get_indexer(check_names(names, list(adata.var_names), argument))
 
 
-def lineage_colors(adata: AnnData, setup: dict[str, Any], lineages: Sequence[str]) -> dict[str, str]:
-    """Colour of every lineage: those of ``adata.uns`` where they fit, the palette otherwise."""
-    return category_colors(adata, setup.get("lineage_key"), adata.obs, lineages)
-
-
 def category_colors(adata: AnnData, key: str | None, table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     """Colour of every name: of categories of a column ``adata.uns[f"{key}_colors"]`` where they fit, otherwise what the palette has left."""
     chosen: dict[str, str] = {}

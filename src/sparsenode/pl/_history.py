@@ -44,7 +44,7 @@ def history(
     -------
     List of two axes, or of four: with the default objective the network is in the first column and the trajectories in the second. Errors
     are shares of the variance around the trajectory means (trajectories), of displacements (transport) or of squared slopes (collocation):
-    at 1, a constant does as well. With replicates, they are means over them.
+    at 1, a constant does as well. With replicates, they are means over those that are not given up.
 
     Raises
     ------

@@ -180,11 +180,8 @@ class _Looks:
         self.batch_key = setup.get("batch_key", "batch")
         self.batches = batches
         self.by_batch = len(lineages) == 1 and len(batches) > 1
-        self.colors = (
-            _common.category_colors(adata, self.batch_key, adata.obs, batches)
-            if self.by_batch
-            else _common.lineage_colors(adata, setup, lineages)
-        )
+        key, names = (self.batch_key, batches) if self.by_batch else (setup.get("lineage_key"), lineages)
+        self.colors = _common.category_colors(adata, key, adata.obs, names)
 
     def color(self, lineage: str, batch: str) -> str:
         """Colour of a trajectory and its cells, or of cells in several."""

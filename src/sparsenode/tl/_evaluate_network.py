@@ -107,8 +107,7 @@ def score(name: str, network: pd.DataFrame, reference: pd.DataFrame, regulators:
         raise ValueError(
             f"Expected candidate edges that are not in `reference`, found all {len(candidates)} in it: nothing can be told apart."
         )
-    _require_shared_genes(name, network, genes)
-    _warn_of_unknown_genes(name, network, genes)
+    _check_genes(name, network, genes)
     if regulators is None:
         _warn_of_targets_only(name, network, truth, index)
     weights = _strongest(network, index).reindex(candidates, fill_value=0.0).to_numpy()
@@ -150,22 +149,19 @@ def _between_genes(network: pd.DataFrame) -> pd.DataFrame:
     return network[(network["weight"] != 0) & (network["source"] != network["target"])]
 
 
-def _require_shared_genes(name: str, network: pd.DataFrame, genes: np.ndarray) -> None:
-    """Refuse edges between genes that the reference does not know, as with names in another case."""
+def _check_genes(name: str, network: pd.DataFrame, genes: np.ndarray) -> None:
+    """Refuse a network of other genes than the reference, as with names in another case; warn where most of its genes are not there."""
     named = pd.unique(pd.concat([network["source"], network["target"]]))
-    if len(named) and not np.isin(named, genes).any():
+    if len(named) == 0:
+        return
+    unknown = genes[~np.isin(genes, named)]
+    if len(unknown) == len(genes):
         raise ValueError(
             f"Expected genes of `{name}` in `reference`, none of {len(named)} is among its {len(genes)} genes. Genes of "
             f"`reference` look like {[str(gene) for gene in genes[:3]]}, those of `{name}` like "
             f"{[str(gene) for gene in named[:3]]}."
         )
-
-
-def _warn_of_unknown_genes(name: str, network: pd.DataFrame, genes: np.ndarray) -> None:
-    """Warn where most genes of the reference are in no row of the network: it cannot have predicted their pairs."""
-    named = pd.unique(pd.concat([network["source"], network["target"]]))
-    unknown = genes[~np.isin(genes, named)]
-    if len(named) and len(unknown) > _UNKNOWN * len(genes):
+    if len(unknown) > _UNKNOWN * len(genes):  # it cannot have predicted their pairs
         warnings.warn(
             f"{len(unknown)} of the {len(genes)} genes of `reference` are not in `{name}`, such as {[str(g) for g in unknown[:3]]}. If "
             "the model did not have them, leave them out: `reference[reference['source'].isin(model.genes) & "

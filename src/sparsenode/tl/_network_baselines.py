@@ -14,7 +14,7 @@ from sparsenode._input import _expression
 from sparsenode._input._regulators import regulator_positions
 from sparsenode.tl._association import partial_correlation, pearson, spearman
 from sparsenode.tl._genie3 import genie3
-from sparsenode.tl._shuffled_network import setup_arguments, shuffled_network
+from sparsenode.tl._shuffled_network import keys_of_setup, shuffled_network
 
 _DEFAULT = ("pearson", "spearman", "partial_correlation", "genie3")
 METHODS = (*_DEFAULT, "shuffled_time")
@@ -108,7 +108,7 @@ def network_baselines(
     if not _checks.is_integer(n_jobs) or n_jobs == 0:
         raise ValueError(f"Expected `n_jobs` to be a positive integer, or -1 for all processors, found {n_jobs!r}.")
     _expression.check_expression(adata, layer)
-    setup = setup_arguments(adata, layer) if "shuffled_time" in names else {}
+    setup = keys_of_setup(adata, layer) if "shuffled_time" in names else {}
     chosen = _genes(adata, genes)
     if adata.n_obs < _MIN_CELLS or len(chosen) < 2:
         raise ValueError(

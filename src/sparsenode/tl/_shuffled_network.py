@@ -12,7 +12,7 @@ from sparsenode.model import SparseNODE
 from sparsenode.tl._shuffle_time import shuffle_time
 
 
-def setup_arguments(adata: AnnData, layer: str | None) -> dict[str, Any]:
+def keys_of_setup(adata: AnnData, layer: str | None) -> dict[str, Any]:
     """Keys that the cells were set up with.
 
     Raises

@@ -69,8 +69,8 @@ class TrainingPlan(pl.LightningModule):
     Training diverges if the integration or the loss leaves the finite numbers, or an epoch ends with a squared error of more than 1e9 times
     the variance. The first three times it continues, with a warning and a third of the learning rate. It goes back to the state with the
     smallest loss among those at the start of the epochs that did not diverge. All replicates go back, as they are integrated together. The
-    fourth time, the replicates whose trajectories diverge are given up, with a warning: their weights become zero, and the others go on at
-    the full learning rate. Training stops with an error if all do, or if it cannot be told which.
+    fourth time, the replicates that diverge are given up, with a warning: their weights become zero, and the others go on at the full
+    learning rate. Training stops with an error if all do, or if it cannot be told which.
 
     References
     ----------
@@ -266,9 +266,10 @@ class TrainingPlan(pl.LightningModule):
 
     @torch.no_grad()
     def _put_back_sound(self) -> None:
-        """Put the parameters back that an epoch began with."""
+        """Put the parameters back that an epoch began with, but for what was given up later."""
         for parameter, value in zip(self.module.parameters(), self._sound_state, strict=True):
             parameter.copy_(value)
+        give_up(self.module, self.given_up)
 
     @torch.no_grad()
     def _keep_finite(self, batch: dict[str, torch.Tensor]) -> None:
@@ -300,9 +301,8 @@ class TrainingPlan(pl.LightningModule):
         found = [replicate for replicate in failed if replicate not in self.given_up]
         if not found or len(found) + len(self.given_up) == module.n_replicates:
             return False
-        self._restart(optimizer, 0)
         self.given_up = sorted([*self.given_up, *found])
-        give_up(module, found)
+        self._restart(optimizer, 0)
         self._best_loss = self._sound_loss = float("inf")  # losses with and without them are not comparable
         warn_given_up(module, found, f"In epoch {self.current_epoch}, for the fourth time,", 2)
         return True
@@ -354,15 +354,15 @@ class TrainingPlan(pl.LightningModule):
         mean = {key: torch.stack([step[key] for step in self._steps]).mean(0) for key in self._steps[0]}
         self._steps.clear()
         sparsity = self.module.sparsity()
-        feature, weight = sparsity.mean(0).tolist()
-        self._log("train", mean)
+        feature, weight = sparsity[self._kept].mean(0).tolist()
+        loss = self._log("train", mean)
         if self.schedule is not None and self.schedule.ends_step(self.current_epoch, self.dense_epochs):
             self._end_step(self.schedule, mean["error"], sparsity)
         self.log("feature_sparsity", feature, prog_bar=True)
         self.log("weight_sparsity", weight)
         data = getattr(self.trainer, "datamodule", None)
         if data is None or data.batches.validation is None:
-            self._keep_best(float((mean["error"] + mean["penalty"]).mean()))
+            self._keep_best(loss)
         elif self._validation_loss is not None:
             self._keep_best(self._validation_loss)
             self._validation_loss = None
@@ -375,6 +375,7 @@ class TrainingPlan(pl.LightningModule):
         if step == 0 or self._dense_error is None:
             self._dense_error = error
         within = error <= (1.0 + schedule.max_error_increase) * self._dense_error
+        within[self.given_up] = False
         # Errors waver after each rise of the strength: one step above the limit is not the end.
         self._failures = torch.where(within, 0, self._failures + 1)
         stopped = self._failures >= 2
@@ -410,17 +411,23 @@ class TrainingPlan(pl.LightningModule):
     def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:
         """Error of the held-out cells with deterministic gates."""
         output = self._evaluate(batch)
-        self._log("validation", output.extra_metrics)
+        self._validation_loss = self._log("validation", output.extra_metrics)
         self._validation_error = output.extra_metrics["error"]
-        self._validation_loss = float((output.extra_metrics["error"] + output.extra_metrics["penalty"]).mean())
 
-    def _log(self, stage: str, metrics: dict[str, torch.Tensor]) -> None:
-        self.log(
-            f"{stage}_loss", (metrics["error"] + metrics["penalty"]).mean(), on_epoch=True, on_step=False, batch_size=1
-        )
-        self.log(f"{stage}_error", metrics["error"].mean(), prog_bar=True, on_epoch=True, on_step=False, batch_size=1)
+    @property
+    def _kept(self) -> list[int]:
+        """Replicates that are not given up."""
+        return [replicate for replicate in range(self.module.n_replicates) if replicate not in self.given_up]
+
+    def _log(self, stage: str, metrics: dict[str, torch.Tensor]) -> float:
+        """Log means over the replicates that are not given up, and return that of the loss."""
+        error, penalty = metrics["error"][self._kept], metrics["penalty"][self._kept]
+        loss = (error + penalty).mean()
+        self.log(f"{stage}_loss", loss, on_epoch=True, on_step=False, batch_size=1)
+        self.log(f"{stage}_error", error.mean(), prog_bar=True, on_epoch=True, on_step=False, batch_size=1)
         if stage == "train":
-            self.log("train_penalty", metrics["penalty"].mean())
+            self.log("train_penalty", penalty.mean())
+        return float(loss)
 
     def _keep_best(self, loss: float) -> None:
         # Once strengths rise, losses are no longer comparable: the schedule decides.
