@@ -256,6 +256,21 @@ def test_chunks_on_disk(values, kind, tmp_path, chunk):
     adata.file.close()
 
 
+def test_columns_on_disk_are_read_once(values, tmp_path, monkeypatch):
+    """Each chunk of cells would read all of the file again."""
+    AnnData(sparse.csc_matrix(values)).write_h5ad(tmp_path / "a.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    kind, reads = type(adata.X), []
+    whole = kind.to_memory
+    monkeypatch.setattr(kind, "to_memory", lambda x: reads.append("all") or whole(x))
+    monkeypatch.setattr(kind, "__getitem__", lambda x, rows: reads.append(rows))
+    monkeypatch.setattr(_expression, "_CHUNK_VALUES", 4)
+    got, first = read(adata, [0, 1, 2, 3])
+    np.testing.assert_array_equal(got, values)
+    assert (first, reads) == (list(range(9)), ["all"])
+    adata.file.close()
+
+
 @pytest.mark.parametrize("rows", [[0], [8], [1, 2, 7], [0, 4, 5, 8], [*range(9)]], ids=str)
 @pytest.mark.parametrize("kind", [*MEMORY, *(f"{kind} on disk" for kind in DISK)])
 def test_chunks_of_some_cells(values, kind, rows, tmp_path, chunk):

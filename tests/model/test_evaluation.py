@@ -11,6 +11,7 @@ import pytest
 from anndata import AnnData
 
 import sparsenode as sn
+from sparsenode.model._data import Cells
 
 TIME = "dpt_pseudotime"
 NULLS = ["null_zero", "null_initial", "null_mean", "null_smoothed"]
@@ -245,6 +246,21 @@ def test_trajectories_without_chosen_cells_are_left_out(fitted):
     table = fitted.evaluate(indices=rows)
     assert list(table.index) == ["myeloid", "total"]
     np.testing.assert_allclose(table.iloc[0], table.iloc[1])
+
+
+def test_no_other_cells_are_read_than_those_that_are_scored(fitted, monkeypatch):
+    """Of a large file, some cells take no longer than so many."""
+    chunks, read = Cells.chunks, []
+
+    def counted(cells, rows=None):
+        for first, x in chunks(cells, rows):
+            read.append(len(x))
+            yield first, x
+
+    monkeypatch.setattr(Cells, "chunks", counted)
+    monkeypatch.setattr(type(fitted), "_warn_of_other_expression", lambda *_: None)  # reads some cells
+    fitted.evaluate(indices=[3, 50])
+    assert read == [2]
 
 
 def test_no_cells(fitted):

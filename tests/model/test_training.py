@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
+import weakref
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -609,6 +611,25 @@ def test_threads_of_torch_are_left_alone(adata, fit, monkeypatch):
     assert seen[-1] == 3
 
 
+@pytest.mark.parametrize("objective", ["trajectory", "transport", "both"])
+def test_a_trained_model_keeps_no_batches(adata, fit, monkeypatch, objective):
+    """Those of transport are twice the expression."""
+    prepare, kept = sn.SparseNODE._prepare, []
+
+    def watched(*args):
+        splitter = prepare(*args)
+        kept.extend(weakref.ref(tensor) for batch in splitter.batches if batch for tensor in batch.values())
+        return splitter
+
+    monkeypatch.setattr(sn.SparseNODE, "_prepare", watched)
+    model = fit(adata, objective=objective, train={"key_added": None})
+    gc.collect()
+    assert kept
+    assert all(tensor() is None for tensor in kept)
+    assert np.isfinite(model.trainer.callback_metrics["train_loss"])  # what users may ask the trainer for
+    model.train(max_epochs=1, steps_per_epoch=1, key_added=None, enable_progress_bar=False)  # from new ones
+
+
 # Half-samples
 
 
@@ -616,7 +637,9 @@ def test_half_samples_give_every_seed_other_cells(adata, fit):
     model = fit(adata, n_seeds=3, train={"half_samples": True})
     adjacencies = [model.get_adjacency(replicate=replicate) for replicate in range(3)]
     assert not any(np.allclose(adjacencies[r], adjacencies[(r + 1) % 3], rtol=0.01) for r in range(3))
-    splitter = model.trainer.datamodule
+    splitter = model._prepare(
+        (model.train_indices, model.validation_indices, model.test_indices), 1, True, "trajectory"
+    )
     for name in ("gram", "cross", "square"):
         halves, full = splitter.batches.training[name], splitter.batches.full[name]
         assert len(halves) == 3

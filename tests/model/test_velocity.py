@@ -39,6 +39,26 @@ def test_velocity_with_a_shared_field_and_memberships(fitted_donors, numpy_field
     np.testing.assert_allclose(model.get_velocity(replicate=replicate), clock[:, None] * slopes, atol=1e-4)
 
 
+def test_cells_are_evaluated_in_their_own_fields_only(make_adata, fit, numpy_field, monkeypatch):
+    """Some belong to one lineage, others to several: the mean over all fields is the oracle."""
+    adata = make_adata(n_obs=120, n_donors=2, seed=2)
+    table = adata.obsm["memberships"]
+    model = fit(adata, {"lineage_key": "memberships", "batch_key": "donor"}, align_batches=False)
+    assert 0 < (table > 0).to_numpy().sum() - len(table) < len(table)
+    share = table.div(table.sum(1), axis=0)[model.lineages].to_numpy()
+    x = adata.X.astype(float)
+    expected = sum(share[:, [m]] * numpy_field(model, m)(x) for m in range(len(model.lineages)))
+    evaluate, points = model.module.field.evaluate, []
+
+    def counting(states, effective):
+        points.append(states.shape[0] * states.shape[1])
+        return evaluate(states, effective)
+
+    monkeypatch.setattr(model.module.field, "evaluate", counting)
+    np.testing.assert_allclose(model.get_velocity(), expected, atol=1e-4)
+    assert sum(points) == (table > 0).to_numpy().sum()
+
+
 @pytest.mark.parametrize("initial_state", ["kernel", "learned"])
 def test_velocity_has_the_drift_of_a_skip_after_the_integration(adata, fit, quietly, initial_state):
     """The skip times the initial state of the trajectory of each cell, for the replicate that is asked for."""

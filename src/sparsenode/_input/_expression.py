@@ -212,7 +212,9 @@ def chunks(
     Index of the first cell, among all or among ``rows``, and expression of the cells × genes.
     """
     x = expression(adata, layer)
-    if isinstance(x, sparse.csc_array | sparse.csc_matrix):
+    if getattr(x, "format", None) == "csc":
+        # Every row is found by reading all columns: all are read once, then, also from a file.
+        x = x if is_in_memory(x) else x.to_memory()
         x, rows = (x if rows is None else x[rows]).tocsr(), None
     in_memory = is_in_memory(x)
     in_order = len(positions) == x.shape[1] and np.array_equal(positions, np.arange(len(positions)))

@@ -149,13 +149,14 @@ class EvaluationMixin(PredictionMixin):
         n = len(cells.lineages)
         n_cells, weight = np.zeros(n, dtype=np.int64), np.zeros(n)
         errors: dict[str, np.ndarray] = {}
-        for first, x in cells.chunks():
-            rows = slice(first, first + len(x))
+        scored = np.flatnonzero(chosen & (cells.weights > 0).any(1))
+        for first, x in cells.chunks(scored):
+            rows = scored[first : first + len(x)]
             for m in range(n):
-                members = (cells.weights[rows, m] > 0) & chosen[rows]
+                members = cells.weights[rows, m] > 0
                 if not members.any():
                     continue
-                times, w = cells.times[rows, m][members], cells.weights[rows, m][members]
+                times, w = cells.times[rows[members], m], cells.weights[rows[members], m]
                 predictions = {"mse": fitted.at(m, times), **nulls(m, times)}
                 for name, prediction in predictions.items():
                     squares = w @ np.square(x[members] - prediction).sum(1)

@@ -122,7 +122,10 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 UserWarning,
                 stacklevel=3,
             )
-        networks = {key: make() for key, make in self._networks(key_added).items()}
+        networks = {
+            key: sparse.csr_matrix(make().to_numpy()[np.ix_(order, order)].astype(np.float32))
+            for key, make in self._networks(key_added).items()
+        }
         summary = self._summary(cells, fitted, order)
         dense = {}
         if _is_small(target):
@@ -135,11 +138,9 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 stacklevel=3,
             )
         remove_results(target, key_added)
-        for key, network in networks.items():
-            target.varp[key] = sparse.csr_matrix(network.to_numpy()[np.ix_(order, order)].astype(np.float32))
-        for place, arrays in dense.items():
-            getattr(target, place).update(arrays)
         written = {"varp": networks} | dense
+        for place, arrays in written.items():
+            getattr(target, place).update(arrays)
         target.uns[key_added] = summary | {
             WRITTEN: {place: np.asarray(list(keys), dtype=str) for place, keys in written.items()}
         }

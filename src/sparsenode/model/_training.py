@@ -225,9 +225,10 @@ class TrainingMixin(PreparationMixin, RegularizationMixin):
             if fit.is_polished:
                 self._polish(splitter)
             if self._keeps_pairs:
-                self._kept_pairs = splitter.batches.full
+                self._kept_pairs = dict(splitter.batches.full)
             self.sparsification_ = pd.DataFrame(plan.records) if plan.records else steps
             self._select_best(splitter)
+            splitter.release()
             undo.pop_all()
         self.key_added_ = key_added
         if key_added is not None:

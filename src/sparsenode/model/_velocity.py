@@ -79,16 +79,22 @@ class VelocityMixin(PredictionMixin):
         effective = self._effective(replicate)
         needed, back = np.unique(wanted, return_inverse=True)
         drift = self._drift(cells, replicate)
+        fields = np.array([module.field_of(lineage) for lineage in cells.lineages])
         rates = self._units[1] * module.rate.cpu().numpy()
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
         with limited_threads(module):
             for first, x in cells.chunks(needed):
                 here = slice(first, first + len(x))
-                states = self._on_device(self._encode(x))
-                slopes = module.field.evaluate(states.expand(module.n_fields, -1, -1), effective).cpu().numpy()
+                states = self._encode(x)
                 velocity = np.zeros(x.shape)
-                for m, lineage in enumerate(cells.lineages):
-                    velocity += rate[needed[here], m, None] * (slopes[module.field_of(lineage)] + drift[m])
+                for field in range(module.n_fields):
+                    own = fields == field
+                    rate_of_own = rate[needed[here]][:, own]
+                    members = np.flatnonzero(rate_of_own.any(1))  # most cells belong to one field of many
+                    points = self._on_device(states[members])[None]
+                    slopes = module.field.evaluate(points, effective.take(slice(field, field + 1)))[0].cpu().numpy()
+                    velocity[members] += rate_of_own[members].sum(1, keepdims=True) * slopes
+                    velocity[members] += rate_of_own[members] @ drift[own]
                 result[here] = velocity * rates
         return result[back]
 

@@ -148,6 +148,12 @@ class StatisticsSplitter(pl.LightningDataModule):
         held_out = self.batches.validation
         return [] if held_out is None else _loader(_Repeated(held_out, 1))
 
+    def release(self) -> None:
+        """Empty the batches, which may be as large as the data: models keep their trainer, which refers to them."""
+        for tensors in self.batches:
+            if tensors is not None:
+                tensors.clear()
+
 
 def _loader(batches: Dataset, sampler: _Draws | None = None) -> DataLoader:
     """Loader that draws nothing from the global generator, as one without a generator of its own does."""
