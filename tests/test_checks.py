@@ -102,7 +102,9 @@ def test_choice_does_not_compare_arrays_entry_by_entry():
 
 
 @pytest.mark.parametrize(
-    "values", [["a"], ("a",), {"a"}, pd.Index(["a"]), pd.Categorical(["a"]), iter(["a"])], ids=repr
+    "values",
+    [["a"], ("a",), {"a"}, pd.Index(["a"]), pd.Categorical(["a"]), iter(["a"])],
+    ids=lambda values: type(values).__name__,
 )
 def test_names_of_any_kind(values):
     assert _checks.names("regulators", values) == ["a"]
