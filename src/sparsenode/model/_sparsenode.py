@@ -250,9 +250,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         self._seed = seed
         self._hard_prior = hard_prior
         if regulators is not None and not isinstance(regulators, str):
-            regulators = _checks.names(
-                "regulators", regulators
-            )  # saved with the model; a generator ends, and keys of a dict cannot be
+            # A list can be saved with the model; a generator ends, and keys of a dict cannot be saved.
+            regulators = _checks.names("regulators", regulators)
         self._chosen_regulators = regulators is not None
         self._regulators = regulator_positions(regulators, self.genes, self.adata, constant)
         known = path_weights if prior is None else prior_weight_matrix(prior, hard_prior, self.genes, self._regulators)
