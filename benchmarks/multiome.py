@@ -88,17 +88,16 @@ def compare(adata, reference, truth, seed: int) -> list[dict[str, object]]:
         **sn.tl.network_baselines(adata, BASELINES, regulators=reference.regulators),
     }
 
-    def ratio(network, edges) -> float:
-        return float(sn.tl.evaluate_network(network, edges, reference.regulators)["auprc_ratio"])
+    others = sorted({*truth["target"]} - {*truth["source"]})
 
-    def into_targets(table):
-        return table[~table["target"].isin(truth["source"])]
+    def ratio(network, targets=None) -> float:
+        return float(sn.tl.evaluate_network(network, truth, reference.regulators, targets=targets)["auprc_ratio"])
 
     return [
         {
             "method": name,
-            "auprc_ratio": ratio(network, truth),
-            "auprc_ratio_targets": ratio(into_targets(network), into_targets(truth)),
+            "auprc_ratio": ratio(network),
+            "auprc_ratio_targets": ratio(network, others),
         }
         for name, network in networks.items()
     ]

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from _timing import silence
-from sklearn.metrics import auc, precision_recall_curve, roc_auc_score
 
 from sparsenode import SparseNODE, tl
 from sparsenode.objectives import Transport
@@ -84,15 +83,10 @@ def truth(reference: pd.DataFrame) -> tuple[pd.MultiIndex, np.ndarray]:
 
 def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
     """Scores among all pairs of a transcription factor and a target of the reference."""
-    candidates, is_true = truth(reference)
-    weights = network.set_index(["source", "target"])["weight"].abs().reindex(candidates).fillna(0.0).to_numpy()
-    precision, recall, _ = precision_recall_curve(is_true, weights)
-    return {
-        "auprc_ratio": auc(recall, precision) / is_true.mean(),
-        "auroc": roc_auc_score(is_true, weights),
-        "n_true": int(is_true.sum()),
-        "n_candidates": len(candidates),
-    }
+    sources, targets = reference["source"].unique(), reference["target"].unique()
+    scores = tl.evaluate_network(network, reference, sources, targets=targets)
+    kinds = {"auprc_ratio": float, "auroc": float, "n_true": int, "n_candidates": int}
+    return {name: kind(scores[name]) for name, kind in kinds.items()}
 
 
 def read(folder: Path, donor: str) -> tuple[anndata.AnnData, dict[str, pd.DataFrame]]:

@@ -86,5 +86,14 @@ def test_one_network_is_compared_with_none():
 
 def test_regulators_that_can_be_read_once():
     networks = {"right": RIGHT, "wrong": WRONG}
-    found = sn.tl.compare_networks(networks, REFERENCE, (name for name in "ab"))
-    pd.testing.assert_frame_equal(found, sn.tl.compare_networks(networks, REFERENCE, ["a", "b"]))
+    found = sn.tl.compare_networks(networks, REFERENCE, (name for name in "ab"), targets=iter("bc"))
+    pd.testing.assert_frame_equal(found, sn.tl.compare_networks(networks, REFERENCE, ["a", "b"], targets=["b", "c"]))
+
+
+def test_candidates_are_those_of_each_network_alone():
+    networks, only = {"right": RIGHT, "half": HALF}, {"targets": ["b", "c"], "exclude": WRONG}
+    found = sn.tl.compare_networks(networks, REFERENCE, **only)
+    for name, network in networks.items():
+        alone = sn.tl.evaluate_network(network, REFERENCE, **only)
+        pd.testing.assert_series_equal(found.loc[name], alone, check_names=False)
+    assert (found["n_candidates"] == 3).all()  # a→b, a→c and b→c

@@ -255,6 +255,32 @@ def test_regulators_limit_the_sources():
     assert scores["epr"] == pytest.approx((1 / 2) / (2 / 4))
 
 
+def test_targets_limit_the_ends():
+    """The reference knows nothing of what regulates a: candidates are a→b, a→c, b→c and c→b."""
+    network = table(("a", "c", 1.0), ("a", "b", 0.5), ("c", "a", 2.0))
+    scores = sn.tl.evaluate_network(network, REFERENCE, targets=REFERENCE["target"].unique())
+    assert (scores["n_true"], scores["n_candidates"]) == (2, 4)
+    assert scores["precision"] == 1 / 2
+    both = sn.tl.evaluate_network(network, REFERENCE, ["a", "b"], targets=iter(["b", "c"]))
+    assert (both["n_true"], both["n_candidates"]) == (2, 3)
+
+
+def test_pairs_that_are_excluded_are_no_free_negatives():
+    """As the edges of a prior: their rows are still in the tables, but nothing is gained or lost by them."""
+    network = table(("a", "b", 0.9), ("a", "c", 0.5), ("b", "c", 0.4))
+    scores = sn.tl.evaluate_network(network, REFERENCE, exclude=table(("a", "b", 1.0), ("x", "a", 1.0)))
+    assert (scores["n_true"], scores["n_candidates"]) == (1, 5)
+    assert scores["auroc"] == pytest.approx(3 / 4)
+    assert scores["sign_accuracy"] == 0.0
+    # All pairs alike are no better than chance; with the rows left out of both tables they would be.
+    alike = table(*((s, t, 1.0) for s, t in itertools.permutations("abc", 2)))
+    chance = sn.tl.evaluate_network(alike, REFERENCE, exclude=REFERENCE[:1])
+    assert chance["average_precision_ratio"] == pytest.approx(1.0)
+    shorter, genes = alike[1:], table(("b", "c", -1.0), ("a", "a", 1.0))
+    assert tuple(alike.iloc[0, :2]) == ("a", "b")
+    assert sn.tl.evaluate_network(shorter, genes)["average_precision_ratio"] == pytest.approx(6 / 5)
+
+
 def test_unsigned_reference():
     scores = sn.tl.evaluate_network(table(("a", "b", 0.9)), REFERENCE[["source", "target"]])
     assert np.isnan(scores["sign_accuracy"])
@@ -295,17 +321,27 @@ def test_against_scikit_learn(data):
     predicted = data.draw(st.dictionaries(names, weights), "predicted")
     reference = table(*((s, t, 1.0) for s, t in true))
     known = sorted({gene for pair in true for gene in pair})
-    candidates = list(itertools.permutations(known, 2))
-    label = np.array([pair in true for pair in candidates])
+    some = st.none() | st.lists(st.sampled_from(genes), min_size=1, unique=True)
+    regulators, targets = data.draw(some, "regulators"), data.draw(some, "targets")
+    excluded = data.draw(st.lists(names, max_size=3), "excluded")
+    arguments = {"regulators": regulators, "targets": targets, "exclude": table(*((s, t, 1.0) for s, t in excluded))}
+    candidates = [
+        (source, target)
+        for source, target in itertools.permutations(known, 2)
+        if (regulators is None or source in regulators) and (targets is None or target in targets)
+    ]
+    candidates = [pair for pair in candidates if pair not in excluded]
+    label = np.array([pair in true for pair in candidates], dtype=bool)
     score = np.abs([predicted.get(pair, 0.0) for pair in candidates])
     network = table(*((s, t, w) for (s, t), w in predicted.items()))
     if label.all() or not label.any() or (predicted and not {gene for pair in predicted for gene in pair} & set(known)):
         with pytest.raises(ValueError, match="Expected"):
-            sn.tl.evaluate_network(network, reference)
+            sn.tl.evaluate_network(network, reference, **arguments)
         return
-    scores = sn.tl.evaluate_network(network, reference)
+    scores = sn.tl.evaluate_network(network, reference, **arguments)
     precision, recall, _ = precision_recall_curve(label, score)
     area = auc(recall, precision) if score.any() else label.mean()
+    assert (scores["n_true"], scores["n_candidates"]) == (label.sum(), len(label))
     assert scores["auroc"] == pytest.approx(roc_auc_score(label, score))
     assert scores["auprc"] == pytest.approx(area)
     assert scores["auprc_ratio"] == pytest.approx(area / label.mean())
@@ -400,10 +436,20 @@ def test_values_that_are_no_names_and_numbers(name, column, values, error, messa
         sn.tl.evaluate_network(**tables)
 
 
-def test_regulators_are_no_string():
+@pytest.mark.parametrize("name", ["regulators", "targets"])
+def test_regulators_and_targets_are_no_string(name):
     edges = table(("a", "b", 1.0), ("a", "c", -1.0))
-    with pytest.raises(TypeError, match="list of names of genes, found 'a'"):
-        sn.tl.evaluate_network(edges, edges, regulators="a")
+    with pytest.raises(TypeError, match=f"`{name}` to be a list of names of genes, found 'a'"):
+        sn.tl.evaluate_network(edges, edges, **{name: "a"})
+
+
+def test_excluded_pairs_are_a_table_of_both_ends():
+    with pytest.raises(TypeError, match="`exclude`"):
+        sn.tl.evaluate_network(REFERENCE, REFERENCE, exclude=["a"])
+    with pytest.raises(KeyError, match="`exclude`"):
+        sn.tl.evaluate_network(REFERENCE, REFERENCE, exclude=REFERENCE[["source"]])
+    with pytest.raises(ValueError, match="without those of `exclude`"):
+        sn.tl.evaluate_network(REFERENCE, REFERENCE, exclude=REFERENCE)
 
 
 def test_edges_of_both_signs_and_of_none_have_no_known_sign():

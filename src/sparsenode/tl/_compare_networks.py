@@ -14,7 +14,12 @@ _DECIDES = "average_precision_ratio"  # fair between sparse networks and ranking
 
 
 def compare_networks(
-    networks: Mapping[str, pd.DataFrame], reference: pd.DataFrame, regulators: Sequence[str] | None = None
+    networks: Mapping[str, pd.DataFrame],
+    reference: pd.DataFrame,
+    regulators: Sequence[str] | None = None,
+    *,
+    targets: Sequence[str] | None = None,
+    exclude: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Score networks against a reference, and warn if the first is no better than one of the others.
 
@@ -26,7 +31,7 @@ def compare_networks(
     ----------
     networks
         Predicted edges by name, each as in :func:`evaluate_network`.
-    reference, regulators
+    reference, regulators, targets, exclude
         As in :func:`evaluate_network`, the same for all networks.
 
     Returns
@@ -61,11 +66,12 @@ def compare_networks(
         )
     if not networks:
         raise ValueError("Expected networks to compare in `networks`, found none.")
-    if regulators is not None:
-        regulators = _checks.names("regulators", regulators)  # a generator would end with the first network
+    # A generator would end with the first network.
+    regulators = None if regulators is None else _checks.names("regulators", regulators)
+    targets = None if targets is None else _checks.names("targets", targets)
     rows = []
     for name, network in networks.items():  # no comprehension, whose frame is not one level in all versions of Python
-        rows.append(score(f"networks[{name!r}]", network, reference, regulators))
+        rows.append(score(f"networks[{name!r}]", network, reference, regulators, targets, exclude))
     table = pd.DataFrame(rows, index=pd.Index(networks)).astype({"n_true": int, "n_candidates": int})
     _warn_if_no_better(table[_DECIDES])
     return table

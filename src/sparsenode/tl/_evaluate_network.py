@@ -17,11 +17,16 @@ _UNKNOWN = 0.5  # share of the genes of the reference
 
 
 def evaluate_network(
-    network: pd.DataFrame, reference: pd.DataFrame, regulators: Sequence[str] | None = None
+    network: pd.DataFrame,
+    reference: pd.DataFrame,
+    regulators: Sequence[str] | None = None,
+    *,
+    targets: Sequence[str] | None = None,
+    exclude: pd.DataFrame | None = None,
 ) -> pd.Series:
     """Compare ranked edges with a reference network, with the definitions of BEELINE :cite:p:`pratapa2020benchmarking`.
 
-    Every ordered pair of two different genes of the reference is a candidate edge. Candidates are ranked by the magnitude of their
+    Every ordered pair of two different genes of the reference is a candidate edge, unless arguments say otherwise. Candidates are ranked by the magnitude of their
     predicted weight, those without a prediction last. A network that predicts none of them scores as chance. Self edges of the reference
     only contribute their genes, as in BEELINE's areas under curves (its early precision leaves out genes with no other edges). Repeated
     rows count once.
@@ -39,12 +44,17 @@ def evaluate_network(
         Predicted edges: columns ``source``, ``target``, ``weight``. If an edge is listed more than once, its largest magnitude counts.
     reference
         True edges: columns ``source`` and ``target``, optionally ``weight``, whose sign is that of the regulation. The sign is unknown if
-        it is 0 or NaN, or if rows of one edge have both signs. Edges that are left out here and in ``network``, such as those of a prior,
-        stay candidates: free negatives, which raise all ratios.
+        it is 0 or NaN, or if rows of one edge have both signs.
     regulators
         Genes that may be sources. Default: all genes of the reference. Pass the ``regulators`` of the model or baseline, if it had any.
         Otherwise pairs that it can never predict are free negatives, which inflates all ratios, even those of random weights; a warning
         says if that seems so.
+    targets
+        Genes that may be targets. Default: all genes of the reference. Pass ``reference["target"].unique()`` if the reference knows
+        nothing of the others, as one from motifs in some genes' chromatin does.
+    exclude
+        Pairs that are no candidates: columns ``source`` and ``target``, such as the edges of a prior that ``network`` was fitted with.
+        Do not drop their rows from ``network`` and ``reference`` instead: they would stay candidates, free negatives again.
 
     Returns
     -------
@@ -71,15 +81,22 @@ def evaluate_network(
     KeyError
         If a column is missing.
     TypeError
-        If an argument is not a table, weights are not numbers, or ``regulators`` is a string.
+        If an argument is not a table, weights are not numbers, or ``regulators`` or ``targets`` is no list of names.
     ValueError
         If weights are not finite, a gene has no name, all or none of the candidates are true edges, or the network has edges but shares no
         gene with the reference.
     """
-    return score("network", network, reference, regulators)
+    return score("network", network, reference, regulators, targets, exclude)
 
 
-def score(name: str, network: pd.DataFrame, reference: pd.DataFrame, regulators: Sequence[str] | None) -> pd.Series:
+def score(
+    name: str,
+    network: pd.DataFrame,
+    reference: pd.DataFrame,
+    regulators: Sequence[str] | None,
+    targets: Sequence[str] | None,
+    exclude: pd.DataFrame | None,
+) -> pd.Series:
     """Scores of a network that messages call by a name; warnings point to the caller of the caller."""
     _checks.columns(name, network, ["source", "target", "weight"])
     _checks.columns("reference", reference, ["source", "target"])
@@ -89,18 +106,26 @@ def score(name: str, network: pd.DataFrame, reference: pd.DataFrame, regulators:
         _checks.weights("reference", reference)
     _checks.genes_of_edges(name, network)
     _checks.genes_of_edges("reference", reference)
+    if exclude is not None:
+        _checks.columns("exclude", exclude, ["source", "target"])
+        exclude = exclude.astype({"source": str, "target": str})
     network, reference = (table.astype({"source": str, "target": str}) for table in (network, reference))
     # Before self edges are dropped: a gene that regulates only itself is a gene of the reference.
     genes = pd.unique(pd.concat([reference["source"], reference["target"]]))
     truth = reference[reference["source"] != reference["target"]]
     index = pd.Index(genes)
-    regulators = None if regulators is None else [str(gene) for gene in _checks.names("regulators", regulators)]
-    candidates = _candidates(index, regulators)
+    regulators, targets = (
+        None if genes_of is None else [str(gene) for gene in _checks.names(argument, genes_of)]
+        for argument, genes_of in (("regulators", regulators), ("targets", targets))
+    )
+    candidates = _candidates(index, regulators, targets)
+    if exclude is not None:
+        candidates = candidates[~np.isin(candidates, _codes(exclude, index))]
     is_true = np.isin(candidates, _codes(truth, index))
     if not is_true.any():
         raise ValueError(
             f"Expected some of {len(candidates)} candidate edges to be in `reference`, found none. Candidates are pairs of two of its "
-            f"{len(genes)} genes, the first among `regulators`: check their names."
+            f"{len(genes)} genes, the first among `regulators`, the second among `targets`, without those of `exclude`: check their names."
         )
     if is_true.all():
         raise ValueError(
@@ -136,11 +161,13 @@ def _codes(edges: pd.DataFrame, genes: pd.Index) -> np.ndarray:
     return np.where((source >= 0) & (target >= 0), source.astype(np.int64) * len(genes) + target, -1)
 
 
-def _candidates(genes: pd.Index, regulators: Sequence[str] | None) -> np.ndarray:
-    """Codes of all pairs of a regulator and another gene."""
-    sources = np.arange(len(genes)) if regulators is None else np.flatnonzero(genes.isin(regulators))
-    codes = sources[:, None] * len(genes) + np.arange(len(genes))
-    return codes[sources[:, None] != np.arange(len(genes))]
+def _candidates(genes: pd.Index, regulators: Sequence[str] | None, targets: Sequence[str] | None) -> np.ndarray:
+    """Codes of all pairs of a regulator and another gene that is a target."""
+    sources, ends = (
+        np.arange(len(genes)) if names is None else np.flatnonzero(genes.isin(names)) for names in (regulators, targets)
+    )
+    codes = sources[:, None] * len(genes) + ends
+    return codes[sources[:, None] != ends]
 
 
 def _between_genes(network: pd.DataFrame) -> pd.DataFrame:
