@@ -60,7 +60,7 @@ def read_reference(folder: Path, lineage: str, genes: pd.Index) -> pd.DataFrame:
             f"Expected genes of the donor in the reference of {lineage!r}, found none: they look like {list(genes[:3])}, "
             f"those of the reference like {list(reference['source'][:3])}. Rename them."
         )
-    is_true = truth(known)[1]
+    is_true = truth(known)
     if is_true.all() or not is_true.any():
         raise ValueError(
             f"Expected pairs of a source and another target that are in the reference of {lineage!r}, and others that are not, found "
@@ -73,12 +73,12 @@ def read_reference(folder: Path, lineage: str, genes: pd.Index) -> pd.DataFrame:
     return known
 
 
-def truth(reference: pd.DataFrame) -> tuple[pd.MultiIndex, np.ndarray]:
-    """All pairs of a transcription factor and another target of the reference, and which of them are in it."""
+def truth(reference: pd.DataFrame) -> np.ndarray:
+    """Which pairs of a transcription factor and another target of the reference are in it."""
     sources, targets = np.unique(reference["source"]), np.unique(reference["target"])
     candidates = pd.MultiIndex.from_product([sources, targets], names=["source", "target"])
     candidates = candidates[candidates.get_level_values(0) != candidates.get_level_values(1)]
-    return candidates, candidates.isin(pd.MultiIndex.from_frame(reference[["source", "target"]]))
+    return candidates.isin(pd.MultiIndex.from_frame(reference[["source", "target"]]))
 
 
 def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:

@@ -38,12 +38,7 @@ def key(data: AnnData | MuData, argument: str, value: object) -> None:
             f"Expected `{argument}` to be one name, found {value!r}. Several columns make one by `adata.obs['both'] = "
             "adata.obs['one'].astype(str) + ' ' + adata.obs['other'].astype(str)`."
         )
-    count = list(data.obs.columns).count(value)
-    if count > 1:
-        raise ValueError(
-            f"Expected one column {value!r} in `adata.obs` for `{argument}`, found {count}. Keep the first: "
-            "`adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]`."
-        )
+    _once("adata.obs", data.obs, [value])
 
 
 def some(items: Collection[Any], most: int = 5) -> str:
@@ -231,13 +226,14 @@ def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
     _once(name, table, needed)
 
 
-def _once(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
+def _once(name: str, table: pd.DataFrame, needed: Sequence[Hashable]) -> None:
     """Refuse a table with two columns of one name, as tables that were put side by side have."""
     for column in needed:
         count = list(table).count(column)
         if count > 1:
             raise ValueError(
-                f"Expected one column {column!r} in `{name}`, found {count}. Keep the first: `table.loc[:, ~table.columns.duplicated()]`."
+                f"Expected one column {column!r} in `{name}`, found {count}. Keep the first: `{name} = {name}.loc[:, "
+                f"~{name}.columns.duplicated()]`."
             )
 
 

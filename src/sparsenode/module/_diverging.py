@@ -20,55 +20,15 @@ _LARGEST = 1000.0  # states in units of the module beyond which a trajectory is 
 def give_up(module: SparseNODEModule, replicates: Sequence[int]) -> None:
     """Set all weights of some replicates to zero, so that their trajectories are finite."""
     for parameter in (*module.field.weights, *module.field.biases):
-        parameter.unflatten(0, (module.n_replicates, -1))[list(replicates)] = 0.0
+        module.split_replicates(parameter)[list(replicates)] = 0.0
 
 
 @torch.no_grad()
 def diverging(module: SparseNODEModule) -> list[int]:
     """Replicates whose trajectories leave the finite numbers, or 1000 units of the module, about as many standard deviations."""
-    return _by_themselves(module, lambda replicates: _stays_finite(module, replicates))
-
-
-@torch.no_grad()
-def failing(module: SparseNODEModule, batch: dict[str, torch.Tensor], largest: torch.Tensor) -> list[int]:
-    """Replicates whose loss of a batch is not finite, or whose error is beyond the largest of each, with the next random numbers."""
-    draws = module.generator_states()
-
-    def is_sound(replicates: list[int]) -> bool:
-        module.set_generator_states(draws)
-        try:
-            _, output = module(batch)
-        except DivergenceError:
-            return False
-        error, penalty = output.extra_metrics["error"], output.extra_metrics["penalty"]
-        return bool(((error + penalty).isfinite() & (error <= largest))[replicates].all())
-
-    return _by_themselves(module, is_sound)
-
-
-def _by_themselves(module: SparseNODEModule, is_sound: Callable[[list[int]], bool]) -> list[int]:
-    """Replicates that are not sound while all parameters of the others are zero, found by halving those that may be."""
-    kept = [parameter.detach().clone() for parameter in module.parameters()]
-    by_replicate = (module.n_replicates, -1)
-
-    def among(replicates: list[int]) -> list[int]:
-        for parameter, value in zip(module.parameters(), kept, strict=True):
-            parameter.zero_().unflatten(0, by_replicate)[replicates] = value.unflatten(0, by_replicate)[replicates]
-        if is_sound(replicates):
-            return []
-        half = len(replicates) // 2
-        return [*among(replicates[:half]), *among(replicates[half:])] if half else replicates
-
-    found = among(list(range(module.n_replicates)))
-    for parameter, value in zip(module.parameters(), kept, strict=True):
-        parameter.copy_(value)
-    return found
-
-
-def _stays_finite(module: SparseNODEModule, replicates: list[int]) -> bool:
-    """Whether all trajectories can be integrated, and those of some replicates stay within bounds."""
     knots = torch.linspace(0.0, 1.0, module.n_knots, device=module.device)
-    try:
+
+    def stay_finite() -> torch.Tensor:
         states, _ = module.trajectories(
             module.field.effective_weights(),
             module.start(),
@@ -77,9 +37,44 @@ def _stays_finite(module: SparseNODEModule, replicates: list[int]) -> bool:
             knots,
             speed=module.start_speed(),
         )
-    except DivergenceError:
-        return False
-    return bool(states[replicates].abs().max() < _LARGEST)
+        return states.flatten(1).abs().amax(1) < _LARGEST
+
+    return _unsound(module, stay_finite)
+
+
+@torch.no_grad()
+def failing(module: SparseNODEModule, batch: dict[str, torch.Tensor], largest: torch.Tensor) -> list[int]:
+    """Replicates whose loss of a batch is not finite, or whose error is beyond the largest of each, with the next random numbers."""
+    draws = module.generator_states()
+
+    def have_losses() -> torch.Tensor:
+        module.set_generator_states(draws)
+        _, output = module(batch)
+        error, penalty = output.extra_metrics["error"], output.extra_metrics["penalty"]
+        return (error + penalty).isfinite() & (error <= largest)
+
+    return _unsound(module, have_losses)
+
+
+def _unsound(module: SparseNODEModule, are_sound: Callable[[], torch.Tensor]) -> list[int]:
+    """Replicates that are not sound; where they cannot be integrated together, halves of them with all parameters of the others zero."""
+    kept = [parameter.detach().clone() for parameter in module.parameters()]
+
+    def among(replicates: list[int]) -> list[int]:
+        for parameter, value in zip(module.parameters(), kept, strict=True):
+            own = module.split_replicates(value)[replicates]
+            module.split_replicates(parameter.zero_())[replicates] = own
+        try:
+            sound = are_sound()
+        except DivergenceError:
+            half = len(replicates) // 2
+            return [*among(replicates[:half]), *among(replicates[half:])] if half else replicates
+        return [replicate for replicate in replicates if not sound[replicate]]
+
+    found = among(list(range(module.n_replicates)))
+    for parameter, value in zip(module.parameters(), kept, strict=True):
+        parameter.copy_(value)
+    return found
 
 
 def warn_given_up(module: SparseNODEModule, found: Sequence[int], when: str, stacklevel: int) -> None:

@@ -344,6 +344,10 @@ class SparseNODEModule(BaseModuleClass):
             return tensor
         return tensor.repeat(self.n_replicates // len(tensor), *[1] * (tensor.dim() - 1))
 
+    def split_replicates(self, tensor: torch.Tensor) -> torch.Tensor:
+        """View of a parameter, or of what has its shape, in which the first axis is that of the replicates."""
+        return tensor.unflatten(0, (self.n_replicates, -1))
+
     def forward(
         self, tensors: dict[str, torch.Tensor], *_: object, **__: object
     ) -> tuple[EffectiveWeights, LossOutput]:

@@ -87,4 +87,4 @@ def _calm(module: SparseNODEModule) -> None:
         if not found:
             return
         for parameter in (*module.field.weights[last:], module.field.biases[-1]):
-            parameter.unflatten(0, (module.n_replicates, -1))[found] *= 0.5
+            module.split_replicates(parameter)[found] *= 0.5

@@ -173,7 +173,7 @@ class TrainingPlan(pl.LightningModule):
         if self.refit:
             self._alive = [weight.detach() != 0 for weight in self.module.field.effective_weights().weights]
         self._keep(float("inf"))
-        self._setbacks = Setbacks(self.module)
+        self._setbacks = Setbacks(self.module)  # of what the fit begins with, on its device
         self._failures = torch.zeros(self.module.n_replicates, dtype=torch.int64, device=self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -243,14 +243,13 @@ class TrainingPlan(pl.LightningModule):
         if not torch.isfinite(output.loss):
             raise DivergenceError(f"The loss became {output.loss.item()}.")
         error = output.extra_metrics["error"].detach()
-        if (error > self._limits(at_start)).any():
+        if at_start and (error > self._limits()).any():
             raise DivergenceError(f"The squared error became {float(error.max()):.2g} times the variance.")
         return effective, output
 
-    def _limits(self, at_start: bool) -> torch.Tensor:
+    def _limits(self) -> torch.Tensor:
         """Error of every replicate beyond which it has diverged, which is judged at the start of an epoch."""
-        losses = self._setbacks.losses
-        return losses.clamp_min(_LARGEST_ERROR) if at_start else torch.full_like(losses, float("inf"))
+        return self._setbacks.losses.clamp_min(_LARGEST_ERROR)
 
     @torch.no_grad()
     def _keep_finite(self, batch: dict[str, torch.Tensor]) -> None:
@@ -270,7 +269,7 @@ class TrainingPlan(pl.LightningModule):
         """Let the replicates that diverge go on from an earlier state, or give them up; whether any is left."""
         module = self.module
         module.set_generator_states(self._draws)
-        failed = failing(module, batch, self._limits(at_start))
+        failed = failing(module, batch, self._limits() if at_start else torch.tensor(float("inf"), device=self.device))
         module.set_generator_states(self._draws)  # for the others nothing has happened
         # Together they may ask the solver for steps that none asks for alone.
         failed = [replicate for replicate in self._kept if replicate in failed] or self._kept
@@ -331,7 +330,7 @@ class TrainingPlan(pl.LightningModule):
             state = optimizer.state[weight]
             correction = (1.0 - beta ** float(state["step"])) ** 0.5
             full = state["exp_avg_sq"].sqrt().add_(eps * correction).reciprocal_().mul_(lr * correction)
-            own = full.unflatten(0, (len(shares), -1))
+            own = self.module.split_replicates(full)
             steps.append(own.mul_(shares.view(-1, *[1] * (own.dim() - 1))).flatten(0, 1))
         return steps
 
@@ -389,9 +388,8 @@ class TrainingPlan(pl.LightningModule):
         state = {key: value.detach().clone() for key, value in self.module.state_dict().items()}
         if self._accepted and self.best_state is not None:
             for name, _ in self.module.named_parameters():
-                by_replicate = (self.module.n_replicates, -1)
-                kept = self.best_state[name].unflatten(0, by_replicate)
-                state[name].unflatten(0, by_replicate)[~within] = kept[~within]
+                kept, now = (self.module.split_replicates(values[name]) for values in (self.best_state, state))
+                now[~within] = kept[~within]
         self.best_state, self._accepted = state, True
 
     def validation_step(self, batch: dict[str, torch.Tensor], _: int) -> None:

@@ -77,7 +77,7 @@ class Setbacks:
         slow = self.counts.nonzero()[:, 0].tolist()
         shares = self.shares[slow].tolist()
         for parameter, before in zip(self._module.parameters(), self._before, strict=False):
-            value, start = self._by_replicate(parameter), self._by_replicate(before)
+            value, start = (self._module.split_replicates(tensor) for tensor in (parameter, before))
             for replicate, share in zip(slow, shares, strict=True):
                 value[replicate] = torch.lerp(start[replicate], value[replicate], share)
 
@@ -86,7 +86,5 @@ class Setbacks:
         for parameter, kept in zip(self._module.parameters(), self._kept, strict=True):
             state = {} if optimizer is None else optimizer.state.get(parameter, {})
             values = [parameter, *(state[name] for name in _MOMENTS if name in state)]
-            yield from ((self._by_replicate(v), self._by_replicate(k)) for v, k in zip(values, kept, strict=False))
-
-    def _by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.unflatten(0, (self._module.n_replicates, -1))
+            split = self._module.split_replicates
+            yield from ((split(v), split(k)) for v, k in zip(values, kept, strict=False))
