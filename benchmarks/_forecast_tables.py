@@ -122,6 +122,26 @@ def motion_parts() -> Rows:
     return rows
 
 
+def other_walks() -> Rows:
+    """The recipe on walks backwards, and on unseen trials that are faster, slower, larger or smaller: mean of the seeds."""
+    table = results("paper/results/other_walks.csv").query("seed == 'mean'").set_index("part")
+    backwards = table.loc["backwards"].set_index("frame_rate")
+    skills = {
+        "all walks backwards, fitted trials beyond their frames": backwards["extrapolation_skill"],
+        "all walks backwards, unseen trial": backwards["unseen_skill"],
+    }
+    for factor, own in table.loc["faster"].groupby("factor"):
+        skills[f"unseen trial at {factor} times its speed"] = own.set_index("frame_rate")["unseen_skill"]
+    for factor, own in table.loc["larger"].query("factor != 1").groupby("factor"):
+        skills[f"moving {factor} times as far"] = own.set_index("frame_rate")["unseen_skill"]
+    rows = [["", *(f"{rate} a second" for rate in (40, 60, 120)), "above the null models in"]]
+    for name, skill in skills.items():
+        at_rates = skill.groupby(level=0)
+        cells = [f"{signed(s.mean(), 2)} ({signed(s.min(), 2)} to {signed(s.max(), 2)})" for _, s in at_rates]
+        rows.append([name, *cells, f"{(skill > 0).sum()} of {len(skill)}"])
+    return rows
+
+
 def paper_bone_marrow(protocol: str) -> Rows:
     """Skill with and without refit: median of the seeds, and mean of their trajectories."""
     table = results("paper/results/bone_marrow.csv").query("protocol == @protocol")

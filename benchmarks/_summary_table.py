@@ -48,7 +48,12 @@ def _forecasts() -> Rows:
 def _motion() -> Rows:
     folds = results("paper/results/motion.csv").query("part == 'folds' and seed == 'mean'")
     worse = folds[["extrapolation_skill", "unseen_skill"]].min(axis=1)
-    return [_skill("Skill on walks: extrapolation or an unseen trial, the worse", worse)]
+    backwards = results("paper/results/other_walks.csv").query("part == 'backwards' and seed == 'mean'")
+    return [
+        _skill("Skill on walks: extrapolation or an unseen trial, the worse", worse),
+        _skill("Skill on the same walks backwards, extrapolation", backwards["extrapolation_skill"]),
+        _skill("Skill on the same walks backwards, an unseen trial", backwards["unseen_skill"]),
+    ]
 
 
 def _interventions() -> Rows:

@@ -53,6 +53,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "second_order_noise": equations.second_order_noise,
     "motion": forecasts.motion,
     "motion_parts": forecasts.motion_parts,
+    "other_walks": forecasts.other_walks,
     "paper_bone_marrow": lambda: forecasts.paper_bone_marrow("recommended"),
     "paper_bone_marrow_scaled": lambda: forecasts.paper_bone_marrow("paper"),
     "regularization_paths": forecasts.regularization_paths,

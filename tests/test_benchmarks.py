@@ -868,3 +868,54 @@ def test_no_skill_over_a_null_model_that_is_exact(motion):
     found = sys.modules["_paper"].skills(0.1, {"persistence": 0.0, "mean": 0.2}, "unseen")
     assert found["unseen_skill"] == found["unseen_skill_persistence"] == -np.inf
     assert found["unseen_skill_mean"] == 0.5
+
+
+@pytest.fixture
+def other_walks(motion):
+    yield importlib.import_module("other_walks")
+    sys.modules.pop("other_walks", None)
+
+
+def test_walks_are_played_backwards_faster_and_larger(other_walks, recordings):
+    paths = [Path(name) for name in recordings if name.endswith("mc")]
+    about = ("other", Path(recordings[1]), tuple(paths), 60.0)
+    forwards, backwards = (kind(*about).read(3) for kind in (other_walks.Recordings, other_walks.Backwards))
+    pd.testing.assert_frame_equal(forwards.obs, backwards.obs)
+    for name in ("01", "02", "03"):
+        own = (forwards.obs["trial"] == name).to_numpy()
+        np.testing.assert_array_equal(backwards.X[own], forwards.X[own][::-1])
+    trial = forwards[(forwards.obs["trial"] == "01").to_numpy()]
+    np.testing.assert_allclose(other_walks.faster(trial, 2.0).X, trial.X[::2], atol=1e-6)
+    np.testing.assert_allclose(other_walks.faster(trial, 1.0).X, trial.X, atol=1e-6)
+    slow = other_walks.faster(trial, 0.5).X
+    assert slow.shape == trial.shape  # it ends where it has as many frames as before
+    np.testing.assert_allclose(slow[::2], trial.X[: len(slow[::2])], atol=1e-6)
+    np.testing.assert_allclose(slow[1:-1:2], (trial.X[:9] + trial.X[1:10])[: len(slow[1:-1:2])] / 2, atol=1e-6)
+    wide = other_walks.larger(trial, 1.5).X
+    np.testing.assert_allclose(wide.mean(0), trial.X.mean(0), atol=1e-5)
+    np.testing.assert_allclose(wide.std(0), 1.5 * trial.X.std(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is extrapolated, and coordinates that stay at zero
+def test_every_alteration_has_a_row(other_walks, recordings):
+    paths = [Path(name) for name in recordings if name.endswith("mc")]
+    walks = other_walks.Recordings("other", Path(recordings[1]), tuple(paths), 60.0)
+    plan = other_walks.planned(walks)
+    assert [(part, step, trial) for part, _, step, trial in plan] == [
+        (part, step, trial) for part in ("backwards", "altered") for step in (3, 2, 1) for trial in walks.trials
+    ]
+    rows = pd.DataFrame(other_walks.work("altered", walks, 3, "03", 2, 1))
+    assert rows.groupby(["part", "factor", "seed"]).size().to_dict() == {
+        (part, factor, seed): 1
+        for part in ("faster", "larger")
+        for factor in other_walks.FACTORS
+        for seed in (0, 1, "mean")
+    }
+    same = rows[rows["factor"] == 1.0].set_index(["part", "seed"])["unseen_mse"]
+    np.testing.assert_allclose(same["faster"].to_numpy(float), same["larger"].to_numpy(float), rtol=1e-4)
+    expected = pd.DataFrame(sys.modules["motion"].work("folds", walks, 3, "03", "recipe", 2, 1)).set_index("seed")
+    np.testing.assert_allclose(same["larger"].to_numpy(float), expected["unseen_mse"].to_numpy(float), rtol=1e-4)
+    assert other_walks.summary(rows.assign(seed=rows["seed"].astype(str))).count("\n") == 15
+    (backwards, *_) = other_walks.work(*plan[2], 1, 1)
+    assert (backwards["part"], backwards["held_out"]) == ("backwards", "03")
+    assert np.isfinite(backwards["extrapolation_skill"])
