@@ -13,6 +13,7 @@ from itertools import product
 
 import _boolean_cells as boolean
 import _common
+import anndata
 import beeline
 import pandas as pd
 from _timing import silence
@@ -45,9 +46,9 @@ def networks() -> dict[str, boolean.BooleanNetwork]:
     return result | {"myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0)}
 
 
-def run(name: str, network: boolean.BooleanNetwork, n_cells: int, seed: int) -> list[dict]:
+def score(name: str, network: boolean.BooleanNetwork, adata: anndata.AnnData, seed: int) -> list[dict]:
     """Rows of one data set."""
-    adata, reference = boolean.cells(network, n_cells, seed), network.edges()
+    reference = network.edges()
     makers = {
         "sparsenode": lambda: beeline.infer(adata.copy()),
         "sparsenode, shuffled": lambda: beeline.infer(beeline.shuffled(adata, seed)),
@@ -59,7 +60,7 @@ def run(name: str, network: boolean.BooleanNetwork, n_cells: int, seed: int) -> 
         found = make()
         scores = beeline.score(found, reference, time.perf_counter() - start)
         lineages = adata.obsm["lineages"].shape[1]
-        about = {"network": name, "cells": n_cells, "seed": seed, "lineages": lineages}
+        about = {"network": name, "cells": adata.n_obs, "seed": seed, "lineages": lineages}
         rows.append({**about, "method": method, **scores})
     return rows
 
@@ -75,7 +76,7 @@ def main() -> None:
     rows = []
     for name, network in list(networks().items())[: 1 if options.quick else None]:
         for n_cells, seed in product(options.cells, options.seeds):
-            rows += run(name, network, n_cells, seed)
+            rows += score(name, network, boolean.cells(network, n_cells, seed), seed)
         print(f"done: {name}", flush=True)
     table = pd.DataFrame(rows)
     shown = table.pivot_table(
