@@ -919,3 +919,47 @@ def test_every_alteration_has_a_row(other_walks, recordings):
     (backwards, *_) = other_walks.work(*plan[2], 1, 1)
     assert (backwards["part"], backwards["held_out"]) == ("backwards", "03")
     assert np.isfinite(backwards["extrapolation_skill"])
+
+
+@pytest.fixture
+def dropouts(beeline, monkeypatch):
+    module = importlib.import_module("dropouts")
+    monkeypatch.setattr(module, "silence", lambda: None)
+    yield module
+    for name in ("dropouts", "simulated_networks", "_boolean_cells"):
+        sys.modules.pop(name, None)
+
+
+def test_low_values_drop_out(dropouts):
+    x = np.random.default_rng(0).gamma(2.0, size=(4000, 3)).astype(np.float32)
+    found = dropouts.dropped(AnnData(x.copy()), 0.7, seed=1).X
+    kept = found == x
+    np.testing.assert_array_equal(found[~kept], 0.0)
+    for own, column in zip(kept.T, x.T, strict=True):
+        low = column < np.quantile(column, 0.7)
+        assert own[~low].all()
+        assert abs(own[low].mean() - 0.3) < 0.03  # of 2800: more than three standard errors
+    np.testing.assert_array_equal(dropouts.dropped(AnnData(x.copy()), 0.0, seed=1).X, x)
+
+
+def test_cells_with_dropouts_are_scored(dropouts, monkeypatch, tmp_path):
+    scored = []
+
+    def score(name, network, adata, seed):
+        scored.append((name, adata.n_obs, float((adata.X == 0).mean())))
+        return [{"network": name, "method": "sparsenode", "auprc_ratio": 1.0}]
+
+    monkeypatch.setattr(sys.modules["simulated_networks"], "score", score)
+    monkeypatch.setattr(dropouts, "N_CELLS", 50)
+    ring = {"ring": sys.modules["_boolean_cells"].cycle(4, 2.0)}
+    monkeypatch.setattr(sys.modules["simulated_networks"], "networks", lambda: ring)
+    monkeypatch.setattr(sys, "argv", ["dropouts.py", "--output", str(tmp_path), "--quantiles", "0", "0.8"])
+    dropouts.main()
+    table = pd.read_csv(tmp_path / "dropouts.csv")
+    assert table["quantile"].tolist() == [0.0, 0.8]
+    np.testing.assert_allclose(table["zeros"], [share for *_, share in scored])
+    assert [row[:2] for row in scored] == [("ring", 50)] * 2
+    assert scored[1][2] > scored[0][2] + 0.5
+    monkeypatch.setattr(sys, "argv", ["dropouts.py", "--output", str(tmp_path), "--quantiles", "50"])
+    with pytest.raises(SystemExit):
+        dropouts.main()
