@@ -57,10 +57,19 @@ def anndata(adata: object, name: str = "adata") -> None:
 
 
 def names(name: str, values: object) -> list[Any]:
-    """The names as a list, after refusing a single one and what holds none."""
+    """The names as a list, after refusing a single one, a mask, and what holds none."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"Expected `{name}` to be a list of names of genes, found {values!r}.")
-    return list(values)
+        column = f"A single gene is `[{values!r}]`; a boolean column of `adata.var` has the names `list(adata.var_names[adata.var[{values!r}]])`."
+        raise TypeError(
+            f"Expected `{name}` to be a list of names of genes, found {values!r}.{' ' + column if isinstance(values, str) else ''}"
+        )
+    listed = list(values)
+    if any(isinstance(value, bool | np.bool_) for value in listed):
+        raise TypeError(
+            f"Expected `{name}` to be a list of names of genes, found a mask of {len(listed)} values. Take its names, "
+            "`list(adata.var_names[mask])`."
+        )
+    return listed
 
 
 def marked(adata: AnnData, name: str) -> np.ndarray:
