@@ -31,7 +31,8 @@ def keys_of_setup(adata: AnnData, layer: str | None) -> dict[str, Any]:
         raise ValueError(
             f"Expected `layer` to be the one that the cells are set up with, {arguments['layer']!r}, for 'shuffled_time', found {layer!r}."
         )
-    return arguments
+    # Of a modality of MuData there are further ones; its annotations have been brought into it.
+    return {name: arguments[name] for name in ("layer", "time_key", "lineage_key", "batch_key")}
 
 
 def shuffled_network(
