@@ -128,6 +128,13 @@ def test_the_name_of_a_column_is_no_list_of_names():
         _checks.names("regulators", "is_tf")
 
 
+def test_a_matrix_of_many_genes_is_not_listed_as_a_whole():
+    matrix = pd.DataFrame(np.eye(300)).add_prefix("gene")
+    with pytest.raises(KeyError, match=r"\['source'\] not found in \['gene0'.* and more") as error:
+        _checks.columns("network", matrix, ["source"])
+    assert "gene20" not in str(error.value)
+
+
 def test_a_column_of_a_table_that_is_there_twice():
     edges = pd.DataFrame([["a", "b", 1.0]], columns=["source", "target", "weight"])
     twice = pd.concat([edges, edges], axis=1)

@@ -231,7 +231,9 @@ def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
         raise TypeError(f"Expected `{name}` to be a data frame, found {type(table).__name__}.")
     absent = [column for column in needed if column not in table]
     if absent:
-        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {list(table)}.")
+        raise KeyError(
+            f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {some(list(table), 20)}."
+        )
     _once(name, table, needed)
 
 

@@ -20,11 +20,14 @@ def keys_of_setup(adata: AnnData, layer: str | None) -> dict[str, Any]:
     ValueError
         If they were not, or with another layer.
     """
-    manager = SparseNODE._get_most_recent_anndata_manager(adata)
+    try:
+        manager = SparseNODE._get_most_recent_anndata_manager(adata)
+    except ValueError:  # a copy of cells that are set up, or read from a file of the same session
+        manager = None
     if manager is None:
         raise ValueError(
-            "Expected cells that are set up, since 'shuffled_time' needs pseudotime and lineages: call `SparseNODE.setup_anndata(adata, …)` "
-            "first, in the same session."
+            "Expected cells that are set up themselves, in the same session, since 'shuffled_time' needs pseudotime and lineages; found none, or a "
+            "copy. Call `SparseNODE.setup_anndata(adata, …)` first."
         )
     arguments = manager.registry["setup_args"]
     if arguments["layer"] != layer:
