@@ -24,11 +24,11 @@ def choice(name: str, value: object, valid: Sequence[str]) -> None:
         raise ValueError(f"Expected `{name}` to be one of {list(valid)}, found {value!r}.")
 
 
-def missing(adata: AnnData, key: str, argument: str, places: Sequence[str]) -> KeyError:
+def missing(adata: AnnData, key: str, argument: str, places: Sequence[str], advice: str = "") -> KeyError:
     """The error for a key that is in none of the places, with what is there instead."""
     named = " or ".join(f"`adata.{place}`" for place in places)
     shown = ", ".join(f"{[str(name) for name in getattr(adata, place)][:20]} in `adata.{place}`" for place in places)
-    return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.")
+    return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.{advice}")
 
 
 def key(data: AnnData | MuData, argument: str, value: object) -> None:
