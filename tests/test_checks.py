@@ -116,6 +116,25 @@ def test_what_holds_no_names(values):
         _checks.names("regulators", values)
 
 
+@pytest.mark.parametrize("mask", [[True, False], np.array([True, False]), pd.Series([True, False])], ids=type)
+def test_a_mask_holds_no_names(mask):
+    with pytest.raises(TypeError, match=r"found a mask of 2 values. Take its names, `list\(adata.var_names\[mask\]\)`"):
+        _checks.names("regulators", mask)
+
+
+def test_the_name_of_a_column_is_no_list_of_names():
+    """Where there is no AnnData to look it up; in others it is the short form."""
+    with pytest.raises(TypeError, match=r"found 'is_tf'.*`list\(adata.var_names\[adata.var\['is_tf'\]\]\)`"):
+        _checks.names("regulators", "is_tf")
+
+
+def test_a_matrix_of_many_genes_is_not_listed_as_a_whole():
+    matrix = pd.DataFrame(np.eye(300)).add_prefix("gene")
+    with pytest.raises(KeyError, match=r"\['source'\] not found in \['gene0'.* and more") as error:
+        _checks.columns("network", matrix, ["source"])
+    assert "gene20" not in str(error.value)
+
+
 def test_a_column_of_a_table_that_is_there_twice():
     edges = pd.DataFrame([["a", "b", 1.0]], columns=["source", "target", "weight"])
     twice = pd.concat([edges, edges], axis=1)

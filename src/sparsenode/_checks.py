@@ -24,11 +24,11 @@ def choice(name: str, value: object, valid: Sequence[str]) -> None:
         raise ValueError(f"Expected `{name}` to be one of {list(valid)}, found {value!r}.")
 
 
-def missing(adata: AnnData, key: str, argument: str, places: Sequence[str]) -> KeyError:
+def missing(adata: AnnData, key: str, argument: str, places: Sequence[str], advice: str = "") -> KeyError:
     """The error for a key that is in none of the places, with what is there instead."""
     named = " or ".join(f"`adata.{place}`" for place in places)
     shown = ", ".join(f"{[str(name) for name in getattr(adata, place)][:20]} in `adata.{place}`" for place in places)
-    return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.")
+    return KeyError(f"Expected `{argument}` to be in {named}, found {key!r}. Available: {shown}.{advice}")
 
 
 def key(data: AnnData | MuData, argument: str, value: object) -> None:
@@ -57,10 +57,19 @@ def anndata(adata: object, name: str = "adata") -> None:
 
 
 def names(name: str, values: object) -> list[Any]:
-    """The names as a list, after refusing a single one and what holds none."""
+    """The names as a list, after refusing a single one, a mask, and what holds none."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"Expected `{name}` to be a list of names of genes, found {values!r}.")
-    return list(values)
+        column = f"A single gene is `[{values!r}]`; a boolean column of `adata.var` has the names `list(adata.var_names[adata.var[{values!r}]])`."
+        raise TypeError(
+            f"Expected `{name}` to be a list of names of genes, found {values!r}.{' ' + column if isinstance(values, str) else ''}"
+        )
+    listed = list(values)
+    if any(isinstance(value, bool | np.bool_) for value in listed):
+        raise TypeError(
+            f"Expected `{name}` to be a list of names of genes, found a mask of {len(listed)} values. Take its names, "
+            "`list(adata.var_names[mask])`."
+        )
+    return listed
 
 
 def marked(adata: AnnData, name: str) -> np.ndarray:
@@ -222,7 +231,9 @@ def columns(name: str, table: pd.DataFrame, needed: Sequence[str]) -> None:
         raise TypeError(f"Expected `{name}` to be a data frame, found {type(table).__name__}.")
     absent = [column for column in needed if column not in table]
     if absent:
-        raise KeyError(f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {list(table)}.")
+        raise KeyError(
+            f"Expected the columns {list(needed)} in `{name}`, {absent} not found in {some(list(table), 20)}."
+        )
     _once(name, table, needed)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -338,3 +340,29 @@ def test_columns_of_one_name_and_the_fix_works(adata, refused, key):
     )
     adata.obs = adata.obs.loc[:, ~adata.obs.columns.duplicated()]
     sn.SparseNODE.setup_anndata(adata, **keys)
+
+
+def test_warns_of_cell_types_that_follow_each_other(make_adata):
+    """Strays do not hide it, and it is the same for a table."""
+    adata = make_adata(n_obs=200, n_donors=2)
+    order = adata.obs["dpt_pseudotime"].rank(pct=True)
+    stage = np.where(order < 0.4, "stem", np.where(order < 0.7, "early", "late"))
+    stage[np.flatnonzero(stage == "late")[:2]] = "stem"
+    adata.obs["cell_type"] = pd.Categorical(stage)
+    adata.obsm["stages"] = pd.get_dummies(adata.obs["cell_type"])
+    for key in ("cell_type", "stages"):
+        with pytest.warns(
+            UserWarning, match="The lineage 'late' begins where 'stem' has ended. If these are cell types"
+        ):
+            sn.SparseNODE.setup_anndata(adata, lineage_key=key, batch_key="donor")
+
+
+@pytest.mark.parametrize("key", ["lineage", "memberships"])
+def test_lineages_of_unequal_length_are_no_stages(make_adata, key):
+    adata = make_adata(n_obs=200, n_donors=2)
+    short = (adata.obs["lineage"] == "myeloid").to_numpy()
+    times = adata.obs["dpt_pseudotime"]
+    adata.obs["dpt_pseudotime"] = np.where(short, times.min() + 0.1 * (times - times.min()), times)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sn.SparseNODE.setup_anndata(adata, lineage_key=key, batch_key="donor")

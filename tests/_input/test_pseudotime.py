@@ -30,7 +30,8 @@ def table(adata) -> pd.DataFrame:
 def test_missing_pseudotime_names_argument_and_columns(adata, refused):
     del adata.obs[TIME]
     parts = ("`adata.obs` or `adata.obsm`", TIME, "'lineage'", "'donor'", "['memberships'] in `adata.obsm`")
-    refused(adata, KeyError, "`time_key`", *parts)
+    refused(adata, KeyError, "`time_key`", *parts, "If you have none yet, `sn.pp.prepare_trajectories`")
+    assert "none yet" not in refused(adata, KeyError, "found 'age'", time_key="age")  # misspelt rather than missing
 
 
 @pytest.mark.parametrize("dtype", ["str", "category", "bool"])

@@ -125,6 +125,23 @@ def test_save_and_load(mdata, setup, tmp_path):
     assert "sparsenode_trajectory" in loaded.mdata["rna"].obsm
 
 
+def test_a_model_of_mudata_is_not_loaded_with_anndata(mdata, tmp_path):
+    train(mdata).save(tmp_path / "model")
+    with pytest.raises(TypeError, match=r"`adata` to be a MuData object, .* found AnnData. Pass .*`MuData\({"):
+        sn.SparseNODE.load(tmp_path / "model", mdata["rna"])
+
+
+@pytest.mark.parametrize("setup", [SETUP, JOINT], ids=["one", "joint"])
+def test_baselines_without_order_of_what_a_mudata_was_set_up_with(mdata, setup):
+    """Annotations have been brought into the modality, or into the joined data: it is as if these had been set up."""
+    model = train(mdata, setup)
+    found = sn.tl.network_baselines(model.adata, "shuffled_time", regulators=list(model.genes[:2]))
+    plain = model.adata.copy()
+    sn.SparseNODE.setup_anndata(plain, lineage_key="lineage")
+    expected = sn.tl.network_baselines(plain, "shuffled_time", regulators=list(model.genes[:2]))
+    pd.testing.assert_frame_equal(found["shuffled_time"], expected["shuffled_time"])
+
+
 def test_files_with_a_prefix(mdata, tmp_path):
     model = train(mdata)
     model.save(tmp_path / "model", prefix="first_", save_anndata=True)

@@ -35,6 +35,24 @@ def assert_same(one: sn.SparseNODE, other: sn.SparseNODE) -> None:
     pd.testing.assert_series_equal(one.get_sparsity(), other.get_sparsity())
 
 
+def test_a_path_is_no_data(folder):
+    with pytest.raises(
+        TypeError, match="`adata` to be an AnnData or MuData object, found str. A file has to be read first"
+    ):
+        sn.SparseNODE.load(folder, "cells.h5ad")
+
+
+def test_another_attribute_that_is_missing_is_reported_as_it_is(folder, cells, monkeypatch):
+    """Such as that of a module that has lost the class of a regularizer."""
+
+    def fails(*args, **kwargs):
+        raise AttributeError("Can't get attribute 'LogPaths' on <module '__main__'>")
+
+    monkeypatch.setattr("scvi.model.base.BaseModelClass.load", fails)
+    with pytest.raises(AttributeError, match="LogPaths"):
+        sn.SparseNODE.load(folder, cells)
+
+
 @pytest.mark.parametrize("which", ["fitted", "fitted_donors"])
 def test_with_data(which, request, tmp_path):
     model = request.getfixturevalue(which)

@@ -77,7 +77,7 @@ def test_the_harmonic_oscillator_is_recovered(oscillator):
     assert position == pytest.approx(-(OMEGA**2), rel=0.05)
     assert abs(oscillator.get_adjacency(block="velocity", weights="jacobian").iloc[0, 0]) < 0.05 * OMEGA
     assert float(oscillator.module.rate[0]) / float(oscillator.module.time_unit) == pytest.approx(OMEGA, rel=0.02)
-    with pytest.warns(UserWarning, match="Extrapolating"):
+    with pytest.warns(UserWarning, match="extrapolated"):
         found = oscillator.predict(times=np.linspace(0, 4.5, 10))
     expected = np.cos(OMEGA * np.linspace(0, 4.5, 10)[None] + PHASES[:, None])
     np.testing.assert_allclose(found[..., 0], expected, atol=0.15)
@@ -260,7 +260,7 @@ def test_forecasts_of_the_oscillator(oscillator):
     table = oscillator.evaluate(later, forecast=True)
     assert list(table.columns) == ["n_cells", "mse", "null_persistence", "null_linear", "null_mean", "skill"]
     assert (table["n_cells"] == [15, 15, 15, 45]).all()
-    with pytest.warns(UserWarning, match="Extrapolating"):
+    with pytest.warns(UserWarning, match="extrapolated"):
         predicted = oscillator.predict(times=times[16:])
     squares = np.square(predicted - states[:, 16:])[..., 0].mean(1)
     np.testing.assert_allclose(table["mse"], [*squares, squares.mean()], rtol=0.02)

@@ -222,6 +222,20 @@ def test_replicates_equal_single_modules(problem, make_module, make, fields):
                 np.testing.assert_allclose(b.grad.unflatten(0, (4, -1))[replicate], a.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [torch.sum, lambda penalty: penalty[:, None]], ids=["sum", "column"])
+def test_a_penalty_that_is_not_one_per_network_is_refused(problem, make_module, wrong):
+    """A sum over the networks of one replicate would go unnoticed."""
+
+    class Wrong(NoRegularizer):
+        def penalty(self, field, effective):
+            return wrong(sum(weight.abs().mean((1, 2)) for weight in effective.weights))
+
+    module = make_module(Wrong(), (0,)).train()
+    shape = {torch.sum: r"\(\)"}.get(wrong, r"\(2, 1\)")
+    with pytest.raises(ValueError, match=rf"one penalty per network from Wrong, of shape \(2,\), found shape {shape}"):
+        module(problem.tensors(9))
+
+
 def test_loss_is_the_sum_over_replicates_of_error_and_smooth_penalty(problem, make_module):
     regularizer = L0((0.5, 2.0))
     module = shake(make_module(regularizer, (0, 1))).eval()

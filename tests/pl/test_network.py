@@ -122,9 +122,20 @@ def test_number_of_edges(many_genes):
 
 
 def test_regulators(known):
-    edges = drawn(sn.pl.network(known, regulators=["gene5", "gene7"]))
-    assert edges[["source", "target"]].to_numpy().tolist() == [["gene5", "gene2"]]
+    edges = drawn(sn.pl.network(known, regulators=["gene5", "gene2"], n_edges=2))
+    assert set(zip(edges["source"], edges["target"], strict=True)) == {("gene5", "gene2"), ("gene2", "gene3")}
     assert len(drawn(sn.pl.network(known, regulators="gene2"))) == 3
+
+
+def test_warns_of_regulators_that_are_named_and_not_drawn(known, many_genes):
+    message = r"2 of 3 `regulators` have none of their 1 strongest edges: \['gene2', 'gene7'\]. Raise `n_edges`"
+    with pytest.warns(UserWarning, match=message) as seen:
+        edges = drawn(sn.pl.network(known, regulators=["gene5", "gene7", "gene2"], n_edges=1))
+    assert edges[["source", "target"]].to_numpy().tolist() == [["gene5", "gene2"]]
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sn.pl.network(many_genes, n_edges=2, regulators="is_tf")  # a column of all factors names none
 
 
 def test_dense_adjacency_and_stored_zeros(known):

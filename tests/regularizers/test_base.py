@@ -312,7 +312,7 @@ def test_those_without_prox_leave_the_weights_alone(make_for, sampled, regulariz
 
 def test_the_base_class_has_no_penalty(make_field):
     field = make_field()
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match=r"Expected Regularizer to define `penalty\(field, effective\)`"):
         Regularizer(0.1).penalty(field, field.effective_weights())
 
 

@@ -74,8 +74,14 @@ def test_it_is_beside_the_others_and_not_among_the_defaults(cells):
 
 
 def test_cells_that_are_not_set_up(adata):
-    with pytest.raises(ValueError, match=r"cells that are set up, .* call `SparseNODE.setup_anndata"):
+    with pytest.raises(ValueError, match=r"cells that are set up themselves, .* Call `SparseNODE.setup_anndata"):
         sn.tl.network_baselines(adata, "shuffled_time")
+
+
+def test_a_copy_of_cells_that_are_set_up(cells):
+    """As after reading a file that was written in the same session."""
+    with pytest.raises(ValueError, match=r"found none, or a copy. Call `SparseNODE.setup_anndata"):
+        run(cells.copy())
 
 
 def test_another_layer(cells):

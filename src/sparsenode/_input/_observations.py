@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ MIN_CELLS = 10
 SINGLE_LINEAGE = "all"
 SINGLE_BATCH = "all"
 TOTAL = "total"  # the last row of tables of scores
+_BULK = (0.05, 0.95)  # quantiles of pseudotime between which a lineage lies, but for strays
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,25 @@ class Observations:
                 f"Expected every lineage and batch to give a name of its own, found {twice.index[0]!r} for {pairs}. Rename one."
             )
         return table
+
+    def warn_of_stages(self) -> None:
+        """Warn where a lineage begins after another one of the same batch has ended, as cell types do that follow each other."""
+        for batch in range(len(self.batch_names)):
+            cells = self.batches == batch
+            times = [self.times[cells & (weights > 0), k] for k, weights in enumerate(self.memberships.T)]
+            spans = {
+                name: np.quantile(own, _BULK) for name, own in zip(self.lineage_names, times, strict=True) if len(own)
+            }
+            first, last = min(spans, key=lambda name: spans[name][1]), max(spans, key=lambda name: spans[name][0])
+            if spans[last][0] > spans[first][1]:
+                warnings.warn(
+                    f"The lineage {last!r} begins where {first!r} has ended. If these are cell types, they are stages and no lineages, and "
+                    "nothing is fitted that leads from one to the next. Name the cell types of every lineage, the early ones in all of "
+                    "them: `sn.pp.prepare_trajectories(…, lineages={…})`, or a table of zeros and ones in `adata.obsm`.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                return
 
 
 def _check_trajectory(name: str, times: np.ndarray, weights: np.ndarray) -> None:

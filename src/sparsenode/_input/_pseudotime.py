@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from sparsenode import _checks
+from sparsenode import _checks, _keys
 
 _NUMBER = "[0-9]+(?:[.][0-9]+)?"  # in text; a hyphen before it may be none of its own
 
@@ -33,7 +33,8 @@ def holds_table(adata: AnnData, key: str) -> bool:
             f"`adata.obsm[{key + '_of_lineages'!r}] = adata.obsm.pop({key!r})`."
         )
     if not places:
-        raise _checks.missing(adata, key, "time_key", ("obs", "obsm"))
+        advice = " If you have none yet, `sn.pp.prepare_trajectories` makes one from counts, and `sc.tl.dpt` from a neighbour graph."
+        raise _checks.missing(adata, key, "time_key", ("obs", "obsm"), advice if key == _keys.TIME_KEY else "")
     return places == ["obsm"]
 
 

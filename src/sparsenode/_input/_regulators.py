@@ -57,14 +57,7 @@ def regulator_positions(
         if not mask.any():
             raise ValueError(f"Expected `adata.var[{regulators!r}]` to mark regulators, found none.")
         regulators = list(adata.var_names[mask])
-    listed = _checks.names("regulators", regulators)
-    if any(isinstance(name, bool | np.bool_) for name in listed):
-        raise TypeError(
-            f"Expected `regulators` to be a list of names of genes, or the name of a boolean column of `adata.var`, found a mask "
-            f"of {len(listed)} values. Take its names, `list(adata.var_names[mask])`, or store it: `adata.var['tf'] = mask` "
-            "and `regulators='tf'`."
-        )
-    names = pd.Index(listed).astype(str).unique()
+    names = pd.Index(_checks.names("regulators", regulators)).astype(str).unique()
     chosen = np.flatnonzero(genes.isin(names))
     if len(chosen) == 0:
         raise ValueError(

@@ -83,6 +83,7 @@ class TrajectoryField(BaseAnnDataField):
     def register_field(self, adata: AnnData) -> dict:
         """Remember the trajectories and their order."""
         observations = self._read(adata)
+        observations.warn_of_stages()
         return {
             "trajectories": observations.trajectories().reset_index().to_dict("list"),
             "lineages": observations.lineage_names,

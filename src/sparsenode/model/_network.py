@@ -361,7 +361,7 @@ class NetworkMixin(VelocityMixin):
         -------
         Series with
 
-        - ``feature``: share of zeros in the adjacency,
+        - ``feature``: share of zeros in the adjacency, over all pairs of genes, those that ``regulators`` of the model exclude among them,
         - ``weight``: share of zero weights,
         - ``regulator``: share of genes that drive no target, that is of zero columns,
         - ``spurious``, if ``regulators`` are given: share of zeros in the columns of genes that are not transcription factors.

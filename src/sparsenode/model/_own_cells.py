@@ -78,10 +78,23 @@ class OwnCellsMixin(PredictionMixin):
         Do not load it with some of these cells: they count as another donor, whose pseudotime is stretched to the whole length
         (``align_batches``). Load all cells and pass ``indices``.
         """
+        if not (adata is None or adata is False or isinstance(adata, AnnData | MuData)):
+            raise TypeError(
+                f"Expected `adata` to be an AnnData or MuData object, found {type(adata).__name__}. A file has to be read first."
+            )
         with warnings.catch_warnings():
             # Genes of the model that are missing are an error of its own.
             warnings.filterwarnings("ignore", "`?var_names`? for", UserWarning)
-            model = super().load(dir_path, adata, *args, **kwargs)
+            try:
+                model = super().load(dir_path, adata, *args, **kwargs)
+            except AttributeError as error:
+                if not isinstance(error.obj, np.ndarray):
+                    raise
+                # scvi-tools looks for the genes of each modality, and there is none.
+                raise TypeError(
+                    "Expected `adata` to be a MuData object, from which the model was made, found AnnData. Pass the MuData that holds it: "
+                    '`MuData({"rna": adata})`, if that was the name of the modality.'
+                ) from error
         if model.adata is None:
             logger.info("Loaded without cells: all cells that it is given count as another donor, its own among them.")
         return model

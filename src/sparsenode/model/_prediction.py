@@ -176,21 +176,24 @@ class PredictionMixin(MuDataMixin):
         return values[0] if len(values) == 1 else values
 
     def _warn_outside(self, scaled: np.ndarray) -> None:
-        for name, row in zip(self.trajectories.index, scaled, strict=True):
-            if row.max() > 1 + 1e-9:
-                warnings.warn(
-                    f"Extrapolating {name!r} beyond its last cell, by {row.max() - 1:.0%} of its length: nothing that "
-                    "was observed supports this.",
-                    UserWarning,
-                    stacklevel=4,
-                )
-            if row.min() < -1e-9:
-                warnings.warn(
-                    f"{int((row < 0).sum())} of {len(row)} times are before the start of {name!r}: its initial state "
-                    "is returned there.",
-                    UserWarning,
-                    stacklevel=4,
-                )
+        """One warning of times after the last cells, and one of times before the first ones."""
+        rows = list(zip(self.trajectories.index, scaled, strict=True))
+        beyond = {name: f"{row.max() - 1:.0%}" for name, row in rows if row.max() > 1 + 1e-9}
+        before = {name: int((row < 0).sum()) for name, row in rows if row.min() < -1e-9}
+        if beyond:
+            warnings.warn(
+                f"{len(beyond)} of {len(rows)} trajectories are extrapolated beyond their last cell, by these shares of their length: "
+                f"{_checks.some(beyond)}. Nothing that was observed supports this.",
+                UserWarning,
+                stacklevel=4,
+            )
+        if before:
+            warnings.warn(
+                f"Times are before the start of {len(before)} of {len(rows)} trajectories, as many of {scaled.shape[1]}: "
+                f"{_checks.some(before)}. Their initial state is returned there.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _lineage_clocks(self, cells: Cells) -> np.ndarray:
         """First and last time of the trajectories of some cells, trajectories × 2, where those of the model go from 0 to 1 in each lineage.

@@ -380,7 +380,8 @@ class SparseNODE(SimulationMixin, TrainingMixin):
         lineage_key
             Lineages: a categorical column of ``adata.obs``, or a table in ``adata.obsm`` with a column per lineage that holds memberships
             or fate probabilities. These weight the cells, so a stem cell may belong to all lineages. Default: all cells are one lineage; if
-            pseudotime is a table, cells are in the lineages for which they have one.
+            pseudotime is a table, cells are in the lineages for which they have one. Cell types are no lineages, but stages of one: a
+            warning says so if one of them begins where another has ended.
         batch_key
             Column of ``adata.obs`` with the donor, sample or trial. Default: one batch.
         **kwargs

@@ -377,6 +377,14 @@ class SparseNODEModule(BaseModuleClass):
         else:
             error = self._trajectory_error(effective, tensors)
         smooth, penalty = self.regularizer.penalties(self.field, effective)
+        for value in (smooth, penalty):
+            if value.shape != (
+                self.field.n_networks,
+            ):  # a sum over networks would pass as the mean of a single replicate
+                raise ValueError(
+                    f"Expected one penalty per network from {type(self.regularizer).__name__}, of shape ({self.field.n_networks},), found shape "
+                    f"{tuple(value.shape)}. The first axis of weights counts networks: keep it."
+                )
         strength = self.strength * self.strength_share
         loss = error + strength * smooth.view(self.n_replicates, -1).mean(1)
         penalty = strength * penalty.detach().view(self.n_replicates, -1).mean(1)

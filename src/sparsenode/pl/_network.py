@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,8 @@ def network(
     n_edges
         Largest number of edges. Default: 50.
     regulators
-        Regulators whose edges are drawn: names, or a boolean column of ``adata.var`` that marks the transcription factors. Default: all.
+        Regulators whose edges are drawn: names, or a boolean column of ``adata.var`` that marks the transcription factors. Default: all. A
+        warning lists those that you name and that have none of the ``n_edges`` strongest edges.
     layout
         How connected genes are arranged: ``"spring"``, the default, or ``"kamada_kawai"`` (smoother, slow beyond 200 genes), both of
         networkx :cite:p:`hagberg2008exploring`. Labels are moved apart afterwards.
@@ -159,12 +161,26 @@ def network(
 def _strongest(adata: AnnData, matrix: Any, regulators: str | Sequence[str] | None, n_edges: int) -> pd.DataFrame:
     """Long table of the strongest edges between different genes."""
     stored = sparse.coo_array(matrix)
-    allowed = np.isin(stored.col, _common.regulator_columns(adata, regulators)) & (stored.row != stored.col)
+    allowed_sources = _common.regulator_columns(adata, regulators)
+    allowed = np.isin(stored.col, allowed_sources) & (stored.row != stored.col)
     target, source, weight = stored.row[allowed], stored.col[allowed], stored.data[allowed]
     top = _common.largest(np.abs(weight), n_edges)
     top = top[weight[top] != 0]
     genes = adata.var_names
+    if regulators is not None and not (isinstance(regulators, str) and regulators in adata.var):  # each by its name
+        _warn_of_idle(list(genes[np.setdiff1d(allowed_sources, source[top])]), len(allowed_sources), len(top))
     return pd.DataFrame({"source": genes[source[top]], "target": genes[target[top]], "weight": weight[top]})
+
+
+def _warn_of_idle(idle: list[str], n_named: int, n_edges: int) -> None:
+    """Warn of regulators that were named and are not drawn as such."""
+    if idle:
+        warnings.warn(
+            f"{len(idle)} of {n_named} `regulators` have none of their {n_edges} strongest edges: {_checks.some(idle)}. Raise `n_edges`, draw "
+            "them one by one, or see them side by side in `sn.pl.adjacency`.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _between(limits: tuple[float, float], share: np.ndarray) -> np.ndarray:

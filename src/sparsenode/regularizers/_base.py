@@ -107,7 +107,7 @@ class Regularizer:
         NotImplementedError
             If a derived class does not define it.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"Expected {type(self).__name__} to define `penalty(field, effective)`, found none.")
 
     def gradient_penalty(self, field: Field, effective: EffectiveWeights) -> torch.Tensor:
         """The part of the penalty that is minimised by gradient; :meth:`prox` does the rest.

@@ -25,7 +25,7 @@ def compare_networks(
 
     Pass the network in question first, and then those that it should beat, of :func:`network_baselines`. A warning names those that rank
     the edges of the reference at least as well. Do not read the order of baselines that differ by a few percent: another sample of cells
-    may turn it around.
+    may turn it around. Nor is it meant for two lineages or donors, whose networks the page *Results* sets beside each other.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def compare_networks(
     Returns
     -------
     A row per network, in the order given, with the measures of :func:`evaluate_network` as columns. What decides is
-    ``average_precision_ratio``.
+    ``average_precision_ratio``. ``sn.pl.comparison(table.reset_index(names="method"), "average_precision_ratio")`` draws it.
 
     Raises
     ------

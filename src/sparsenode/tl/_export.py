@@ -161,7 +161,7 @@ def _check(network: pd.DataFrame) -> None:
         first = repeated.iloc[0]
         raise ValueError(
             f"Expected every edge of `network` once, found {len(repeated)} repeated ones, {first['source']} → "
-            f"{first['target']} for instance. Export the networks of several lineages one by one."
+            f"{first['target']} for instance. Pass the networks of several lineages one by one."
         )
 
 

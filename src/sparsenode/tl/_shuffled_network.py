@@ -20,18 +20,22 @@ def keys_of_setup(adata: AnnData, layer: str | None) -> dict[str, Any]:
     ValueError
         If they were not, or with another layer.
     """
-    manager = SparseNODE._get_most_recent_anndata_manager(adata)
+    try:
+        manager = SparseNODE._get_most_recent_anndata_manager(adata)
+    except ValueError:  # a copy of cells that are set up, or read from a file of the same session
+        manager = None
     if manager is None:
         raise ValueError(
-            "Expected cells that are set up, since 'shuffled_time' needs pseudotime and lineages: call `SparseNODE.setup_anndata(adata, …)` "
-            "first, in the same session."
+            "Expected cells that are set up themselves, in the same session, since 'shuffled_time' needs pseudotime and lineages; found none, or a "
+            "copy. Call `SparseNODE.setup_anndata(adata, …)` first."
         )
     arguments = manager.registry["setup_args"]
     if arguments["layer"] != layer:
         raise ValueError(
             f"Expected `layer` to be the one that the cells are set up with, {arguments['layer']!r}, for 'shuffled_time', found {layer!r}."
         )
-    return arguments
+    # Of a modality of MuData there are further ones; its annotations have been brought into it.
+    return {name: arguments[name] for name in ("layer", "time_key", "lineage_key", "batch_key")}
 
 
 def shuffled_network(
