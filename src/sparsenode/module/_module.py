@@ -378,9 +378,8 @@ class SparseNODEModule(BaseModuleClass):
             error = self._trajectory_error(effective, tensors)
         smooth, penalty = self.regularizer.penalties(self.field, effective)
         for value in (smooth, penalty):
-            if value.shape != (
-                self.field.n_networks,
-            ):  # a sum over networks would pass as the mean of a single replicate
+            # A sum over networks would pass as the mean of a single replicate.
+            if value.shape != (self.field.n_networks,):
                 raise ValueError(
                     f"Expected one penalty per network from {type(self.regularizer).__name__}, of shape ({self.field.n_networks},), found shape "
                     f"{tuple(value.shape)}. The first axis of weights counts networks: keep it."
