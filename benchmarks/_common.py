@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,8 +65,6 @@ def read_regulators(folder: Path) -> list[str]:
 
 def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequence[str]) -> None:
     """End with a message where a donor of the bone marrow has no file, stands twice, or has cells that cannot be used."""
-    import anndata
-
     folder = data / "bone_marrow"
     missing = [name for name in donors if not (folder / f"{name}.h5ad").exists()]
     if missing:
@@ -77,15 +76,24 @@ def check_donors(arguments: argparse.ArgumentParser, data: Path, donors: Sequenc
         arguments.error(f"Expected every donor once, found {tuple(donors)}.")
     for name in donors:
         try:
-            adata = anndata.read_h5ad(folder / f"{name}.h5ad")
-            check_expression(adata)
-            outside = int((~memberships(adata).any(axis=1)).sum())
+            with redirect_stdout(None):  # what is left out is said when the donor is read
+                read_donor(folder / f"{name}.h5ad")
         except (ValueError, TypeError, OSError) as error:  # of all types, since files may be anything
             arguments.error(f"{name}: {error}")
-        if outside:
-            arguments.error(
-                f"{name}: Expected every cell in a lineage, found {outside} in none. Leave these cells out."
-            )
+
+
+def read_donor(path: Path) -> AnnData:
+    """Cells of a donor that are in a lineage, checked; says how many are in none."""
+    import anndata
+
+    adata = anndata.read_h5ad(path)
+    check_expression(adata)
+    inside = memberships(adata).any(axis=1).to_numpy()
+    if not inside.all():
+        print(f"{path.stem}: {(~inside).sum()} of {adata.n_obs} cells are in no lineage, left out")
+        adata = adata[inside].copy()
+    check_time(adata)
+    return adata
 
 
 def check_expression(adata: AnnData) -> None:
@@ -108,8 +116,7 @@ def check_expression(adata: AnnData) -> None:
 
 
 def memberships(adata: AnnData) -> pd.DataFrame:
-    """Which cells are in which lineage, after a check of that and of pseudotime."""
-    import numpy as np
+    """Which cells are in which lineage, after a check of that."""
     import pandas as pd
 
     table = adata.obsm.get("lineages")
@@ -117,14 +124,22 @@ def memberships(adata: AnnData) -> pd.DataFrame:
         raise ValueError(
             f"Expected a DataFrame with a column a lineage in adata.obsm['lineages'], found {type(table).__name__}. Make it one."
         )
-    if TIME_KEY not in adata.obs:
-        raise ValueError(f"Expected pseudotime in adata.obs[{TIME_KEY!r}], found {list(adata.obs)}. Rename its column.")
     wrong = [name for name, own in table.items() if not pd.api.types.is_numeric_dtype(own)]
     if wrong or table.isna().to_numpy().any():
         raise ValueError(
             "Expected booleans or numbers in adata.obsm['lineages'], found "
             f"{f'others in {wrong}' if wrong else 'missing ones'}. Replace them."
         )
+    return table.astype(float) > 0
+
+
+def check_time(adata: AnnData) -> None:
+    """Refuse cells without a pseudotime."""
+    import numpy as np
+    import pandas as pd
+
+    if TIME_KEY not in adata.obs:
+        raise ValueError(f"Expected pseudotime in adata.obs[{TIME_KEY!r}], found {list(adata.obs)}. Rename its column.")
     if not pd.api.types.is_numeric_dtype(adata.obs[TIME_KEY]):
         raise ValueError(
             f"Expected numbers in adata.obs[{TIME_KEY!r}], found {adata.obs[TIME_KEY].dtype}. Convert them."
@@ -134,14 +149,13 @@ def memberships(adata: AnnData) -> pd.DataFrame:
         raise ValueError(
             f"Expected finite pseudotime in adata.obs[{TIME_KEY!r}], found {unknown} of {adata.n_obs} cells without. Leave them out."
         )
-    return table.astype(float) > 0
 
 
 def trajectories(adata: AnnData) -> AnnData:
     """Cells in the paper's protocol, one row per cell and lineage.
 
     The first 10 and the last 20 cells of every lineage are dropped, and every gene is scaled to ``[0, 1]`` within every
-    lineage. A stem cell has other values in each of its lineages, and so a row in each. A cell in no lineage has no row.
+    lineage. A stem cell has other values in each of its lineages, and so a row in each.
     """
     import anndata
     import numpy as np
@@ -150,12 +164,8 @@ def trajectories(adata: AnnData) -> AnnData:
 
     x = np.asarray(adata.X.toarray() if sparse.issparse(adata.X) else adata.X, dtype=np.float64)
     time = adata.obs[TIME_KEY].to_numpy(dtype=np.float64)
-    table = memberships(adata)
-    outside = int((~table.any(axis=1)).sum())
-    if outside:
-        print(f"{outside} of {adata.n_obs} cells are in no lineage, left out")
     values, observations = [], []
-    for lineage, member in table.items():
+    for lineage, member in memberships(adata).items():
         cells = np.flatnonzero(member)
         cells = cells[np.argsort(time[cells], kind="stable")][DROP_FIRST:-DROP_LAST]
         if len(cells) == 0:

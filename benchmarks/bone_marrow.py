@@ -42,7 +42,7 @@ PUBLISHED = {"S1D2": 0.0353, "S1D1": 0.0366, "S2D1": 0.0384}
 
 def read_all(folder: Path, donors: Sequence[str], protocol: str) -> dict[str, anndata.AnnData]:
     """Several donors, preprocessed for a protocol, with the lineages in ``lineage`` (obs) or ``lineages`` (obsm)."""
-    cells = {donor: anndata.read_h5ad(folder / "bone_marrow" / f"{donor}.h5ad") for donor in donors}
+    cells = {donor: _common.read_donor(folder / "bone_marrow" / f"{donor}.h5ad") for donor in donors}
     cells = with_common_genes(with_common_lineages(cells))
     return {donor: prepared(adata, donor, protocol) for donor, adata in cells.items()}
 

@@ -35,7 +35,6 @@ def measure(path: Path, regularizer: str, hidden: list[int], steps: int) -> dict
     import resource
     import statistics
 
-    import anndata
     import numpy as np
     import torch
     from _timing import TimedPlan, quiet
@@ -44,7 +43,7 @@ def measure(path: Path, regularizer: str, hidden: list[int], steps: int) -> dict
 
     quiet()
     torch.set_num_threads(2)
-    adata = _common.trajectories(anndata.read_h5ad(path))
+    adata = _common.trajectories(_common.read_donor(path))
     SparseNODE.setup_anndata(adata, time_key=_common.TIME_KEY, lineage_key=_common.LINEAGE_KEY)
     unit = 1e6 if sys.platform == "darwin" else 1e3
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -48,7 +48,7 @@ def read(options: argparse.Namespace, name: str) -> tuple[anndata.AnnData, dict,
         adata, _ = beeline.read(path)
         return adata, {"time_key": "pseudotime", "lineage_key": "lineages"}, None
     if name == "bone_marrow":
-        adata = anndata.read_h5ad(path)
+        adata = _common.read_donor(path)
         sc.pp.log1p(adata)
         regulators = _common.read_regulators(path.parent)
         return adata, {"time_key": _common.TIME_KEY, "lineage_key": "lineages"}, regulators

@@ -10,6 +10,7 @@ alone. Rows ``sparsenode, ridge`` have another ridge than the default. The refer
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -91,19 +92,24 @@ def score(network: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
 
 def read(folder: Path, donor: str) -> tuple[anndata.AnnData, dict[str, pd.DataFrame]]:
     """Cells of a donor, and the reference of each of its lineages that has one."""
-    adata = anndata.read_h5ad(folder / f"{donor}.h5ad")
+    adata = _common.read_donor(folder / f"{donor}.h5ad")
     sc.pp.log1p(adata)
+    return adata, read_references(folder, donor, list(adata.obsm["lineages"]), adata.var_names)
+
+
+def read_references(folder: Path, donor: str, own: Sequence[str], genes: pd.Index) -> dict[str, pd.DataFrame]:
+    """Reference of each of a donor's lineages that has one, among its genes; says what is left out."""
     found = [path.name.removeprefix("reference_").removesuffix(".csv.gz") for path in folder.glob("reference_*.csv.gz")]
-    own, known = list(adata.obsm["lineages"]), {*found} - {"base"}
+    known = {*found} - {"base"}
     lineages = [name for name in own if name in known]
     if not lineages:
         raise ValueError(
-            f"Expected lineages with a reference_LINEAGE.csv.gz in {folder}, {sorted(known)}, found {own}. Rename them."
+            f"Expected lineages with a reference_LINEAGE.csv.gz in {folder}, {sorted(known)}, found {list(own)}. Rename them."
         )
     for reason, names in (("have no reference", {*own} - known), ("are not in the donor", known - {*own})):
         if names:
             print(f"{donor}: lineages {sorted(names)} {reason}, left out")
-    return adata, {name: read_reference(folder, name, adata.var_names) for name in lineages}
+    return {name: read_reference(folder, name, genes) for name in lineages}
 
 
 def run(folder: Path, donor: str, n_shuffles: int, n_trees: int) -> list[dict]:

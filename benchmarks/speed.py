@@ -229,7 +229,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     quiet()
-    adata = _common.trajectories(anndata.read_h5ad(options.data / "bone_marrow" / f"{options.donor}.h5ad"))
+    adata = _common.trajectories(_common.read_donor(options.data / "bone_marrow" / f"{options.donor}.h5ad"))
     SparseNODE.setup_anndata(adata, time_key=_common.TIME_KEY, lineage_key=_common.LINEAGE_KEY)
     rows = []
     for threads, gates, fields, replicates in product(

@@ -416,8 +416,8 @@ def test_donors_are_looked_for_first(bone_marrow, donors, refused, arguments, me
         ),
         (lambda adata: adata.obsm["lineages"].to_numpy(), "Expected a DataFrame .*found ndarray"),
         (
-            lambda adata: adata.obsm["lineages"] & (np.arange(60) >= 4)[:, None],
-            "every cell in a lineage, found 4 in none",
+            lambda adata: adata.obsm["lineages"] & (np.arange(60) >= 55)[:, None],
+            "at least 10 cells in every trajectory.*found 5 in 'y'",
         ),
         (lambda adata: adata.obsm["lineages"].add_suffix("2"), r"lineages that all of \['.', '.'\] have, found none"),
         (
@@ -489,15 +489,19 @@ def test_lineages_that_some_donor_lacks_are_left_out(bone_marrow, donors, capsys
     )
 
 
-def test_the_protocol_of_the_paper_wants_every_time_and_says_what_it_drops(bone_marrow, donors, capsys):
+def test_donors_have_a_time_in_every_lineage_and_cells_in_none_are_left_out(bone_marrow, donors, tmp_path, capsys):
     common = sys.modules["_common"]
     adata = anndata.read_h5ad(donors / "bone_marrow" / "a.h5ad")
     adata.obsm["lineages"] = pd.DataFrame({"x": np.arange(60) < 50}, index=adata.obs_names)
-    assert common.trajectories(adata).n_obs == 20
-    assert capsys.readouterr().out == "10 of 60 cells are in no lineage, left out\n"
+    adata.obs.loc[adata.obs_names[55:], "dpt_pseudotime"] = np.nan  # they are in no lineage
+    path = tmp_path / "d.h5ad"
+    adata.write_h5ad(path)
+    assert common.trajectories(common.read_donor(path)).n_obs == 20
+    assert capsys.readouterr().out == "d: 10 of 60 cells are in no lineage, left out\n"
     adata.obs.loc[adata.obs_names[:3], "dpt_pseudotime"] = np.nan
-    with pytest.raises(ValueError, match="finite pseudotime .*found 3 of 60 cells without"):
-        common.trajectories(adata)
+    adata.write_h5ad(path)
+    with pytest.raises(ValueError, match="finite pseudotime .*found 3 of 50 cells without"):
+        common.read_donor(path)
 
 
 def test_no_rows_replace_no_results(bone_marrow, tmp_path):
@@ -704,10 +708,8 @@ def test_paths_check_walks_and_donor_first(motion, donors, tmp_path, monkeypatch
 
 
 @pytest.fixture
-def bone_marrow_tables(real_networks, motion, monkeypatch):
-    module = importlib.import_module("bone_marrow_tables")
-    monkeypatch.setattr(module, "LINEAGES", ("x", "y"))
-    yield module
+def bone_marrow_tables(real_networks, motion):
+    yield importlib.import_module("bone_marrow_tables")
     sys.modules.pop("bone_marrow_tables")
 
 
@@ -736,13 +738,27 @@ def test_references_are_read_before_a_fit(bone_marrow_tables, donors, tmp_path, 
     AnnData(adata.X[:, [0, 1, 1]], adata.obs, pd.DataFrame(index=["g3", "g1", "g0"]), obsm=adata.obsm).write_h5ad(
         folder / "b.h5ad"
     )
-    assert "reference_y.csv.gz" in said("a", "b")
-    pairs.to_csv(folder / "reference_y.csv.gz", index=False)
     pd.DataFrame({"gene": ["g3"]}).to_csv(folder / "transcription_factors.csv", index=False)
     assert "Expected some of 2 candidate edges to be in `reference`, found none" in said("a", "b")
-    adata.obsm["lineages"] = adata.obsm["lineages"][["x"]]
+    adata.obsm["lineages"] = adata.obsm["lineages"][["y"]]
     adata.write_h5ad(folder / "b.h5ad")
-    assert "in all of ['a', 'b'], found ['x'] in all. Leave donors out." in said("a", "b")
+    assert "Expected lineages with a reference_LINEAGE.csv.gz in" in said("a", "b")
+
+
+@pytest.mark.filterwarnings("ignore")  # of few cells
+def test_lineages_without_a_reference_are_fitted_and_not_scored(bone_marrow_tables, donors, capsys):
+    folder = donors / "bone_marrow"
+    adata = anndata.read_h5ad(folder / "a.h5ad")
+    adata.obsm["lineages"] = pd.DataFrame({"x": np.arange(60) > 1, "y": np.arange(60) > 5}, index=adata.obs_names)
+    adata.write_h5ad(folder / "a.h5ad")
+    pairs = pd.DataFrame({"source": ["g1", "g0"], "target": ["g3", "g1"]})
+    pairs.to_csv(folder / "reference_x.csv.gz", index=False)
+    pd.DataFrame({"gene": ["g0", "g1"]}).to_csv(folder / "transcription_factors.csv", index=False)
+    (row,) = bone_marrow_tables.work(donors, ["a"], "recommended", "C-NODE", 1, 1, 0)
+    said = capsys.readouterr().out
+    assert "a: 2 of 60 cells are in no lineage, left out\na: lineages ['y'] have no reference, left out\n" in said
+    assert np.isfinite(row["auprc_ratio_x"])
+    assert not any(name.startswith(("auprc_ratio_y", "rank_")) for name in row)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def walking(options: Any) -> tuple[anndata.AnnData, dict, dict]:
 
 def bone_marrow(options: Any) -> tuple[anndata.AnnData, dict, dict]:
     """The training donor, log-transformed."""
-    adata = anndata.read_h5ad(options.data / "bone_marrow" / f"{options.donor}.h5ad")
+    adata = _common.read_donor(options.data / "bone_marrow" / f"{options.donor}.h5ad")
     sc.pp.log1p(adata)
     return adata, {"lineage_key": "lineages"}, {"objective": "trajectory"}
 
