@@ -114,7 +114,7 @@ def read_observations(
     KeyError
         If a key is missing.
     TypeError
-        If a key is a list, or pseudotime or memberships are not numeric.
+        If a key is a list, or pseudotime or memberships are not numeric, or complex.
     ValueError
         If a value cannot be used, or a key names several columns; the message names column, count and fix.
     """
@@ -261,22 +261,26 @@ def _distinct(categories: pd.Series, key: str) -> list[str]:
 
 
 def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
-    table = adata.obsm[key]
+    table, place = adata.obsm[key], f"adata.obsm[{key!r}]"
     if isinstance(table, pd.DataFrame):
+        for name, column in table.items():
+            _checks.real_and_unmasked(f"{place}[{name!r}]", column)
         names = [str(name) for name in table.columns]
         if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
             raise TypeError(
-                f"Expected memberships `adata.obsm[{key!r}]` to be numeric or boolean, found {set(map(str, table.dtypes))}."
+                f"Expected memberships `{place}` to be numeric or boolean, found {set(map(str, table.dtypes))}."
             )
         values = table.to_numpy(dtype=np.float64)
     else:
-        values = dense(table).astype(np.float64)
+        _checks.real_and_unmasked(place, table)
+        try:
+            values = dense(table).astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"Expected memberships `{place}` to be numeric or boolean: {error}.") from error
         if values.ndim != 2:
-            raise ValueError(
-                f"Expected memberships `adata.obsm[{key!r}]` to be cells × lineages, found shape {values.shape}."
-            )
+            raise ValueError(f"Expected memberships `{place}` to be cells × lineages, found shape {values.shape}.")
         names = names_of_fates(adata, key, table, known or ()) or _numbers(values.shape[1])
-    where = f"memberships `adata.obsm[{key!r}]`"
+    where = f"memberships `{place}`"
     if len(set(names)) < len(names):
         raise ValueError(f"Expected {where} to have unique column names, found {names}.")
     if not np.isfinite(values).all():
