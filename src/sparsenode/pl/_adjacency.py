@@ -19,7 +19,7 @@ from scipy.spatial.distance import pdist
 
 from sparsenode import _checks, _keys
 from sparsenode._input._expression import dense
-from sparsenode.model._network import Block
+from sparsenode.model._edges import Block
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
