@@ -132,6 +132,8 @@ def non_negative(name: str, value: object) -> None:
 def real_and_unmasked(place: str, values: Any) -> None:
     """Refuse complex arrays, which would be read as if they were real, and masked ones, as if nothing were masked; without reading files or dask.
 
+    Tables are refused for the first such column.
+
     Raises
     ------
     TypeError
@@ -139,6 +141,10 @@ def real_and_unmasked(place: str, values: Any) -> None:
     ValueError
         If values are masked; of dask also if they may be.
     """
+    if isinstance(values, pd.DataFrame):
+        for name, column in values.items():
+            real_and_unmasked(f"{place}[{name!r}]", column)
+        return
     if getattr(getattr(values, "dtype", None), "kind", None) == "c":
         raise TypeError(
             f"Expected real numbers in `{place}`, found dtype {values.dtype}. Take the part that is meant, for instance `{place} = np.real({place})`."

@@ -127,8 +127,7 @@ def _read_table(adata: AnnData, key: str) -> pd.DataFrame:
         )
     if table.shape[1] == 0:
         raise ValueError(f"Expected a column per lineage in pseudotimes `{place}`, found none.")
-    for name, column in table.items():
-        _checks.real_and_unmasked(f"{place}[{name!r}]", column)
+    _checks.real_and_unmasked(place, table)
     wrong = [str(name) for name, column in table.items() if not _is_number(column)]
     if wrong:
         raise TypeError(
