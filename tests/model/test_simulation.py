@@ -349,6 +349,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
     [
         ({"knockout": "SOX"}, KeyError, "genes of the model"),
         ({"knockout": "gene1", "clamp": {"gene1": 1.0}}, ValueError, "once"),
+        ({"overexpress": ["gene1", "gene1"]}, ValueError, "once.*found .'gene1'. more than once"),
         ({"clamp": {"gene1": np.nan}}, ValueError, "finite"),
         ({"overexpress": {"gene1": -1.0}}, ValueError, "fold"),
         ({"x0": np.zeros(8)}, ValueError, "lineage"),

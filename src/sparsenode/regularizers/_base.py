@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
+from sparsenode import _checks
 from sparsenode.module import _paths
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Regularizer:
 
     def __init__(self, strength: ArrayLike) -> None:
         try:
-            values = np.atleast_1d(np.array(strength, dtype=np.float64))
-        except (TypeError, ValueError):  # text, or sequences of several lengths
+            values = np.atleast_1d(_checks.numbers("strength", strength)).copy()
+        except TypeError:
             values = np.empty(0)
         if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)) or np.any(values < 0):
             raise ValueError(
