@@ -143,3 +143,9 @@ def test_a_column_of_a_table_that_is_there_twice():
     with pytest.raises(ValueError, match="one column 'weight' in `prior`, found 2"):
         _checks.weights("prior", twice)
     _checks.columns("prior", twice.loc[:, ~twice.columns.duplicated()], ["source", "target", "weight"])
+
+
+@pytest.mark.parametrize("values", [np.array([1j]), [1j], np.ma.masked_greater([1.0, 2.0], 1.0)])
+def test_numbers_are_neither_complex_nor_masked(values):
+    with pytest.raises(TypeError, match="`times` to be numbers, found"):
+        _checks.numbers("times", values)

@@ -138,13 +138,47 @@ def non_negative(name: str, value: object) -> None:
         raise ValueError(f"Expected `{name}` to be non-negative and finite, found {value!r}.")
 
 
+def real_and_unmasked(place: str, values: Any) -> None:
+    """Refuse complex arrays, which would be read as if they were real, and masked ones, as if nothing were masked; without reading files or dask.
+
+    Tables are refused for the first such column.
+
+    Raises
+    ------
+    TypeError
+        If they are complex.
+    ValueError
+        If values are masked; of dask also if they may be.
+    """
+    if isinstance(values, pd.DataFrame):
+        for name, column in values.items():
+            real_and_unmasked(f"{place}[{name!r}]", column)
+        return
+    if getattr(getattr(values, "dtype", None), "kind", None) == "c":
+        raise TypeError(
+            f"Expected real numbers in `{place}`, found dtype {values.dtype}. Take the part that is meant, for instance `{place} = np.real({place})`."
+        )
+    if isinstance(getattr(values, "_meta", None), np.ma.MaskedArray):
+        raise ValueError(
+            f"Expected `{place}` without a mask, found masked arrays of dask, whose mask would be lost. Fill masked values: "
+            f"`{place} = dask.array.ma.filled({place}, 0)`."
+        )
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"Expected `{place}` without masked values, found {np.ma.count_masked(values)} of {values.size} masked: what lies beneath the mask "
+            f"would be read. Fill them: `{place} = {place}.filled(0)`."
+        )
+
+
 def numbers(name: str, values: object) -> np.ndarray:
     """The values as an array of floats, after refusing what are none."""
     try:
         if isinstance(values, AnnData):  # which numpy would take apart cell by cell, for a long time
             raise TypeError("a container")
+        if np.ma.is_masked(values):
+            raise TypeError("masked values")
         found = np.asarray(values)
-        if found.dtype.kind in "USb":
+        if found.dtype.kind in "USbc":
             raise TypeError(f"dtype {found.dtype}")
         return found.astype(np.float64)
     except (TypeError, ValueError) as error:

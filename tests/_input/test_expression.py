@@ -5,6 +5,9 @@ from __future__ import annotations
 import warnings
 
 import anndata
+import dask
+import dask.array as da
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -316,6 +319,49 @@ def test_expression_of_objects_and_the_fix_works(adata, refused):
     refused(adata, TypeError, "found dtype object", f"`{fix}`", layer="mixed")
     exec(fix, {"adata": adata, "np": np})
     sn.SparseNODE.setup_anndata(adata, layer="mixed")
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_matrix, da.from_array], ids=["dense", "sparse", "dask"])
+def test_complex_expression_and_the_fix_works(adata, refused, convert):
+    adata.layers["complex"] = convert(adata.X + 1j)
+    fix = "adata.layers['complex'] = np.real(adata.layers['complex'])"
+    refused(adata, TypeError, "found dtype complex", f"`{fix}`", layer="complex")
+    exec(fix, {"adata": adata, "np": np})
+    sn.SparseNODE.setup_anndata(adata, layer="complex")
+
+
+def test_complex_expression_in_a_file(adata, refused, tmp_path):
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "a") as file:
+        kept, values = dict(file["X"].attrs), file["X"][:]
+        del file["X"]
+        file["X"] = values + 1j
+        file["X"].attrs.update(kept)
+    refused(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r"), TypeError, "`adata.X`, found dtype complex")
+
+
+def test_masked_expression_is_counted_and_the_fix_works(adata, refused):
+    x = np.ma.array(adata.X, mask=False)
+    x[:3, 0] = np.ma.masked
+    adata.X = x
+    message = refused(adata, ValueError, "`adata.X` without masked values", f"found 3 of {x.size} masked")
+    exec(message.split("`")[-2], {"adata": adata})
+    assert (adata.X[:3, 0] == 0).all()
+    sn.SparseNODE.setup_anndata(adata)
+
+
+def test_where_nothing_is_masked_a_mask_does_no_harm(adata):
+    x = adata.X.copy()
+    adata.layers["masked"] = np.ma.array(x, mask=False)
+    sn.SparseNODE.setup_anndata(adata, layer="masked")
+    np.testing.assert_array_equal(np.concatenate([b for _, b in _expression.chunks(adata, "masked", np.arange(8))]), x)
+
+
+def test_masked_expression_of_dask_and_the_fix_works(adata, refused):
+    adata.layers["masked"] = da.from_array(np.ma.masked_greater(adata.X, 1.0))
+    message = refused(adata, ValueError, "`adata.layers['masked']` without a mask", "dask", layer="masked")
+    exec(message.split("`")[-2], {"adata": adata, "dask": dask})
+    sn.SparseNODE.setup_anndata(adata, layer="masked")
 
 
 def test_a_list_of_layers(adata, refused):

@@ -161,6 +161,28 @@ def test_memberships_that_are_not_numbers(adata, refused):
 
 
 @pytest.mark.parametrize(
+    ("convert", "error", "part"),
+    [
+        (lambda values: values + 1j, TypeError, "found dtype complex128"),
+        (lambda values: np.ma.masked_less(values, 0.5), ValueError, "masked: what lies beneath"),
+        (lambda values: np.full(values.shape, "yes"), TypeError, "numeric or boolean: could not convert"),
+    ],
+    ids=["complex", "masked", "text"],
+)
+def test_memberships_that_are_no_plain_numbers(adata, refused, convert, error, part):
+    """As arrays; the other values would be lost without a word."""
+    adata.obsm["memberships"] = convert(adata.obsm["memberships"].to_numpy())
+    refused(adata, error, "`adata.obsm['memberships']`", part, lineage_key="memberships")
+
+
+def test_complex_memberships_in_a_data_frame(adata, refused):
+    adata.obsm["memberships"]["erythroid"] = 1j
+    refused(
+        adata, TypeError, "`adata.obsm['memberships']['erythroid']`, found dtype complex", lineage_key="memberships"
+    )
+
+
+@pytest.mark.parametrize(
     ("convert", "names"),
     [
         (lambda t: t, ["erythroid", "myeloid"]),

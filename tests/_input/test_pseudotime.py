@@ -349,9 +349,17 @@ def test_infinite_times_are_counted_and_the_fix_works(adata, table, refused, val
     assert np.isnan(adata.obsm[TABLE].iloc[:3]).all(axis=None)
 
 
+def test_complex_times_and_the_fix_works(adata, refused):
+    """As numbers they would lose a part of them."""
+    adata.obs[TIME] = adata.obs[TIME] + 1j
+    message = refused(adata, TypeError, f"`adata.obs['{TIME}']`, found dtype complex128", time_key=TIME)
+    exec(message.split("`")[-2], {"adata": adata, "np": np})
+    sn.SparseNODE.setup_anndata(adata, time_key=TIME)
+
+
 def test_complex_numbers_and_tables_without_columns(adata, table, refused):
     adata.obsm[TABLE] = table.assign(myeloid=1j)
-    refused(adata, TypeError, "to be numeric", "others in ['myeloid']", time_key=TABLE)
+    refused(adata, TypeError, "`adata.obsm['slingshot']['myeloid']`, found dtype complex128", time_key=TABLE)
     adata.obsm[TABLE] = table[[]]
     refused(adata, ValueError, "a column per lineage", "found none", time_key=TABLE)
 

@@ -288,6 +288,11 @@ def test_mask_as_indices(fitted):
     pd.testing.assert_frame_equal(fitted.evaluate(indices=mask), fitted.evaluate(indices=np.flatnonzero(mask)))
 
 
+def test_whether_to_forecast_is_a_boolean(fitted):
+    with pytest.raises(TypeError, match="`forecast` to be True or False, found 'no'"):
+        fitted.evaluate(forecast="no")
+
+
 def test_replicates(fitted_donors):
     one, other = (fitted_donors.evaluate(replicate=r) for r in (0, 1))
     assert not np.allclose(one["mse"], other["mse"], rtol=1e-3)

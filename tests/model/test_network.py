@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import sparsenode as sn
-from sparsenode.model._network import _balance
 
 
 def clear(model: sn.SparseNODE) -> None:
@@ -98,11 +97,6 @@ def test_effects_in_a_lineage_are_per_standard_deviation_of_the_regulator_among_
         np.testing.assert_allclose(effect, jacobian * own / pooled[:, None], rtol=1e-4, atol=1e-9)
     mean = np.mean([model.get_adjacency(lineage, weights="jacobian") for lineage in model.lineages], 0)
     np.testing.assert_allclose(model.get_adjacency(weights="jacobian"), mean, rtol=1e-6)
-
-
-def test_a_self_edge_is_in_its_own_norm_alone():
-    balanced = _balance(np.array([[3.0, 4.0], [0.0, 2.0]]))
-    np.testing.assert_allclose(balanced, [[3.0 / np.sqrt(5.0), 4.0 / np.sqrt(4.0)], [0.0, 2.0 / np.sqrt(2.0)]])
 
 
 def test_unsigned(model):

@@ -409,6 +409,22 @@ def test_one_lineage_alone(fitted, make_adata):
     assert list(fitted.evaluate(alone).index) == ["myeloid", "total"]
 
 
+@pytest.mark.parametrize("options", [{"order": 2}, {"objective": "transport"}])
+def test_fields_of_lineages_without_cells_disturb_nothing(make_adata, fit, options):
+    """They would be integrated from starts of another lineage, where they may diverge."""
+    model = fit(make_adata(240), fields="lineage", train={"max_epochs": 1}, **options)
+    other = make_adata(seed=7)
+    alone = other[other.obs["lineage"] == "erythroid"].copy()
+    start = pd.Series(0.5, index=model.genes)
+    predicted, simulated = model.predict(alone), model.simulate(start, lineage="erythroid", times=[0.1, 0.2])
+    with torch.no_grad():
+        model.module.field.weights[0][1] = 100.0
+        model.module.field.weights[-1][1] = 100.0
+    np.testing.assert_array_equal(model.predict(alone), predicted)
+    again = model.simulate(start, lineage="erythroid", times=[0.1, 0.2])
+    np.testing.assert_array_equal(again.unperturbed, simulated.unperturbed)
+
+
 QUERIES = {
     "predict": lambda model, adata: model.predict(adata),
     "velocity": lambda model, adata: model.get_velocity(adata),

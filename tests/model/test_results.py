@@ -368,6 +368,25 @@ def test_keys_that_are_checked_are_those_that_are_written(adata, fit, options):
     assert sorted(adata.uns["sparsenode"]["written"]["varp"]) == sorted(model._networks("sparsenode"))
 
 
+@pytest.mark.parametrize("options", [{}, {"order": 2}, {"regularizer": sn.regularizers.LassoNet(skip="outer")}])
+def test_the_trajectories_of_cells_are_integrated_once(make_adata, fit, monkeypatch, options):
+    """For networks of all lineages and blocks, predictions, scores and velocities together; of others the model's own, too."""
+    adata, other = make_adata(), make_adata(seed=1)
+    model = fit(adata, train={"max_epochs": 1}, **options)
+    expected = {lineage: model.get_adjacency(lineage).to_numpy(np.float32) for lineage in model.lineages}
+    velocities, n_solves = model.get_velocity(), []
+    original = sn.SparseNODE._integrate
+    monkeypatch.setattr(sn.SparseNODE, "_integrate", lambda *args: n_solves.append(1) or original(*args))
+    model.write_results()
+    assert len(n_solves) == 1
+    np.testing.assert_array_equal(adata.layers["sparsenode_velocity"], velocities)
+    model.write_results(other)
+    assert len(n_solves) == 3
+    for lineage, table in expected.items():
+        for cells in (adata, other):
+            np.testing.assert_array_equal(cells.varp[f"sparsenode_adjacency_{lineage}"].toarray(), table)
+
+
 def test_data_that_cannot_take_results_are_found_before_training(fitted, make_adata, tmp_path):
     fitted.save(tmp_path / "model")
     wider = make_adata(n_vars=9)

@@ -349,6 +349,7 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
     [
         ({"knockout": "SOX"}, KeyError, "genes of the model"),
         ({"knockout": "gene1", "clamp": {"gene1": 1.0}}, ValueError, "once"),
+        ({"overexpress": ["gene1", "gene1"]}, ValueError, "once.*found .'gene1'. more than once"),
         ({"clamp": {"gene1": np.nan}}, ValueError, "finite"),
         ({"overexpress": {"gene1": -1.0}}, ValueError, "fold"),
         ({"x0": np.zeros(8)}, ValueError, "lineage"),
@@ -373,6 +374,12 @@ def test_a_knockout_is_not_reported_where_noise_alone_goes_below_zero(adata, fit
         ({"x0": sparse.csr_matrix(np.zeros((2, 8))), "lineage": "myeloid"}, TypeError, "dense.*found csr_matrix"),
         ({"x0": AnnData(np.zeros((2, 8))), "lineage": "myeloid"}, TypeError, "found AnnData.*to_df"),
         ({"x0": [["a"] * 8], "lineage": "myeloid"}, TypeError, "`x0` to hold numbers"),
+        ({"x0": np.full((1, 8), 1j), "lineage": "myeloid"}, TypeError, "real numbers in `x0`, found dtype complex128"),
+        (
+            {"x0": np.ma.masked_all((1, 8)), "lineage": "myeloid"},
+            ValueError,
+            "`x0` without masked values, found 8 of 8",
+        ),
     ],
 )
 def test_what_is_refused(fitted, arguments, error, message):

@@ -332,6 +332,7 @@ def test_show(results, shown):
         ({"key": "other"}, KeyError, r"adata.uns\['other'\]"),
         ({"block": "position"}, ValueError, "no `block` of a first-order fit, found 'position'.*Leave it out"),
         ({"n_top": 0}, ValueError, "`n_top` to be an integer of at least 1, found 0"),
+        ({"cluster": "no"}, TypeError, "`cluster` to be True or False, found 'no'"),
         ({"n_top": 2.5}, ValueError, "`n_top` to be an integer of at least 1, found 2.5"),
         ({"block": "union"}, ValueError, r"`block` to be one of \['position', 'velocity'\], found 'union'"),
     ],

@@ -63,6 +63,16 @@ def test_refuses_fates_that_are_no_probabilities(value):
         lineages_of_fates(adata, "fates")
 
 
+def test_refuses_fates_that_are_complex_or_masked():
+    adata = AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["a", "b"]))
+    adata.obsm["fates"] = pd.DataFrame([[0.2, 0.8j], [0.5, 0.5]], adata.obs_names, ["x", "y"])
+    with pytest.raises(TypeError, match=r"`adata.obsm\['fates'\]\['y'\]`, found dtype complex128"):
+        lineages_of_fates(adata, "fates")
+    adata.obsm["fates"] = np.ma.masked_less([[0.2, 0.8], [0.5, 0.5]], 0.3)
+    with pytest.raises(ValueError, match="without masked values, found 1 of 4 masked"):
+        lineages_of_fates(adata, "fates")
+
+
 def test_refuses_lineages_of_other_cells():
     """As of a subset of the cells: before anything is computed, for none of these would be reached from any root."""
     adata = AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["a", "b"]))

@@ -25,8 +25,36 @@ with_knowledge = pytest.mark.parametrize(
 @pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])
 @pytest.mark.parametrize(
     "strength",
-    [-0.1, float("nan"), float("inf"), [], [0.1, -1.0], [[0.1]], None, "a", [0.1, "x"], [[1], [2, 3]]],
-    ids=["negative", "nan", "inf", "empty", "one negative", "nested", "None", "text", "one text", "ragged"],
+    [
+        -0.1,
+        float("nan"),
+        float("inf"),
+        [],
+        [0.1, -1.0],
+        [[0.1]],
+        None,
+        "a",
+        [0.1, "x"],
+        [[1], [2, 3]],
+        "0.1",
+        True,
+        np.array([1j]),
+    ],
+    ids=[
+        "negative",
+        "nan",
+        "inf",
+        "empty",
+        "one negative",
+        "nested",
+        "None",
+        "text",
+        "one text",
+        "ragged",
+        "number as text",
+        "boolean",
+        "complex",
+    ],
 )
 def test_invalid_strengths(cls, strength):
     with pytest.raises(ValueError, match="Expected `strength` to be a non-negative number"):

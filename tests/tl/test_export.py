@@ -176,6 +176,11 @@ def test_decoupler_frequency(minimum, expected):
     assert len(sn.tl.to_decoupler(NETWORK, min_frequency=minimum, self_edges=True)) == expected + own
 
 
+def test_whether_self_edges_are_kept_is_a_boolean():
+    with pytest.raises(TypeError, match="`self_edges` to be True or False, found 'no'"):
+        sn.tl.to_decoupler(NETWORK, self_edges="no")
+
+
 def test_edges_of_equal_strength_keep_their_order():
     """That of the network, so that what is cut off after the strongest does not change from run to run."""
     weight = np.tile([1.0, -1.0, 2.0], 20)

@@ -31,7 +31,7 @@ def check_expression(adata: AnnData, layer: str | None) -> None:
     TypeError
         If names of genes or values are not of the right type.
     ValueError
-        If there are no cells or genes, if gene names repeat, or if values are NaN or infinite.
+        If there are no cells or genes, if gene names repeat, or if values are NaN, infinite or masked.
     """
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(
@@ -128,7 +128,13 @@ def constant_genes(adata: AnnData, layer: str | None) -> list[str]:
 
 
 def expression(adata: AnnData, layer: str | None) -> Any:
-    """``adata.X`` or a layer of it."""
+    """``adata.X`` or a layer of it, after refusing complex and masked arrays."""
+    x = _held(adata, layer)
+    _checks.real_and_unmasked(place(layer).strip("`"), x)
+    return x
+
+
+def _held(adata: AnnData, layer: str | None) -> Any:
     if layer is None:
         if adata.X is None:
             raise ValueError("Expected expression in `adata.X`, found none. Name a `layer`.")

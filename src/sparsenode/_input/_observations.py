@@ -135,7 +135,7 @@ def read_observations(
     KeyError
         If a key is missing.
     TypeError
-        If a key is a list, or pseudotime or memberships are not numeric.
+        If a key is a list, or pseudotime or memberships are not numeric, or complex.
     ValueError
         If a value cannot be used, or a key names several columns; the message names column, count and fix.
     """
@@ -282,21 +282,7 @@ def _distinct(categories: pd.Series, key: str) -> list[str]:
 
 
 def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
-    table = adata.obsm[key]
-    if isinstance(table, pd.DataFrame):
-        names = [str(name) for name in table.columns]
-        if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
-            raise TypeError(
-                f"Expected memberships `adata.obsm[{key!r}]` to be numeric or boolean, found {set(map(str, table.dtypes))}."
-            )
-        values = table.to_numpy(dtype=np.float64)
-    else:
-        values = dense(table).astype(np.float64)
-        if values.ndim != 2:
-            raise ValueError(
-                f"Expected memberships `adata.obsm[{key!r}]` to be cells × lineages, found shape {values.shape}."
-            )
-        names = names_of_fates(adata, key, table, known or ()) or _numbers(values.shape[1])
+    values, names = _membership_values(adata, key, known or ())
     where = f"memberships `adata.obsm[{key!r}]`"
     if len(set(names)) < len(names):
         raise ValueError(f"Expected {where} to have unique column names, found {names}.")
@@ -321,6 +307,25 @@ def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> 
             f"Expected every lineage to have cells, found none for {empty} in {where}. Drop these columns."
         )
     return values, names
+
+
+def _membership_values(adata: AnnData, key: str, known: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Memberships as they are, cells × lineages, and the names of the columns."""
+    table, place = adata.obsm[key], f"adata.obsm[{key!r}]"
+    _checks.real_and_unmasked(place, table)
+    if isinstance(table, pd.DataFrame):
+        if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in table.dtypes):
+            raise TypeError(
+                f"Expected memberships `{place}` to be numeric or boolean, found {set(map(str, table.dtypes))}."
+            )
+        return table.to_numpy(dtype=np.float64), [str(name) for name in table.columns]
+    try:
+        values = dense(table).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Expected memberships `{place}` to be numeric or boolean: {error}.") from error
+    if values.ndim != 2:
+        raise ValueError(f"Expected memberships `{place}` to be cells × lineages, found shape {values.shape}.")
+    return values, names_of_fates(adata, key, table, known) or _numbers(values.shape[1])
 
 
 def _read_batches(adata: AnnData, key: str | None) -> tuple[np.ndarray, list[str]]:

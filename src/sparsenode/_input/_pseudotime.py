@@ -128,7 +128,8 @@ def _read_table(adata: AnnData, key: str) -> pd.DataFrame:
         )
     if table.shape[1] == 0:
         raise ValueError(f"Expected a column per lineage in pseudotimes `{place}`, found none.")
-    wrong = [str(name) for name, column in table.items() if not _is_real(column)]
+    _checks.real_and_unmasked(place, table)
+    wrong = [str(name) for name, column in table.items() if not _is_number(column)]
     if wrong:
         raise TypeError(
             f"Expected pseudotimes `{place}` to be numeric, found {sorted({str(kind) for kind in table.dtypes})}, others in {wrong}. Text "
@@ -146,17 +147,17 @@ def _read_table(adata: AnnData, key: str) -> pd.DataFrame:
     return result
 
 
-def _is_real(column: pd.Series) -> bool:
-    """Whether a column holds real numbers, by its type."""
-    types = pd.api.types
-    return types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column)
+def _is_number(column: pd.Series) -> bool:
+    """Whether a column holds numbers, by its type."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def _read_column(adata: AnnData, key: str, may_be_equal: bool) -> np.ndarray:
     column = adata.obs[key]
     if len(column) == 0:
         raise ValueError("Expected cells with a pseudotime, found none. Check the filter that left no cells.")
-    if not _is_real(column):
+    _checks.real_and_unmasked(f"adata.obs[{key!r}]", column)
+    if not _is_number(column):
         shown = [str(value) for value in column.dropna().unique()[:3]]
         raise TypeError(
             f"Expected pseudotime `adata.obs[{key!r}]` to be numeric, found dtype {column.dtype}, such as {shown}. Make it so: "

@@ -108,42 +108,48 @@ def path_weight_matrix(path_weights: pd.DataFrame | None, self_edges: SelfEdges,
         return None
     weights = np.ones((len(genes), len(genes)))
     if path_weights is not None:
-        if not isinstance(path_weights, pd.DataFrame):
-            raise TypeError(
-                "Expected `path_weights` to be a data frame with targets as index and regulators as columns, found "
-                f"{type(path_weights).__name__}."
-            )
-        for axis, labels in (("index", path_weights.index), ("columns", path_weights.columns)):
-            if labels.has_duplicates:
-                raise ValueError(
-                    f"Expected unique names in the {axis} of `path_weights`, found {labels[labels.duplicated()][0]!r} "
-                    "more than once."
-                )
-        targets, regulators = genes.get_indexer(path_weights.index), genes.get_indexer(path_weights.columns)
-        if not ((targets >= 0).any() and (regulators >= 0).any()):
-            raise ValueError(
-                f"Expected `path_weights` to name genes of the model, found none. Genes look like {list(genes[:3])}, its "
-                f"index like {list(path_weights.index[:3])}, its columns like {list(path_weights.columns[:3])}."
-            )
-        text = [name for name, column in path_weights.items() if any(isinstance(value, str) for value in column)]
-        if text:
-            raise TypeError(f"Expected numbers in `path_weights`, found text in column {text[0]!r}.")
-        marks = [name for name, column in path_weights.items() if any(isinstance(v, bool | np.bool_) for v in column)]
-        if marks:  # those of expected edges would mean the opposite
-            raise TypeError(
-                f"Expected numbers in `path_weights`, found booleans in column {marks[0]!r}: paths of weight 0 are free. If they mark expected "
-                "edges, pass `1 - 0.9 * path_weights`."
-            )
-        values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
-        wrong = values[~(np.isfinite(values) & (values >= 0))]
-        if len(wrong):
-            raise ValueError(
-                f"Expected `path_weights` to be non-negative and finite, found {wrong[0]:g}. Leave an edge out for weight one."
-            )
-        weights[np.ix_(targets[targets >= 0], regulators[regulators >= 0])] = values
+        targets, regulators, values = _known_weights(path_weights, genes)
+        weights[np.ix_(targets, regulators)] = values
     if self_edges == "free":
         np.fill_diagonal(weights, 0.0)
     return weights
+
+
+def _known_weights(path_weights: pd.DataFrame, genes: pd.Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions of the targets and regulators that are genes, and weights of the paths between them, after refusing what is none."""
+    if not isinstance(path_weights, pd.DataFrame):
+        raise TypeError(
+            "Expected `path_weights` to be a data frame with targets as index and regulators as columns, found "
+            f"{type(path_weights).__name__}."
+        )
+    for axis, labels in (("index", path_weights.index), ("columns", path_weights.columns)):
+        if labels.has_duplicates:
+            raise ValueError(
+                f"Expected unique names in the {axis} of `path_weights`, found {labels[labels.duplicated()][0]!r} "
+                "more than once."
+            )
+    targets, regulators = genes.get_indexer(path_weights.index), genes.get_indexer(path_weights.columns)
+    if not ((targets >= 0).any() and (regulators >= 0).any()):
+        raise ValueError(
+            f"Expected `path_weights` to name genes of the model, found none. Genes look like {list(genes[:3])}, its "
+            f"index like {list(path_weights.index[:3])}, its columns like {list(path_weights.columns[:3])}."
+        )
+    text = [name for name, column in path_weights.items() if any(isinstance(value, str) for value in column)]
+    if text:
+        raise TypeError(f"Expected numbers in `path_weights`, found text in column {text[0]!r}.")
+    marks = [name for name, column in path_weights.items() if any(isinstance(v, bool | np.bool_) for v in column)]
+    if marks:  # those of expected edges would mean the opposite
+        raise TypeError(
+            f"Expected numbers in `path_weights`, found booleans in column {marks[0]!r}: paths of weight 0 are free. If they mark expected "
+            "edges, pass `1 - 0.9 * path_weights`."
+        )
+    values = path_weights.to_numpy(dtype=np.float64)[np.ix_(targets >= 0, regulators >= 0)]
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if len(wrong):
+        raise ValueError(
+            f"Expected `path_weights` to be non-negative and finite, found {wrong[0]:g}. Leave an edge out for weight one."
+        )
+    return targets[targets >= 0], regulators[regulators >= 0], values
 
 
 def report_path_weights(path_weights: pd.DataFrame, genes: pd.Index, regulators: Sequence[int] | None) -> None:

@@ -89,8 +89,8 @@ class EvaluationMixin(PredictionMixin):
         KeyError
             If a key that the model was set up with is not in ``adata``.
         TypeError
-            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; or if ``indices`` are neither integers nor
-            booleans.
+            If ``adata`` is neither AnnData nor MuData, or holds values that are not numeric; if ``indices`` are neither integers nor
+            booleans; or if ``forecast`` is not True or False.
         ValueError
             If genes are missing, a lineage is new (with ``forecast`` also a batch), the replicate does not exist, no cell is left, or
             ``initial_velocity="observed"`` is asked for in first order or with ``forecast``.
@@ -103,6 +103,7 @@ class EvaluationMixin(PredictionMixin):
         held-out cells, or better another donor.
         """
         self._require_trained()
+        _checks.booleans(forecast=forecast)
         observed = self._observed(initial_velocity)
         if forecast and initial_velocity == "observed":
             raise ValueError("Expected `initial_velocity='network'` with `forecast`, found 'observed'.")

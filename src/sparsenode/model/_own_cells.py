@@ -188,7 +188,7 @@ def _some_fingerprints(cells: Cells) -> np.ndarray | None:
         x = _expression.expression(cells.adata, cells.layer)
         rows = np.unique(np.linspace(0, len(cells.times) - 1, _N_COMPARED).astype(int))  # spread evenly
         return cells.fingerprints(rows) if _expression.is_in_memory(x) else None
-    except (KeyError, ValueError):  # gone, or not finite: an error of what needs it, and not all does
+    except (KeyError, TypeError, ValueError):  # gone, or no finite numbers: an error of what needs it, and not all does
         return None
 
 

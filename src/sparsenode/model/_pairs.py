@@ -147,7 +147,7 @@ def correct_batches(
     transport
         Windows, and how much to correct.
     noise_to_signal
-        Ratio of variances, as in :func:`~sparsenode.objectives.noise_to_signal`.
+        Ratio of variances, as in :func:`~sparsenode.objectives._transport.noise_to_signal`.
     """
     by_chance = chance_of_order(full, embedding, cells, transport)
     if by_chance > 0:
@@ -214,7 +214,7 @@ def relaxation_strength(
     transport
         Windows, and the strength for a thousand cells.
     noise_to_signal
-        Ratio of variances, as in :func:`~sparsenode.objectives.noise_to_signal`.
+        Ratio of variances, as in :func:`~sparsenode.objectives._transport.noise_to_signal`.
     """
     if transport.relaxation == 0:
         return 0.0

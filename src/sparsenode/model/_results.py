@@ -18,9 +18,10 @@ from sparsenode import _checks, _keys
 from sparsenode._errors import DivergenceError
 from sparsenode._input._expression import gene_positions
 from sparsenode.model._assemble import EXPRESSION, REGULATORS, spread_results
+from sparsenode.model._edges import Block
 from sparsenode.model._evaluation import EvaluationMixin
 from sparsenode.model._history import history_table
-from sparsenode.model._network import Block, NetworkMixin
+from sparsenode.model._network import NetworkMixin
 from sparsenode.model._written import WRITTEN, check_free, check_key, remove_results
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
                 stacklevel=3,
             )
         networks = {
-            key: sparse.csr_matrix(make().to_numpy()[np.ix_(order, order)].astype(np.float32))
-            for key, make in self._networks(key_added).items()
+            key: sparse.csr_matrix(make()[np.ix_(order, order)].astype(np.float32))
+            for key, make in self._networks(key_added, self._own_trajectories(cells, fitted)).items()
         }
         summary = self._summary(cells, fitted, order)
         dense = {}
@@ -155,7 +156,7 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
         if fitted is not None:
             dense["obsm"] = {_keys.trajectory(key_added): self._predict_cells(cells, fitted)[:, order]}
         if fitted is not None or not self._velocities_need_trajectories:
-            velocities = self._velocities(cells, np.arange(len(cells.times)), self.selected_)
+            velocities = self._velocities(cells, np.arange(len(cells.times)), self.selected_, fitted)
             dense["layers"] = {_keys.velocity(key_added): velocities[:, order]}
         return dense
 
@@ -197,17 +198,29 @@ class ResultsMixin(NetworkMixin, EvaluationMixin):
             return {}
         return {"obsm": [_keys.trajectory(key_added)], "layers": [_keys.velocity(key_added)]}
 
-    def _networks(self, key_added: str) -> dict[str, Callable[[], pd.DataFrame]]:
-        """What goes to ``.varp``: the key of every table, and what makes it."""
-        found: dict[str, Callable[[], pd.DataFrame]] = {_keys.adjacency(key_added): self.get_adjacency}
+    def _own_trajectories(self, cells: Cells, fitted: FittedTrajectories | None) -> FittedTrajectories | None:
+        """Trajectories of the model, where the signs of its edges are read along them, given those of some cells."""
+        if self._is_training_data(cells):
+            return fitted
+        return self._integrate(None) if self.objective == "trajectory" else None
+
+    def _networks(
+        self, key_added: str, fitted: FittedTrajectories | None = None
+    ) -> dict[str, Callable[[], np.ndarray]]:
+        """What goes to ``.varp``: the key of every matrix, and what makes it; ``fitted`` as for :meth:`_edges`."""
+
+        def adjacency(lineage: str | None = None, block: Block | None = None) -> np.ndarray:
+            return self._edges(lineage, True, None, self._default_weights, block, fitted)
+
+        found: dict[str, Callable[[], np.ndarray]] = {_keys.adjacency(key_added): adjacency}
         if self.module.n_fields > 1 or (self._couples_cells and len(self.lineages) > 1):
             for lineage in self.lineages:
-                found[_keys.lineage_adjacency(lineage, key_added)] = partial(self.get_adjacency, lineage)
+                found[_keys.lineage_adjacency(lineage, key_added)] = partial(adjacency, lineage)
         if self.module.order == 2:
             for block in get_args(Block):
-                found[_keys.block_adjacency(block, key_added)] = partial(self.get_adjacency, block=block)
+                found[_keys.block_adjacency(block, key_added)] = partial(adjacency, block=block)
         if len(self.module.seeds) > 1:
-            found[_keys.frequency(key_added)] = self.get_edge_frequency
+            found[_keys.frequency(key_added)] = lambda: self.get_edge_frequency().to_numpy()
         return found
 
     def _summary(self, cells: Cells, fitted: FittedTrajectories | None, order: np.ndarray) -> dict[str, Any]:

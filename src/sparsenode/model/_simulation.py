@@ -177,7 +177,7 @@ class SimulationMixin(ResponseMixin):
         """Held value of every gene of an intervention; genes that are ``off`` are held at zero."""
         names = [overexpress] if isinstance(overexpress, str) else overexpress
         folds = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, 1.0)
-        everything = [*off, *folds, *clamp]
+        everything = [*off, *names, *clamp]
         unknown = [name for name in everything if name not in self.genes]
         if unknown:
             raise KeyError(f"Expected genes of the model, found {unknown[:5]}. They look like {list(self.genes[:3])}.")

@@ -69,6 +69,7 @@ def _states(x0: object) -> np.ndarray:
             f"Expected `x0` to be a dense array or a data frame, found {type(x0).__name__}. Pass for instance "
             "`adata[:3].to_df()`, which names starts and genes."
         )
+    _checks.real_and_unmasked("x0", x0)
     try:
         return np.atleast_2d(np.asarray(x0, dtype=np.float64))
     except (TypeError, ValueError) as error:

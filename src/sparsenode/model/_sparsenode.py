@@ -406,7 +406,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
             - lineages are missing, negative or all zero,
             - a lineage has fewer than 10 cells in a batch, or memberships that add up to less than 10 (in units of the largest),
             - a lineage is named ``total``, or the results of two lineages would get the same key,
-            - gene names repeat, or expression is NaN or infinite.
+            - gene names repeat, or expression is NaN, infinite or masked.
 
         Notes
         -----

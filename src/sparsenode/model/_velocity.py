@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from sparsenode import _checks
 from sparsenode.model._data import Cells
 from sparsenode.model._prediction import PredictionMixin
 from sparsenode.training._threads import limited_threads
+
+if TYPE_CHECKING:
+    from sparsenode.model._prediction import FittedTrajectories
 
 
 class VelocityMixin(PredictionMixin):
@@ -68,17 +72,19 @@ class VelocityMixin(PredictionMixin):
         return self.module.order == 2 or self.module.field.skip == "outer"
 
     @torch.no_grad()
-    def _velocities(self, cells: Cells, wanted: np.ndarray, replicate: int) -> np.ndarray:
-        """What :meth:`get_velocity` returns for some cells."""
+    def _velocities(
+        self, cells: Cells, wanted: np.ndarray, replicate: int, fitted: FittedTrajectories | None = None
+    ) -> np.ndarray:
+        """What :meth:`get_velocity` returns for some cells; their trajectories are integrated where they are needed and not passed."""
         module = self.module
         if module.order == 2:
-            return self._slopes(cells, wanted, replicate, 1.0 / cells.spans).astype(np.float32)
+            return self._slopes(cells, wanted, replicate, 1.0 / cells.spans, fitted).astype(np.float32)
         relative = self._relative(cells)
         # Share of each cell in each field, times the field's clock in the cell's own pseudotime.
         rate = cells.weights / cells.weights.sum(1, keepdims=True) * (relative / cells.spans)
         effective = self._effective(replicate)
         needed, back = np.unique(wanted, return_inverse=True)
-        drift = self._drift(cells, replicate)
+        drift = self._drift(cells, replicate, fitted)
         fields = np.array([module.field_of(lineage) for lineage in cells.lineages])
         rates = self._units[1] * module.rate.cpu().numpy()
         result = np.empty((len(needed), len(self.genes)), dtype=np.float32)
@@ -98,12 +104,19 @@ class VelocityMixin(PredictionMixin):
                 result[here] = velocity * rates
         return result[back]
 
-    def _slopes(self, cells: Cells, wanted: np.ndarray, replicate: int, clocks: np.ndarray) -> np.ndarray:
+    def _slopes(
+        self,
+        cells: Cells,
+        wanted: np.ndarray,
+        replicate: int,
+        clocks: np.ndarray,
+        fitted: FittedTrajectories | None = None,
+    ) -> np.ndarray:
         """Slopes of the fitted trajectories at the times of cells, cells × genes: weighted over their trajectories.
 
         ``clocks`` is what slopes per length of each trajectory are multiplied by.
         """
-        fitted = self._integrate(cells, replicate=replicate)
+        fitted = self._integrate(cells, replicate=replicate) if fitted is None else fitted
         result = np.zeros((len(wanted), len(self.genes)))
         share = cells.weights[wanted] / cells.weights[wanted].sum(1, keepdims=True) * clocks
         for m in range(cells.weights.shape[1]):
@@ -112,12 +125,12 @@ class VelocityMixin(PredictionMixin):
         return result
 
     @torch.no_grad()
-    def _drift(self, cells: Cells, replicate: int) -> np.ndarray:
+    def _drift(self, cells: Cells, replicate: int, fitted: FittedTrajectories | None) -> np.ndarray:
         """What a skip after the integration adds to the velocities of each trajectory, trajectories × genes."""
         module, effective = self.module, self._effective(replicate)
         if effective.architecture.skip != "outer":
             return np.zeros((len(cells.lineages), 1))
-        fitted = self._encode(self._integrate(cells, replicate=replicate).initial_state)
-        start = self._on_device(fitted)
+        fitted = self._integrate(cells, replicate=replicate) if fitted is None else fitted
+        start = self._on_device(self._encode(fitted.initial_state))
         layout = module.layout(cells.lineages)
         return layout.gather(module.drift(layout.spread(start[None]), effective))[0].cpu().numpy()

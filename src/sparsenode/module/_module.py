@@ -239,6 +239,11 @@ class SparseNODEModule(BaseModuleClass):
         """
         layout = self.layout(lineages)
         span = layout.spread(relative_span.expand(len(start), -1)).unsqueeze(2) * self.rate.repeat(self.order)
+        moves = {self.field_of(lineage) for lineage in lineages}
+        if len(moves) < self.n_fields:  # the others stay where they are: from starts of other lineages they may diverge
+            span = span * span.new_tensor([field in moves for field in range(self.n_fields)]).repeat(len(start)).view(
+                -1, 1, 1
+            )
         field = velocity(effective)
         if reach is not None:
             field = saturating(field, effective.decay, reach)
@@ -356,9 +361,9 @@ class SparseNODEModule(BaseModuleClass):
         Parameters
         ----------
         tensors
-            Statistics of all trajectories, see :class:`sparsenode.objectives.TrajectoryStatistics`, or a batch of coupled
-            cells, see :class:`sparsenode.objectives.Transport`, or smoothed trajectories, see
-            :class:`sparsenode.objectives.SmoothedTrajectories`.
+            Statistics of all trajectories, see :class:`sparsenode.objectives._statistics.TrajectoryStatistics`, or a batch of
+            coupled cells, see :class:`sparsenode.objectives.Transport`, or smoothed trajectories, see
+            :class:`sparsenode.objectives._collocation.SmoothedTrajectories`.
 
         Returns
         -------

@@ -19,7 +19,7 @@ from scipy.spatial.distance import pdist
 
 from sparsenode import _checks, _keys
 from sparsenode._input._expression import dense
-from sparsenode.model._network import Block
+from sparsenode.model._edges import Block
 from sparsenode.pl import _common
 
 _MAX_LABELS = 60
@@ -93,12 +93,13 @@ def adjacency(
     KeyError
         If there are no results under ``key``, none for ``lineage``, or no column ``groupby``.
     TypeError
-        If ``adata`` is not an AnnData, ``lineage`` is not a name, the column ``regulators`` is not boolean, or ``ax`` holds anything but
-        axes of matplotlib.
+        If ``adata`` is not an AnnData, ``lineage`` is not a name, ``cluster`` or the column ``regulators`` is not boolean, or ``ax`` holds
+        anything but axes of matplotlib.
     ValueError
         If a gene is unknown or in no group, the block does not exist, or ``n_top`` is not a positive integer.
     """
     _checks.at_least("n_top", n_top, 1)
+    _checks.booleans(cluster=cluster)
     matrix = _common.adjacency(adata, key, lineage, block)
     matrix = dense(matrix).copy()
     self_edges = np.diag(np.diag(matrix) != 0)

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from sparsenode import _checks, _keys
-from sparsenode.model._network import Block
+from sparsenode.model._edges import Block
 
 _Length = TypeVar("_Length", float, np.ndarray)
 

@@ -22,7 +22,7 @@ from matplotlib.textpath import TextPath
 from scipy import sparse
 
 from sparsenode import _checks, _keys
-from sparsenode.model._network import Block
+from sparsenode.model._edges import Block
 from sparsenode.pl import _common
 from sparsenode.pl._layout import LAYOUTS, arrange
 from sparsenode.tl._export import to_networkx

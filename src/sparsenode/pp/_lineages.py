@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from sparsenode import _checks
 from sparsenode._input._observations import names_of_fates
 
 
@@ -65,8 +66,10 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
     ------
     KeyError
         If there is no such table.
+    TypeError
+        If values are complex.
     ValueError
-        If values are negative, if columns have no names, or if no cell is in a lineage.
+        If values are negative or masked, if columns have no names, or if no cell is in a lineage.
     """
     if key not in adata.obsm:
         raise KeyError(
@@ -74,6 +77,7 @@ def lineages_of_fates(adata: AnnData, key: str) -> pd.DataFrame:
             f"{list(adata.obsm.keys())}; CellRank writes 'lineages_fwd'."
         )
     table = adata.obsm[key]
+    _checks.real_and_unmasked(f"adata.obsm[{key!r}]", table)
     if isinstance(table, pd.DataFrame):
         names, values = [str(name) for name in table.columns], table.to_numpy(dtype=np.float64)
     else:

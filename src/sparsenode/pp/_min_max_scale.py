@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _checks
@@ -73,32 +74,39 @@ def min_max_scale(
     if reference is None:
         low, high = value_range(adata, layer)
     else:
-        _checks.anndata(reference, "reference")
-        absent = [key for key in (low_key, high_key) if key not in reference.var]
-        if absent:
-            raise KeyError(
-                f"Expected ranges in `reference.var`, {absent} not found. Call `sn.pp.min_max_scale(reference, "
-                f"key_added={key_added!r})` first."
-            )
-        lacking = [str(gene) for gene in adata.var_names if gene not in reference.var_names]
-        if lacking:
-            raise ValueError(
-                f"Expected ranges of all {adata.n_vars} genes in `reference`, {len(lacking)} of them are not there: "
-                f"{_checks.some(lacking)}. Leave them out: `adata[:, adata.var_names.isin(reference.var_names)].copy()`."
-            )
-        positions = gene_positions(reference, list(adata.var_names))
-        low, high = (reference.var[key].to_numpy(dtype=np.float64)[positions] for key in (low_key, high_key))
-        lost = adata.var_names[~(np.isfinite(low) & np.isfinite(high))]
-        if len(lost):
-            raise ValueError(
-                f"Expected finite ranges of all genes in `reference`, found others of {len(lost)}: {list(lost[:5])}. Scale the reference again: after "
-                "an outer `anndata.concat` ranges are missing."
-            )
+        low, high = _recorded_range(reference, adata.var_names, key_added)
     scaled = np.empty(adata.shape, dtype=np.float32)
     for first, x in chunks(adata, layer, np.arange(adata.n_vars)):
         scaled[first : first + len(x)] = scale(x, low, high)
     adata.layers[key_added] = scaled
     adata.var[low_key], adata.var[high_key] = low, high
+
+
+def _recorded_range(reference: AnnData, genes: pd.Index, key_added: str) -> tuple[np.ndarray, np.ndarray]:
+    """The ranges by which other cells were scaled, in the order of the genes, after refusing cells that lack some."""
+    _checks.anndata(reference, "reference")
+    keys = (f"{key_added}_low", f"{key_added}_high")
+    absent = [key for key in keys if key not in reference.var]
+    if absent:
+        raise KeyError(
+            f"Expected ranges in `reference.var`, {absent} not found. Call `sn.pp.min_max_scale(reference, "
+            f"key_added={key_added!r})` first."
+        )
+    lacking = [str(gene) for gene in genes if gene not in reference.var_names]
+    if lacking:
+        raise ValueError(
+            f"Expected ranges of all {len(genes)} genes in `reference`, {len(lacking)} of them are not there: "
+            f"{_checks.some(lacking)}. Leave them out: `adata[:, adata.var_names.isin(reference.var_names)].copy()`."
+        )
+    positions = gene_positions(reference, list(genes))
+    low, high = (reference.var[key].to_numpy(dtype=np.float64)[positions] for key in keys)
+    lost = genes[~(np.isfinite(low) & np.isfinite(high))]
+    if len(lost):
+        raise ValueError(
+            f"Expected finite ranges of all genes in `reference`, found others of {len(lost)}: {list(lost[:5])}. Scale the reference again: after "
+            "an outer `anndata.concat` ranges are missing."
+        )
+    return low, high
 
 
 def value_range(adata: AnnData, layer: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from sparsenode import _checks
-from sparsenode._input._expression import dense
+from sparsenode._input._expression import dense, expression
 from sparsenode._input._observations import MIN_CELLS
 
 _KEY = "motion"
@@ -181,7 +181,7 @@ def _coordinates(adata: AnnData, time_key: str, trial_key: str) -> np.ndarray:
     for key in (time_key, trial_key):
         if key not in adata.obs:
             raise KeyError(f"Expected column {key!r} in `adata.obs`, found {list(adata.obs)}.")
-    x = dense(adata.X).astype(np.float64)
+    x = dense(expression(adata, None)).astype(np.float64)
     if not np.isfinite(x).all():
         raise ValueError("Expected finite coordinates, found NaN or infinite ones.")
     if not np.isfinite(_checks.numbers(f"adata.obs[{time_key!r}]", adata.obs[time_key])).all():

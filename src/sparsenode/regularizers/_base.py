@@ -69,9 +69,11 @@ class Regularizer:
 
     def __init__(self, strength: ArrayLike) -> None:
         try:
-            values = np.atleast_1d(np.array(strength, dtype=np.float64))
-        except (TypeError, ValueError):  # text, or sequences of several lengths
-            values = np.empty(0)
+            given = np.asarray(strength)
+        except ValueError:  # sequences of several lengths
+            given = np.empty(0)
+        is_number = given.dtype.kind in "fiu" and not np.ma.is_masked(strength)
+        values = np.atleast_1d(given).astype(np.float64) if is_number else np.empty(0)
         if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)) or np.any(values < 0):
             raise ValueError(
                 f"Expected `strength` to be a non-negative number or a sequence of them, found {strength!r}."

@@ -125,7 +125,7 @@ def to_decoupler(
     KeyError
         If a column is missing; ``frequency`` only if it is needed.
     TypeError
-        If weights are not numbers.
+        If weights are not numbers, or ``self_edges`` is not True or False.
     ValueError
         If an edge is listed more than once, a gene is missing, a weight is not finite, or ``min_frequency`` is outside ``[0, 1]``.
 
@@ -133,6 +133,7 @@ def to_decoupler(
     -----
     Activities in the cells that the network was fitted to are circular: do not take them as evidence. Score other cells.
     """
+    _checks.booleans(self_edges=self_edges)
     _check(network)
     kept = network["weight"].to_numpy(dtype=float) != 0
     if not self_edges:
