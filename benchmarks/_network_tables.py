@@ -100,6 +100,22 @@ def simulated_cells() -> Rows:
     return rows
 
 
+def dropouts() -> Rows:
+    """Geometric means of AUPRC ratios over networks whose cells move on or rest, without dropouts and with more and more of them."""
+    full = results("results/simulated_networks.csv").query("cells == 2000 and seed == 0").assign(quantile=0.0, zeros=0.0)
+    table = pd.concat([full, results("results/dropouts.csv").query("seed == 0")])
+    rows = [["quantile, probability", "share of zeros", "networks", *NETWORK_METHODS.values(), "ours is highest"]]
+    for quantile, own in table.groupby("quantile"):
+        ratio = own.pivot(index="network", columns="method", values="auprc_ratio")[list(NETWORK_METHODS)]
+        at_rest = rests(ratio.index)
+        for name, which in (("move on", ratio[~at_rest]), ("rest in some states", ratio[at_rest])):
+            means = strongest(np.exp(np.log(which).mean()).to_dict())
+            highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
+            about = [f"{quantile:g}", f"{own['zeros'].mean():.2f}" if quantile else "", name]
+            rows.append([*about, *(means[method] for method in NETWORK_METHODS), f"{highest} of {len(which)}"])
+    return rows
+
+
 def estimated_pseudotime() -> Rows:
     """Geometric means of AUPRC ratios over families of simulated networks, by what their pseudotime is."""
     table = results("results/estimated_pseudotime.csv")
