@@ -8,6 +8,7 @@ from torch.nn import functional
 from torchdiffeq import odeint
 
 from sparsenode.module import Field
+from sparsenode.module._random_start import bootstrapped_start
 from sparsenode.module._solve import Solver
 from sparsenode.regularizers import CNODE, L0, GroupLasso, LassoNet, NoRegularizer, PathReg
 
@@ -318,24 +319,7 @@ def test_evaluation_draws_no_random_numbers(problem, make_module):
     module = make_module(PathReg(0.1), bootstrap=True).eval()
     tensors = problem.tensors(9)
     np.testing.assert_array_equal(errors(module, tensors), errors(module, tensors))
-    assert torch.equal(module._drawn_start(tensors), module.initial_state.unsqueeze(0))
-
-
-def test_bootstrapped_starts_are_means_of_resampled_early_cells(problem, make_module):
-    n = 600
-    module = make_module(seeds=range(n), fields="shared", hidden=(1,), bootstrap=True).train()
-    start = module._drawn_start(problem.tensors(9)).numpy()
-    assert start.shape == (n, 3, 4)
-    for m, early in enumerate(problem.early):
-        # A mean with exponential weights has variance s^2 / (k + 1) for k cells with population variance s^2.
-        sd = early.std(0) / np.sqrt(len(early) + 1)
-        np.testing.assert_allclose(start[:, m].mean(0), problem.initial_state[m], atol=4.5 * sd.max() / np.sqrt(n))
-        np.testing.assert_allclose(start[:, m].std(0), sd, rtol=0.1)
-
-
-def test_without_bootstrap_training_starts_at_the_initial_state(problem, make_module):
-    module = make_module(bootstrap=False).train()
-    assert torch.equal(module._drawn_start(problem.tensors(9)), module.initial_state.unsqueeze(0))
+    assert torch.equal(bootstrapped_start(module, tensors), module.initial_state.unsqueeze(0))
 
 
 @pytest.mark.parametrize("fields", ["lineage", "shared"])

@@ -314,15 +314,3 @@ def test_velocities_of_their_own_start_as_observed_and_move_with_the_network(mak
         torch.testing.assert_close(module.start_speed(), observed.expand(2, -1, -1))
         module.initial_velocity.bias += 0.7
         torch.testing.assert_close(module.start_speed(), observed.expand(2, -1, -1) + 0.7)
-
-
-def test_noise_on_a_start_is_not_passed_on_to_its_velocity(make_module):
-    """The network gives the velocity of the start itself; the velocity has a noise of its own."""
-    module = shake(make_module(order=2, start_noise=0.3), size=0.5).train()
-    module.seed_generators()
-    with torch.no_grad():
-        start, speed = module._noisy(module.start())
-        expected = module.network_velocity(module.start(), module.lineages)
-    draw = torch.empty(2, *module.initial_state.shape).normal_(generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(start, module.initial_state + 0.3 * draw[[0]])
-    torch.testing.assert_close(speed, expected + 0.3 * draw[[1]])

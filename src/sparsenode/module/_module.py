@@ -14,6 +14,7 @@ from sparsenode.module._field import EffectiveWeights, Field
 from sparsenode.module._initial_velocity import InitialVelocity
 from sparsenode.module._layout import Layout
 from sparsenode.module._prune import resized
+from sparsenode.module._random_start import bootstrapped_start, noisy_start
 from sparsenode.module._solve import Solver, integrate
 from sparsenode.module._velocity import saturating, velocity
 
@@ -319,30 +320,6 @@ class SparseNODEModule(BaseModuleClass):
         """Which field moves a lineage: its own, or the one that all share."""
         return lineage if self.n_fields > 1 else 0
 
-    def _drawn_start(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Initial values, replicates × trajectories × variables; bootstrapped from early cells while training."""
-        start = self.start()
-        if not (self.training and self.bootstrap):
-            return start
-        weights = self.draw(tensors["early_mask"].shape, "exponential") * tensors["early_mask"]
-        weights = weights / weights.sum(2, keepdim=True)
-        uniform = tensors["early_mask"] / tensors["early_mask"].sum(1, keepdim=True)
-        # Early cells are centred on their mean, so the draws are centred on the initial state.
-        drawn = torch.einsum("sme,med->smd", weights - uniform, tensors["early"])
-        return start + self.by_replicate(drawn)
-
-    def _noisy(self, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Initial values and velocities, with noise while training; no velocities where those of the network serve."""
-        speed = self.start_speed()
-        if not (self.training and self.start_noise > 0):
-            return start, speed
-        noise = self.start_noise * self.draw((self.order, *start.shape[1:]), "normal")
-        noise = self.by_replicate(noise)
-        if self.initial_velocity is None:
-            return start + noise[:, 0], None
-        speed = self.network_velocity(start, self.lineages) if speed is None else speed
-        return start + noise[:, 0], speed + noise[:, 1]
-
     def by_replicate(self, tensor: torch.Tensor) -> torch.Tensor:
         """Seeds × … to replicates × …; a leading axis of one serves all replicates."""
         if len(tensor) == 1:
@@ -402,7 +379,7 @@ class SparseNODEModule(BaseModuleClass):
     def _trajectory_error(self, effective: EffectiveWeights, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Squared error of the trajectories of every replicate, as a share of that of their means."""
         knots = torch.linspace(0.0, 1.0, self.n_knots, device=self.device)
-        start, speed = self._noisy(self._drawn_start(tensors))
+        start, speed = noisy_start(self, bootstrapped_start(self, tensors))
         span = self.relative_span
         if self.training and self.clock_noise > 0:
             span = span * self.by_replicate(torch.exp(self.clock_noise * self.draw(span.shape, "normal")))
