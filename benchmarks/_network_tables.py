@@ -102,10 +102,8 @@ def simulated_cells() -> Rows:
 
 def dropouts() -> Rows:
     """Geometric means of AUPRC ratios over networks whose cells move on or rest, without dropouts and with more and more of them."""
-    full = (
-        results("results/simulated_networks.csv").query("cells == 2000 and seed == 0").assign(quantile=0.0, zeros=0.0)
-    )
-    table = pd.concat([full, results("results/dropouts.csv").query("seed == 0")])
+    full = results("results/simulated_networks.csv").query("cells == 2000").assign(quantile=0.0, zeros=0.0)
+    table = pd.concat([full, results("results/dropouts.csv")]).query("seed == 0")
     rows = [["quantile, probability", "share of zeros", "networks", *NETWORK_METHODS.values(), "ours is highest"]]
     for quantile, own in table.groupby("quantile"):
         ratio = own.pivot(index="network", columns="method", values="auprc_ratio")[list(NETWORK_METHODS)]
