@@ -108,7 +108,10 @@ def main() -> None:
             result = subprocess.run(command, capture_output=True, text=True)
             if result.returncode:
                 sys.exit(result.stderr)
-            found[name].append(json.loads(result.stdout.strip().splitlines()[-1]))
+            *said, measured = result.stdout.strip().splitlines()
+            if not any(found.values()):  # every process reads the same donor
+                print(*said, sep="\n", end="\n" if said else "")
+            found[name].append(json.loads(measured))
             print(name, found[name][-1], flush=True)
     reference = statistics.median(f["step_ms"] for f in found["pathreg"])
     rows = []

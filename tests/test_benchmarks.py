@@ -616,16 +616,38 @@ def test_timings_of_steps_check_their_donor_first(bone_marrow, donors, refused, 
     sys.modules.pop(name)
 
 
-def test_objectives_say_where_no_networks_are(limits, tmp_path, monkeypatch):
-    objectives = importlib.import_module("objectives")
+def test_objectives_say_where_no_networks_are(limits, tmp_path, refused):
     (tmp_path / "beeline").mkdir()
-    with pytest.raises(SystemExit, match=r"runs of the seed 3 in .*beeline, found none"):
-        next(objectives.networks(tmp_path, ["transport"], 3, 1, {}))
-    monkeypatch.setattr(sys, "argv", ["objectives.py", "--data", str(tmp_path), "--parts", "paper", "networks"])
-    for name, value in (("silence", lambda: None), ("donors", lambda *_: pytest.fail("too late"))):
-        monkeypatch.setattr(objectives, name, value)
-    with pytest.raises(SystemExit, match="runs of the seed 0 in"):
-        objectives.main()
+    objectives = importlib.import_module("objectives")
+    said = refused(objectives, "donors", "--data", str(tmp_path), "--parts", "paper", "networks")
+    assert re.search(r"runs of the seeds \[0, 1, 2\] in .*beeline, found none", said)
+
+
+def test_objectives_leave_out_seeds_that_no_network_has(limits, run, tmp_path, monkeypatch, capsys):
+    """The default has more seeds than the networks."""
+    (tmp_path / "beeline").symlink_to(tmp_path)
+    run.rename(run.parent / "0")
+    objectives = importlib.import_module("objectives")
+    monkeypatch.setattr(objectives, "network", lambda *_: {"epr": 1.0})
+    arguments = ["--data", str(tmp_path), "--parts", "networks", "--methods", "both", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["objectives.py", *arguments])
+    objectives.main()
+    said = capsys.readouterr().out
+    assert all(f"no network has a run of the seed {seed}, left out" in said for seed in (1, 2))
+    assert pd.read_csv(tmp_path / "objectives.csv")[["data", "seed"]].to_numpy().tolist() == [["chain", 0]]
+
+
+def test_timings_of_steps_say_once_what_is_left_out(bone_marrow, donors, monkeypatch, capsys):
+    """Cells are read in processes of their own."""
+    methods = importlib.import_module("methods")
+    said = 'a: 10 of 60 cells are in no lineage, left out\n{"step_ms": 2.0, "peak_mb": 1.0}\n'
+    monkeypatch.setattr(methods.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout=said))
+    monkeypatch.setattr(bone_marrow, "check_donors", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["methods.py", "--data", str(donors), "--donor", "a", "--quick"])
+    methods.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("a: 10 of 60 cells are in no lineage, left out") == 1
+    sys.modules.pop("methods")
 
 
 def no_fit():
