@@ -3,7 +3,8 @@
 Stochastic mRNA and protein kinetics of Boolean networks (``_boolean_cells.py``): chains, a ring, bifurcations, mutual repression,
 networks with several attractors, random networks, and the myeloid network of Krumsiek et al. (2011). Everything is
 ``SparseNODE(adata, objective="transport")`` with its defaults; nothing is chosen per network. ``sparsenode, shuffled`` has pseudotime
-shuffled within lineages: what it scores is static.
+shuffled within lineages: what it scores is static. The column ``regulators`` is the rank correlation of the strengths of all genes
+(``tl.rank_regulators``) with their true numbers of targets, and is empty where these are all the same.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ def networks() -> dict[str, boolean.BooleanNetwork]:
     return result | {"myeloid, 11": boolean.myeloid(datasets.krumsiek11_network(), 6.0)}
 
 
+def regulators(found: pd.DataFrame, reference: pd.DataFrame, genes: pd.Index) -> float:
+    """Spearman correlation of the strengths of genes in a network with their numbers of targets other than themselves in the reference."""
+    targets = reference.query("source != target")["source"].value_counts().reindex(genes, fill_value=0)
+    strength = tl.rank_regulators(found)["strength"].reindex(genes, fill_value=0.0)
+    return (
+        float("nan") if targets.nunique() == 1 or strength.nunique() == 1 else strength.corr(targets, method="spearman")
+    )
+
+
 def score(name: str, network: boolean.BooleanNetwork, adata: anndata.AnnData, seed: int) -> list[dict]:
     """Rows of one data set."""
     reference = network.edges()
@@ -61,7 +71,8 @@ def score(name: str, network: boolean.BooleanNetwork, adata: anndata.AnnData, se
         scores = beeline.score(found, reference, time.perf_counter() - start)
         lineages = adata.obsm["lineages"].shape[1]
         about = {"network": name, "cells": adata.n_obs, "seed": seed, "lineages": lineages}
-        rows.append({**about, "method": method, **scores})
+        ranks = {"regulators": regulators(found, reference, adata.var_names)}
+        rows.append({**about, "method": method, **scores, **ranks})
     return rows
 
 

@@ -980,6 +980,18 @@ def test_low_values_drop_out(dropouts):
     np.testing.assert_array_equal(dropouts.dropped(AnnData(x.copy()), 0.0, seed=1).X, x)
 
 
+def test_regulators_are_ranked_by_their_numbers_of_targets(dropouts):
+    """By hand: of a, b, c, d the numbers of targets are 2, 1, 0, 0, and the strengths 5, 1, 3, 0, whose ranks differ by 0, 1, 0.5 and 0.5."""
+    rank = sys.modules["simulated_networks"].regulators
+    genes = pd.Index(list("abcd"))
+    reference = pd.DataFrame({"source": list("aabb"), "target": list("bcab"), "weight": 1.0})
+    found = pd.DataFrame({"source": list("aabcc"), "target": list("bcada"), "weight": [-4.0, 1.0, 1.0, -1.0, 2.0]})
+    ranks = np.array([[4, 3, 1.5, 1.5], [4, 2, 3, 1]])
+    assert rank(found, reference, genes) == pytest.approx(np.corrcoef(ranks)[0, 1])
+    ring = pd.DataFrame({"source": list("abcd"), "target": list("bcda")})
+    assert np.isnan(rank(found, ring, genes))
+
+
 def test_cells_with_dropouts_are_scored(dropouts, monkeypatch, tmp_path):
     scored = []
 
