@@ -57,7 +57,7 @@ def model_effects(adata: AnnData, **settings) -> np.ndarray:
     late = adata.obs["pseudotime"] > adata.obs["pseudotime"].median()
     share = adata.obsm["lineages"][late].mean()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of genes that leave the range, and of trajectories of different lengths
+        warnings.simplefilter("ignore")  # of genes that leave the range
         found = [model.simulate(knockout=gene).effects for gene in adata.var_names]
     lineage = model.trajectories["lineage"].astype(str)
     weight = pd.Series((share[lineage] / share[lineage].sum()).to_numpy(), lineage.index.astype(str))

@@ -101,5 +101,5 @@ def test_effects_of_a_model_are_means_over_lineages(interventions, monkeypatch):
     n = adata.obsm["lineages"].to_numpy()[late].sum(0)
     run = models[0].simulate(knockout="g2")
     assert list(models[0].trajectories["lineage"]) == list(adata.obsm["lineages"].columns)
-    difference = np.trapezoid(run.perturbed - run.unperturbed, run.times, axis=1) / run.times[-1]
+    difference = np.trapezoid(run.perturbed - run.unperturbed, run.times[..., None], axis=1) / run.times[:, -1:]
     np.testing.assert_allclose(found[2], n @ difference / n.sum(), rtol=1e-5, atol=1e-8)

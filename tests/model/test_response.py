@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy import sparse
 from scipy.interpolate import CubicSpline
 from scipy.linalg import expm
 from sklearn.linear_model import LinearRegression
 
 import sparsenode as sn
-from sparsenode.model._response import respond, unshrunk
+from sparsenode.model._response import interpolated, respond, unshrunk
 from sparsenode.regularizers import CNODE
 
 pytestmark = [
@@ -332,3 +334,32 @@ def cells_without_decay(make_adata) -> sn.SparseNODE:
     model = sn.SparseNODE(adata, objective="both", hidden=(4,), decay=False)
     model.train(**(QUICK | {"max_epochs": 2}))
     return model
+
+
+@given(st.sets(st.integers(1, 999)), st.floats(0.0, 3.0))
+@example(set(range(10, 1000, 10)), 0.35)
+def test_runs_are_interpolated_between_times_that_differ(wanted, longest):
+    """By more than rounding, at least as densely as in predictions, and at all times that are wanted."""
+    shares = np.array([*sorted(wanted), 1000]) / 1000
+    found = interpolated(shares, longest)
+    assert np.isin(shares, found).all()
+    assert np.diff(found).min() > 1e-10
+    steps = np.diff(np.append(0.0, found))
+    assert steps.max() * longest < 0.01 + 1e-8
+    assert (found[0], found[-1]) == (0.0, 1.0)
+
+
+def test_responses_of_trajectories_of_unlike_lengths_are_those_of_each_alone(make_adata):
+    """Also at times that are given."""
+    adata = make_adata(n_obs=240, seed=1)
+    adata.obs.loc[adata.obs["lineage"] == "myeloid", "dpt_pseudotime"] *= 0.5
+    sn.SparseNODE.setup_anndata(adata, lineage_key="lineage")
+    model = sn.SparseNODE(adata, CNODE(0.05), objective="both", hidden=(6,), n_knots=5)
+    model.train(**QUICK)
+    found = model.simulate(clamp={"gene1": 2.0})
+    assert found.times[:, -1].max() > 1.8 * found.times[:, -1].min()
+    for m, name in enumerate(model.trajectories["lineage"]):
+        for times in (None, found.times[m]):
+            alone = model.simulate(clamp={"gene1": 2.0}, lineage=name, times=times)
+            np.testing.assert_allclose(alone.perturbed[0], found.perturbed[m], atol=2e-3)
+    assert np.abs(found.perturbed - found.unperturbed)[:, -1].max() > 0.05

@@ -110,7 +110,8 @@ def test_with_fixed_steps_the_times_do_not_matter(adata, fit, solver):
     found = model.simulate(times=times, **arguments)
     alone = [model.simulate(times=[time], **arguments).perturbed[:, 0] for time in times]
     np.testing.assert_allclose(found.perturbed, np.stack(alone, 1), atol=1e-5)
-    np.testing.assert_allclose(found.perturbed[:, -1], model.simulate(**arguments).perturbed[:, -1], atol=1e-5)
+    default = model.simulate(**arguments).perturbed[longest, -1]
+    np.testing.assert_allclose(found.perturbed[longest, -1], default, atol=1e-5)
     assert found.perturbed[..., 2] == pytest.approx(0.9)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the other lineage ends earlier
@@ -151,7 +152,7 @@ def test_effects_are_differences(fitted):
     assert table["gene"].tolist() == [*fitted.genes, *fitted.genes]
     np.testing.assert_array_equal(table["final"].to_numpy().reshape(2, 8), difference[:, -1])
     np.testing.assert_array_equal(np.abs(table["peak"]).to_numpy().reshape(2, 8), np.abs(difference).max(1))
-    expected = np.trapezoid(difference, found.times, axis=1) / 1.4
+    expected = [np.trapezoid(one, np.linspace(0.0, 1.4, 30), axis=0) / 1.4 for one in difference]
     np.testing.assert_allclose(table["mean"].to_numpy().reshape(2, 8), expected)
     assert table.loc[table["held"], "gene"].unique().tolist() == ["gene0"]
     at_once = fitted.simulate(clamp={"gene0": 3.0}, times=[1.0]).effects
@@ -443,10 +444,10 @@ def test_given_starts_run_to_the_end_of_their_lineage(make_adata, fit):
     for share in (0.5, 0.08):
         message = rf"beyond the longest trajectory, which ends at .* by {share:.0%} of its length"
         with pytest.warns(UserWarning, match=message):
-            model.simulate(start, lineage="myeloid", times=[(1.0 + share) * found.times[-1]])
+            model.simulate(start, lineage="myeloid", times=[(1.0 + share) * found.times[0, -1]])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "The times go on beyond")
-        model.simulate(start, lineage="myeloid", times=[1.04 * found.times[-1]])
+        model.simulate(start, lineage="myeloid", times=[1.04 * found.times[0, -1]])
 
 
 def test_given_starts_in_a_shared_field_run_as_long_as_the_longest_lineage(fitted_donors):
@@ -455,21 +456,40 @@ def test_given_starts_in_a_shared_field_run_as_long_as_the_longest_lineage(fitte
         lengths[(fitted_donors.trajectories["lineage"] == name).to_numpy()].mean() for name in ("erythroid", "myeloid")
     ]
     found = fitted_donors.simulate(fitted_donors.adata.X[:1])
-    assert found.times[-1] == pytest.approx(max(means), rel=0.01)
+    assert found.times[0, -1] == pytest.approx(max(means), rel=0.01)
     assert max(means) > 1.2 * min(means)
 
 
 def test_trajectories_that_go_on_after_their_last_cell_are_named(fitted):
-    """By default all run as long as the longest; one alone takes its own time."""
     lengths = fitted.trajectories["end"] - fitted.trajectories["start"]
     short, excess = lengths.idxmin(), lengths.max() / lengths.min() - 1.0
-    with pytest.warns(UserWarning, match=rf"1 of 2 trajectories go on .*'{short}': '{excess:.0%}'"):
-        fitted.simulate()
+    with pytest.warns(
+        UserWarning, match=rf"1 of 2 trajectories go on .*'{short}': '{excess:.0%}'.* up to {lengths.min():.4g}"
+    ):
+        fitted.simulate(times=[0.5, lengths.max()])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*go on after")
-        for name in fitted.lineages:
-            assert fitted.simulate(lineage=name).times[-1] == pytest.approx(lengths[name])
         fitted.simulate(times=[0.0, 1.04 * lengths.min()])
+        fitted.simulate()
+
+
+def test_every_run_ends_at_the_last_cell_of_its_trajectory(fitted):
+    """By default, with as many times for all; what is simulated at once is the same one by one, and at given times."""
+    lengths = fitted.trajectories["end"] - fitted.trajectories["start"]
+    assert lengths.max() > 1.2 * lengths.min()
+    held = {"clamp": {"gene2": 0.9}}
+    found = fitted.simulate(**held)
+    np.testing.assert_allclose(found.times, np.outer(lengths, np.linspace(0, 1, 101)))
+    effects = found.effects.set_index("start")[["final", "mean", "peak"]]
+    for m, (name, row) in enumerate(fitted.trajectories.iterrows()):
+        alone = fitted.simulate(lineage=row["lineage"], **held)
+        np.testing.assert_allclose(alone.times[0], found.times[m])
+        np.testing.assert_allclose(alone.perturbed[0], found.perturbed[m], atol=1e-3)
+        given = fitted.simulate(lineage=row["lineage"], times=found.times[m], **held)
+        np.testing.assert_allclose(given.perturbed[0], found.perturbed[m], atol=1e-3)
+        np.testing.assert_allclose(effects.loc[name], given.effects[["final", "mean", "peak"]], atol=1e-3)
+        predicted = fitted.predict(times=[row["end"]])[m, 0]
+        np.testing.assert_allclose(found.unperturbed[m, -1], predicted, atol=1e-3)
 
 
 def test_a_gene_twice_among_the_starts(fitted):

@@ -16,7 +16,7 @@ from sparsenode.pl._common import PALETTE
 
 def simulation(n_genes: int = 6, trajectories: tuple[str, ...] = ("erythroid", "monocyte")) -> SimpleNamespace:
     """Gene i changes by i at the last time, up where i is even, and half as much in the next trajectory."""
-    times = np.linspace(2.0, 4.0, 9)
+    times = np.linspace(2.0, 4.0, 9) * (1.0 + 0.5 * np.arange(len(trajectories)))[:, None]
     generator = np.random.default_rng(0)
     baseline = generator.normal(size=(len(trajectories), 9, n_genes))
     change = np.arange(n_genes) * np.where(np.arange(n_genes) % 2 == 0, 1, -1)
@@ -45,7 +45,7 @@ def test_structure():
                 (axis.lines[2 * k], run.unperturbed, "--"),
                 (axis.lines[2 * k + 1], run.perturbed, "-"),
             ):
-                np.testing.assert_array_equal(line.get_xdata(), run.times)
+                np.testing.assert_array_equal(line.get_xdata(), run.times[k])
                 np.testing.assert_array_equal(line.get_ydata(), values[k, :, gene])
                 assert line.get_linestyle() == style
                 assert to_hex(line.get_color()) == PALETTE[k].lower()
@@ -148,7 +148,11 @@ def test_errors():
         sn.pl.intervention(simulation().effects)
     run = simulation()
     run.perturbed = run.perturbed[:, :-1]
-    with pytest.raises(ValueError, match=r"\(2, 9, 6\), found \(2, 8, 6\) and \(2, 9, 6\)"):
+    with pytest.raises(ValueError, match=r"\(2, 9, 6\).*found \(2, 8, 6\), \(2, 9, 6\) and \(2, 9\)"):
+        sn.pl.intervention(run)
+    run = simulation()
+    run.times = run.times[0]
+    with pytest.raises(ValueError, match=r"`times` as starts × times, found .* and \(1, 9\)"):
         sn.pl.intervention(run)
 
 
@@ -171,7 +175,7 @@ def test_colors_of_trajectories_that_are_not_there():
 def test_a_single_time_is_drawn_as_dots():
     """A line needs two."""
     run = simulation()
-    run.times, run.perturbed, run.unperturbed = run.times[-1:], run.perturbed[:, -1:], run.unperturbed[:, -1:]
+    run.times, run.perturbed, run.unperturbed = run.times[:, -1:], run.perturbed[:, -1:], run.unperturbed[:, -1:]
     for axis in sn.pl.intervention(run)[1:]:
         assert [line.get_marker() for line in axis.lines] == ["o"] * 4
         assert [line.get_markerfacecolor() == "none" for line in axis.lines] == [True, False] * 2

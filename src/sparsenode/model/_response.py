@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -19,6 +20,7 @@ _ROWS = 4096  # pairs that are read at a time
 _STARTS = 32  # that are solved for together
 _RTOL = 1e-6
 _ATOL = 1e-6  # in standard deviations of a gene
+_ROUNDING = 1e-9  # of a run, by which two times may differ that are one
 
 
 def respond(
@@ -86,6 +88,22 @@ def respond(
     return result
 
 
+def interpolated(shares: np.ndarray, longest: float) -> np.ndarray:
+    """Shares of a run between which it is interpolated: those that are wanted, and those of predictions that are none of them.
+
+    Parameters
+    ----------
+    shares
+        Shares that are wanted, increasing, the last one 1.
+    longest
+        Duration of the longest run, in the module's time.
+    """
+    steps = np.linspace(0.0, 1.0, max(2, math.ceil(GRID * longest) + 1))
+    after = np.searchsorted(shares, steps).clip(max=len(shares) - 1)
+    gap = np.minimum(np.abs(shares[after] - steps), np.abs(shares[(after - 1).clip(0)] - steps))
+    return np.union1d(shares, steps[gap > _ROUNDING])  # a spline has no slope between two that differ by rounding
+
+
 def unshrunk(effects: sparse.csr_array, decay: np.ndarray, pairs: Mapping[str, torch.Tensor]) -> tuple[float, float]:
     r"""Factors of all effects and of all own terms with which a fit explains its displacements best.
 
@@ -141,39 +159,34 @@ class ResponseMixin(PredictionMixin):
     #: Lowest and highest expression of every gene among the training cells, 2 × genes; ``None`` before training.
     data_range_: np.ndarray | None
 
-    def _response_times(self, times: np.ndarray, clocks: np.ndarray) -> np.ndarray:
-        """Times that are wanted, and those between which the unperturbed run is interpolated."""
-        n_steps = int(np.ceil(GRID * times[-1] * float(clocks.max())))
-        return np.union1d(times, np.linspace(0.0, times[-1], max(2, n_steps + 1)))
-
     def _responses(
         self,
-        times: np.ndarray,
+        shares: np.ndarray,
         grid: np.ndarray,
         unperturbed: np.ndarray,
         places: list[list[int]],
-        clocks: np.ndarray,
+        durations: np.ndarray,
         held: pd.Series,
         replicate: int,
     ) -> np.ndarray:
-        """Perturbed states at some times, starts × times × genes, of unperturbed ones on a grid.
+        """Perturbed states at some shares of their durations, starts × times × genes, of unperturbed ones on a grid of shares.
 
-        Starts follow the mean network of the lineages at their places, on clocks of their own, the module's time per unit of pseudotime.
+        Starts follow the mean network of the lineages at their places, for durations of their own, in the module's time.
         """
         deviation = cast("np.ndarray", self.network_units_)[0]  # there, as the model is trained
         reach = cast("np.ndarray", self.data_range_)
         values = dict(zip(self.genes.get_indexer(held.index).tolist(), held.tolist(), strict=True))
-        perturbed = unperturbed[:, np.searchsorted(grid, times)]
+        perturbed = unperturbed[:, np.searchsorted(grid, shares)]
         groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
-        for start, (own, clock) in enumerate(zip(places, clocks, strict=True)):
-            groups.setdefault((tuple(own), float(clock)), []).append(start)
-        for (of_lineages, clock), members in groups.items():
+        for start, (own, duration) in enumerate(zip(places, durations, strict=True)):
+            groups.setdefault((tuple(own), float(duration)), []).append(start)
+        for (of_lineages, duration), members in groups.items():
             effects, decay = self._rates(of_lineages, replicate)
             for first in range(0, len(members), _STARTS):
                 some = members[first : first + _STARTS]
                 curve = CubicSpline(grid, unperturbed[some], axis=1)
                 perturbed[some] = respond(
-                    curve, perturbed[some], clock * effects, clock * decay, values, reach, times, deviation
+                    curve, perturbed[some], duration * effects, duration * decay, values, reach, shares, deviation
                 )
         return perturbed
 

@@ -14,7 +14,7 @@ import torch
 
 from sparsenode import _checks
 from sparsenode.model._prediction import GRID
-from sparsenode.model._response import ResponseMixin
+from sparsenode.model._response import ResponseMixin, interpolated
 from sparsenode.model._simulation_arguments import check_interventions, given_starts, given_velocities
 from sparsenode.module._solve import FIXED_STEP
 from sparsenode.objectives._hermite import hermite_basis
@@ -32,7 +32,7 @@ class Simulation:
     Parameters
     ----------
     times
-        Times since the start, in units of pseudotime.
+        Times since the start of each run, starts × times, in units of pseudotime.
     perturbed, unperturbed
         States, starts × times × genes, in the units of the data; genes in the order of ``model.genes``.
     held
@@ -93,10 +93,10 @@ class SimulationMixin(ResponseMixin):
             - data frame: columns are matched by name, the index names the starts,
             - series: one start, entries are matched by name.
         times
-            Increasing times since the start, from 0 on, in units of pseudotime. Default: 101 times over the longest of the simulated
-            trajectories; a warning names the shorter ones. With ``x0`` and aligned batches, the unit is the mean over batches, in which a
-            lineage has one length. Solvers with a fixed step take steps of a hundredth of the longest trajectory of all, whatever the
-            times.
+            Increasing times since the start, from 0 on, in units of pseudotime, the same for all starts; a warning names trajectories that
+            end before the last of them. Default: 101 times from each start to the end of its own trajectory, and with ``x0`` to that of
+            the longest. With ``x0`` and aligned batches, the unit is the mean over batches, in which a lineage has one length. Solvers
+            with a fixed step take steps of at most a hundredth of the longest trajectory of all, whatever the times.
         knockout
             Genes held at zero, in the units of the data. In standardised data zero is the mean; a warning says so if expression is
             negative. Use ``clamp`` with the lowest value instead.
@@ -120,13 +120,13 @@ class SimulationMixin(ResponseMixin):
         -------
         A :class:`~sparsenode.model.Simulation`, which :func:`sparsenode.pl.intervention` draws, with
 
-        - ``times``: times since the start, in units of pseudotime,
+        - ``times``: times since the start of each run, starts × times, in units of pseudotime,
         - ``perturbed``, ``unperturbed``: states, starts × times × genes, in the units of the data. Except with ``objective="both"`` the two
           are one solve with the same steps, so ``unperturbed`` differs between interventions within the tolerance of the solver,
         - ``held``: value at which each gene of the intervention is held, by name,
         - ``effects``: a row per start and gene with the columns ``start``, ``gene`` and ``held`` (whether the gene is part of the
-          intervention), and the difference of the two runs: at the last time (``final``), averaged over time (``mean``), and where it is
-          largest (``peak``).
+          intervention), and the difference of the two runs: at the last time of each (``final``), averaged over time (``mean``), and where
+          it is largest (``peak``).
 
         Raises
         ------
@@ -158,12 +158,17 @@ class SimulationMixin(ResponseMixin):
         starts, names, lineages, clocks = self._starts(x0, lineage, kept, chosen)
         self._warn_without_effect(held, lineage, chosen)
         lengths = self._lengths(kept, clocks) if x0 is None else self._lengths(kept, clocks[0]).nlargest(1)
-        grid = self._simulation_times(times, lengths)
-        self._warn_beyond(grid, lengths, given=x0 is not None)
+        if times is None:
+            grid = np.outer(np.broadcast_to(lengths, len(starts)), np.linspace(0.0, 1.0, _N_TIMES))
+        else:
+            grid = np.tile(self._given_times(times), (len(starts), 1))
+            self._warn_beyond(grid[0, -1], lengths, given=x0 is not None)
         given = None if v0 is None else given_velocities(v0, self.genes, names)
         speed = self._start_velocities(given, starts, lineages, clocks, kept if x0 is None else None, chosen)
         places = [[place] for place in lineages] if x0 is None else [self._places(lineage)] * len(starts)
-        unperturbed, perturbed = self._runs(starts, speed, lineages, places, clocks, grid, held, chosen)
+        durations = grid[:, -1] * clocks
+        shares = grid[0] / grid[0, -1]
+        unperturbed, perturbed = self._runs(starts, speed, lineages, places, durations, shares, held, chosen)
         self._warn_out_of_range(perturbed)
         return Simulation(grid, perturbed, unperturbed, held, self._effects(grid, perturbed - unperturbed, names, held))
 
@@ -257,10 +262,9 @@ class SimulationMixin(ResponseMixin):
         spans = self.module.relative_span.double().cpu().numpy()[list(kept)]
         return pd.Series(spans / clocks, index=self.trajectories.index[list(kept)])
 
-    def _simulation_times(self, times: Sequence[float] | np.ndarray | None, lengths: pd.Series) -> np.ndarray:
+    @staticmethod
+    def _given_times(times: Sequence[float] | np.ndarray) -> np.ndarray:
         """Checked times since the start."""
-        if times is None:
-            return np.linspace(0.0, float(lengths.max()), _N_TIMES)
         grid = _checks.numbers("times", times)
         increasing = grid.ndim == 1 and len(grid) > 0 and bool((np.diff(grid) > 0).all())
         if not increasing or not np.isfinite(grid).all() or grid[0] < 0 or grid[-1] <= 0:
@@ -307,19 +311,22 @@ class SimulationMixin(ResponseMixin):
         speed: torch.Tensor | None,
         lineages: list[int],
         places: list[list[int]],
-        clocks: np.ndarray,
-        times: np.ndarray,
+        durations: np.ndarray,
+        shares: np.ndarray,
         held: pd.Series,
         replicate: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """States of a replicate without and with an intervention, starts × times × genes, in the units of the data."""
+        """States of a replicate without and with an intervention, starts × times × genes, in the units of the data.
+
+        Runs last for durations of their own, in the module's time, and are wanted at the same shares of these.
+        """
         if self.network_ is None:
-            return self._solve_both(starts, speed, lineages, clocks, times, held, replicate)
+            return self._solve_both(starts, speed, lineages, durations, shares, held, replicate)
         nothing = held.iloc[:0]
-        grid = self._response_times(times, clocks)
-        unperturbed, _ = self._solve_both(starts, speed, lineages, clocks, grid, nothing, replicate)
-        perturbed = self._responses(times, grid, unperturbed, places, clocks, held, replicate)
-        return unperturbed[:, np.searchsorted(grid, times)], perturbed
+        grid = interpolated(shares, float(durations.max()))
+        unperturbed, _ = self._solve_both(starts, speed, lineages, durations, grid, nothing, replicate)
+        perturbed = self._responses(shares, grid, unperturbed, places, durations, held, replicate)
+        return unperturbed[:, np.searchsorted(grid, shares)], perturbed
 
     @torch.no_grad()
     def _solve_both(
@@ -327,8 +334,8 @@ class SimulationMixin(ResponseMixin):
         starts: np.ndarray,
         speed: torch.Tensor | None,
         lineages: list[int],
-        clocks: np.ndarray,
-        times: np.ndarray,
+        durations: np.ndarray,
+        shares: np.ndarray,
         held: pd.Series,
         replicate: int,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -343,16 +350,15 @@ class SimulationMixin(ResponseMixin):
         both[len(starts) :, positions] = held.to_numpy()
         free = self._on_device(np.ones(both.shape))
         free[len(starts) :, torch.as_tensor(positions)] = 0.0
-        clocks = np.concatenate([clocks] * n_runs)
-        grid = self._solver_times(times, clocks)
+        grid = self._solver_shares(shares, durations)
         # Times that are one in single precision are one to the solver, which takes none twice.
-        shares, place = np.unique((grid / grid[-1]).astype(np.float32), return_inverse=True)
+        steps, place = np.unique((grid / grid[-1]).astype(np.float32), return_inverse=True)
         states, derivatives = self._solved(
             replicate,
             self._on_device(self._encode(both))[None],
-            self._on_device(grid[-1] * clocks),
+            self._on_device(grid[-1] * np.concatenate([durations] * n_runs)),
             lineages * n_runs,
-            self._on_device(shares),
+            self._on_device(steps),
             None if speed is None else torch.cat([speed] * n_runs, 1) * free,
             free,
         )
@@ -360,23 +366,23 @@ class SimulationMixin(ResponseMixin):
         found = states[0, ..., : module.n_vars].cpu().numpy().astype(np.float64)
         if module.solver.method in FIXED_STEP:
             slopes = derivatives[0, ..., : module.n_vars].cpu().numpy().astype(np.float64)
-            found = hermite_basis(times / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 1)
+            found = hermite_basis(shares / grid[-1], len(grid)).toarray() @ np.concatenate([found, slopes], 1)
         else:
-            found = found[:, place[len(grid) - len(times) :]]
+            found = found[:, place[len(grid) - len(shares) :]]
         found = found * scale + offset
         return found[: len(starts)], found[-len(starts) :].copy()
 
-    def _solver_times(self, times: np.ndarray, clocks: np.ndarray) -> np.ndarray:
-        """Times that the solver stops at: those wanted and the start, or the grid of predictions where each is a step."""
+    def _solver_shares(self, shares: np.ndarray, durations: np.ndarray) -> np.ndarray:
+        """Shares at which the solver stops: those wanted and the start, or the grid of predictions where each is a step."""
         if self.module.solver.method not in FIXED_STEP:
-            return np.unique(np.append(0.0, times))
-        step = 1.0 / (GRID * float(clocks.max()))
-        n_steps = max(1, math.ceil(times[-1] / step - _ROUNDING))
+            return np.unique(np.append(0.0, shares))
+        step = 1.0 / (GRID * float(durations.max()))
+        n_steps = max(1, math.ceil(1.0 / step - _ROUNDING))
         return step * np.arange(n_steps + 1)
 
-    def _warn_beyond(self, times: np.ndarray, lengths: pd.Series, given: bool) -> None:
+    def _warn_beyond(self, end: float, lengths: pd.Series, given: bool) -> None:
         """Warn of trajectories that go on after their last cell, and of given starts that outlast the longest of them."""
-        excess = times[-1] / lengths - 1.0
+        excess = end / lengths - 1.0
         if given and excess.iloc[0] > _BEYOND:
             warnings.warn(
                 f"The times go on beyond the longest trajectory, which ends at {lengths.iloc[0]:.4g}, by {excess.iloc[0]:.0%} of its length. "
@@ -387,11 +393,10 @@ class SimulationMixin(ResponseMixin):
             return
         beyond = {str(name): f"{share:.0%}" for name, share in excess.items() if share > _BEYOND}
         if beyond:
-            other = ", or one `lineage` at a time" if self.trajectories["lineage"][lengths.index].nunique() > 1 else ""
             warnings.warn(
                 f"{len(beyond)} of {len(lengths)} trajectories go on after their last cell, by these shares of their length: "
-                f"{_checks.some(beyond)}. Nothing that was observed supports this. Pass `times` up to "
-                f"{lengths.min():.4g}, where the shortest ends{other}.",
+                f"{_checks.some(beyond)}. Nothing that was observed supports this. Leave `times` out, to end each at its last cell, or "
+                f"pass those up to {lengths.min():.4g}, where the shortest ends.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -412,8 +417,10 @@ class SimulationMixin(ResponseMixin):
     def _effects(self, times: np.ndarray, difference: np.ndarray, names: list[str], held: pd.Series) -> pd.DataFrame:
         n_starts, _, n_genes = difference.shape
         peak = np.take_along_axis(difference, np.abs(difference).argmax(1)[:, None], 1)[:, 0]
-        span = times[-1] - times[0]
-        mean = np.trapezoid(difference, times, axis=1) / span if span > 0 else difference[:, 0]
+        spans = times[:, -1:] - times[:, :1]
+        mean = difference[:, 0]
+        if times.shape[1] > 1:
+            mean = np.trapezoid(difference, times[..., None], axis=1) / spans
         return pd.DataFrame(
             {
                 "start": np.repeat(np.asarray(names, dtype=object), n_genes),

@@ -76,14 +76,14 @@ def intervention(
         raise TypeError(
             f"Expected `simulation` to be the result of `model.simulate(knockout=…)`, found {type(simulation).__name__}."
         )
-    times, table = np.asarray(simulation.times, dtype=float), simulation.effects
+    times, table = np.atleast_2d(np.asarray(simulation.times, dtype=float)), simulation.effects
     names, known = ([str(name) for name in table[column].unique()] for column in ("gene", "start"))
     states, baseline = (np.asarray(values, dtype=float) for values in (simulation.perturbed, simulation.unperturbed))
-    shape = (len(known), len(times), len(names))
-    if states.shape != shape or baseline.shape != shape:
+    shape = (len(known), times.shape[-1], len(names))
+    if states.shape != shape or baseline.shape != shape or times.shape != shape[:2]:
         raise ValueError(
-            f"Expected `perturbed` and `unperturbed` as starts × times × genes, {shape}, found {states.shape} and "
-            f"{baseline.shape}."
+            f"Expected `perturbed` and `unperturbed` as starts × times × genes, {shape}, and `times` as starts × times, found "
+            f"{states.shape}, {baseline.shape} and {times.shape}."
         )
     shown = known if trajectories is None else _common.check_names(trajectories, known, "trajectories")
     rows = [known.index(name) for name in shown]
@@ -99,7 +99,7 @@ def intervention(
     palette = dict(zip(known, _common.distinct_colors(len(known)), strict=True)) | (colors or {})
     longer = _common.overlong(["", *(names[i] for i in top)], _SHORT_LABEL)  # the first column takes it from all panels
     width = 3.2 + _common.overlong(["", *wanted], _SHORT, titles=True) + longer / min(4, 1 + len(wanted))
-    dot = "o" if len(times) == 1 else None  # of one time there is no line
+    dot = "o" if times.shape[1] == 1 else None  # of one time there is no line
     before: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2, "marker": dot, "markerfacecolor": "none"}
     after: dict[str, Any] = {"linewidth": 2, "marker": dot}
     figure, axes = _common.panels(ax, 1 + len(wanted), width, max(2.8, 0.8 + 0.19 * len(top)))
@@ -107,8 +107,8 @@ def intervention(
     for axis, gene in zip(axes[1:], wanted, strict=True):
         for name, row in zip(shown, rows, strict=True):
             column = names.index(gene)
-            axis.plot(times, baseline[row, :, column], color=palette[name], alpha=0.8, **before)
-            axis.plot(times, states[row, :, column], color=palette[name], **after)
+            axis.plot(times[row], baseline[row, :, column], color=palette[name], alpha=0.8, **before)
+            axis.plot(times[row], states[row, :, column], color=palette[name], **after)
         axis.set(xlabel="time since the start", ylabel="value\n(units of the data)")
         axis.set_title(gene, parse_math=False)
         axis.spines[["top", "right"]].set_visible(False)
