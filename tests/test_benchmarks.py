@@ -628,7 +628,8 @@ def test_objectives_leave_out_seeds_that_no_network_has(limits, run, tmp_path, m
     (tmp_path / "beeline").symlink_to(tmp_path)
     run.rename(run.parent / "0")
     objectives = importlib.import_module("objectives")
-    monkeypatch.setattr(objectives, "network", lambda *_: {"epr": 1.0})
+    for name, value in (("silence", lambda: None), ("network", lambda *_: {"epr": 1.0})):
+        monkeypatch.setattr(objectives, name, value)
     arguments = ["--data", str(tmp_path), "--parts", "networks", "--methods", "both", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["objectives.py", *arguments])
     objectives.main()
