@@ -100,6 +100,24 @@ def simulated_cells() -> Rows:
     return rows
 
 
+def regulators() -> Rows:
+    """Rank correlations of the strengths of genes with their numbers of targets, means over networks; in chains and rings these hardly differ."""
+    table = results("results/simulated_networks.csv").dropna(subset="regulators")
+    table = table[~table["network"].str.match("chain|ring")].groupby(["cells", "network", "method"], sort=False)
+    ranks = table["regulators"].median().unstack()[list(NETWORK_METHODS)]
+    rows = [["cells", "networks", *NETWORK_METHODS.values(), "ours is highest"]]
+    for n_cells in ranks.index.unique("cells"):
+        own = ranks.loc[n_cells]
+        at_rest = rests(own.index)
+        for name, which in (("move on", own[~at_rest]), ("rest in some states", own[at_rest])):
+            means = {method: text.replace("-", "−") for method, text in strongest(which.mean().to_dict()).items()}
+            highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
+            rows.append(
+                [str(n_cells), name, *(means[method] for method in NETWORK_METHODS), f"{highest} of {len(which)}"]
+            )
+    return rows
+
+
 def dropouts() -> Rows:
     """Geometric means of AUPRC ratios over networks whose cells move on or rest, without dropouts and with more and more of them."""
     full = results("results/simulated_networks.csv").query("cells == 2000").assign(quantile=0.0, zeros=0.0)

@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "beeline": networks.beeline,
     "simulated_networks": networks.simulated_networks,
     "simulated_cells": networks.simulated_cells,
+    "regulators": networks.regulators,
     "dropouts": networks.dropouts,
     "estimated_pseudotime": networks.estimated_pseudotime,
     "interventions": networks.interventions,
