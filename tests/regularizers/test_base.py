@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -39,6 +40,8 @@ with_knowledge = pytest.mark.parametrize(
         "0.1",
         True,
         np.array([1j]),
+        np.array([0.1, "0.2"], dtype=object),
+        np.array([0.1, True], dtype=object),
     ],
     ids=[
         "negative",
@@ -54,11 +57,19 @@ with_knowledge = pytest.mark.parametrize(
         "number as text",
         "boolean",
         "complex",
+        "text among objects",
+        "boolean among objects",
     ],
 )
 def test_invalid_strengths(cls, strength):
     with pytest.raises(ValueError, match="Expected `strength` to be a non-negative number"):
         cls(strength)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "Int64", "Float64", "object"])
+def test_strengths_of_any_type_of_number(dtype):
+    """Those of a row of a table with text are objects."""
+    np.testing.assert_array_equal(CNODE(pd.Series([1, 2], dtype=dtype)).strength, [1.0, 2.0])
 
 
 @pytest.mark.parametrize("cls", [CNODE, L0, PathReg, GroupLasso, LassoNet])

@@ -361,10 +361,12 @@ class SparseNODEModule(BaseModuleClass):
         smooth, penalty = self.regularizer.penalties(self.field, effective)
         for value in (smooth, penalty):
             # A sum over networks would pass as the mean of a single replicate.
-            if value.shape != (self.field.n_networks,):
+            is_tensor = isinstance(value, torch.Tensor)
+            if not is_tensor or value.shape != (self.field.n_networks,):
+                found = f"shape {tuple(value.shape)}" if is_tensor else repr(value)
                 raise ValueError(
-                    f"Expected one penalty per network from {type(self.regularizer).__name__}, of shape ({self.field.n_networks},), found shape "
-                    f"{tuple(value.shape)}. The first axis of weights counts networks: keep it."
+                    f"Expected one penalty per network from {type(self.regularizer).__name__}, a tensor of shape ({self.field.n_networks},), "
+                    f"found {found}. The first axis of weights counts networks: keep it, and return the tensor."
                 )
         strength = self.strength * self.strength_share
         loss = error + strength * smooth.view(self.n_replicates, -1).mean(1)

@@ -168,19 +168,27 @@ def _strongest(adata: AnnData, matrix: Any, regulators: str | Sequence[str] | No
     top = top[weight[top] != 0]
     genes = adata.var_names
     if regulators is not None and not (isinstance(regulators, str) and regulators in adata.var):  # each by its name
-        _warn_of_idle(list(genes[np.setdiff1d(allowed_sources, source[top])]), len(allowed_sources), len(top))
+        idle, alive = np.setdiff1d(allowed_sources, source[top]), source[weight != 0]
+        _warn_of_idle(genes[np.intersect1d(idle, alive)], genes[np.setdiff1d(idle, alive)], len(top))
     return pd.DataFrame({"source": genes[source[top]], "target": genes[target[top]], "weight": weight[top]})
 
 
-def _warn_of_idle(idle: list[str], n_named: int, n_edges: int) -> None:
-    """Warn of regulators that were named and are not drawn as such."""
-    if idle:
-        warnings.warn(
-            f"{len(idle)} of {n_named} `regulators` have none of their {n_edges} strongest edges: {_checks.some(idle)}. Raise `n_edges`, draw "
-            "them one by one, or see them side by side in `sn.pl.adjacency`.",
-            UserWarning,
-            stacklevel=4,
-        )
+def _warn_of_idle(weaker: pd.Index, without: pd.Index, n_edges: int) -> None:
+    """Warn of regulators that were named and are not drawn as such: those whose edges are weaker, and those that have none."""
+    for idle, why, remedy in (
+        (
+            weaker,
+            f"have none of their {n_edges} strongest edges",
+            "Raise `n_edges`, draw them one by one, or see them side by side in `sn.pl.adjacency`.",
+        ),
+        (without, "have no edge to another gene", "There is none in this network, whatever `n_edges`."),
+    ):
+        if len(idle):
+            warnings.warn(
+                f"{len(idle)} of the `regulators` {why}: {_checks.some(list(idle))}. {remedy}",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _between(limits: tuple[float, float], share: np.ndarray) -> np.ndarray:

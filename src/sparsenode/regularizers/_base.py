@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import torch
 
+from sparsenode import _checks
 from sparsenode.module import _paths
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class Regularizer:
             given = np.asarray(strength)
         except ValueError:  # sequences of several lengths
             given = np.empty(0)
-        is_number = given.dtype.kind in "fiu" and not np.ma.is_masked(strength)
+        of_any_type = given.dtype.kind == "O"  # such as a row of a table that holds text, too
+        is_number = all(map(_checks.is_number, given.flat)) if of_any_type else given.dtype.kind in "fiu"
+        is_number = is_number and not np.ma.is_masked(strength)
         values = np.atleast_1d(given).astype(np.float64) if is_number else np.empty(0)
         if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)) or np.any(values < 0):
             raise ValueError(
