@@ -168,6 +168,12 @@ def real_and_unmasked(place: str, values: Any) -> None:
             f"Expected `{place}` without masked values, found {np.ma.count_masked(values)} of {values.size} masked: what lies beneath the mask "
             f"would be read. Fill them: `{place} = {place}.filled(0)`."
         )
+    is_view = isinstance(values, np.ndarray) and type(values) is not np.ndarray
+    if is_view and np.ma.is_masked(values.base):  # those of anndata drop the mask
+        raise ValueError(
+            f"Expected `{place}` without masked values, found a view of cells or genes in which {np.ma.count_masked(values.base)} are masked: "
+            f"what lies beneath the mask would be read. Fill them before you choose cells or genes: `{place} = {place}.filled(0)`."
+        )
 
 
 def numbers(name: str, values: object) -> np.ndarray:

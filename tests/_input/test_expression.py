@@ -350,6 +350,19 @@ def test_masked_expression_is_counted_and_the_fix_works(adata, refused):
     sn.SparseNODE.setup_anndata(adata)
 
 
+def test_masked_expression_of_a_view_is_refused_where_the_mask_reaches_it(adata, refused):
+    """Views of anndata have no mask, and neither have their copies."""
+    x = np.ma.array(adata.X)
+    x[:3, 0] = np.ma.masked
+    adata.layers["masked"] = x
+    message = refused(adata[:60], ValueError, "`adata.layers['masked']` without masked", "a view of", layer="masked")
+    assert "which 3 are masked" in message
+    exec(message.rpartition(": ")[2].strip("`."), {"adata": adata})
+    sn.SparseNODE.setup_anndata(adata[:60], layer="masked")
+    adata.layers["deliberate"] = x.data
+    sn.SparseNODE.setup_anndata(adata[:60], layer="deliberate")
+
+
 def test_where_nothing_is_masked_a_mask_does_no_harm(adata):
     x = adata.X.copy()
     adata.layers["masked"] = np.ma.array(x, mask=False)

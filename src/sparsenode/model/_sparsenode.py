@@ -16,6 +16,7 @@ from scvi.data import AnnDataManager
 from scvi.data._utils import _check_if_view
 
 from sparsenode import _checks, _keys
+from sparsenode._input._expression import expression
 from sparsenode._input._regulators import (
     SelfEdges,
     path_weight_matrix,
@@ -425,5 +426,7 @@ class SparseNODE(SimulationMixin, TrainingMixin):
                 '`adata = adata.to_memory()`, or give it a file of its own, `adata = adata.copy("subset.h5ad")`.'
             )
         setup_method_args = cls._get_setup_method_args(**locals())
-        _check_if_view(adata, copy_if_view=True)
+        if adata.is_view:
+            expression(adata, layer)  # before a copy that would lose a mask
+            _check_if_view(adata, copy_if_view=True)
         cls._register(AnnDataManager, adata, setup_method_args, **kwargs)
