@@ -1,10 +1,11 @@
 """Networks of every BEELINE run under a folder, with one default setting, beside the published methods and baselines.
 
-The folder has the layout ``network/seed/`` with ``ExpressionData.csv[.gz]`` (genes x cells), ``PseudoTime.csv`` (a column per lineage,
-NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2 and, where signs are known, Type with + or -), and may hold
-``published_methods.csv``. Lineages of fewer than ten cells, cells in no lineage, and folders of another layout are left out, which is
-printed, as are genes of the reference that the expression lacks; a run that fails is named at the end, and the status is 1. Nothing is
-chosen per network: every run is ``SparseNODE(adata, objective="transport")`` with its defaults, trained on all cells.
+The folder has the layout ``network/seed/`` with ``ExpressionData.csv`` (genes x cells), ``PseudoTime.csv`` (a column per lineage,
+NaN where a cell is no member) and ``refNetwork.csv`` (Gene1, Gene2 and, where signs are known, Type with + or -), each of which may be
+compressed, ``.csv.gz``, and may hold ``published_methods.csv``. Lineages of fewer than ten cells, cells in no lineage, and folders of
+another layout are left out, which is printed, as are genes of the reference that the expression lacks; a run that fails is named at the
+end, and the status is 1. Nothing is chosen per network: every run is ``SparseNODE(adata, objective="transport")`` with its defaults,
+trained on all cells.
 
 Columns of the table: ``network, seed, method, auprc_ratio, epr, auroc, sign_accuracy, seconds``. Ours is ``sparsenode``;
 ``sparsenode, shuffled`` is the same with pseudotime shuffled within lineages, as a control.
@@ -45,7 +46,7 @@ T = TypeVar("T")
 
 def find_runs(folder: Path) -> list[Path]:
     """Folders of runs, in the order of their names."""
-    return sorted(path.parent for path in folder.glob("*/*/refNetwork.csv"))
+    return sorted({path.parent for name in names_of("refNetwork") for path in folder.glob(f"*/*/{name}")})
 
 
 def left_out(folder: Path, runs: list[Path]) -> list[str]:
@@ -90,9 +91,14 @@ def finish(parser: argparse.ArgumentParser, failed: Mapping[str, Exception]) -> 
         parser.exit(1, "".join(f"failed: {name}: {error}\n" for name, error in failed.items()))
 
 
-def expression_file(run: Path) -> Path:
-    """The only file with expression, plain or compressed."""
-    names = ("ExpressionData.csv", "ExpressionData.csv.gz")
+def names_of(table: str) -> tuple[str, str]:
+    """Names that the file of a table may have, plain or compressed."""
+    return f"{table}.csv", f"{table}.csv.gz"
+
+
+def file_of(run: Path, table: str) -> Path:
+    """The only file of a table, plain or compressed."""
+    names = names_of(table)
     files = [run / name for name in names if (run / name).exists()]
     if not files:
         raise FileNotFoundError(f"Expected {' or '.join(names)} in {run}, found neither.")
@@ -105,7 +111,7 @@ def expression_file(run: Path) -> Path:
 
 def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
     """Cells of lineages with pseudotime and lineages, and the reference network with signs as weights."""
-    file = expression_file(run)
+    file = file_of(run, "ExpressionData")
     expression = read_table(file).T
     genes = expression.columns.str.strip()
     twice = list(genes[genes.duplicated()].unique())
@@ -113,7 +119,7 @@ def read(run: Path) -> tuple[anndata.AnnData, pd.DataFrame]:
         raise ValueError(
             f"Expected every gene once in {file}, found {len(twice)} more than once: {twice[:3]}. Rename them."
         )
-    reference = read_reference(run / "refNetwork.csv")
+    reference = read_reference(file_of(run, "refNetwork"))
     named = pd.unique(reference[["source", "target"]].to_numpy().ravel())
     lacking = [gene for gene in named if gene not in genes]
     if len(lacking) == len(named):
@@ -157,7 +163,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_times(run: Path, cells: pd.Index) -> pd.DataFrame:
     """Pseudotime, cells x lineages, of lineages that are large enough and the cells in them; says what it leaves out."""
-    times = read_table(run / "PseudoTime.csv")
+    times = read_table(file_of(run, "PseudoTime"))
     twice = times.index[times.index.duplicated()].unique()
     if len(twice):
         raise ValueError(

@@ -299,6 +299,21 @@ def test_expression_that_is_there_twice(beeline, run):
         beeline.read(run)
 
 
+def test_every_table_of_a_run_may_be_compressed(beeline, run, tmp_path):
+    plain = beeline.read(run)
+    for path in list(run.glob("*.csv")):
+        path.with_suffix(".csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert beeline.find_runs(tmp_path) == [run]
+    cells, reference = beeline.read(run)
+    np.testing.assert_array_equal(cells.X, plain[0].X)
+    pd.testing.assert_frame_equal(cells.obsm["pseudotime"], plain[0].obsm["pseudotime"])
+    pd.testing.assert_frame_equal(reference, plain[1])
+    (run / "PseudoTime.csv.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"Expected PseudoTime.csv or PseudoTime.csv.gz in .*7, found neither"):
+        beeline.read(run)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -603,7 +618,10 @@ def test_timings_try_every_data_set_first(network_speed, beeline, run, donors, r
     arguments = ["--data", str(donors), "--datasets", "beeline", "bone_marrow", "--network", "chain/7", "--donor", "a"]
     assert re.search("a.h5ad: Expected .*regulators.*g7", refused(network_speed, "measure", *arguments))
     (run / "PseudoTime.csv").unlink()
-    assert re.search(r"chain.7: .*No such file.*PseudoTime.csv", refused(network_speed, "measure", *arguments))
+    assert re.search(
+        r"chain.7: Expected PseudoTime.csv or PseudoTime.csv.gz in .*, found neither",
+        refused(network_speed, "measure", *arguments),
+    )
 
 
 @pytest.mark.parametrize(("name", "work"), [("speed", "compare"), ("methods", "measure")])
