@@ -877,6 +877,12 @@ def test_every_trial_is_held_out_in_turn(motion, recordings, run_motion, tmp_pat
     assert str(tmp_path) not in (tmp_path / "out" / "motion.json").read_text()
 
 
+def test_the_summary_of_motion_says_why_it_has_no_skills(motion):
+    table = pd.DataFrame({"part": ["levers"], "frame_rate": [40.0], "held_out": ["01"], "diverged": [False]})
+    assert "not among the results: they are a part of their own, `--parts folds`" in motion.summary(table)
+    assert motion.summary(table.assign(part="folds", diverged=True)) == "All fits of the folds diverged."
+
+
 def test_without_a_fit_nothing_is_written(motion, recordings, run_motion, tmp_path):
     for arguments in (["--minutes", "0"], ["--quick", "--skip", "1"]):
         with pytest.raises(SystemExit, match="Expected one fit or more, found none"):

@@ -242,9 +242,12 @@ def figures(table: pd.DataFrame, options: Any) -> None:
 def summary(table: pd.DataFrame) -> str:
     """Skill of the recipe in every fold: mean of the seeds, or the only one."""
     keys = ["frame_rate", "held_out"]
-    folds = table[(table["part"] == "folds") & ~table["diverged"]].drop_duplicates(keys, keep="last")
+    folds = table[table["part"] == "folds"]
     if folds.empty:
-        return "no folds, or all fits of them diverged"
+        return "Skills of the folds are not among the results: they are a part of their own, `--parts folds`."
+    folds = folds[~folds["diverged"]].drop_duplicates(keys, keep="last")
+    if folds.empty:
+        return "All fits of the folds diverged."
     return folds[[*keys, "extrapolation_skill", "unseen_skill"]].sort_values(keys).round(3).to_string(index=False)
 
 

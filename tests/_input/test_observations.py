@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,6 +110,31 @@ def test_unusable_memberships_are_counted(adata, refused, value, parts):
     table = adata.obsm["memberships"]
     table.iloc[[5, 9], 0] = value
     refused(adata, ValueError, "`adata.obsm['memberships']`", *parts, lineage_key="memberships")
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+def test_a_lineage_that_some_donors_lack_is_named_and_the_fix_works(adata, refused, kind):
+    adata.obsm["memberships"] = (adata.obsm["memberships"] > 0).astype(kind)
+    other = adata.copy()
+    other.obsm["memberships"] = pd.DataFrame({"own": np.ones(120, dtype=kind)}, index=other.obs_names)
+    both = anndata.concat({"a": adata, "b": other}, join="outer", index_unique="-")
+    message = refused(both, ValueError, "in 240 cells, in ['erythroid', 'myeloid', 'own']", lineage_key="memberships")
+    both.obsm["memberships"] = eval(message.split("`")[-2].split(" = ")[1], {"adata": both, "np": np})
+    assert read_observations(both, TIME, "memberships", None).lineage_names == ["erythroid", "myeloid", "own"]
+
+
+def test_infinite_memberships_have_a_fix_that_works(adata, refused):
+    adata.obsm["memberships"].iloc[[3, 9]] = [1.0, np.inf]
+    message = refused(adata, ValueError, "2 cells, in ['myeloid']", lineage_key="memberships")
+    adata.obsm["memberships"] = eval(message.split("`")[-2].split(" = ")[1], {"adata": adata, "np": np})
+    sn.SparseNODE.setup_anndata(adata, lineage_key="memberships")
+
+
+def test_missing_memberships_of_an_array_have_a_fix_that_works(adata, refused):
+    adata.obsm["memberships"] = np.where(np.arange(240).reshape(120, 2) % 7, 1.0, np.nan)
+    message = refused(adata, ValueError, "in ['0', '1']", lineage_key="memberships")
+    adata.obsm["memberships"] = eval(message.split("`")[-2].split(" = ")[1], {"adata": adata, "np": np})
+    assert (read_observations(adata, TIME, "memberships", None).memberships > 0).sum() == 205
 
 
 def test_cells_without_any_membership_are_counted_and_the_fix_works(adata, refused):

@@ -872,10 +872,10 @@ def test_names_that_a_file_cannot_hold(adata, fitted, name):
 # Arguments of the trainer
 
 
-@pytest.mark.parametrize("argument", ["lr", "batch_size", "datasplitter_kwargs"])
+@pytest.mark.parametrize("argument", ["epochs", "lr", "batch_size", "datasplitter_kwargs"])
 def test_arguments_that_no_trainer_has_are_named(adata, argument):
     model = new(adata)
-    with pytest.raises(TypeError, match=rf"found \['{argument}'\].*plan_kwargs"):
+    with pytest.raises(TypeError, match=rf"found \['{argument}'\].*`max_epochs`.*plan_kwargs"):
         model.train(**QUICK, **{argument: 1})
     assert not model.is_trained_
 

@@ -39,6 +39,19 @@ def bars(axis: Axes) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return result
 
 
+def test_methods_in_the_index_of_compared_networks():
+    network = pd.DataFrame({"source": list("abca"), "target": list("bcac"), "weight": [1.0, 0.5, 0.2, -0.3]})
+    scores = sn.tl.compare_networks(
+        {"ours": network, "theirs": network.assign(weight=[0.1, 0.2, 0.3, 0.4])}, network.head(2)
+    )
+    axis = sn.pl.comparison(scores, "auprc_ratio")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["ours", "theirs"]
+    np.testing.assert_array_equal(axis.lines[0].get_xdata(), scores["auprc_ratio"])
+    assert "method" not in scores
+    with pytest.raises(KeyError, match=r"\['method'\] not found"):  # numbers of rows are no methods
+        sn.pl.comparison(scores.reset_index(drop=True), "auprc_ratio")
+
+
 def test_structure(runs):
     axes = sn.pl.comparison(runs, ["mse", "skill"], labels={"mse": "error (m²)"}, reference={"skill": 0.0})
     assert [axis.get_xlabel() for axis in axes] == ["error (m²)", "skill"]

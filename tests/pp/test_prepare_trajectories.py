@@ -196,6 +196,10 @@ def test_refuses_what_it_cannot_prepare(counts):
         pp.prepare_trajectories(AnnData(np.full((30, 3), -1.0), obs=rna.obs[:30]), "stem")
     with pytest.raises(KeyError, match="'HSC'.*cell types are"):
         pp.prepare_trajectories(rna, "HSC", lineages)
+    cells = rna.copy()
+    cells.obs["cell_type"] = np.array([np.str_(name) for name in rna.obs["cell_type"]], dtype=object)
+    with pytest.raises(KeyError, match=r"cell types are \['early_"):
+        pp.prepare_trajectories(cells, "HSC", lineages)
     with pytest.raises(KeyError, match=r"'HSC', and no column 'clusters' in `adata.obs`.*There are \["):
         pp.prepare_trajectories(rna, "HSC", groupby="clusters")
     with pytest.raises(ValueError, match=r"no cells of \['B'\].*early_erythroid"):

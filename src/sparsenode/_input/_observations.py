@@ -281,16 +281,29 @@ def _distinct(categories: pd.Series, key: str) -> list[str]:
     return names
 
 
+def _require_finite_memberships(values: np.ndarray, names: Sequence[str], held: object, key: str) -> None:
+    """Refuse missing and infinite memberships, with code that replaces them."""
+    wrong = ~np.isfinite(values)
+    if not wrong.any():
+        return
+    lacking = [name for name, cells in zip(names, wrong.T, strict=True) if cells.any()]
+    table = f"adata.obsm[{key!r}]"
+    filled = f"np.nan_to_num({table}, posinf=0)"
+    if isinstance(held, pd.DataFrame):
+        infinite = ".replace(np.inf, 0)" if np.isinf(values).any() else ""
+        filled = f"{table}.astype(float){infinite}.fillna(0)"  # columns of booleans do not take 0
+    raise ValueError(
+        f"Expected memberships `{table}` to be finite, found NaN or inf in {int(wrong.any(1).sum())} cells, in {lacking[:5]}. Donors that "
+        f"lack a lineage have NaN there once they are concatenated. Replace them by 0: `{table} = {filled}`."
+    )
+
+
 def _membership_table(adata: AnnData, key: str, known: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
     values, names = _membership_values(adata, key, known or ())
     where = f"memberships `adata.obsm[{key!r}]`"
     if len(set(names)) < len(names):
         raise ValueError(f"Expected {where} to have unique column names, found {names}.")
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).any(1).sum())
-        raise ValueError(
-            f"Expected {where} to be finite, found NaN or inf in {count} cells. Replace them, for instance by 0."
-        )
+    _require_finite_memberships(values, names, adata.obsm[key], key)
     if (values < 0).any():
         raise ValueError(
             f"Expected {where} to be non-negative, found {int((values < 0).any(1).sum())} cells below 0. Memberships are shares: set negative "

@@ -30,9 +30,9 @@ def check_trainer(given: Mapping[str, Any]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise TypeError(
-            f"Expected arguments of `train` or of `scvi.train.Trainer`, found {unknown}. Learning rates and weight decay are "
-            "`plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, and other "
-            "objectives take all cells at once."
+            f"Expected arguments of `train` or of `scvi.train.Trainer`, found {unknown}. The number of epochs is `max_epochs`, learning "
+            "rates and weight decay are `plan_kwargs={'lr': …}`, the batch size is `SparseNODE(adata, objective=Transport(batch_size=…))`, "
+            "and other objectives take all cells at once."
         )
     if given.get("gradient_clip_algorithm") not in (None, "norm"):
         raise ValueError(

@@ -44,7 +44,8 @@ def comparison(
     measures
         Columns to show.
     method
-        Column with the method. From top to bottom, methods are in the order of the table, or of the categories.
+        Column with the method; if there is none, names in the index are the methods, as in the table of
+        :func:`sparsenode.tl.compare_networks`. From top to bottom, methods are in the order of the table, or of the categories.
     groupby
         Column, such as a donor, that separates the runs of a method by colour.
     labels
@@ -82,6 +83,7 @@ def comparison(
     """
     wanted = [measures] if isinstance(measures, str) else list(measures)
     columns = [*wanted, method, *([groupby] if groupby is not None else [])]
+    table = _with_methods(table, method)
     _checks.columns("table", table, columns)
     if not wanted:
         raise KeyError("Expected columns of `table` in `measures`, found no measure.")
@@ -120,6 +122,15 @@ def comparison(
     if groupby is not None:
         _legend(figure, axes[0], groups, groupby, grows=ax is None)
     return _common.finish(figure, axes, show, return_fig)
+
+
+def _with_methods(table: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The table with names of methods in a column, where they are its index."""
+    if not isinstance(table, pd.DataFrame) or method in table or table.index.name not in (None, method):
+        return table
+    if isinstance(table.index, pd.MultiIndex) or not all(isinstance(name, str) for name in table.index):
+        return table
+    return table.rename_axis(method).reset_index()
 
 
 def _check_rows(table: pd.DataFrame, measures: Sequence[str], names: Sequence[str]) -> None:

@@ -226,7 +226,7 @@ def _check_keys(
             )
     if isinstance(lineages, Mapping) and groupby not in adata.obs:
         raise KeyError(f"Expected `groupby` to be a column of `adata.obs`, found {groupby!r}. {_columns(adata)}")
-    types = set(adata.obs[groupby].dropna().astype(str)) if groupby in adata.obs else set()
+    types = set(map(str, adata.obs[groupby].dropna())) if groupby in adata.obs else set()
     if root in adata.obs_names and root in types:
         raise ValueError(
             f"Expected `root` to be a cell or a cell type, found both of the name {root!r}, as where clusters and cells are numbered. Rename "
