@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,9 +95,14 @@ def test_new_trials_are_projected_on_the_components_of_a_reference(frames):
     other = new.copy()
     other.var_names = ["tail_x", *new.var_names[1:]]
     with pytest.raises(
-        ValueError, match=rf"\['{new.var_names[0]}'\] missing and \['tail_x'\] new. Read trials of the same sk"
+        ValueError, match=rf"\['{new.var_names[0]}'\] missing and \['tail_x'\] new. Read trials of the same skeleton.$"
     ):
         pp.prepare_motion(other, reference=made)
+    more = ad.concat([new, other[:, ["tail_x"]]], axis="var", merge="same")
+    with pytest.raises(ValueError, match=r"\['tail_x'\] new. Take `adata") as caught:
+        pp.prepare_motion(more, reference=made)
+    kept = eval(str(caught.value).split("`")[-2], {"adata": more, "reference": made})
+    np.testing.assert_array_equal(pp.prepare_motion(kept, reference=made).X, found.X)
     with pytest.raises(KeyError, match="prepare_motion"):
         pp.prepare_motion(new, reference=frames)
     with pytest.raises(KeyError, match="prepare_motion"):

@@ -208,10 +208,14 @@ def _check_coordinates(adata: AnnData, coordinates: np.ndarray) -> None:
         return
     missing = [str(name) for name in coordinates if name not in adata.var_names]
     new = [str(name) for name in adata.var_names if name not in set(coordinates)]
-    what = f"{missing[:3]} missing and {new[:3]} new" if missing or new else "them in another order"
+    if missing:
+        found = f"{missing[:3]} missing and {new[:3]} new"
+        remedy = "Read trials of the same skeleton."
+    else:
+        found = f"{new[:3]} new" if new else "them in another order"
+        remedy = "Take `adata[:, reference.uns['motion']['coordinates']]`."
     raise ValueError(
-        f"Expected the coordinates of `reference` in their order, found others in `adata`: {what}. Read trials of the same "
-        "skeleton, and take `adata[:, reference.uns['motion']['coordinates']]`."
+        f"Expected the coordinates of `reference` in their order, found others in `adata`: {found}. {remedy}"
     )
 
 

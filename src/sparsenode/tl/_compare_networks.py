@@ -37,7 +37,7 @@ def compare_networks(
     Returns
     -------
     A row per network, in the order given, with the measures of :func:`evaluate_network` as columns. What decides is
-    ``average_precision_ratio``. ``sn.pl.comparison(table.reset_index(names="method"), "average_precision_ratio")`` draws it.
+    ``average_precision_ratio``. ``sn.pl.comparison(table, "average_precision_ratio")`` draws it.
 
     Raises
     ------
