@@ -49,6 +49,18 @@ def rests(networks: pd.Index) -> np.ndarray:
     return networks.str.split(",").str[0].isin(_RESTING)
 
 
+def compared(scores: pd.DataFrame, means: pd.Series) -> list[str]:
+    """Cells of a row: means of the methods, and on how many of the networks, rows of the scores, ours is the highest."""
+    highest = int((scores["sparsenode"] >= scores.max(axis=1)).sum())
+    text = strongest(means.to_dict())
+    return [*(text[method] for method in NETWORK_METHODS), f"{highest} of {len(scores)}"]
+
+
+def geometric(ratios: pd.DataFrame) -> pd.Series:
+    """Geometric mean of every column."""
+    return np.exp(np.log(ratios).mean())
+
+
 def beeline() -> Rows:
     """AUPRC ratio / early precision ratio beside baselines and the best published method."""
     table = results("results/beeline.csv").groupby(["network", "method"]).median(numeric_only=True)
@@ -93,10 +105,7 @@ def simulated_cells() -> Rows:
             ("rest, draws *c* alone", at_rest & unseen),
         ):
             which = own[members]
-            means = strongest(np.exp(np.log(which).mean()).to_dict())
-            highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
-            own_row = [str(n_cells), name, *(means[method] for method in NETWORK_METHODS)]
-            rows.append([*own_row, f"{highest} of {len(which)}"])
+            rows.append([str(n_cells), name, *compared(which, geometric(which))])
     return rows
 
 
@@ -110,11 +119,7 @@ def regulators() -> Rows:
         own = ranks.loc[n_cells]
         at_rest = rests(own.index)
         for name, which in (("move on", own[~at_rest]), ("rest in some states", own[at_rest])):
-            means = {method: text.replace("-", "−") for method, text in strongest(which.mean().to_dict()).items()}
-            highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
-            rows.append(
-                [str(n_cells), name, *(means[method] for method in NETWORK_METHODS), f"{highest} of {len(which)}"]
-            )
+            rows.append([str(n_cells), name, *compared(which, which.mean())])
     return rows
 
 
@@ -127,10 +132,8 @@ def dropouts() -> Rows:
         ratio = own.pivot(index="network", columns="method", values="auprc_ratio")[list(NETWORK_METHODS)]
         at_rest = rests(ratio.index)
         for name, which in (("move on", ratio[~at_rest]), ("rest in some states", ratio[at_rest])):
-            means = strongest(np.exp(np.log(which).mean()).to_dict())
-            highest = int((which["sparsenode"] >= which.max(axis=1)).sum())
             about = [f"{quantile:g}", f"{own['zeros'].mean():.2f}" if quantile else "", name]
-            rows.append([*about, *(means[method] for method in NETWORK_METHODS), f"{highest} of {len(which)}"])
+            rows.append([*about, *compared(which, geometric(which))])
     return rows
 
 
@@ -142,7 +145,7 @@ def estimated_pseudotime() -> Rows:
     rows = [["networks", *TIMES.values()]]
     for name in dict.fromkeys(family):
         own = ratio[family == name]
-        means = strongest(np.exp(np.log(own.dropna(axis=1)).mean()).to_dict())
+        means = strongest(geometric(own.dropna(axis=1)).to_dict())
         rows.append([f"{name} ({len(own)})", *(means.get(method, "") for method in TIMES)])
     return rows
 

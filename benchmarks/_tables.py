@@ -64,7 +64,10 @@ def strongest(values: Mapping[str, float], digits: int = 2, largest: bool = True
     """Rounded, the best of them bold; what is equal after rounding is equally good."""
     rounded = {name: round(value, digits) for name, value in values.items()}
     best = (max if largest else min)(rounded.values())
-    text = {name: f"{value:.{digits}f}" if value < _LARGEST else f"> {_LARGEST}" for name, value in rounded.items()}
+    text = {
+        name: f"{value:.{digits}f}".replace("-", "−") if value < _LARGEST else f"> {_LARGEST}"
+        for name, value in rounded.items()
+    }
     return {name: f"**{text[name]}**" if value == best else text[name] for name, value in rounded.items()}
 
 

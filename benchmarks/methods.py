@@ -110,7 +110,8 @@ def main() -> None:
                 sys.exit(result.stderr)
             *said, measured = result.stdout.strip().splitlines()
             if not any(found.values()):  # every process reads the same donor
-                print(*said, sep="\n", end="\n" if said else "")
+                for line in said:
+                    print(line)
             found[name].append(json.loads(measured))
             print(name, found[name][-1], flush=True)
     reference = statistics.median(f["step_ms"] for f in found["pathreg"])

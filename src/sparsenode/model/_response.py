@@ -99,9 +99,8 @@ def interpolated(shares: np.ndarray, longest: float) -> np.ndarray:
         Duration of the longest run, in the module's time.
     """
     steps = np.linspace(0.0, 1.0, max(2, math.ceil(GRID * longest) + 1))
-    after = np.searchsorted(shares, steps).clip(max=len(shares) - 1)
-    gap = np.minimum(np.abs(shares[after] - steps), np.abs(shares[(after - 1).clip(0)] - steps))
-    return np.union1d(shares, steps[gap > _ROUNDING])  # a spline has no slope between two that differ by rounding
+    same = np.isclose(steps[:, None], shares, rtol=0.0, atol=_ROUNDING).any(1)
+    return np.union1d(shares, steps[~same])  # a spline has no slope between two that differ by rounding
 
 
 def unshrunk(effects: sparse.csr_array, decay: np.ndarray, pairs: Mapping[str, torch.Tensor]) -> tuple[float, float]:
